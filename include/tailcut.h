@@ -1,0 +1,573 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * tailcut: prune the visual tokens of multimodal language models.
+ *
+ * Each visual token is scored against a reference vector (the CLS token, a mean direction, the
+ * text of a prompt), the scores are sorted into a long-tailed curve, the curve is cut where its
+ * tail begins, the head is kept in its original order, and every row array of the model (hidden
+ * states, position ids, K/V cache) is compacted to it, in place where asked.
+ *
+ *   parts   tailcut_score, tailcut_mean_direction, tailcut_relevance  ->  scores
+ *           tailcut_cut                                               ->  counts, kept
+ *           tailcut_compact                                           ->  shorter arrays
+ *   fused   tailcut_prune_visual    = score + cut + compact      (before the language model)
+ *           tailcut_prune_sequence  = relevance + cut + compact  (inside one of its layers)
+ *   host    tailcut_kept_count, tailcut_workspace_size           (sizes, before any data exists)
+ *
+ * A fused call and its parts give the same bits, and so does every backend, SIMD level, thread
+ * count, batch size and memory layout (MAX_COSINE and ATTENTION scores excepted: those are close,
+ * see tailcut_relevance).
+ *
+ * Words. token: one row of a row-major matrix. Segment: the tokens that compete with each other
+ * (one image, one video, one sequence). N: the candidates of a segment; k: how many of them are
+ * kept. Kept indices: numbers of the kept candidates (or rows) inside their segment, ascending.
+ * cu_seqlens: int32 prefix offsets [B+1] as in variable-length attention. Device memory: memory
+ * of the handle's device, which for the CPU backend is ordinary memory.
+ *
+ * Rules that hold for every run call (those with a `stream` argument):
+ *   - Arguments are checked on the host first. A call that returns anything but TAILCUT_OK for a
+ *     bad argument has written nothing. tailcut_last_error() then names the argument.
+ *   - It allocates nothing, synchronises with nothing, prints nothing, never aborts, and uses no
+ *     memory but the arguments and the workspace. Work goes to `stream` (a cudaStream_t; NULL is
+ *     the default stream) and may be captured in a CUDA graph. On the CPU `stream` is ignored and
+ *     the call has finished when it returns.
+ *   - What depends on data never fails a call: it is reported per segment in `flags`.
+ *   - A handle may be used by several threads at once when each call has its own workspace (and
+ *     stream) and no output shared with another call. There is no other shared state.
+ *   - Pointers need the alignment of their element type; strides are free. Unaligned rows of
+ *     byte arrays (tailcut_rows) work, only slower.
+ *   - The caller's floating-point mode (rounding, flush to zero) changes nothing and is restored.
+ *
+ * Structs begin with their size and have an INITIALIZER macro that also sets every default: always
+ * start from it, so that a program keeps working when fields are added behind.
+ */
+#ifndef TAILCUT_H_
+#define TAILCUT_H_
+
+#include <stddef.h>
+#include <stdint.h>
+
+#define TAILCUT_VERSION_MAJOR 0
+#define TAILCUT_VERSION_MINOR 1
+#define TAILCUT_VERSION_PATCH 0
+/* One number to compare: 100 for 0.1.0, 10203 for 1.2.3. */
+#define TAILCUT_VERSION \
+  (TAILCUT_VERSION_MAJOR * 10000 + TAILCUT_VERSION_MINOR * 100 + TAILCUT_VERSION_PATCH)
+
+#if defined(_WIN32)
+#if defined(TAILCUT_BUILD)
+#define TAILCUT_API __declspec(dllexport)
+#else
+#define TAILCUT_API
+#endif
+#elif defined(TAILCUT_BUILD)
+#define TAILCUT_API __attribute__((visibility("default")))
+#else
+#define TAILCUT_API
+#endif
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* ------------------------------------------------------------------ status, version, build -- */
+
+/* Every call that can fail returns one of these. The hundreds are the category. */
+typedef enum tailcut_status {
+  TAILCUT_OK = 0,
+  /* 1xx: an argument. Nothing was written. */
+  TAILCUT_ERROR_NULL = 100,        /* a required pointer is NULL */
+  TAILCUT_ERROR_RANGE = 101,       /* a number is outside its range */
+  TAILCUT_ERROR_ENUM = 102,        /* an enum, dtype or boolean has no such value */
+  TAILCUT_ERROR_STRUCT_SIZE = 103, /* struct_size is 0 or of a newer library: no INITIALIZER? */
+  TAILCUT_ERROR_OVERLAP = 104,     /* source and destination overlap in a way that loses rows */
+  TAILCUT_ERROR_ALIGNMENT = 105,   /* a pointer lacks the alignment of its element type */
+  TAILCUT_ERROR_CONFLICT = 106,    /* two arguments contradict each other */
+  /* 2xx: valid, but this library cannot do it. */
+  TAILCUT_ERROR_UNSUPPORTED = 200, /* by this backend or build */
+  TAILCUT_ERROR_NO_BACKEND = 201,  /* the device kind is not in this build */
+  TAILCUT_ERROR_VERSION = 202,     /* header and library differ in their ABI */
+  /* 3xx: resources. */
+  TAILCUT_ERROR_MEMORY = 300,    /* tailcut_create could not allocate */
+  TAILCUT_ERROR_WORKSPACE = 301, /* workspace is NULL, unaligned or too small. Nothing written. */
+  /* 4xx: the device. */
+  TAILCUT_ERROR_NO_DEVICE = 400, /* no such device, no driver, driver too old */
+  TAILCUT_ERROR_DEVICE = 401,    /* the device's runtime reported an error; see last_error */
+  /* 5xx */
+  TAILCUT_ERROR_INTERNAL = 500
+} tailcut_status;
+
+/* The name of a status, such as "TAILCUT_ERROR_RANGE"; "unknown status" for other values. Never
+ * NULL; static storage. */
+TAILCUT_API const char *tailcut_status_string(tailcut_status status);
+
+/* What went wrong in the calling thread's last failed call: the argument, its value, what was
+ * expected. "" when that thread's last call succeeded. Valid until the thread's next tailcut
+ * call. Never NULL. */
+TAILCUT_API const char *tailcut_last_error(void);
+
+/* TAILCUT_VERSION of the library that is running. */
+TAILCUT_API int32_t tailcut_version(void);
+
+/* One line of JSON: version, backends, architectures, compiler, OpenMP, the SIMD levels built and
+ * the one chosen on this machine. Static storage, same string for the process's life. */
+TAILCUT_API const char *tailcut_build_info(void);
+
+/* ------------------------------------------------------------------------------- the handle -- */
+
+typedef enum tailcut_device_kind {
+  TAILCUT_DEVICE_CPU = 1,
+  TAILCUT_DEVICE_CUDA = 2 /* TAILCUT_ERROR_NO_BACKEND where the build has none */
+} tailcut_device_kind;
+
+typedef struct tailcut_config {
+  size_t struct_size;
+  int32_t version;      /* TAILCUT_VERSION of the header the caller was compiled with */
+  int32_t device_kind;  /* tailcut_device_kind; default CPU */
+  int32_t device_index; /* CUDA ordinal; must be 0 for the CPU. Default 0 */
+  int32_t threads;      /* CPU only. 1 (default): the calling thread, OpenMP never entered, safe
+                           after fork. 0: all cores. n: n threads. At most 1024. A build without
+                           OpenMP runs everything on the calling thread. */
+} tailcut_config;
+#define TAILCUT_CONFIG_INITIALIZER \
+  { sizeof(tailcut_config), TAILCUT_VERSION, TAILCUT_DEVICE_CPU, 0, 1 }
+
+/* A handle: one device, its loaded kernels, its settings. Opaque. */
+typedef struct tailcut_handle_s *tailcut_handle;
+
+/* Makes a handle. `config` NULL means the initialiser's values. On failure *handle is NULL.
+ * Environment read here and nowhere else:
+ *   TAILCUT_SIMD   scalar|neon|avx2|avx512: the highest SIMD level the CPU backend may use; a level
+ *                  this machine lacks means the best one it has. Any other word is an error.
+ *   TAILCUT_LOG    off|error|info|debug, optionally followed by :FILE (default stderr): one line
+ *                  per handle (info), per failed call (error), per call (debug).
+ * Errors: NULL, STRUCT_SIZE, VERSION, ENUM, RANGE, NO_BACKEND, NO_DEVICE, DEVICE, MEMORY. */
+TAILCUT_API tailcut_status tailcut_create(tailcut_handle *handle, const tailcut_config *config);
+
+/* Frees a handle; NULL is allowed. No call may be using it; on CUDA, work already enqueued may
+ * still be running. */
+TAILCUT_API void tailcut_destroy(tailcut_handle handle);
+
+/* ---------------------------------------------------------------------------- describing data -- */
+
+typedef enum tailcut_dtype {
+  TAILCUT_F16 = 1,  /* IEEE binary16 */
+  TAILCUT_BF16 = 2, /* bfloat16 */
+  TAILCUT_F32 = 3
+} tailcut_dtype;
+
+#define TAILCUT_MAX_SEGMENT_TOKENS 1048576 /* candidates per segment, 2^20 */
+
+/* How rows form segments. It holds for every array of a call.
+ *
+ *   uniform  (cu_seqlens NULL)  Segment b has `max_tokens` rows, or lengths[b] of them when
+ *                               `lengths` is given. It starts at row b * max_tokens.
+ *   ragged   (cu_seqlens given) Segment b is the rows cu_seqlens[b] .. cu_seqlens[b+1]-1. Past the
+ *                               last true segment repeat the final offset: those are empty.
+ *
+ * Arrays with one number per token (scores, curve, ranks, kept, roles) are indexed by that row
+ * number: what belongs to candidate i of segment b stands at start(b) + i. They have
+ * segments * max_tokens (uniform) or total_tokens (ragged) elements.
+ *
+ * cls_row = 1 says that the first row of every segment is no candidate (the CLS token, as
+ * encoders return it): candidate i is then row i + 1, every source array has that row, and no
+ * result has it. A segment of 0 or 1 rows has no candidates then.
+ *
+ * Lengths and offsets are read on the device. A length below 0 or above max_tokens, an offset
+ * outside 0..total_tokens, one below any earlier offset: that segment is empty, has flag
+ * TAILCUT_FLAG_INVALID and nothing of it is touched. */
+typedef struct tailcut_batch {
+  size_t struct_size;
+  int32_t segments;          /* B >= 0. Host bound: no more than B segments are read */
+  int32_t max_tokens;        /* >= 0, host bound for rows of one segment, CLS row included; at most
+                                TAILCUT_MAX_SEGMENT_TOKENS + cls_row */
+  int64_t total_tokens;      /* ragged: host bound for cu_seqlens[B], at most INT32_MAX. 0 means
+                                segments * max_tokens. Uniform: 0, or exactly that product */
+  const int32_t *cu_seqlens; /* device [segments + 1], or NULL */
+  const int32_t *lengths;    /* device [segments], or NULL. Uniform only */
+  int32_t cls_row;           /* 0 or 1 */
+} tailcut_batch;
+#define TAILCUT_BATCH_INITIALIZER \
+  { sizeof(tailcut_batch), 0, 0, 0, NULL, NULL, 0 }
+
+/* A matrix of token features. Element d of row r of segment b (uniform) is
+ * data[b * segment_stride + r * row_stride + d]; of row r of all rows (ragged) it is
+ * data[r * row_stride + d]. */
+typedef struct tailcut_tokens {
+  size_t struct_size;
+  const void *data;       /* device; may be NULL only when there are no rows */
+  int32_t dtype;          /* tailcut_dtype */
+  int32_t dim;            /* >= 1: the channels that are scored; a row may have more behind */
+  int64_t row_stride;     /* elements; 0 means dim; >= dim otherwise */
+  int64_t segment_stride; /* elements; 0 means max_tokens * row_stride. Uniform only */
+} tailcut_tokens;
+#define TAILCUT_TOKENS_INITIALIZER \
+  { sizeof(tailcut_tokens), NULL, TAILCUT_F16, 0, 0, 0 }
+
+/* --------------------------------------------------------------------------------- stage 1 -- */
+
+typedef enum tailcut_reference_source {
+  TAILCUT_REFERENCE_GIVEN = 1, /* `data`: one vector for all segments, or one each */
+  TAILCUT_REFERENCE_ROW = 2,   /* the segment's first row; batch.cls_row must be 1 */
+  TAILCUT_REFERENCE_MEAN = 3   /* mean direction of the segment's own candidates, for encoders
+                                  without CLS (SigLIP, Qwen-VL); see tailcut_mean_direction */
+} tailcut_reference_source;
+
+/* The vector that tokens are compared with. */
+typedef struct tailcut_reference {
+  size_t struct_size;
+  int32_t source;         /* tailcut_reference_source */
+  int32_t dtype;          /* GIVEN: the tokens' dtype or TAILCUT_F32; 0 means the tokens' */
+  const void *data;       /* GIVEN: device [dim] or [segments, dim]; otherwise NULL */
+  int64_t segment_stride; /* GIVEN: elements from one segment's vector to the next; 0 (default):
+                             one vector for all */
+} tailcut_reference;
+#define TAILCUT_REFERENCE_INITIALIZER \
+  { sizeof(tailcut_reference), TAILCUT_REFERENCE_GIVEN, 0, NULL, 0 }
+
+/* Bits of the per-segment flags. */
+#define TAILCUT_FLAG_WHOLE 1         /* kept whole: bad reference, or fewer than 3 usable scores */
+#define TAILCUT_FLAG_NAN 2           /* some score is NaN (it ranks last) */
+#define TAILCUT_FLAG_BAD_REFERENCE 4 /* norm of the reference is 0 or not finite */
+#define TAILCUT_FLAG_INVALID 8       /* lengths or offsets invalid: k = 0, nothing touched */
+
+/* Score (part). s_i = <x_i,c> / max(|x_i| * |c|, 1e-8) in fp32, clamped to [-1,1]; NaN stays NaN
+ * (written as 0x7FC00000), -0 becomes +0. The summation order is fixed, so the bits are the same
+ * everywhere.
+ *   scores  device f32, by row number (see tailcut_batch); candidate i of segment b at
+ *           start(b) + i; elements of no candidate are not written
+ *   flags   device int32 [segments] or NULL: NAN, BAD_REFERENCE and INVALID bits, to be handed to
+ *           tailcut_cut as input_flags
+ * `scores` must not overlap the inputs. Errors: NULL, STRUCT_SIZE, RANGE, ENUM, CONFLICT,
+ * ALIGNMENT, WORKSPACE, DEVICE. */
+TAILCUT_API tailcut_status tailcut_score(tailcut_handle handle, const tailcut_batch *batch,
+                                         const tailcut_tokens *tokens,
+                                         const tailcut_reference *reference, float *scores,
+                                         int32_t *flags, void *workspace, size_t workspace_size,
+                                         void *stream);
+
+/* Mean direction (part): u = (1/T) * sum over t of t / max(|t|, 1e-8), the rows in blocks of 64
+ * from the segment's first candidate (or, with roles, its first row).
+ *   roles      device uint8 by row number, or NULL: rows with bit TAILCUT_ROLE_QUERY only. With
+ *              NULL every candidate counts.
+ *   direction  device f32 [segments, dim], contiguous; zeros where no row counts (T = 0) and
+ *              where the segment is invalid
+ * Use it as a GIVEN reference of dtype F32 with segment_stride dim: same bits as source MEAN.
+ * Errors as tailcut_score. */
+TAILCUT_API tailcut_status tailcut_mean_direction(tailcut_handle handle, const tailcut_batch *batch,
+                                                  const tailcut_tokens *tokens,
+                                                  const uint8_t *roles, float *direction,
+                                                  void *workspace, size_t workspace_size,
+                                                  void *stream);
+
+/* --------------------------------------------------------------------------- where to cut -- */
+
+/* How k is found on the curve p of the N' scores that are not NaN, best first. Sums and products
+ * are integers: p_r is the score scaled by a power of two and rounded to 20 bits (GAP, CURVATURE:
+ * q, 30 bits). Ties take the smallest rank. */
+typedef enum tailcut_detector {
+  TAILCUT_OTSU = 1,      /* best two-class split: greatest between-class variance (default) */
+  TAILCUT_CHORD = 2,     /* farthest point from the line between the curve's ends */
+  TAILCUT_GAP = 3,       /* largest drop between neighbours */
+  TAILCUT_CURVATURE = 4, /* largest second difference over +-window ranks */
+  TAILCUT_IQR = 5,       /* outliers: above Q3 + 1.5 (Q3 - Q1) */
+  TAILCUT_MEAN = 6,      /* above mean + lambda * standard deviation */
+  TAILCUT_MASS = 7,      /* smallest head with the share `mass` of the total above the minimum */
+  TAILCUT_THRESHOLD = 8, /* scores >= tau */
+  TAILCUT_TOPK = 9,      /* k given */
+  TAILCUT_RATIO = 10     /* k from N by `ratio` and `rounding` */
+} tailcut_detector;
+
+/* RATIO's k from N, in double: the roundings that servers use. */
+typedef enum tailcut_rounding {
+  TAILCUT_CEIL = 1,        /* ceil(N * ratio - 1e-9) (default) */
+  TAILCUT_FLOOR = 2,       /* trunc(N * ratio) */
+  TAILCUT_NEAREST = 3,     /* rint(N * ratio) */
+  TAILCUT_DROP_CEIL = 4,   /* N - ceil(N * ratio - 1e-9), ratio being the dropped share */
+  TAILCUT_DROP_TRUNC = 5,  /* trunc(N * (1 - ratio)), ratio being the dropped share */
+  TAILCUT_DROP_PERCENT = 6 /* N - N * percent div 100 */
+} tailcut_rounding;
+
+typedef enum tailcut_scale {
+  TAILCUT_SCALE_DEFAULT = 0, /* AUTO in tailcut_cut and for ATTENTION, UNIT in the rest */
+  TAILCUT_SCALE_UNIT = 1,    /* scores are cosines in [-1,1]; others saturate */
+  TAILCUT_SCALE_AUTO = 2     /* the power of two that just covers the segment's finite scores */
+} tailcut_scale;
+
+/* A rule: a detector, its parameters, and what holds afterwards for every detector, in this
+ * order: raise to min_keep, lower to max_keep, round up to a multiple of round_to, lower to
+ * max_keep and N. The NaN and -1 of the initialiser mean unset. */
+typedef struct tailcut_rule {
+  size_t struct_size;
+  int32_t detector;  /* tailcut_detector */
+  int32_t scale;     /* tailcut_scale */
+  int32_t k;         /* TOPK: >= 1, required */
+  int32_t rounding;  /* RATIO: tailcut_rounding */
+  double ratio;      /* RATIO: 0..1, required unless rounding is DROP_PERCENT */
+  int32_t percent;   /* RATIO with DROP_PERCENT: 0..100, required */
+  int32_t window;    /* CURVATURE: >= 0; 0 (default) means max(1, N' div 16) */
+  double lambda;     /* MEAN: finite, default 1 */
+  double mass;       /* MASS: 0 < mass <= 1, default 0.9 */
+  float tau;         /* THRESHOLD: finite, required */
+  int32_t min_keep;  /* >= 0, default 1. A segment without candidates keeps 0 all the same */
+  int32_t max_keep;  /* >= min_keep; -1 (default) means N */
+  int32_t round_to;  /* >= 1, default 1; takes the next-best tokens, never pads */
+  double search_lo;  /* OTSU, CHORD, GAP, CURVATURE: ranks considered, as shares of N', */
+  double search_hi;  /* 0 <= lo < hi <= 1; default 0 and 1 */
+  double spread;     /* 0..1, default 0: this share of the k tokens is taken evenly from the tail
+                        instead of from the head (k does not change) */
+} tailcut_rule;
+/* NaN without <math.h>, as a constant expression. */
+#define TAILCUT_UNSET_DOUBLE ((double)__builtin_nanf(""))
+#define TAILCUT_UNSET_FLOAT (__builtin_nanf(""))
+#define TAILCUT_RULE_INITIALIZER                                                               \
+  {                                                                                            \
+    sizeof(tailcut_rule), TAILCUT_OTSU, TAILCUT_SCALE_DEFAULT, -1, TAILCUT_CEIL,               \
+        TAILCUT_UNSET_DOUBLE, -1, 0, 1.0, 0.9, TAILCUT_UNSET_FLOAT, 1, -1, 1, 0.0, 1.0, 0.0    \
+  }
+
+/* Where result j of a segment is put: at the segment's own start + j, or behind the results of
+ * the segments before it. */
+typedef enum tailcut_placement {
+  TAILCUT_LOCAL = 1, /* start(b) + j */
+  TAILCUT_PACKED = 2 /* new_cu_seqlens[b] + j */
+} tailcut_placement;
+
+/* What a selection writes. All device memory, each pointer may be NULL but `counts`; nothing may
+ * overlap an input or another output. Where roles are given, kept, counts and new_cu_seqlens
+ * cover all kept rows, candidates or not. */
+typedef struct tailcut_selection {
+  size_t struct_size;
+  int32_t *counts;         /* int32 [segments]: rows kept */
+  int32_t *kept;           /* int32, segment-local indices, ascending: of candidates, or of rows
+                              where roles are given. [segments * max_tokens] or [total_tokens] */
+  int32_t kept_placement;  /* tailcut_placement of `kept`; default LOCAL. Elements that belong to
+                              no kept row are not written */
+  int32_t *new_cu_seqlens; /* int32 [segments + 1]: prefix sums of counts, first 0 */
+  int32_t *flags;          /* int32 [segments] */
+  float *scores;           /* f32 by row number, as the scoring part writes it. Not by cut */
+  float *curve;            /* f32: candidates' scores in rank order, segment b from start(b) */
+  int32_t *ranks;          /* int32: rank of candidate i at start(b) + i (0 is best). With roles:
+                              rank among candidates by row number, -1 for other rows */
+  int32_t *host_counts;    /* pinned host int32 [segments]: a second copy of counts; on the CPU
+                              any memory */
+} tailcut_selection;
+#define TAILCUT_SELECTION_INITIALIZER \
+  { sizeof(tailcut_selection), NULL, NULL, TAILCUT_LOCAL, NULL, NULL, NULL, NULL, NULL, NULL }
+
+/* Bits of a token's role in stage 2. 0: always kept (system prompt, specials). */
+#define TAILCUT_ROLE_CANDIDATE 1 /* may be pruned */
+#define TAILCUT_ROLE_QUERY 2     /* text that defines relevance */
+
+/* Cut (part): order, detector, clamps, spread, on scores from anywhere.
+ *   scores       device f32 by row number; higher is better
+ *   roles        device uint8 by row number, or NULL: every candidate competes. With roles, rows
+ *                without the CANDIDATE bit are always kept and their scores are not read; the bits
+ *                above 3 are ignored; batch.cls_row must be 0
+ *   input_flags  device int32 [segments] or NULL: BAD_REFERENCE and INVALID bits of the scoring
+ *                part are honoured and passed on, so that parts equal the fused call
+ *   rule         NULL means the initialiser's
+ *   selection    `scores` must be NULL; flags may be the same array as input_flags
+ * Errors: NULL, STRUCT_SIZE, RANGE, ENUM, CONFLICT, ALIGNMENT, WORKSPACE, DEVICE. */
+TAILCUT_API tailcut_status tailcut_cut(tailcut_handle handle, const tailcut_batch *batch,
+                                       const float *scores, const uint8_t *roles,
+                                       const int32_t *input_flags, const tailcut_rule *rule,
+                                       const tailcut_selection *selection, void *workspace,
+                                       size_t workspace_size, void *stream);
+
+/* ------------------------------------------------------------------------------- compaction -- */
+
+/* Sets all bytes of result rows k..N-1 of each segment (LOCAL), or of the rows from the last
+ * result to the end of the batch's candidates (PACKED), to zero. Without it they are unspecified. */
+#define TAILCUT_ROWS_ZERO_TAIL 1
+/* Instead of moving rows writes the new position j (LOCAL numbering inside the segment) as an
+ * int32 or int64 (part_bytes 4 or 8) into each part of result row j: renumbered position ids.
+ * `src` is not read and may be NULL. */
+#define TAILCUT_ROWS_RENUMBER 2
+
+/* An array with one row per token that is compacted to the kept rows. A row is `parts` pieces of
+ * `part_bytes` bytes, part_stride bytes apart:
+ *   hidden states [total, dim] f16     part_bytes 2*dim, parts 1
+ *   K or V [B, H, T, d] f16            part_bytes 2*d, parts H, part strides T*d*2, row strides
+ *                                      d*2, segment strides H*T*d*2
+ *   M-RoPE positions [3, total] int64  part_bytes 8, parts 3, part strides total*8, row strides 8
+ * Row r of segment b starts at base + b*segment_stride + r*row_stride (uniform) or base +
+ * (start(b) + r)*row_stride (ragged). With slots, row number i of the batch (start(b) + r, or for
+ * a PACKED destination the packed row) stands at base + (slot / page_rows)*page_stride +
+ * (slot % page_rows)*row_stride with slot = slots[i]; -1: there is no such row, and nothing is
+ * read or written for it. Negative strides are not allowed.
+ *
+ * In place (LOCAL): dst == src with equal strides, or both by slots into the same pages with the
+ * same table. Anything else that overlaps is refused, and so is every overlap of a PACKED one
+ * (slots: the extents are unknown on the host; a row must then not be both a source and another
+ * row's destination). Contract for paged K/V: no two slots of a call name the same row, and a page
+ * that is rewritten has one owner and is in no shared prefix. Renumbering positions does not
+ * re-rotate K. */
+typedef struct tailcut_rows {
+  size_t struct_size;
+  const void *src;            /* device */
+  void *dst;                  /* device */
+  int64_t part_bytes;         /* >= 1 */
+  int32_t parts;              /* >= 1, default 1 */
+  int32_t placement;          /* tailcut_placement of the result; default LOCAL */
+  int32_t flags;              /* TAILCUT_ROWS_*; default 0 */
+  int32_t slot_bytes;         /* element size of the slot tables: 4 (default) or 8 */
+  int64_t src_part_stride;    /* bytes; 0 means part_bytes */
+  int64_t dst_part_stride;
+  int64_t src_row_stride;     /* bytes; 0 means part_bytes * parts */
+  int64_t dst_row_stride;
+  int64_t src_segment_stride; /* bytes; 0 means max_tokens * row stride. Uniform, no slots */
+  int64_t dst_segment_stride; /* the same; LOCAL only */
+  const void *src_slots;      /* device, by row number, or NULL */
+  const void *dst_slots;      /* device, by row number (LOCAL) or packed row (PACKED), or NULL */
+  int64_t page_rows;          /* slots: rows per page; 0 means one page for all */
+  int64_t page_stride;        /* slots: bytes from page to page */
+} tailcut_rows;
+#define TAILCUT_ROWS_INITIALIZER                                                                  \
+  {                                                                                               \
+    sizeof(tailcut_rows), NULL, NULL, 0, 1, TAILCUT_LOCAL, 0, 4, 0, 0, 0, 0, 0, 0, NULL, NULL, 0, \
+        0                                                                                         \
+  }
+
+/* Compact (part): row j of the result is source row kept[j] (with cls_row, source row kept[j]+1).
+ *   kept            device int32, segment-local and strictly increasing, placed as
+ *                   kept_placement says
+ *   counts          device int32 [segments]; a count that is negative or above the segment's
+ *                   candidates, or an invalid segment, counts as 0. An index outside the segment
+ *                   or not above the one before is never followed: that row is left as it is
+ *   new_cu_seqlens  device int32 [segments + 1], needed where anything is PACKED, otherwise NULL
+ *   rows            `num_rows` >= 0 descriptors; the arrays must not overlap each other
+ * Errors: NULL, STRUCT_SIZE, RANGE, ENUM, CONFLICT, ALIGNMENT, OVERLAP, WORKSPACE, DEVICE. */
+TAILCUT_API tailcut_status tailcut_compact(tailcut_handle handle, const tailcut_batch *batch,
+                                           const int32_t *kept, int32_t kept_placement,
+                                           const int32_t *counts, const int32_t *new_cu_seqlens,
+                                           const tailcut_rows *rows, int32_t num_rows,
+                                           void *workspace, size_t workspace_size, void *stream);
+
+/* Prune visual tokens (fused): score, cut and compact of stage 1. Equals the three parts called
+ * one after the other. `selection` may leave everything but counts NULL; `rows` usually begins
+ * with the tokens themselves, in place or PACKED. The scored matrix may be one of the arrays that
+ * are compacted. A PACKED row array needs no selection.new_cu_seqlens here. Errors: as the parts.*/
+TAILCUT_API tailcut_status tailcut_prune_visual(tailcut_handle handle, const tailcut_batch *batch,
+                                                const tailcut_tokens *tokens,
+                                                const tailcut_reference *reference,
+                                                const tailcut_rule *rule,
+                                                const tailcut_selection *selection,
+                                                const tailcut_rows *rows, int32_t num_rows,
+                                                void *workspace, size_t workspace_size,
+                                                void *stream);
+
+/* --------------------------------------------------------------------------------- stage 2 -- */
+
+typedef enum tailcut_policy {
+  TAILCUT_MEAN_COSINE = 1, /* mean cosine to the query rows (default; exact) */
+  TAILCUT_MAX_COSINE = 2,  /* greatest cosine to a query row (close) */
+  TAILCUT_ATTENTION = 3    /* attention that the query rows pay (close) */
+} tailcut_policy;
+
+/* Close: |error| <= tol for MAX_COSINE, tol * max(|exact|, 2^-7) for ATTENTION, against float64;
+ * tol is 2e-3 for f16 and bf16, 1e-5 for f32. Run to run on one device the bits are equal. */
+typedef struct tailcut_relevance_options {
+  size_t struct_size;
+  int32_t policy;           /* tailcut_policy */
+  int32_t causal;           /* ATTENTION: 1: a query sees the rows up to its own; 0 (default): all */
+  int32_t last_query;       /* ATTENTION: 1: only the sequence's last query row (as FastV) */
+  int32_t dtype;            /* ATTENTION: tailcut_dtype of q and k; default F16 */
+  const void *q;            /* ATTENTION: device [rows, q_heads, head_dim] */
+  const void *k;            /* ATTENTION: device [rows, k_heads, head_dim] */
+  int32_t q_heads;          /* a multiple of k_heads: head h reads key head h / (q_heads/k_heads) */
+  int32_t k_heads;
+  int32_t head_dim;         /* 1..1024. Logits are scaled by 1 / sqrt(head_dim) */
+  int64_t q_row_stride;     /* elements; 0 means q_heads * head_dim */
+  int64_t k_row_stride;     /* elements; 0 means k_heads * head_dim */
+  int64_t q_head_stride;    /* elements; 0 means head_dim */
+  int64_t k_head_stride;    /* elements; 0 means head_dim */
+  int64_t q_segment_stride; /* elements; 0 means max_tokens * row stride. Uniform only */
+  int64_t k_segment_stride; /* the same */
+} tailcut_relevance_options;
+#define TAILCUT_RELEVANCE_OPTIONS_INITIALIZER                                                     \
+  {                                                                                               \
+    sizeof(tailcut_relevance_options), TAILCUT_MEAN_COSINE, 0, 0, TAILCUT_F16, NULL, NULL, 0, 0,  \
+        0, 0, 0, 0, 0, 0, 0                                                                       \
+  }
+
+/* Relevance (part): how much each candidate row has to do with the query rows of its sequence.
+ *   MEAN_COSINE  r_v = <v,u> / max(|v|, 1e-8), u the mean direction of the query rows, clamped to
+ *                [-1,1]. Bits fixed as in tailcut_score
+ *   MAX_COSINE   max over query rows t of <v,t> / max(|v| * |t|, 1e-8), clamped; NaN cosines are
+ *                passed over while another is left
+ *   ATTENTION    mean over query rows and heads of softmax(q_t . k_j / sqrt(head_dim)) at key v,
+ *                the softmax over the keys of the sequence. No attention map is stored
+ *   tokens   NULL is allowed for ATTENTION
+ *   roles    device uint8 by row number: required
+ *   options  NULL means the initialiser's
+ *   scores   device f32 by row number; NaN for rows that are no candidates
+ *   flags    device int32 [segments] or NULL, as in tailcut_score. A sequence without query rows
+ *            scores 0 everywhere and has a bad reference; so has one whose mean direction is 0 or
+ *            not finite. A segment without candidates has no flag
+ * batch.cls_row must be 0. Errors as tailcut_score. */
+TAILCUT_API tailcut_status tailcut_relevance(tailcut_handle handle, const tailcut_batch *batch,
+                                             const tailcut_tokens *tokens, const uint8_t *roles,
+                                             const tailcut_relevance_options *options,
+                                             float *scores, int32_t *flags, void *workspace,
+                                             size_t workspace_size, void *stream);
+
+/* Prune a sequence inside a layer (fused): relevance, cut and compact of stage 2; equals the three
+ * parts. All rows that are no candidates are kept. `rows` names the hidden states, position ids
+ * (gathered: original positions kept; or RENUMBER) and the K/V rows of any earlier layers. */
+TAILCUT_API tailcut_status tailcut_prune_sequence(
+    tailcut_handle handle, const tailcut_batch *batch, const tailcut_tokens *tokens,
+    const uint8_t *roles, const tailcut_relevance_options *options, const tailcut_rule *rule,
+    const tailcut_selection *selection, const tailcut_rows *rows, int32_t num_rows, void *workspace,
+    size_t workspace_size, void *stream);
+
+/* ----------------------------------------------------------------- sizes, before there is data -- */
+
+/* How many of n candidates `rule` keeps: exact for TOPK and RATIO, an upper bound for the other
+ * detectors (n, then the clamps). Needs no handle and no device; rule NULL means the
+ * initialiser's. Returns -1 for a bad argument (see tailcut_last_error): n must be
+ * 0..TAILCUT_MAX_SEGMENT_TOKENS. */
+TAILCUT_API int32_t tailcut_kept_count(const tailcut_rule *rule, int32_t n);
+
+typedef enum tailcut_call {
+  TAILCUT_CALL_SCORE = 1,
+  TAILCUT_CALL_MEAN_DIRECTION = 2,
+  TAILCUT_CALL_CUT = 3,
+  TAILCUT_CALL_COMPACT = 4,
+  TAILCUT_CALL_RELEVANCE = 5,
+  TAILCUT_CALL_PRUNE_VISUAL = 6,
+  TAILCUT_CALL_PRUNE_SEQUENCE = 7
+} tailcut_call;
+
+/* Host upper bounds for a workspace. */
+typedef struct tailcut_limits {
+  size_t struct_size;
+  int32_t segments;     /* as tailcut_batch */
+  int32_t max_tokens;   /* as tailcut_batch */
+  int64_t total_tokens; /* as tailcut_batch; 0 means segments * max_tokens */
+  int32_t dim;          /* scored channels; 0 where the call has no tokens */
+  int32_t q_heads;      /* ATTENTION; otherwise 0 */
+  int32_t head_dim;     /* ATTENTION; otherwise 0 */
+} tailcut_limits;
+#define TAILCUT_LIMITS_INITIALIZER \
+  { sizeof(tailcut_limits), 0, 0, 0, 0, 0, 0 }
+
+#define TAILCUT_WORKSPACE_ALIGNMENT 256
+
+/* Bytes of workspace that one call of kind `call` (tailcut_call) needs when nothing in it exceeds
+ * `limits`. Never decreases when a limit grows. May be 0. */
+TAILCUT_API tailcut_status tailcut_workspace_size(tailcut_handle handle, int32_t call,
+                                                  const tailcut_limits *limits, size_t *size);
+
+/* Prepares fresh device memory to be a workspace: once before its first use, on the stream of that
+ * use. Every call leaves it ready for the next; a workspace may serve calls of different kinds
+ * and sizes one after the other. `workspace` must be aligned to TAILCUT_WORKSPACE_ALIGNMENT; it
+ * may be NULL when size is 0. */
+TAILCUT_API tailcut_status tailcut_workspace_init(tailcut_handle handle, void *workspace,
+                                                  size_t workspace_size, void *stream);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif /* TAILCUT_H_ */

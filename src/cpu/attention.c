@@ -1,0 +1,94 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * attention: the ATTENTION policy of relevance.
+ *
+ * Formula: r_v = mean over query rows t and heads h of softmax_j(q_t,h . k_j,h' / sqrt(d)) at
+ * j = v, h' = h / (q_heads / k_heads), j over the sequence, or j <= t where causal. Strategy: a
+ * head belongs to one thread, which walks the query rows in order and adds to a column of sums
+ * in double; heads are then added in order: the same bits for any number of threads. Precision:
+ * dots in the fixed fp32 order, softmax in double. No attention map is stored.
+ */
+#include "cpu.h"
+
+static const char *head_row(const tc_run *run, int32_t b, int64_t row, int is_q, int32_t head) {
+  const tailcut_relevance_options *o = &run->call->options;
+  const int64_t row_stride = is_q ? o->q_row_stride : o->k_row_stride;
+  const int64_t segment = run->call->batch.cu_seqlens != NULL
+                              ? run->start[b] * row_stride
+                              : b * (is_q ? o->q_segment_stride : o->k_segment_stride);
+  const int64_t element =
+      segment + row * row_stride + head * (is_q ? o->q_head_stride : o->k_head_stride);
+  return (const char *)(is_q ? o->q : o->k) + element * tc_dtype_size(o->dtype);
+}
+
+static void one_head(const tc_run *run, int32_t b, int32_t head, int32_t first_query, float *query,
+                     float *logits) {
+  const tailcut_relevance_options *o = &run->call->options;
+  const uint8_t *roles = run->call->roles + run->start[b];
+  const int32_t n = run->n[b];
+  const int32_t k_head = head / (o->q_heads / o->k_heads);
+  const int64_t k_stride = o->k_row_stride * tc_dtype_size(o->dtype);
+  const double scale = 1.0 / sqrt((double)o->head_dim);
+  double *sums = run->head_sums + (size_t)head * (size_t)run->call->batch.max_tokens;
+  for (int32_t j = 0; j < n; j++) sums[j] = 0.0;
+  for (int32_t t = first_query; t < n; t++) {
+    const int32_t keys = o->causal ? t + 1 : n;
+    double total = 0.0;
+    if (!(roles[t] & TAILCUT_ROLE_QUERY)) continue;
+    run->kernels->widen[o->dtype - 1](head_row(run, b, t, 1, head), query, o->head_dim);
+    run->kernels->score_rows[o->dtype - 1](head_row(run, b, 0, 0, k_head), k_stride, keys,
+                                           o->head_dim, query, logits, NULL);
+    float highest = logits[0];
+    for (int32_t j = 1; j < keys; j++) highest = logits[j] > highest ? logits[j] : highest;
+    for (int32_t j = 0; j < keys; j++) {
+      const double e = exp(((double)logits[j] - (double)highest) * scale);
+      logits[j] = (float)e;
+      total += e;
+    }
+    for (int32_t j = 0; j < keys; j++) sums[j] += (double)logits[j] / total;
+  }
+}
+
+void tc_attention_team(tc_run *run, tc_team team) {
+  const tailcut_relevance_options *o = &run->call->options;
+  float *query = tc_scratch(run, team);
+  float *logits = query + tc_align((size_t)o->head_dim * 4) / 4;
+  for (int32_t b = 0; b < run->call->batch.segments; b++) {
+    const uint8_t *roles = run->call->roles + run->start[b];
+    const int32_t n = run->n[b];
+    float *scores = run->scores + run->start[b];
+    int32_t queries = 0, last = 0, any_nan = 0, no_query = 0;
+    for (int32_t t = 0; t < n; t++) {
+      if (!(roles[t] & TAILCUT_ROLE_QUERY)) continue;
+      queries++;
+      last = t;
+    }
+    if (o->last_query && queries > 0) queries = 1;
+    if (queries > 0) {
+      for (int32_t h = team.id; h < o->q_heads; h += team.size) {
+        one_head(run, b, h, o->last_query ? last : 0, query, logits);
+      }
+    }
+    tc_team_barrier(team);
+    const double share = 1.0 / ((double)queries * (double)o->q_heads);
+    for (int32_t j = team.id; j < n; j += team.size) {
+      double sum = 0.0;
+      if (!(roles[j] & TAILCUT_ROLE_CANDIDATE)) {
+        scores[j] = tc_bits_float(TC_NAN_BITS);
+        continue;
+      }
+      for (int32_t h = 0; queries > 0 && h < o->q_heads; h++) {
+        sum += run->head_sums[(size_t)h * (size_t)run->call->batch.max_tokens + (size_t)j];
+      }
+      scores[j] = queries > 0 ? (float)(sum * share) : 0.0f;
+      if (scores[j] != scores[j]) {
+        scores[j] = tc_bits_float(TC_NAN_BITS);
+        any_nan = 1;
+      }
+      no_query |= queries == 0;
+    }
+    if (any_nan) tc_flag(run, b, TAILCUT_FLAG_NAN);
+    if (no_query) tc_flag(run, b, TAILCUT_FLAG_BAD_REFERENCE);
+    tc_team_barrier(team);
+  }
+}

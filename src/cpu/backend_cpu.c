@@ -1,0 +1,219 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* backend_cpu: the CPU's row of the backend table: settings, workspace layout, the run calls. */
+#include <stdlib.h>
+
+#include "cpu.h"
+
+typedef struct cpu_state {
+  const tc_kernels *kernels;
+} cpu_state;
+
+static tailcut_status cpu_create(tailcut_handle handle, const tailcut_config *config) {
+  static const char *const names[] = {"scalar", "neon", "avx2", "avx512"};
+  const char *wanted = getenv("TAILCUT_SIMD");
+  int level = (int)tc_kernels_best();
+  if (wanted != NULL && wanted[0] != '\0') {
+    int i = 0;
+    while (i < 4 && strcmp(names[i], wanted) != 0) i++;
+    if (i == 4) {
+      return tc_fail(TAILCUT_ERROR_ENUM,
+                     "TAILCUT_SIMD is '%s'; expected scalar, neon, avx2 or avx512", wanted);
+    }
+    if (i < level) level = i;
+    while (level > 0 && tc_kernels_for((tc_simd)level) == NULL) level--;
+  }
+  cpu_state *state = malloc(sizeof *state);
+  if (state == NULL) {
+    return tc_fail(TAILCUT_ERROR_MEMORY, "cannot allocate %zu bytes", sizeof *state);
+  }
+  state->kernels = tc_kernels_for((tc_simd)level);
+  handle->state = state;
+  handle->threads = config->threads == 0 ? tc_team_cores() : config->threads;
+#if !defined(_OPENMP)
+  handle->threads = 1;
+#endif
+  tc_log(handle, TC_LOG_INFO, "cpu: %s, %d threads", state->kernels->name, (int)handle->threads);
+  return TAILCUT_OK;
+}
+
+static void cpu_destroy(tailcut_handle handle) { free(handle->state); }
+
+/* Takes `bytes` from the workspace; with base NULL only counts them. */
+static void *take(char *base, size_t *used, size_t bytes) {
+  void *p = base ? base + *used : NULL;
+  *used += tc_align(bytes);
+  return p;
+}
+
+static size_t scratch_bytes(int32_t kind, const tailcut_limits *l) {
+  const size_t n = (size_t)l->max_tokens;
+  const size_t vectors = tc_align((size_t)l->dim * 4);
+  const size_t cut = tc_align(n * (8 + 8 + 4 + 4 + 1));
+  const size_t attention = tc_align((size_t)l->head_dim * 4) + tc_align(n * 4);
+  size_t bytes = 0;
+  if (kind != TAILCUT_CALL_CUT && kind != TAILCUT_CALL_COMPACT) bytes = vectors;
+  if (kind == TAILCUT_CALL_RELEVANCE || kind == TAILCUT_CALL_PRUNE_SEQUENCE) {
+    bytes = bytes > attention ? bytes : attention;
+  }
+  if (kind == TAILCUT_CALL_CUT || kind == TAILCUT_CALL_PRUNE_VISUAL ||
+      kind == TAILCUT_CALL_PRUNE_SEQUENCE) {
+    bytes = bytes > cut ? bytes : cut;
+  }
+  return bytes;
+}
+
+/* Lays the workspace out: the one place that says what a call kind needs. */
+static size_t lay_out(tc_run *run, char *base, int32_t kind, const tailcut_limits *l,
+                      int32_t threads) {
+  const size_t segments = (size_t)l->segments, rows = (size_t)l->total_tokens;
+  const size_t group = segments < TC_GROUP ? segments : TC_GROUP;
+  const int fused = kind == TAILCUT_CALL_PRUNE_VISUAL || kind == TAILCUT_CALL_PRUNE_SEQUENCE;
+  size_t used = 0;
+  run->start = take(base, &used, segments * 4);
+  run->n = take(base, &used, segments * 4);
+  run->flags = take(base, &used, segments * sizeof(atomic_int));
+  run->cum = take(base, &used, (segments + 1) * 4);
+  if (fused) run->scores = take(base, &used, rows * 4);
+  if (fused || kind == TAILCUT_CALL_CUT) {
+    run->kept_local = take(base, &used, rows * 4);
+    run->new_cu_out = take(base, &used, (segments + 1) * 4);
+  }
+  if (kind != TAILCUT_CALL_CUT && kind != TAILCUT_CALL_COMPACT) {
+    run->weights = take(base, &used, rows * 4);
+    run->directions = take(base, &used, group * (size_t)l->dim * 4);
+    run->query_counts = take(base, &used, group * 4);
+  }
+  if (kind == TAILCUT_CALL_RELEVANCE || kind == TAILCUT_CALL_PRUNE_SEQUENCE) {
+    run->head_sums = take(base, &used, (size_t)l->q_heads * (size_t)l->max_tokens * 8);
+  }
+  run->scratch_stride = scratch_bytes(kind, l);
+  run->scratch = take(base, &used, run->scratch_stride * (size_t)threads);
+  return used;
+}
+
+static size_t cpu_workspace_size(tailcut_handle handle, int32_t kind,
+                                 const tailcut_limits *limits) {
+  tc_run run;
+  return lay_out(&run, NULL, kind, limits, handle->threads);
+}
+
+static tailcut_status cpu_workspace_init(tailcut_handle handle, void *workspace, size_t size,
+                                         void *stream) {
+  (void)handle, (void)workspace, (void)size, (void)stream; /* nothing survives between calls */
+  return TAILCUT_OK;
+}
+
+static void copy_flags(tc_run *run, tc_team team) {
+  if (team.id != 0 || run->call->out_flags == NULL) return;
+  for (int32_t b = 0; b < run->call->batch.segments; b++) {
+    int32_t flags = atomic_load_explicit(&run->flags[b], memory_order_relaxed);
+    run->call->out_flags[b] = flags;
+  }
+}
+
+static void mean_direction_all(tc_run *run, tc_team team) {
+  const int32_t segments = run->call->batch.segments;
+  for (int32_t first = 0; first < segments; first += TC_GROUP) {
+    const int32_t count = segments - first < TC_GROUP ? segments - first : TC_GROUP;
+    tc_direction_team(run, team, first, count,
+                      run->call->direction + (size_t)first * (size_t)run->call->tokens.dim);
+  }
+}
+
+/* One call as every thread of the team sees it. */
+static void run_kind(tc_run *run, tc_team team) {
+  switch (run->kind) {
+    case TAILCUT_CALL_SCORE:
+      tc_score_team(run, team);
+      copy_flags(run, team);
+      break;
+    case TAILCUT_CALL_MEAN_DIRECTION: mean_direction_all(run, team); break;
+    case TAILCUT_CALL_CUT: tc_cut_team(run, team); break;
+    case TAILCUT_CALL_COMPACT: tc_compact_team(run, team); break;
+    case TAILCUT_CALL_RELEVANCE:
+      tc_relevance_team(run, team);
+      copy_flags(run, team);
+      break;
+    case TAILCUT_CALL_PRUNE_VISUAL:
+      tc_score_team(run, team);
+      tc_cut_team(run, team);
+      tc_compact_team(run, team);
+      break;
+    default:
+      tc_relevance_team(run, team);
+      tc_cut_team(run, team);
+      tc_compact_team(run, team);
+      break;
+  }
+}
+
+static tailcut_status start(tailcut_handle handle, const tc_call *call, int32_t kind) {
+  tailcut_limits limits = TAILCUT_LIMITS_INITIALIZER;
+  tc_run run;
+  memset(&run, 0, sizeof run);
+  run.call = call;
+  run.kind = kind;
+  run.kernels = ((const cpu_state *)handle->state)->kernels;
+  limits.segments = call->batch.segments;
+  limits.max_tokens = call->batch.max_tokens;
+  limits.total_tokens = call->batch.total_tokens;
+  limits.dim = call->tokens.dim;
+  if (call->options.policy == TAILCUT_ATTENTION) {
+    limits.q_heads = call->options.q_heads;
+    limits.head_dim = call->options.head_dim;
+  }
+  if (call->batch.segments == 0) {
+    if (call->selection.new_cu_seqlens != NULL) call->selection.new_cu_seqlens[0] = 0;
+    return TAILCUT_OK;
+  }
+  lay_out(&run, call->workspace, kind, &limits, handle->threads);
+  tc_segments_resolve(&run);
+  /* The caller's arrays where there are any. */
+  if (call->out_scores != NULL) run.scores = call->out_scores;
+  if (call->selection.scores != NULL) run.scores = call->selection.scores;
+  run.in_scores = call->in_scores != NULL ? call->in_scores : run.scores;
+  if (call->selection.kept != NULL && call->selection.kept_placement == TAILCUT_LOCAL) {
+    run.kept_local = call->selection.kept;
+  }
+  if (call->selection.new_cu_seqlens != NULL) run.new_cu_out = call->selection.new_cu_seqlens;
+  const int part = kind == TAILCUT_CALL_COMPACT;
+  run.kept = part ? call->kept : run.kept_local;
+  run.kept_placement = part ? call->kept_placement : TAILCUT_LOCAL;
+  run.counts = part ? call->counts : call->selection.counts;
+  run.new_cu = part ? call->new_cu_seqlens : run.new_cu_out;
+  if (call->input_flags != NULL) {
+    for (int32_t b = 0; b < call->batch.segments; b++) {
+      const int32_t passed = call->input_flags[b];
+      if (passed & TAILCUT_FLAG_BAD_REFERENCE) tc_flag(&run, b, TAILCUT_FLAG_BAD_REFERENCE);
+      if (passed & TAILCUT_FLAG_INVALID) {
+        tc_flag(&run, b, TAILCUT_FLAG_INVALID);
+        run.n[b] = 0; /* cum is not used by the cut */
+      }
+    }
+  }
+  tc_team_run(handle->threads, run_kind, &run);
+  return TAILCUT_OK;
+}
+
+#define TC_RUN(name, kind)                                                        \
+  static tailcut_status cpu_##name(tailcut_handle handle, const tc_call *call) { \
+    return start(handle, call, kind);                                             \
+  }
+TC_RUN(score, TAILCUT_CALL_SCORE)
+TC_RUN(mean_direction, TAILCUT_CALL_MEAN_DIRECTION)
+TC_RUN(cut, TAILCUT_CALL_CUT)
+TC_RUN(compact, TAILCUT_CALL_COMPACT)
+TC_RUN(relevance, TAILCUT_CALL_RELEVANCE)
+TC_RUN(prune_visual, TAILCUT_CALL_PRUNE_VISUAL)
+TC_RUN(prune_sequence, TAILCUT_CALL_PRUNE_SEQUENCE)
+
+const tc_backend tc_backend_cpu = {
+    "cpu",
+    TAILCUT_DEVICE_CPU,
+    cpu_create,
+    cpu_destroy,
+    cpu_workspace_size,
+    cpu_workspace_init,
+    {NULL, cpu_score, cpu_mean_direction, cpu_cut, cpu_compact, cpu_relevance, cpu_prune_visual,
+     cpu_prune_sequence},
+};

@@ -1,0 +1,129 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * compact: moves the kept rows of any number of row arrays.
+ *
+ * In place is safe because kept indices increase strictly: destination j <= source kept[j], so a
+ * sweep in ascending order reads each row before anything is written over it. Threads therefore
+ * share arrays, segments and, where those are few, columns (byte ranges of every row); rows of one
+ * column are never split in place. Precision: bytes are copied, nothing is interpreted.
+ */
+#include "cpu.h"
+
+static int64_t slot_of(const void *slots, int32_t bytes, int64_t i) {
+  return bytes == 8 ? ((const int64_t *)slots)[i] : ((const int32_t *)slots)[i];
+}
+
+/* Byte offset of a row: number `flat` of the batch, row `r` of segment b; -1: no such row. */
+static int64_t offset_of(const tailcut_rows *a, const tailcut_batch *batch, int is_dst, int32_t b,
+                         int64_t start, int64_t r, int flat) {
+  const void *slots = is_dst ? a->dst_slots : a->src_slots;
+  const int64_t row = is_dst ? a->dst_row_stride : a->src_row_stride;
+  const int64_t segment = is_dst ? a->dst_segment_stride : a->src_segment_stride;
+  if (slots != NULL) {
+    const int64_t slot = slot_of(slots, a->slot_bytes, start + r);
+    if (slot < 0) return -1;
+    if (a->page_rows == 0) return slot * row;
+    return slot / a->page_rows * a->page_stride + slot % a->page_rows * row;
+  }
+  if (flat || batch->cu_seqlens != NULL) return (start + r) * row;
+  return b * segment + r * row;
+}
+
+/* Bytes [from, to) of a row seen as its parts one after the other. src NULL: zeros. */
+static void copy_columns(const tailcut_rows *a, char *dst, const char *src, int64_t from,
+                         int64_t to) {
+  while (from < to) {
+    const int64_t part = from / a->part_bytes, at = from % a->part_bytes;
+    const int64_t size = to - from < a->part_bytes - at ? to - from : a->part_bytes - at;
+    char *d = dst + part * a->dst_part_stride + at;
+    if (src == NULL) {
+      memset(d, 0, (size_t)size);
+    } else {
+      memcpy(d, src + part * a->src_part_stride + at, (size_t)size);
+    }
+    from += size;
+  }
+}
+
+static void write_position(const tailcut_rows *a, char *dst, int64_t j) {
+  const int32_t narrow = (int32_t)j;
+  for (int32_t p = 0; p < a->parts; p++) {
+    memcpy(dst + p * a->dst_part_stride, a->part_bytes == 8 ? (void *)&j : (void *)&narrow,
+           (size_t)a->part_bytes);
+  }
+}
+
+/* Slice `slice` of `slices` of one array's segment. */
+static void compact_segment(const tc_run *run, const tailcut_rows *a, int32_t b, int32_t slice,
+                            int32_t slices) {
+  const tc_call *call = run->call;
+  const tailcut_batch *batch = &call->batch;
+  const int32_t n = run->n[b], start = run->start[b];
+  const int32_t k = run->counts[b] < 0 || run->counts[b] > n ? 0 : run->counts[b];
+  const int packed = a->placement == TAILCUT_PACKED;
+  const int64_t dst_start = packed ? run->new_cu[b] : start;
+  const int32_t *kept =
+      run->kept + (run->kept_placement == TAILCUT_PACKED ? run->new_cu[b] : start);
+  const int64_t width = a->part_bytes * a->parts;
+  const int64_t piece = (width / slices + 63) & ~(int64_t)63;
+  const int64_t from = piece * slice < width ? piece * slice : width;
+  const int64_t to = slice == slices - 1 || from + piece > width ? width : from + piece;
+  int32_t before = -1;
+  /* A damaged list of offsets must not lead outside the destination. */
+  if (packed && (dst_start < 0 || dst_start + k > batch->total_tokens)) return;
+  if (run->kept_placement == TAILCUT_PACKED &&
+      (run->new_cu[b] < 0 || (int64_t)run->new_cu[b] + k > batch->total_tokens)) {
+    return;
+  }
+  if (from == to) return;
+  for (int32_t j = 0; j < k; j++) {
+    const int32_t i = kept[j];
+    const int64_t dst = offset_of(a, batch, 1, b, dst_start, j, packed);
+    if (dst < 0) continue;
+    if (a->flags & TAILCUT_ROWS_RENUMBER) {
+      if (slice == 0) write_position(a, (char *)a->dst + dst, j);
+      continue;
+    }
+    if (i <= before || i >= n) continue;
+    before = i;
+    const int64_t src = offset_of(a, batch, 0, b, start, (int64_t)i + batch->cls_row, 0);
+    if (src < 0 || (src == dst && a->src == a->dst)) continue;
+    copy_columns(a, (char *)a->dst + dst, (const char *)a->src + src, from, to);
+  }
+  if (!(a->flags & TAILCUT_ROWS_ZERO_TAIL) || packed) return;
+  for (int32_t j = k; j < n; j++) {
+    const int64_t dst = offset_of(a, batch, 1, b, dst_start, j, 0);
+    if (dst >= 0) copy_columns(a, (char *)a->dst + dst, NULL, from, to);
+  }
+}
+
+/* PACKED with ZERO_TAIL: the rows behind the last result, shared among the team. */
+static void zero_packed_tail(const tc_run *run, const tailcut_rows *a, tc_team team) {
+  const tailcut_batch *batch = &run->call->batch;
+  const int64_t first = run->new_cu[batch->segments];
+  const int64_t last = run->cum[batch->segments];
+  if (first < 0) return;
+  for (int64_t j = first + team.id; j < last; j += team.size) {
+    const int64_t dst = offset_of(a, batch, 1, 0, 0, j, 1);
+    if (dst >= 0) copy_columns(a, (char *)a->dst + dst, NULL, 0, a->part_bytes * a->parts);
+  }
+}
+
+void tc_compact_team(tc_run *run, tc_team team) {
+  const tc_call *call = run->call;
+  const int64_t pairs = (int64_t)call->num_rows * call->batch.segments;
+  const int32_t slices = pairs >= 4 * (int64_t)team.size ? 1 : team.size;
+  if (pairs == 0) return;
+  for (int32_t i = 0; i < call->num_rows; i++) {
+    const tailcut_rows a = tc_rows_at(call->rows, i, &call->batch);
+    const int64_t tasks = (int64_t)call->batch.segments * slices;
+    /* Rotated so that arrays of few segments spread over the team; fixed, so no counter. */
+    for (int64_t task = (team.id + team.size - i % team.size) % team.size; task < tasks;
+         task += team.size) {
+      compact_segment(run, &a, (int32_t)(task / slices), (int32_t)(task % slices), slices);
+    }
+    if (a.placement == TAILCUT_PACKED && (a.flags & TAILCUT_ROWS_ZERO_TAIL)) {
+      zero_packed_tail(run, &a, team);
+    }
+  }
+}

@@ -1,0 +1,106 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* cpu: what the steps of the CPU backend share.
+ *
+ * A run call is one parallel region: every thread of the team walks through the same steps
+ * (tc_<step>_team), which share work by static ranges or an atomic counter and end in a barrier.
+ * With one thread OpenMP is never entered. Nothing is allocated: all memory is the workspace. */
+#ifndef TAILCUT_CPU_H_
+#define TAILCUT_CPU_H_
+
+#include <stdatomic.h>
+
+#include "../curve.h"
+#include "../internal.h"
+#include "kernels.h"
+
+#define TC_GROUP 64       /* segments whose mean directions are held at a time */
+#define TC_SCORE_CHUNK 64 /* rows scored between two passes over their norms */
+#define TC_BLOCK 64       /* rows per block of the mean direction: METHOD.md */
+
+typedef struct tc_team {
+  int32_t id, size;
+} tc_team;
+
+typedef enum tc_counter { TC_NEXT_CUT, TC_NEXT_PACK, TC_NEXT_COMPACT, TC_NEXT_RELEVANCE, TC_NEXTS } tc_counter;
+
+typedef struct tc_run {
+  const tc_call *call;
+  const tc_kernels *kernels;
+  int32_t kind;
+  atomic_int next[TC_NEXTS]; /* next free task of a step */
+  /* Segments, resolved from lengths or offsets. n: candidates (with roles: rows). */
+  int32_t *start;
+  int32_t *n;
+  int32_t *cum; /* [segments + 1] prefix sums of n */
+  atomic_int *flags;
+  /* Results on their way: the caller's arrays where given, else the workspace. */
+  float *scores;
+  const float *in_scores;
+  const int32_t *kept;
+  int32_t kept_placement;
+  int32_t *kept_local;
+  const int32_t *counts;
+  const int32_t *new_cu;
+  int32_t *new_cu_out;
+  float *weights;    /* by row number: 1 / max(|t|, 1e-8) */
+  float *directions; /* [TC_GROUP, dim] */
+  int32_t *query_counts; /* [TC_GROUP] */
+  double *head_sums; /* ATTENTION: [q_heads, max_tokens] */
+  char *scratch;
+  size_t scratch_stride;
+} tc_run;
+
+/* team.c */
+typedef void (*tc_team_fn)(tc_run *run, tc_team team);
+void tc_team_run(int32_t threads, tc_team_fn fn, tc_run *run);
+void tc_team_barrier(tc_team team);
+int32_t tc_team_cores(void);
+static inline void *tc_scratch(const tc_run *run, tc_team team) {
+  return run->scratch + (size_t)team.id * run->scratch_stride;
+}
+static inline int32_t tc_task(tc_run *run, tc_counter which) {
+  return atomic_fetch_add_explicit(&run->next[which], 1, memory_order_relaxed);
+}
+
+/* segments.c */
+void tc_segments_resolve(tc_run *run);
+/* Row r of segment b counted from its first candidate. */
+const char *tc_token_row(const tc_run *run, int32_t b, int64_t r);
+static inline void tc_flag(tc_run *run, int32_t b, int32_t bit) {
+  atomic_fetch_or_explicit(&run->flags[b], bit, memory_order_relaxed);
+}
+
+/* The steps. */
+void tc_score_team(tc_run *run, tc_team team);
+void tc_direction_team(tc_run *run, tc_team team, int32_t first, int32_t count, float *out);
+void tc_relevance_team(tc_run *run, tc_team team);
+void tc_attention_team(tc_run *run, tc_team team);
+void tc_cut_team(tc_run *run, tc_team team);
+void tc_compact_team(tc_run *run, tc_team team);
+
+/* Scores candidates [i0, i1) of segment b against `ref`; ref_norm 1 for a mean direction (stage 2).
+ * Returns whether one is NaN among those that count. */
+int tc_score_range(const tc_run *run, int32_t b, int32_t i0, int32_t i1, const float *ref,
+                   float ref_norm, const uint8_t *roles, float *scores);
+float tc_norm(const tc_run *run, const float *v, int32_t dim);
+static inline int tc_bad_norm(float norm) { return !(norm > 0.0f) || norm > 3.402823466e38f; }
+
+/* rank.c: sorts m scores (those at list[i], or at i when list is NULL). items: m keys<<32 | i,
+ * best first; spare: m more. Returns the number that are not NaN. */
+int32_t tc_rank(const float *scores, const int32_t *list, int32_t m, uint64_t *items,
+                uint64_t *spare, const uint64_t **sorted);
+static inline float tc_item_score(uint64_t item) {
+  const uint32_t key = (uint32_t)(item >> 32);
+  return tc_bits_float(key == TC_KEY_NAN ? TC_NAN_BITS
+                       : key > 0x7FFFFFFFu ? key
+                                           : key ^ 0x7FFFFFFFu);
+}
+
+/* detect.c: k before the clamps for a curve of n_usable scores in rank order (q: room for as many
+ * integers); *whole is set when the rule wants all n for want of usable scores. */
+int32_t tc_detect(const tailcut_rule *rule, const uint64_t *items, int32_t n, int32_t n_usable,
+                  int bad_reference, int32_t *q, int *whole);
+
+static inline size_t tc_align(size_t bytes) { return (bytes + 63) & ~(size_t)63; }
+
+#endif /* TAILCUT_CPU_H_ */

@@ -1,0 +1,183 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * curve: the arithmetic of the cut that must be the same on every backend, once for both compilers.
+ *
+ * Formulas: the detectors (Otsu 1979 for OTSU; Kneedle's distance for CHORD; Tukey's fence for
+ * IQR), clamps, roundings and the spread. Strategy: curve values are integers, so sums and products
+ * are exact in int64 (|p| <= 2^20, at most 2^20 tokens); the few double operations are written one
+ * per rounding and built uncontracted. Nothing here knows how a backend sorts or sums.
+ */
+#ifndef TAILCUT_CURVE_H_
+#define TAILCUT_CURVE_H_
+
+#include <math.h>
+#include <stdint.h>
+#include <string.h>
+
+#include "tailcut.h"
+
+#if defined(__CUDACC__)
+#define TC_HD __host__ __device__ static inline
+#else
+#define TC_HD static inline
+#endif
+
+#define TC_NAN_BITS 0x7FC00000u
+#define TC_KEY_NAN 0xFFFFFFFFu
+
+TC_HD uint32_t tc_float_bits(float s) {
+  uint32_t b;
+  memcpy(&b, &s, sizeof b);
+  return b;
+}
+
+TC_HD float tc_bits_float(uint32_t b) {
+  float s;
+  memcpy(&s, &b, sizeof s);
+  return s;
+}
+
+/* Sort key: ascending keys are descending scores, -0 equals +0, every NaN is the one last key. */
+TC_HD uint32_t tc_key(float s) {
+  uint32_t b = tc_float_bits(s);
+  if ((b & 0x7FFFFFFFu) > 0x7F800000u) return TC_KEY_NAN;
+  if ((b << 1) == 0) return 0x7FFFFFFFu;
+  return (b >> 31) ? b : b ^ 0x7FFFFFFFu;
+}
+
+/* Finishes a cosine: d = <x,c>, m = the product of the norms. Both backends: max as C's fmaxf (a
+ * NaN product becomes 1e-8), the clamp keeps NaN. */
+TC_HD float tc_cosine_finish(float d, float m) {
+  float s = d / (m > 1e-8f ? m : 1e-8f);
+  if (s != s) return tc_bits_float(TC_NAN_BITS);
+  s = s > 1.0f ? 1.0f : s;
+  s = s < -1.0f ? -1.0f : s;
+  return s + 0.0f; /* -0 becomes +0 */
+}
+
+/* AUTO's exponent for the largest finite magnitude of a segment (its bits; 0: none nonzero): the
+ * smallest e in -126..128 with magnitude <= 2^e. */
+TC_HD int32_t tc_scale_exponent(uint32_t max_magnitude_bits) {
+  int32_t e = (int32_t)(max_magnitude_bits >> 23) - 127;
+  if (max_magnitude_bits == 0) return 0;
+  if (e < -126) return -126; /* denormals */
+  return (max_magnitude_bits & 0x7FFFFFu) ? e + 1 : e;
+}
+
+/* 2^(30-e), exactly. */
+TC_HD double tc_scale_factor(int32_t e) {
+  uint64_t b = (uint64_t)(1023 + 30 - e) << 52;
+  double f;
+  memcpy(&f, &b, sizeof f);
+  return f;
+}
+
+/* q = rint(s * 2^(30-e)), saturating at +-2^30. s is not NaN. */
+TC_HD int32_t tc_quantise(float s, double factor) {
+  double v = (double)s * factor;
+  if (v >= 1073741824.0) return 1073741824;
+  if (v <= -1073741824.0) return -1073741824;
+  return (int32_t)rint(v);
+}
+
+/* p = q >> 10, arithmetic. */
+TC_HD int32_t tc_curve_value(int32_t q) {
+  return q >= 0 ? q >> 10 : -((-q + 1023) >> 10);
+}
+
+/* OTSU's between-class variance (times N'^2) of the head of k values with sum sk. */
+TC_HD double tc_otsu_value(int64_t n, int64_t k, int64_t sk, int64_t total) {
+  const double d = (double)(n * sk - k * total);
+  const double num = d * d;
+  const double den = (double)k * (double)(n - k);
+  return num / den;
+}
+
+/* CHORD's distance (unnormalised) of rank r. */
+TC_HD int64_t tc_chord_value(int64_t n, int64_t r, int64_t p0, int64_t pr, int64_t plast) {
+  const int64_t v = (p0 - pr) * (n - 1) - r * (p0 - plast);
+  return v < 0 ? -v : v;
+}
+
+/* MEAN's threshold t: a value p is kept when (double)p > t. */
+TC_HD double tc_mean_threshold(int64_t n, int64_t s1, int64_t s2, double lambda) {
+  const double m = (double)s1 / (double)n;
+  const double mm = m * m;
+  const double v = (double)s2 / (double)n - mm;
+  const double sd = sqrt(v > 0.0 ? v : 0.0);
+  const double step = lambda * sd;
+  return m + step;
+}
+
+/* IQR keeps a value p when 2p > fence. */
+TC_HD int64_t tc_iqr_fence(int64_t q3, int64_t q1) { return 2 * q3 + 3 * (q3 - q1); }
+
+/* First and one-past-last rank of the search range of a curve of n values. */
+TC_HD int32_t tc_search_begin(int32_t n, double lo) { return (int32_t)floor(lo * (double)n); }
+TC_HD int32_t tc_search_end(int32_t n, double hi) { return (int32_t)ceil(hi * (double)n); }
+
+TC_HD int32_t tc_curvature_window(int32_t n, int32_t window) {
+  if (window > 0) return window;
+  return n / 16 > 1 ? n / 16 : 1;
+}
+
+/* RATIO's k of n candidates, before the clamps. */
+TC_HD int32_t tc_ratio_count(const tailcut_rule *rule, int32_t n) {
+  const double dn = (double)n;
+  const double x = dn * rule->ratio;
+  const double kept_share = 1.0 - rule->ratio;
+  double k;
+  switch (rule->rounding) {
+    case TAILCUT_FLOOR: k = trunc(x); break;
+    case TAILCUT_NEAREST: k = rint(x); break;
+    case TAILCUT_DROP_CEIL: k = dn - ceil(x - 1e-9); break;
+    case TAILCUT_DROP_TRUNC: k = trunc(dn * kept_share); break;
+    case TAILCUT_DROP_PERCENT: return n - (int32_t)((int64_t)n * rule->percent / 100);
+    default: k = ceil(x - 1e-9); break;
+  }
+  return (int32_t)k;
+}
+
+/* The clamps that follow every detector. k and n are >= 0; max_keep < 0 means n. */
+TC_HD int32_t tc_clamp_count(const tailcut_rule *rule, int64_t k, int32_t n) {
+  const int64_t max_keep = rule->max_keep < 0 || rule->max_keep > n ? n : rule->max_keep;
+  if (n == 0) return 0;
+  if (k < rule->min_keep) k = rule->min_keep;
+  if (k > max_keep) k = max_keep;
+  k = (k + rule->round_to - 1) / rule->round_to * rule->round_to;
+  return (int32_t)(k > max_keep ? max_keep : k);
+}
+
+/* The spread: of k tokens the best head ones and `tail` ranks spaced evenly over `span` ranks
+ * behind them. */
+typedef struct tc_spread {
+  int32_t head;
+  int32_t tail;
+  int64_t span;
+} tc_spread;
+
+TC_HD tc_spread tc_spread_of(double share, int32_t k, int32_t n_usable) {
+  tc_spread s;
+  s.tail = (int32_t)floor(share * (double)k);
+  s.head = k - s.tail;
+  s.span = (int64_t)(n_usable > k ? n_usable : k) - s.head;
+  return s;
+}
+
+/* Rank of the spread's i-th tail token, i < tail. */
+TC_HD int32_t tc_spread_rank(tc_spread s, int32_t i) {
+  return s.head + (int32_t)((2 * (int64_t)i + 1) * s.span / (2 * (int64_t)s.tail));
+}
+
+/* Whether rank r is kept: tc_spread_rank inverted, for a thread that holds one rank. */
+TC_HD int tc_spread_keeps(tc_spread s, int32_t r) {
+  const int64_t u = (int64_t)r - s.head;
+  const int64_t two_t = 2 * (int64_t)s.tail;
+  int64_t c;
+  if (u < 0) return 1;
+  if (s.tail == 0 || u >= s.span) return 0;
+  c = ((two_t * u + s.span - 1) / s.span) | 1;
+  return c < two_t && c * s.span < two_t * (u + 1);
+}
+
+#endif /* TAILCUT_CURVE_H_ */

@@ -1,0 +1,107 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What the rooms of the library share: the handle, the backend table, a validated call. */
+#ifndef TAILCUT_INTERNAL_H_
+#define TAILCUT_INTERNAL_H_
+
+#include <stdio.h>
+
+#include "tailcut.h"
+
+#if defined(__FAST_MATH__)
+#error "tailcut promises exact bits: build it without -ffast-math"
+#endif
+
+/* The arguments of any run call after validation: structs are whole, defaults filled in, strides
+ * explicit. What a call kind does not use is zero. */
+typedef struct tc_call {
+  tailcut_batch batch; /* total_tokens is the number of rows, uniform or ragged */
+  tailcut_tokens tokens;
+  tailcut_reference reference;
+  tailcut_rule rule; /* scale is UNIT or AUTO */
+  tailcut_selection selection;
+  tailcut_relevance_options options;
+  const uint8_t *roles;
+  const float *in_scores;
+  const int32_t *input_flags;
+  float *out_scores;
+  int32_t *out_flags;
+  float *direction;
+  const int32_t *kept;
+  int32_t kept_placement;
+  const int32_t *counts;
+  const int32_t *new_cu_seqlens;
+  const tailcut_rows *rows; /* raw: read entry i with tc_rows_at */
+  int32_t num_rows;
+  void *workspace;
+  size_t workspace_size;
+  void *stream;
+} tc_call;
+
+typedef struct tc_backend {
+  const char *name;
+  int32_t device_kind;
+  tailcut_status (*create)(tailcut_handle handle, const tailcut_config *config);
+  void (*destroy)(tailcut_handle handle);
+  size_t (*workspace_size)(tailcut_handle handle, int32_t call, const tailcut_limits *limits);
+  tailcut_status (*workspace_init)(tailcut_handle handle, void *workspace, size_t size,
+                                   void *stream);
+  /* One entry per tailcut_call, indexed by it; [0] is unused. */
+  tailcut_status (*run[TAILCUT_CALL_PRUNE_SEQUENCE + 1])(tailcut_handle handle,
+                                                         const tc_call *call);
+} tc_backend;
+
+struct tailcut_handle_s {
+  const tc_backend *backend;
+  void *state; /* the backend's own */
+  int32_t threads;
+  int32_t log_level;
+  FILE *log_file;
+};
+
+const tc_backend *tc_backend_find(int32_t device_kind);
+extern const tc_backend tc_backend_cpu;
+
+/* status.c. tc_fail keeps the message for the calling thread and returns `status`. */
+#if defined(__GNUC__)
+__attribute__((format(printf, 2, 3)))
+#endif
+tailcut_status tc_fail(tailcut_status status, const char *format, ...);
+void tc_clear_error(void);
+
+/* log.c */
+enum { TC_LOG_OFF = 0, TC_LOG_ERROR = 1, TC_LOG_INFO = 2, TC_LOG_DEBUG = 3 };
+tailcut_status tc_log_open(tailcut_handle handle);
+void tc_log_close(tailcut_handle handle);
+#if defined(__GNUC__)
+__attribute__((format(printf, 3, 4)))
+#endif
+void tc_log(tailcut_handle handle, int32_t level, const char *format, ...);
+
+/* validate.c: each copies a caller's struct of any known size over the defaults, checks it, fills
+ * in defaults. `where` is the argument's name for messages. */
+tailcut_status tc_check_batch(const tailcut_batch *in, tailcut_batch *out);
+tailcut_status tc_check_tokens(const tailcut_tokens *in, const tailcut_batch *batch,
+                               tailcut_tokens *out);
+tailcut_status tc_check_reference(const tailcut_reference *in, const tailcut_batch *batch,
+                                  const tailcut_tokens *tokens, tailcut_reference *out);
+tailcut_status tc_check_rule(const tailcut_rule *in, tailcut_rule *out);
+tailcut_status tc_check_selection(const tailcut_selection *in, const tailcut_batch *batch,
+                                  tailcut_selection *out);
+tailcut_status tc_check_options(const tailcut_relevance_options *in, const tailcut_batch *batch,
+                                tailcut_relevance_options *out);
+tailcut_status tc_check_limits(const tailcut_limits *in, tailcut_limits *out);
+tailcut_status tc_check_config(const tailcut_config *in, tailcut_config *out);
+tailcut_status tc_check_pointer(const void *pointer, size_t alignment, const char *name);
+/* validate_rows.c */
+tailcut_status tc_check_rows(const tailcut_rows *rows, int32_t num_rows,
+                             const tailcut_batch *batch);
+/* Entry i of a checked array, whole and with explicit strides. */
+tailcut_rows tc_rows_at(const tailcut_rows *rows, int32_t i, const tailcut_batch *batch);
+
+/* Copies `in_size` bytes of a caller's struct over the defaults already in `out`. */
+tailcut_status tc_import(void *out, size_t out_size, size_t min_size, const void *in,
+                         const char *name);
+
+static inline int32_t tc_dtype_size(int32_t dtype) { return dtype == TAILCUT_F32 ? 4 : 2; }
+
+#endif /* TAILCUT_INTERNAL_H_ */
