@@ -299,31 +299,31 @@ typedef enum tailcut_scale {
  * max_keep and N. The NaN and -1 of the initialiser mean unset. */
 typedef struct tailcut_rule {
   size_t struct_size;
-  int32_t detector;  /* tailcut_detector */
-  int32_t scale;     /* tailcut_scale */
-  int32_t k;         /* TOPK: >= 1, required */
-  int32_t rounding;  /* RATIO: tailcut_rounding */
-  double ratio;      /* RATIO: 0..1, required unless rounding is DROP_PERCENT */
-  int32_t percent;   /* RATIO with DROP_PERCENT: 0..100, required */
-  int32_t window;    /* CURVATURE: >= 0; 0 (default) means max(1, N' div 16) */
-  double lambda;     /* MEAN: finite, default 1 */
-  double mass;       /* MASS: 0 < mass <= 1, default 0.9 */
-  float tau;         /* THRESHOLD: finite, required */
-  int32_t min_keep;  /* >= 0, default 1. A segment without candidates keeps 0 all the same */
-  int32_t max_keep;  /* >= min_keep; -1 (default) means N */
-  int32_t round_to;  /* >= 1, default 1; takes the next-best tokens, never pads */
-  double search_lo;  /* OTSU, CHORD, GAP, CURVATURE: ranks considered, as shares of N', */
-  double search_hi;  /* 0 <= lo < hi <= 1; default 0 and 1 */
-  double spread;     /* 0..1, default 0: this share of the k tokens is taken evenly from the tail
+  int32_t detector; /* tailcut_detector */
+  int32_t scale;    /* tailcut_scale */
+  int32_t k;        /* TOPK: >= 1, required */
+  int32_t rounding; /* RATIO: tailcut_rounding */
+  double ratio;     /* RATIO: 0..1, required unless rounding is DROP_PERCENT */
+  int32_t percent;  /* RATIO with DROP_PERCENT: 0..100, required */
+  int32_t window;   /* CURVATURE: >= 0; 0 (default) means max(1, N' div 16) */
+  double lambda;    /* MEAN: finite, default 1 */
+  double mass;      /* MASS: 0 < mass <= 1, default 0.9 */
+  float tau;        /* THRESHOLD: finite, required */
+  int32_t min_keep; /* >= 0, default 1. A segment without candidates keeps 0 all the same */
+  int32_t max_keep; /* >= min_keep; -1 (default) means N */
+  int32_t round_to; /* >= 1, default 1; takes the next-best tokens, never pads */
+  double search_lo; /* OTSU, CHORD, GAP, CURVATURE: ranks considered, as shares of N', */
+  double search_hi; /* 0 <= lo < hi <= 1; default 0 and 1 */
+  double spread;    /* 0..1, default 0: this share of the k tokens is taken evenly from the tail
                         instead of from the head (k does not change) */
 } tailcut_rule;
 /* NaN without <math.h>, as a constant expression. */
 #define TAILCUT_UNSET_DOUBLE ((double)__builtin_nanf(""))
 #define TAILCUT_UNSET_FLOAT (__builtin_nanf(""))
-#define TAILCUT_RULE_INITIALIZER                                                               \
-  {                                                                                            \
-    sizeof(tailcut_rule), TAILCUT_OTSU, TAILCUT_SCALE_DEFAULT, -1, TAILCUT_CEIL,               \
-        TAILCUT_UNSET_DOUBLE, -1, 0, 1.0, 0.9, TAILCUT_UNSET_FLOAT, 1, -1, 1, 0.0, 1.0, 0.0    \
+#define TAILCUT_RULE_INITIALIZER                                                            \
+  {                                                                                         \
+    sizeof(tailcut_rule), TAILCUT_OTSU, TAILCUT_SCALE_DEFAULT, -1, TAILCUT_CEIL,            \
+        TAILCUT_UNSET_DOUBLE, -1, 0, 1.0, 0.9, TAILCUT_UNSET_FLOAT, 1, -1, 1, 0.0, 1.0, 0.0 \
   }
 
 /* Where result j of a segment is put: at the segment's own start + j, or behind the results of
@@ -405,16 +405,16 @@ TAILCUT_API tailcut_status tailcut_cut(tailcut_handle handle, const tailcut_batc
  * re-rotate K. */
 typedef struct tailcut_rows {
   size_t struct_size;
-  const void *src;            /* device */
-  void *dst;                  /* device */
-  int64_t part_bytes;         /* >= 1 */
-  int32_t parts;              /* >= 1, default 1 */
-  int32_t placement;          /* tailcut_placement of the result; default LOCAL */
-  int32_t flags;              /* TAILCUT_ROWS_*; default 0 */
-  int32_t slot_bytes;         /* element size of the slot tables: 4 (default) or 8 */
-  int64_t src_part_stride;    /* bytes; 0 means part_bytes */
+  const void *src;         /* device */
+  void *dst;               /* device */
+  int64_t part_bytes;      /* >= 1 */
+  int32_t parts;           /* >= 1, default 1 */
+  int32_t placement;       /* tailcut_placement of the result; default LOCAL */
+  int32_t flags;           /* TAILCUT_ROWS_*; default 0 */
+  int32_t slot_bytes;      /* element size of the slot tables: 4 (default) or 8 */
+  int64_t src_part_stride; /* bytes; 0 means part_bytes */
   int64_t dst_part_stride;
-  int64_t src_row_stride;     /* bytes; 0 means part_bytes * parts */
+  int64_t src_row_stride; /* bytes; 0 means part_bytes * parts */
   int64_t dst_row_stride;
   int64_t src_segment_stride; /* bytes; 0 means max_tokens * row stride. Uniform, no slots */
   int64_t dst_segment_stride; /* the same; LOCAL only */
@@ -448,14 +448,11 @@ TAILCUT_API tailcut_status tailcut_compact(tailcut_handle handle, const tailcut_
  * one after the other. `selection` may leave everything but counts NULL; `rows` usually begins
  * with the tokens themselves, in place or PACKED. The scored matrix may be one of the arrays that
  * are compacted. A PACKED row array needs no selection.new_cu_seqlens here. Errors: as the parts.*/
-TAILCUT_API tailcut_status tailcut_prune_visual(tailcut_handle handle, const tailcut_batch *batch,
-                                                const tailcut_tokens *tokens,
-                                                const tailcut_reference *reference,
-                                                const tailcut_rule *rule,
-                                                const tailcut_selection *selection,
-                                                const tailcut_rows *rows, int32_t num_rows,
-                                                void *workspace, size_t workspace_size,
-                                                void *stream);
+TAILCUT_API tailcut_status tailcut_prune_visual(
+    tailcut_handle handle, const tailcut_batch *batch, const tailcut_tokens *tokens,
+    const tailcut_reference *reference, const tailcut_rule *rule,
+    const tailcut_selection *selection, const tailcut_rows *rows, int32_t num_rows, void *workspace,
+    size_t workspace_size, void *stream);
 
 /* --------------------------------------------------------------------------------- stage 2 -- */
 
@@ -469,13 +466,13 @@ typedef enum tailcut_policy {
  * tol is 2e-3 for f16 and bf16, 1e-5 for f32. Run to run on one device the bits are equal. */
 typedef struct tailcut_relevance_options {
   size_t struct_size;
-  int32_t policy;           /* tailcut_policy */
-  int32_t causal;           /* ATTENTION: 1: a query sees the rows up to its own; 0 (default): all */
-  int32_t last_query;       /* ATTENTION: 1: only the sequence's last query row (as FastV) */
-  int32_t dtype;            /* ATTENTION: tailcut_dtype of q and k; default F16 */
-  const void *q;            /* ATTENTION: device [rows, q_heads, head_dim] */
-  const void *k;            /* ATTENTION: device [rows, k_heads, head_dim] */
-  int32_t q_heads;          /* a multiple of k_heads: head h reads key head h / (q_heads/k_heads) */
+  int32_t policy;     /* tailcut_policy */
+  int32_t causal;     /* ATTENTION: 1: a query sees the rows up to its own; 0 (default): all */
+  int32_t last_query; /* ATTENTION: 1: only the sequence's last query row (as FastV) */
+  int32_t dtype;      /* ATTENTION: tailcut_dtype of q and k; default F16 */
+  const void *q;      /* ATTENTION: device [rows, q_heads, head_dim] */
+  const void *k;      /* ATTENTION: device [rows, k_heads, head_dim] */
+  int32_t q_heads;    /* a multiple of k_heads: head h reads key head h / (q_heads/k_heads) */
   int32_t k_heads;
   int32_t head_dim;         /* 1..1024. Logits are scaled by 1 / sqrt(head_dim) */
   int64_t q_row_stride;     /* elements; 0 means q_heads * head_dim */
@@ -485,10 +482,10 @@ typedef struct tailcut_relevance_options {
   int64_t q_segment_stride; /* elements; 0 means max_tokens * row stride. Uniform only */
   int64_t k_segment_stride; /* the same */
 } tailcut_relevance_options;
-#define TAILCUT_RELEVANCE_OPTIONS_INITIALIZER                                                     \
-  {                                                                                               \
-    sizeof(tailcut_relevance_options), TAILCUT_MEAN_COSINE, 0, 0, TAILCUT_F16, NULL, NULL, 0, 0,  \
-        0, 0, 0, 0, 0, 0, 0                                                                       \
+#define TAILCUT_RELEVANCE_OPTIONS_INITIALIZER                                                    \
+  {                                                                                              \
+    sizeof(tailcut_relevance_options), TAILCUT_MEAN_COSINE, 0, 0, TAILCUT_F16, NULL, NULL, 0, 0, \
+        0, 0, 0, 0, 0, 0, 0                                                                      \
   }
 
 /* Relevance (part): how much each candidate row has to do with the query rows of its sequence.

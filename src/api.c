@@ -2,9 +2,9 @@
 /* api: the run calls. Each checks everything on the host, then hands one tc_call to the backend. */
 #include "internal.h"
 
-#define TC_TRY(call)                                         \
-  do {                                                       \
-    const tailcut_status status_ = (call);                   \
+#define TC_TRY(call)                                           \
+  do {                                                         \
+    const tailcut_status status_ = (call);                     \
     if (status_ != TAILCUT_OK) return finish(handle, status_); \
   } while (0)
 
@@ -48,18 +48,18 @@ static tailcut_status dispatch(tailcut_handle handle, int32_t kind, tc_call *cal
   const size_t need = handle->backend->workspace_size(handle, kind, &limits);
   if (need > 0) {
     if (workspace == NULL) {
-      return finish(handle, tc_fail(TAILCUT_ERROR_WORKSPACE,
-                                    "workspace is NULL; expected %zu bytes", need));
+      return finish(
+          handle, tc_fail(TAILCUT_ERROR_WORKSPACE, "workspace is NULL; expected %zu bytes", need));
     }
     if ((uintptr_t)workspace % TAILCUT_WORKSPACE_ALIGNMENT != 0) {
-      return finish(handle, tc_fail(TAILCUT_ERROR_WORKSPACE,
-                                    "workspace is %p; expected a multiple of %d", workspace,
-                                    TAILCUT_WORKSPACE_ALIGNMENT));
+      return finish(handle,
+                    tc_fail(TAILCUT_ERROR_WORKSPACE, "workspace is %p; expected a multiple of %d",
+                            workspace, TAILCUT_WORKSPACE_ALIGNMENT));
     }
     if (workspace_size < need) {
-      return finish(handle, tc_fail(TAILCUT_ERROR_WORKSPACE,
-                                    "workspace_size is %zu; expected at least %zu",
-                                    workspace_size, need));
+      return finish(handle,
+                    tc_fail(TAILCUT_ERROR_WORKSPACE, "workspace_size is %zu; expected at least %zu",
+                            workspace_size, need));
     }
   }
   call->workspace = workspace;
@@ -159,14 +159,11 @@ TAILCUT_API tailcut_status tailcut_compact(tailcut_handle handle, const tailcut_
   return dispatch(handle, TAILCUT_CALL_COMPACT, &c, workspace, workspace_size, stream);
 }
 
-TAILCUT_API tailcut_status tailcut_prune_visual(tailcut_handle handle, const tailcut_batch *batch,
-                                                const tailcut_tokens *tokens,
-                                                const tailcut_reference *reference,
-                                                const tailcut_rule *rule,
-                                                const tailcut_selection *selection,
-                                                const tailcut_rows *rows, int32_t num_rows,
-                                                void *workspace, size_t workspace_size,
-                                                void *stream) {
+TAILCUT_API tailcut_status tailcut_prune_visual(
+    tailcut_handle handle, const tailcut_batch *batch, const tailcut_tokens *tokens,
+    const tailcut_reference *reference, const tailcut_rule *rule,
+    const tailcut_selection *selection, const tailcut_rows *rows, int32_t num_rows, void *workspace,
+    size_t workspace_size, void *stream) {
   tc_call c = {0};
   TC_TRY(check_handle(handle));
   TC_TRY(tc_check_batch(batch, &c.batch));
@@ -223,8 +220,7 @@ TAILCUT_API tailcut_status tailcut_prune_sequence(
   TC_TRY(tc_check_selection(selection, &c.batch, &c.selection));
   TC_TRY(tc_check_rows(rows, num_rows, &c.batch));
   if (c.rule.scale == TAILCUT_SCALE_DEFAULT) {
-    c.rule.scale =
-        c.options.policy == TAILCUT_ATTENTION ? TAILCUT_SCALE_AUTO : TAILCUT_SCALE_UNIT;
+    c.rule.scale = c.options.policy == TAILCUT_ATTENTION ? TAILCUT_SCALE_AUTO : TAILCUT_SCALE_UNIT;
   }
   c.rows = rows;
   c.num_rows = num_rows;

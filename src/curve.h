@@ -81,9 +81,7 @@ TC_HD int32_t tc_quantise(float s, double factor) {
 }
 
 /* p = q >> 10, arithmetic. */
-TC_HD int32_t tc_curve_value(int32_t q) {
-  return q >= 0 ? q >> 10 : -((-q + 1023) >> 10);
-}
+TC_HD int32_t tc_curve_value(int32_t q) { return q >= 0 ? q >> 10 : -((-q + 1023) >> 10); }
 
 /* OTSU's between-class variance (times N'^2) of the head of k values with sum sk. */
 TC_HD double tc_otsu_value(int64_t n, int64_t k, int64_t sk, int64_t total) {
@@ -128,12 +126,23 @@ TC_HD int32_t tc_ratio_count(const tailcut_rule *rule, int32_t n) {
   const double kept_share = 1.0 - rule->ratio;
   double k;
   switch (rule->rounding) {
-    case TAILCUT_FLOOR: k = trunc(x); break;
-    case TAILCUT_NEAREST: k = rint(x); break;
-    case TAILCUT_DROP_CEIL: k = dn - ceil(x - 1e-9); break;
-    case TAILCUT_DROP_TRUNC: k = trunc(dn * kept_share); break;
-    case TAILCUT_DROP_PERCENT: return n - (int32_t)((int64_t)n * rule->percent / 100);
-    default: k = ceil(x - 1e-9); break;
+    case TAILCUT_FLOOR:
+      k = trunc(x);
+      break;
+    case TAILCUT_NEAREST:
+      k = rint(x);
+      break;
+    case TAILCUT_DROP_CEIL:
+      k = dn - ceil(x - 1e-9);
+      break;
+    case TAILCUT_DROP_TRUNC:
+      k = trunc(dn * kept_share);
+      break;
+    case TAILCUT_DROP_PERCENT:
+      return n - (int32_t)((int64_t)n * rule->percent / 100);
+    default:
+      k = ceil(x - 1e-9);
+      break;
   }
   return (int32_t)k;
 }

@@ -8,7 +8,7 @@
 
 #define TC_STRING_(x) #x
 #define TC_STRING(x) TC_STRING_(x)
-#define TC_VERSION_STRING         \
+#define TC_VERSION_STRING          \
   TC_STRING(TAILCUT_VERSION_MAJOR) \
   "." TC_STRING(TAILCUT_VERSION_MINOR) "." TC_STRING(TAILCUT_VERSION_PATCH)
 
@@ -34,10 +34,11 @@
 #define TC_MACHINE "other"
 #define TC_SIMD_BUILT "\"scalar\""
 #endif
-#define TC_INFO(simd)                                                                           \
-  "{\"version\": \"" TC_VERSION_STRING "\", \"backends\": [\"cpu\"], \"cuda_architectures\": " \
-  "[], \"machine\": \"" TC_MACHINE "\", \"compiler\": \"" TC_COMPILER                           \
-  "\", \"openmp\": " TC_OPENMP ", \"simd_built\": [" TC_SIMD_BUILT "], \"simd\": \"" simd "\"}"
+#define TC_INFO(simd)                                                                              \
+  "{\"version\": \"" TC_VERSION_STRING                                                             \
+  "\", \"backends\": [\"cpu\"], \"cuda_architectures\": "                                          \
+  "[], \"machine\": \"" TC_MACHINE "\", \"compiler\": \"" TC_COMPILER "\", \"openmp\": " TC_OPENMP \
+  ", \"simd_built\": [" TC_SIMD_BUILT "], \"simd\": \"" simd "\"}"
 
 TAILCUT_API int32_t tailcut_version(void) { return TAILCUT_VERSION; }
 

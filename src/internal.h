@@ -65,7 +65,8 @@ extern const tc_backend tc_backend_cpu;
 #if defined(__GNUC__)
 __attribute__((format(printf, 2, 3)))
 #endif
-tailcut_status tc_fail(tailcut_status status, const char *format, ...);
+tailcut_status
+tc_fail(tailcut_status status, const char *format, ...);
 void tc_clear_error(void);
 
 /* log.c */

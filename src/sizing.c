@@ -41,8 +41,8 @@ TAILCUT_API tailcut_status tailcut_workspace_init(tailcut_handle handle, void *w
                    workspace_size);
   }
   if ((uintptr_t)workspace % TAILCUT_WORKSPACE_ALIGNMENT != 0) {
-    return tc_fail(TAILCUT_ERROR_WORKSPACE, "workspace is %p; expected a multiple of %d",
-                   workspace, TAILCUT_WORKSPACE_ALIGNMENT);
+    return tc_fail(TAILCUT_ERROR_WORKSPACE, "workspace is %p; expected a multiple of %d", workspace,
+                   TAILCUT_WORKSPACE_ALIGNMENT);
   }
   return handle->backend->workspace_init(handle, workspace, workspace_size, stream);
 }

@@ -10,7 +10,8 @@ static _Thread_local char tc_message[512];
 TAILCUT_API const char *tailcut_status_string(tailcut_status status) {
   switch (status) {
 #define TC_NAME(code) \
-  case code: return #code
+  case code:          \
+    return #code
     TC_NAME(TAILCUT_OK);
     TC_NAME(TAILCUT_ERROR_NULL);
     TC_NAME(TAILCUT_ERROR_RANGE);

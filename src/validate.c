@@ -190,8 +190,7 @@ tailcut_status tc_check_rule(const tailcut_rule *in, tailcut_rule *out) {
                    out->lambda);
   }
   if (!(out->mass > 0.0 && out->mass <= 1.0)) {
-    return tc_fail(TAILCUT_ERROR_RANGE, "rule->mass is %g; expected above 0, at most 1",
-                   out->mass);
+    return tc_fail(TAILCUT_ERROR_RANGE, "rule->mass is %g; expected above 0, at most 1", out->mass);
   }
   TC_TRY(check_int("rule->min_keep", out->min_keep, 0, INT32_MAX));
   if (out->max_keep != -1 && out->max_keep < out->min_keep) {
@@ -215,8 +214,8 @@ tailcut_status tc_check_selection(const tailcut_selection *in, const tailcut_bat
     return tc_fail(TAILCUT_ERROR_NULL, "selection->counts is NULL; expected int32 [%d]",
                    batch->segments);
   }
-  TC_TRY(check_enum("selection->kept_placement", out->kept_placement, TAILCUT_LOCAL,
-                    TAILCUT_PACKED));
+  TC_TRY(
+      check_enum("selection->kept_placement", out->kept_placement, TAILCUT_LOCAL, TAILCUT_PACKED));
   TC_TRY(tc_check_pointer(out->counts, 4, "selection->counts"));
   TC_TRY(tc_check_pointer(out->kept, 4, "selection->kept"));
   TC_TRY(tc_check_pointer(out->new_cu_seqlens, 4, "selection->new_cu_seqlens"));
@@ -268,10 +267,10 @@ tailcut_status tc_check_options(const tailcut_relevance_options *in, const tailc
                    "options->q_heads is %d; expected a multiple of k_heads %d", out->q_heads,
                    out->k_heads);
   }
-  TC_TRY(check_heads("q", out->q, out->q_heads, out, batch, &out->q_row_stride,
-                     &out->q_head_stride, &out->q_segment_stride));
-  return check_heads("k", out->k, out->k_heads, out, batch, &out->k_row_stride,
-                     &out->k_head_stride, &out->k_segment_stride);
+  TC_TRY(check_heads("q", out->q, out->q_heads, out, batch, &out->q_row_stride, &out->q_head_stride,
+                     &out->q_segment_stride));
+  return check_heads("k", out->k, out->k_heads, out, batch, &out->k_row_stride, &out->k_head_stride,
+                     &out->k_segment_stride);
 }
 
 tailcut_status tc_check_config(const tailcut_config *in, tailcut_config *out) {
@@ -283,8 +282,8 @@ tailcut_status tc_check_config(const tailcut_config *in, tailcut_config *out) {
                    "config->version is %d; this library is %d: header and library differ",
                    out->version, TAILCUT_VERSION);
   }
-  TC_TRY(check_enum("config->device_kind", out->device_kind, TAILCUT_DEVICE_CPU,
-                    TAILCUT_DEVICE_CUDA));
+  TC_TRY(
+      check_enum("config->device_kind", out->device_kind, TAILCUT_DEVICE_CPU, TAILCUT_DEVICE_CUDA));
   TC_TRY(check_int("config->device_index", out->device_index, 0,
                    out->device_kind == TAILCUT_DEVICE_CPU ? 0 : INT32_MAX));
   return check_int("config->threads", out->threads, 0, 1024);

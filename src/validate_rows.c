@@ -13,8 +13,7 @@ static tailcut_status fail(tailcut_status status, int32_t i, const char *field, 
 
 static const tailcut_rows *entry(const tailcut_rows *rows, int32_t i) {
   /* All entries have the first one's size: an older caller's array is walked with its stride. */
-  return (const tailcut_rows *)(const void *)((const char *)rows +
-                                              (size_t)i * rows->struct_size);
+  return (const tailcut_rows *)(const void *)((const char *)rows + (size_t)i * rows->struct_size);
 }
 
 tailcut_rows tc_rows_at(const tailcut_rows *rows, int32_t i, const tailcut_batch *batch) {
@@ -68,7 +67,7 @@ static tailcut_status check_side(const tailcut_rows *raw, const tailcut_rows *r,
   const int64_t segment = is_dst ? r->dst_segment_stride : r->src_segment_stride;
   const int64_t raw_segment = is_dst ? raw->dst_segment_stride : raw->src_segment_stride;
   const int packed = is_dst && r->placement == TAILCUT_PACKED;
-  const int64_t rows = slots ? (r->page_rows ? r->page_rows : 1)
+  const int64_t rows = slots                         ? (r->page_rows ? r->page_rows : 1)
                        : batch->cu_seqlens || packed ? batch->total_tokens
                                                      : batch->max_tokens;
   if (base == NULL && batch->total_tokens > 0) {
@@ -76,7 +75,10 @@ static tailcut_status check_side(const tailcut_rows *raw, const tailcut_rows *r,
   }
   if (part < 0 || row < 0 || segment < 0) {
     return fail(TAILCUT_ERROR_RANGE, i, is_dst ? "dst strides" : "src strides",
-                (long long)(part < 0 ? part : row < 0 ? row : segment), "no negative stride");
+                (long long)(part < 0  ? part
+                            : row < 0 ? row
+                                      : segment),
+                "no negative stride");
   }
   if (raw_segment != 0 && (batch->cu_seqlens != NULL || slots != NULL || packed)) {
     return fail(TAILCUT_ERROR_CONFLICT, i, is_dst ? "dst_segment_stride" : "src_segment_stride",
@@ -91,8 +93,8 @@ static tailcut_status check_side(const tailcut_rows *raw, const tailcut_rows *r,
     return fail(TAILCUT_ERROR_OVERLAP, i, "dst_row_stride", (long long)row,
                 "rows and parts that do not lie on each other");
   }
-  return tc_check_pointer(slots, (size_t)r->slot_bytes, is_dst ? "rows[].dst_slots"
-                                                               : "rows[].src_slots");
+  return tc_check_pointer(slots, (size_t)r->slot_bytes,
+                          is_dst ? "rows[].dst_slots" : "rows[].src_slots");
 }
 
 static tailcut_status check_overlap(const tailcut_rows *r, int32_t i, int64_t src_bytes,
@@ -113,9 +115,8 @@ static tailcut_status check_overlap(const tailcut_rows *r, int32_t i, int64_t sr
   }
   if (any_slots || src_bytes == 0 || dst_bytes == 0) return TAILCUT_OK;
   if (src + (uint64_t)src_bytes <= dst || dst + (uint64_t)dst_bytes <= src) return TAILCUT_OK;
-  return tc_fail(TAILCUT_ERROR_OVERLAP,
-                 "rows[%d].dst %p overlaps src %p; expected %s", (int)i, r->dst,
-                 (void *)(uintptr_t)r->src,
+  return tc_fail(TAILCUT_ERROR_OVERLAP, "rows[%d].dst %p overlaps src %p; expected %s", (int)i,
+                 r->dst, (void *)(uintptr_t)r->src,
                  r->placement == TAILCUT_PACKED ? "separate memory for a PACKED result"
                                                 : "dst == src or separate memory");
 }

@@ -127,9 +127,15 @@ static void run_kind(tc_run *run, tc_team team) {
       tc_score_team(run, team);
       copy_flags(run, team);
       break;
-    case TAILCUT_CALL_MEAN_DIRECTION: mean_direction_all(run, team); break;
-    case TAILCUT_CALL_CUT: tc_cut_team(run, team); break;
-    case TAILCUT_CALL_COMPACT: tc_compact_team(run, team); break;
+    case TAILCUT_CALL_MEAN_DIRECTION:
+      mean_direction_all(run, team);
+      break;
+    case TAILCUT_CALL_CUT:
+      tc_cut_team(run, team);
+      break;
+    case TAILCUT_CALL_COMPACT:
+      tc_compact_team(run, team);
+      break;
     case TAILCUT_CALL_RELEVANCE:
       tc_relevance_team(run, team);
       copy_flags(run, team);
@@ -195,9 +201,9 @@ static tailcut_status start(tailcut_handle handle, const tc_call *call, int32_t 
   return TAILCUT_OK;
 }
 
-#define TC_RUN(name, kind)                                                        \
+#define TC_RUN(name, kind)                                                       \
   static tailcut_status cpu_##name(tailcut_handle handle, const tc_call *call) { \
-    return start(handle, call, kind);                                             \
+    return start(handle, call, kind);                                            \
   }
 TC_RUN(score, TAILCUT_CALL_SCORE)
 TC_RUN(mean_direction, TAILCUT_CALL_MEAN_DIRECTION)

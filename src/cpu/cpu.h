@@ -21,7 +21,7 @@ typedef struct tc_team {
   int32_t id, size;
 } tc_team;
 
-typedef enum tc_counter { TC_NEXT_CUT, TC_NEXT_PACK, TC_NEXT_COMPACT, TC_NEXT_RELEVANCE, TC_NEXTS } tc_counter;
+typedef enum tc_counter { TC_NEXT_CUT, TC_NEXT_PACK, TC_NEXT_RELEVANCE, TC_NEXTS } tc_counter;
 
 typedef struct tc_run {
   const tc_call *call;
@@ -42,10 +42,10 @@ typedef struct tc_run {
   const int32_t *counts;
   const int32_t *new_cu;
   int32_t *new_cu_out;
-  float *weights;    /* by row number: 1 / max(|t|, 1e-8) */
-  float *directions; /* [TC_GROUP, dim] */
+  float *weights;        /* by row number: 1 / max(|t|, 1e-8) */
+  float *directions;     /* [TC_GROUP, dim] */
   int32_t *query_counts; /* [TC_GROUP] */
-  double *head_sums; /* ATTENTION: [q_heads, max_tokens] */
+  double *head_sums;     /* ATTENTION: [q_heads, max_tokens] */
   char *scratch;
   size_t scratch_stride;
 } tc_run;
@@ -91,7 +91,7 @@ int32_t tc_rank(const float *scores, const int32_t *list, int32_t m, uint64_t *i
                 uint64_t *spare, const uint64_t **sorted);
 static inline float tc_item_score(uint64_t item) {
   const uint32_t key = (uint32_t)(item >> 32);
-  return tc_bits_float(key == TC_KEY_NAN ? TC_NAN_BITS
+  return tc_bits_float(key == TC_KEY_NAN   ? TC_NAN_BITS
                        : key > 0x7FFFFFFFu ? key
                                            : key ^ 0x7FFFFFFFu);
 }

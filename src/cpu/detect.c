@@ -133,12 +133,19 @@ int32_t tc_detect(const tailcut_rule *rule, const uint64_t *items, int32_t n, in
   const int32_t begin = tc_search_begin(m, rule->search_lo);
   const int32_t end = tc_search_end(m, rule->search_hi);
   switch (rule->detector) {
-    case TAILCUT_CHORD: return chord(q, m, begin, end, n);
-    case TAILCUT_GAP: return gap(q, m, begin, end, n);
-    case TAILCUT_CURVATURE: return curvature(q, m, begin, end, rule->window, n);
-    case TAILCUT_IQR: return iqr(q, m);
-    case TAILCUT_MEAN: return mean(q, m, rule->lambda);
-    case TAILCUT_MASS: return mass(q, m, rule->mass, n);
-    default: return otsu(q, m, begin, end, n);
+    case TAILCUT_CHORD:
+      return chord(q, m, begin, end, n);
+    case TAILCUT_GAP:
+      return gap(q, m, begin, end, n);
+    case TAILCUT_CURVATURE:
+      return curvature(q, m, begin, end, rule->window, n);
+    case TAILCUT_IQR:
+      return iqr(q, m);
+    case TAILCUT_MEAN:
+      return mean(q, m, rule->lambda);
+    case TAILCUT_MASS:
+      return mass(q, m, rule->mass, n);
+    default:
+      return otsu(q, m, begin, end, n);
   }
 }

@@ -37,26 +37,26 @@ static float tree(float *a) {
     for (int e = 0; e < s; e++) g[e] += g[e + s];
   return g[0];
 }
-#define DEFINE(t)                                                                                \
-  static void score_##t(const void *row0, int64_t row_stride, int64_t rows, int32_t dim,         \
-                        const float *ref, float *dots, float *squares) {                         \
-    for (int64_t i = 0; i < rows; i++) {                                                         \
-      const char *row = (const char *)row0 + i * row_stride;                                     \
-      float a[256] = {0}, n[256] = {0};                                                          \
-      for (int32_t d = 0; d < dim; d++) {                                                        \
-        const float v = from_##t(row, d);                                                        \
-        if (dots) a[d & 255] = fmaf(v, ref[d], a[d & 255]);                                      \
-        if (squares) n[d & 255] = fmaf(v, v, n[d & 255]);                                        \
-      }                                                                                          \
-      if (dots) dots[i] = tree(a);                                                               \
-      if (squares) squares[i] = tree(n);                                                         \
-    }                                                                                            \
-  }                                                                                              \
-  static void accumulate_##t(const void *row, float w, float *acc, int32_t dim) {                \
-    for (int32_t d = 0; d < dim; d++) acc[d] = fmaf(from_##t(row, d), w, acc[d]);                \
-  }                                                                                              \
-  static void widen_##t(const void *row, float *dst, int64_t n) {                                \
-    for (int64_t d = 0; d < n; d++) dst[d] = from_##t(row, d);                                   \
+#define DEFINE(t)                                                                        \
+  static void score_##t(const void *row0, int64_t row_stride, int64_t rows, int32_t dim, \
+                        const float *ref, float *dots, float *squares) {                 \
+    for (int64_t i = 0; i < rows; i++) {                                                 \
+      const char *row = (const char *)row0 + i * row_stride;                             \
+      float a[256] = {0}, n[256] = {0};                                                  \
+      for (int32_t d = 0; d < dim; d++) {                                                \
+        const float v = from_##t(row, d);                                                \
+        if (dots) a[d & 255] = fmaf(v, ref[d], a[d & 255]);                              \
+        if (squares) n[d & 255] = fmaf(v, v, n[d & 255]);                                \
+      }                                                                                  \
+      if (dots) dots[i] = tree(a);                                                       \
+      if (squares) squares[i] = tree(n);                                                 \
+    }                                                                                    \
+  }                                                                                      \
+  static void accumulate_##t(const void *row, float w, float *acc, int32_t dim) {        \
+    for (int32_t d = 0; d < dim; d++) acc[d] = fmaf(from_##t(row, d), w, acc[d]);        \
+  }                                                                                      \
+  static void widen_##t(const void *row, float *dst, int64_t n) {                        \
+    for (int64_t d = 0; d < n; d++) dst[d] = from_##t(row, d);                           \
   }
 DEFINE(f16)
 DEFINE(bf16)

@@ -9,16 +9,12 @@
  */
 #include "cpu.h"
 
-static void set_rest(const tc_run *run, int32_t b, int no_query) {
+/* Rows [i0, i1) of a sequence without query rows: candidates score 0 whatever they hold. */
+static void score_zero(const tc_run *run, int32_t b, int32_t i0, int32_t i1) {
   const uint8_t *roles = run->call->roles + run->start[b];
   float *scores = run->scores + run->start[b];
-  for (int32_t i = 0; i < run->n[b]; i++) {
-    const int candidate = roles[i] & TAILCUT_ROLE_CANDIDATE;
-    if (!candidate) {
-      scores[i] = tc_bits_float(TC_NAN_BITS);
-    } else if (no_query) {
-      scores[i] = 0.0f;
-    }
+  for (int32_t i = i0; i < i1; i++) {
+    scores[i] = roles[i] & TAILCUT_ROLE_CANDIDATE ? 0.0f : tc_bits_float(TC_NAN_BITS);
   }
 }
 
@@ -40,6 +36,10 @@ static void mean_share(tc_run *run, tc_team team, int32_t first, int32_t count) 
     const int32_t i0 = (int32_t)(from > run->cum[b] ? from - run->cum[b] : 0);
     const int32_t i1 = (int32_t)(to < run->cum[b + 1] ? to - run->cum[b] : run->n[b]);
     if (i0 >= i1) continue;
+    if (run->query_counts[b - first] == 0) {
+      score_zero(run, b, i0, i1);
+      continue;
+    }
     const float *u = run->directions + (size_t)(b - first) * (size_t)dim;
     if (tc_score_range(run, b, i0, i1, u, 1.0f, run->call->roles + run->start[b],
                        run->scores + run->start[b])) {
@@ -53,7 +53,6 @@ static void mean_share(tc_run *run, tc_team team, int32_t first, int32_t count) 
     if (tc_bad_norm(tc_norm(run, run->directions + (size_t)g * (size_t)dim, dim))) {
       tc_flag(run, b, TAILCUT_FLAG_BAD_REFERENCE);
     }
-    if (run->query_counts[g] == 0) set_rest(run, b, 1);
   }
   tc_team_barrier(team);
 }

@@ -121,8 +121,8 @@ static int32_t sum_columns(const tc_run *run, int32_t b, int32_t d0, int32_t d1,
     memset(block, 0, sizeof *block * (size_t)(d1 - d0));
     for (int32_t r = i; r < end; r++) {
       if (roles != NULL && !(roles[r] & TAILCUT_ROLE_QUERY)) continue;
-      run->kernels->accumulate[tokens->dtype - 1](
-          tc_token_row(run, b, r) + (int64_t)d0 * element, w[r], block, d1 - d0);
+      run->kernels->accumulate[tokens->dtype - 1](tc_token_row(run, b, r) + (int64_t)d0 * element,
+                                                  w[r], block, d1 - d0);
       rows++;
     }
     if (rows == before) continue;
