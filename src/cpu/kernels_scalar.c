@@ -1,67 +1,106 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * kernels_scalar: METHOD.md's summation, word by word. Every other level is compared with this.
+ *
+ * Formula: 256 accumulators from +0; element j goes to accumulator j mod 256 by fma, j ascending;
+ * inside each group of 8 neighbours add at stride 4, 2, 1; then across the 32 groups at stride 16,
+ * 8, 4, 2, 1. Precision: fp16, bf16 and fp32 are widened exactly, by integer arithmetic; one
+ * rounding per fma and per addition. Strategy: none; auto-vectorisation is off, so that a compiler
+ * cannot make the same mistake here and there.
+ */
 #include <math.h>
 #include <string.h>
+
 #include "kernels.h"
-static float from_f32(const void *row, int64_t d) {
+
+#if defined(__clang__)
+#define TC_PLAIN
+#define TC_PLAIN_LOOP _Pragma("clang loop vectorize(disable) interleave(disable)")
+#elif defined(__GNUC__)
+#define TC_PLAIN __attribute__((optimize("no-tree-vectorize")))
+#define TC_PLAIN_LOOP
+#else
+#define TC_PLAIN
+#define TC_PLAIN_LOOP
+#endif
+
+static float from_bits(uint32_t bits) {
   float v;
-  memcpy(&v, (const char *)row + 4 * d, 4);
+  memcpy(&v, &bits, 4);
   return v;
 }
-static float bits(uint32_t b) {
+
+static float get_f32(const char *row, int64_t d) {
   float v;
-  memcpy(&v, &b, 4);
+  memcpy(&v, row + 4 * d, 4);
   return v;
 }
-static float from_bf16(const void *row, int64_t d) {
+
+static float get_bf16(const char *row, int64_t d) {
   uint16_t h;
-  memcpy(&h, (const char *)row + 2 * d, 2);
-  return bits((uint32_t)h << 16);
+  memcpy(&h, row + 2 * d, 2);
+  return from_bits((uint32_t)h << 16);
 }
-static float from_f16(const void *row, int64_t d) {
+
+static float get_f16(const char *row, int64_t d) {
   uint16_t h;
-  memcpy(&h, (const char *)row + 2 * d, 2);
-  const uint32_t sign = (uint32_t)(h & 0x8000) << 16, e = h >> 10 & 31, m = h & 1023;
-  if (e == 31) return bits(sign | 0x7F800000u | m << 13);
-  if (e != 0) return bits(sign | (e + 112) << 23 | m << 13);
-  const float v = (float)m * 0x1p-24f;
-  return sign ? -v : v;
+  memcpy(&h, row + 2 * d, 2);
+  const uint32_t sign = (uint32_t)(h >> 15) << 31, exponent = h >> 10 & 31, fraction = h & 1023;
+  if (exponent == 31) return from_bits(sign | 0x7F800000u | fraction << 13); /* inf, NaN */
+  if (exponent != 0) return from_bits(sign | (exponent + 127 - 15) << 23 | fraction << 13);
+  const float v = (float)fraction * 0x1p-24f; /* zero or denormal: exact as fp32 */
+  return sign != 0 ? -v : v;
 }
-static float tree(float *a) {
-  float g[32];
-  for (int i = 0; i < 32; i++) {
-    for (int s = 4; s > 0; s /= 2)
-      for (int e = 0; e < s; e++) a[8 * i + e] += a[8 * i + e + s];
-    g[i] = a[8 * i];
+
+/* a[0] becomes the sum of a[0 .. n-1]: n is a power of two. */
+TC_PLAIN static float halve(float *a, int n) {
+  for (int stride = n / 2; stride > 0; stride /= 2) {
+    TC_PLAIN_LOOP
+    for (int e = 0; e < stride; e++) a[e] += a[e + stride];
   }
-  for (int s = 16; s > 0; s /= 2)
-    for (int e = 0; e < s; e++) g[e] += g[e + s];
-  return g[0];
+  return a[0];
 }
-#define DEFINE(t)                                                                        \
-  static void score_##t(const void *row0, int64_t row_stride, int64_t rows, int32_t dim, \
-                        const float *ref, float *dots, float *squares) {                 \
-    for (int64_t i = 0; i < rows; i++) {                                                 \
-      const char *row = (const char *)row0 + i * row_stride;                             \
-      float a[256] = {0}, n[256] = {0};                                                  \
-      for (int32_t d = 0; d < dim; d++) {                                                \
-        const float v = from_##t(row, d);                                                \
-        if (dots) a[d & 255] = fmaf(v, ref[d], a[d & 255]);                              \
-        if (squares) n[d & 255] = fmaf(v, v, n[d & 255]);                                \
-      }                                                                                  \
-      if (dots) dots[i] = tree(a);                                                       \
-      if (squares) squares[i] = tree(n);                                                 \
-    }                                                                                    \
-  }                                                                                      \
-  static void accumulate_##t(const void *row, float w, float *acc, int32_t dim) {        \
-    for (int32_t d = 0; d < dim; d++) acc[d] = fmaf(from_##t(row, d), w, acc[d]);        \
-  }                                                                                      \
-  static void widen_##t(const void *row, float *dst, int64_t n) {                        \
-    for (int64_t d = 0; d < n; d++) dst[d] = from_##t(row, d);                           \
+
+TC_PLAIN static float tree(float *accumulators) {
+  float groups[32];
+  TC_PLAIN_LOOP
+  for (int g = 0; g < 32; g++) groups[g] = halve(accumulators + 8 * g, 8);
+  return halve(groups, 32);
+}
+
+#define TC_DEFINE(t)                                                                           \
+  TC_PLAIN static void score_rows_##t(const void *row0, int64_t row_stride, int64_t rows,      \
+                                      int32_t dim, const float *ref, float *dots,              \
+                                      float *squares) {                                        \
+    for (int64_t i = 0; i < rows; i++) {                                                       \
+      const char *row = (const char *)row0 + i * row_stride;                                   \
+      float dot[256] = {0}, square[256] = {0};                                                 \
+      TC_PLAIN_LOOP                                                                            \
+      for (int32_t d = 0; d < dim; d++) {                                                      \
+        const float v = get_##t(row, d);                                                       \
+        if (dots != NULL) dot[d % 256] = fmaf(v, ref[d], dot[d % 256]);                        \
+        if (squares != NULL) square[d % 256] = fmaf(v, v, square[d % 256]);                    \
+      }                                                                                        \
+      if (dots != NULL) dots[i] = tree(dot);                                                   \
+      if (squares != NULL) squares[i] = tree(square);                                          \
+    }                                                                                          \
+  }                                                                                            \
+  TC_PLAIN static void accumulate_##t(const void *row, float w, float *acc, int32_t dim) {     \
+    TC_PLAIN_LOOP                                                                              \
+    for (int32_t d = 0; d < dim; d++) acc[d] = fmaf(get_##t((const char *)row, d), w, acc[d]); \
+  }                                                                                            \
+  TC_PLAIN static void widen_##t(const void *row, float *dst, int64_t n) {                     \
+    TC_PLAIN_LOOP                                                                              \
+    for (int64_t d = 0; d < n; d++) dst[d] = get_##t((const char *)row, d);                    \
   }
-DEFINE(f16)
-DEFINE(bf16)
-DEFINE(f32)
-const tc_kernels tc_kernels_scalar = {"scalar",
-                                      {score_f16, score_bf16, score_f32},
-                                      {accumulate_f16, accumulate_bf16, accumulate_f32},
-                                      {widen_f16, widen_bf16, widen_f32}};
+
+TC_DEFINE(f16)
+TC_DEFINE(bf16)
+TC_DEFINE(f32)
+
+const tc_kernels tc_kernels_scalar = {
+    "scalar",
+    {score_rows_f16, score_rows_bf16, score_rows_f32},
+    {accumulate_f16, accumulate_bf16, accumulate_f32},
+    {widen_f16, widen_bf16, widen_f32},
+};

@@ -1,0 +1,108 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * kernels_avx2: 8 lanes, with FMA and F16C. A register is one of METHOD.md's groups of 8.
+ *
+ * Formula, strategy, precision: kernels_simd.h. The tree: a block is 4 registers, which become one
+ * over strides 4 and 2; stride 1 joins two blocks into 8 groups; strides 16 and 8 are plain
+ * additions; 8 such registers (4 rows' dots, 4 rows' squares) become one over strides 4, 2, 1.
+ */
+#include "kernels.h"
+
+#if defined(__x86_64__) && defined(__GNUC__)
+
+#include <immintrin.h>
+#include <stddef.h>
+#include <string.h>
+
+/* For this file's functions only: the library itself runs on any x86-64. */
+#if defined(__clang__)
+#pragma clang attribute push(__attribute__((target("avx2,fma,f16c"))), apply_to = function)
+#else
+#pragma GCC push_options
+#pragma GCC target("avx2,fma,f16c")
+#endif
+
+#define V_INLINE static inline __attribute__((always_inline))
+
+typedef __m256 tc_vec;
+#define TC_LANES 8
+#define TC_COLS 4
+#define TC_BLOCKS 8
+
+V_INLINE __m256 v_zero(void) { return _mm256_setzero_ps(); }
+V_INLINE __m256 v_set1(float x) { return _mm256_set1_ps(x); }
+V_INLINE __m256 v_fma(__m256 a, __m256 b, __m256 c) { return _mm256_fmadd_ps(a, b, c); }
+V_INLINE void v_store(float *p, __m256 v) { _mm256_storeu_ps(p, v); }
+
+V_INLINE __m256 v_widen_bf16(__m128i h) {
+  return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(h), 16));
+}
+V_INLINE __m256 v_load_f16(const char *p) {
+  return _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)p));
+}
+V_INLINE __m256 v_load_bf16(const char *p) {
+  return v_widen_bf16(_mm_loadu_si128((const __m128i *)p));
+}
+V_INLINE __m256 v_load_f32(const char *p) { return _mm256_loadu_ps((const float *)p); }
+
+V_INLINE __m256i v_first(int64_t n) {
+  const __m256i lane = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+  return _mm256_cmpgt_epi32(_mm256_set1_epi32((int)n), lane);
+}
+V_INLINE __m128i v_part_16(const char *p, int64_t n) {
+  uint16_t tail[8] = {0};
+  memcpy(tail, p, 2 * (size_t)n);
+  return _mm_loadu_si128((const __m128i *)tail);
+}
+V_INLINE __m256 v_part_f16(const char *p, int64_t n) { return _mm256_cvtph_ps(v_part_16(p, n)); }
+V_INLINE __m256 v_part_bf16(const char *p, int64_t n) { return v_widen_bf16(v_part_16(p, n)); }
+V_INLINE __m256 v_part_f32(const char *p, int64_t n) {
+  return _mm256_maskload_ps((const float *)p, v_first(n)); /* masked-off lanes cannot fault */
+}
+V_INLINE __m256 v_keep(int64_t n, __m256 a, __m256 b) {
+  return _mm256_blendv_ps(b, a, _mm256_castsi256_ps(v_first(n)));
+}
+
+/* Sums of lanes of 128 bits [a0+a1, b0+b1]; inside each lane of neighbours [a01 a23 b01 b23] and of
+ * elements two apart [a02 a13 b02 b13]. */
+V_INLINE __m256 v_lanes(__m256 a, __m256 b) {
+  return _mm256_add_ps(_mm256_permute2f128_ps(a, b, 0x20), _mm256_permute2f128_ps(a, b, 0x31));
+}
+V_INLINE __m256 v_near(__m256 a, __m256 b) {
+  return _mm256_add_ps(_mm256_shuffle_ps(a, b, 0x88), _mm256_shuffle_ps(a, b, 0xDD));
+}
+V_INLINE __m256 v_far(__m256 a, __m256 b) {
+  return _mm256_add_ps(_mm256_shuffle_ps(a, b, 0x44), _mm256_shuffle_ps(a, b, 0xEE));
+}
+
+/* Strides 4 and 2. Lane 0 of the result: two values each of groups 0 and 1; lane 1: of 2 and 3. */
+V_INLINE __m256 v_block(const __m256 *a) { return v_far(v_lanes(a[0], a[2]), v_lanes(a[1], a[3])); }
+
+/* Stride 1 (8 groups to a register: 0 1 4 5 | 2 3 6 7), 16, 8. */
+V_INLINE __m256 v_row(const __m256 *b) {
+  const __m256 g0 = v_near(b[0], b[1]), g8 = v_near(b[2], b[3]);
+  const __m256 g16 = v_near(b[4], b[5]), g24 = v_near(b[6], b[7]);
+  return _mm256_add_ps(_mm256_add_ps(g0, g16), _mm256_add_ps(g8, g24));
+}
+
+/* Stride 4 is elements two apart, stride 2 the lanes, stride 1 neighbours. The pairs are chosen so
+ * that sum i ends in element i. */
+V_INLINE __m256 v_finish(const __m256 *z) {
+  const __m256 a0 = v_far(z[0], z[1]), a1 = v_far(z[2], z[3]);
+  const __m256 a2 = v_far(z[4], z[5]), a3 = v_far(z[6], z[7]);
+  return v_near(v_lanes(a0, a2), v_lanes(a1, a3));
+}
+
+#include "kernels_simd.h"
+
+#if defined(__clang__)
+#pragma clang attribute pop
+#else
+#pragma GCC pop_options
+#endif
+
+const tc_kernels tc_kernels_avx2 = {"avx2", TC_TABLE};
+
+#else
+typedef int tc_kernels_avx2_is_elsewhere;
+#endif

@@ -1,0 +1,115 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * kernels_avx512: 16 lanes. A register holds two of METHOD.md's groups of 8 accumulators.
+ *
+ * Formula, strategy, precision: kernels_simd.h. The tree: a block is 8 registers (16 groups); each
+ * level adds the two halves of the values to be joined for two registers at once, so 8 registers
+ * become 4, 2, 1 over strides 4, 2, 1. The row's two blocks are stride 16, and 16 such registers
+ * (8 rows' dots, 8 rows' squares) become one over strides 8, 4, 2, 1. Which accumulator lies where
+ * is in the comments as register:lane of 128 bits.
+ */
+#include "kernels.h"
+
+#if defined(__x86_64__) && defined(__GNUC__)
+
+#include <immintrin.h>
+#include <stddef.h>
+#include <string.h>
+
+/* For this file's functions only: the library itself runs on any x86-64. */
+#if defined(__clang__)
+#pragma clang attribute push( \
+    __attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,fma,f16c"))), apply_to = function)
+#else
+#pragma GCC push_options
+#pragma GCC target("avx512f,avx512bw,avx512vl,avx512dq,fma,f16c")
+#endif
+
+#define V_INLINE static inline __attribute__((always_inline))
+
+typedef __m512 tc_vec;
+#define TC_LANES 16
+#define TC_COLS 8
+#define TC_BLOCKS 2
+
+V_INLINE __m512 v_zero(void) { return _mm512_setzero_ps(); }
+V_INLINE __m512 v_set1(float x) { return _mm512_set1_ps(x); }
+V_INLINE __m512 v_fma(__m512 a, __m512 b, __m512 c) { return _mm512_fmadd_ps(a, b, c); }
+V_INLINE void v_store(float *p, __m512 v) { _mm512_storeu_ps(p, v); }
+
+V_INLINE __m512 v_widen_bf16(__m256i h) {
+  return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(h), 16));
+}
+V_INLINE __m512 v_load_f16(const char *p) {
+  return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)p));
+}
+V_INLINE __m512 v_load_bf16(const char *p) {
+  return v_widen_bf16(_mm256_loadu_si256((const __m256i *)p));
+}
+V_INLINE __m512 v_load_f32(const char *p) { return _mm512_loadu_ps(p); }
+
+/* Masked-off lanes of a masked load are not read: no fault, no sanitizer report that is true. */
+V_INLINE __mmask16 v_first(int64_t n) { return (__mmask16)((1u << n) - 1u); }
+V_INLINE __m512 v_part_f16(const char *p, int64_t n) {
+  return _mm512_cvtph_ps(_mm256_maskz_loadu_epi16(v_first(n), p));
+}
+V_INLINE __m512 v_part_bf16(const char *p, int64_t n) {
+  return v_widen_bf16(_mm256_maskz_loadu_epi16(v_first(n), p));
+}
+V_INLINE __m512 v_part_f32(const char *p, int64_t n) {
+  return _mm512_maskz_loadu_ps(v_first(n), p);
+}
+V_INLINE __m512 v_keep(int64_t n, __m512 a, __m512 b) {
+  return _mm512_mask_blend_ps(v_first(n), b, a);
+}
+
+/* Sums of neighbouring lanes 0+1, 2+3: [a01 a23 b01 b23]; of lanes 0+2, 1+3: [a02 a13 b02 b13]. */
+V_INLINE __m512 v_lanes_near(__m512 a, __m512 b) {
+  return _mm512_add_ps(_mm512_shuffle_f32x4(a, b, 0x88), _mm512_shuffle_f32x4(a, b, 0xDD));
+}
+V_INLINE __m512 v_lanes_far(__m512 a, __m512 b) {
+  return _mm512_add_ps(_mm512_shuffle_f32x4(a, b, 0x44), _mm512_shuffle_f32x4(a, b, 0xEE));
+}
+/* The same inside each lane. */
+V_INLINE __m512 v_near(__m512 a, __m512 b) {
+  return _mm512_add_ps(_mm512_shuffle_ps(a, b, 0x88), _mm512_shuffle_ps(a, b, 0xDD));
+}
+V_INLINE __m512 v_far(__m512 a, __m512 b) {
+  return _mm512_add_ps(_mm512_shuffle_ps(a, b, 0x44), _mm512_shuffle_ps(a, b, 0xEE));
+}
+
+/* Register r holds groups 2r and 2r+1. Stride 4 joins lanes; register e of the result has groups
+ * 2e, 2e+1, 2e+8, 2e+9 in its lanes, and so has element e of each lane after strides 2 and 1. */
+V_INLINE __m512 v_block(const __m512 *a) {
+  const __m512 s0 = v_lanes_near(a[0], a[4]), s1 = v_lanes_near(a[1], a[5]);
+  const __m512 s2 = v_lanes_near(a[2], a[6]), s3 = v_lanes_near(a[3], a[7]);
+  return v_near(v_far(s0, s1), v_far(s2, s3));
+}
+
+V_INLINE __m512 v_row(const __m512 *b) { return _mm512_add_ps(b[0], b[1]); } /* stride 16 */
+
+/* Stride 8 is lanes 0+2 and 1+3, stride 4 elements 0+2 and 1+3, stride 2 elements 0+1 and 2+3,
+ * stride 1 lanes 0+1 and 2+3. The pairs are chosen so that sum i ends in element i. */
+V_INLINE __m512 v_finish(const __m512 *z) {
+  __m512 half[2];
+  for (int i = 0; i < 2; i++, z += 8) {
+    const __m512 a0 = v_lanes_far(z[0], z[4]), a1 = v_lanes_far(z[1], z[5]);
+    const __m512 a2 = v_lanes_far(z[2], z[6]), a3 = v_lanes_far(z[3], z[7]);
+    half[i] = v_near(v_far(a0, a1), v_far(a2, a3));
+  }
+  return v_lanes_near(half[0], half[1]);
+}
+
+#include "kernels_simd.h"
+
+#if defined(__clang__)
+#pragma clang attribute pop
+#else
+#pragma GCC pop_options
+#endif
+
+const tc_kernels tc_kernels_avx512 = {"avx512", TC_TABLE};
+
+#else
+typedef int tc_kernels_avx512_is_elsewhere;
+#endif

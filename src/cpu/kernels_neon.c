@@ -1,0 +1,94 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * kernels_neon: 4 lanes, part of every AArch64. Two registers are one of METHOD.md's groups of 8.
+ *
+ * Formula, strategy, precision: kernels_simd.h. The tree: a block is 8 registers (4 groups), which
+ * become one over strides 4 (a plain addition), 2 and 1; strides 16, 8, 4 across the groups are
+ * plain additions; 4 such registers (2 rows' dots, 2 rows' squares) become one over strides 2, 1.
+ */
+#include "kernels.h"
+
+#if defined(__aarch64__) && defined(__GNUC__)
+
+#include <arm_neon.h>
+#include <stddef.h>
+#include <string.h>
+
+#define V_INLINE static inline __attribute__((always_inline))
+
+typedef float32x4_t tc_vec;
+#define TC_LANES 4
+#define TC_COLS 8
+#define TC_BLOCKS 8
+
+V_INLINE float32x4_t v_zero(void) { return vdupq_n_f32(0.0f); }
+V_INLINE float32x4_t v_set1(float x) { return vdupq_n_f32(x); }
+V_INLINE float32x4_t v_fma(float32x4_t a, float32x4_t b, float32x4_t c) {
+  return vfmaq_f32(c, a, b);
+}
+V_INLINE void v_store(float *p, float32x4_t v) { vst1q_f32(p, v); }
+
+V_INLINE float32x4_t v_widen_f16(uint16x4_t h) { return vcvt_f32_f16(vreinterpret_f16_u16(h)); }
+V_INLINE float32x4_t v_widen_bf16(uint16x4_t h) {
+  return vreinterpretq_f32_u32(vshll_n_u16(h, 16));
+}
+/* Through bytes: the elements may have any alignment. */
+V_INLINE uint16x4_t v_load_16(const char *p) {
+  return vreinterpret_u16_u8(vld1_u8((const uint8_t *)p));
+}
+V_INLINE float32x4_t v_load_f16(const char *p) { return v_widen_f16(v_load_16(p)); }
+V_INLINE float32x4_t v_load_bf16(const char *p) { return v_widen_bf16(v_load_16(p)); }
+V_INLINE float32x4_t v_load_f32(const char *p) {
+  return vreinterpretq_f32_u8(vld1q_u8((const uint8_t *)p));
+}
+
+V_INLINE uint16x4_t v_part_16(const char *p, int64_t n) {
+  uint16_t tail[4] = {0};
+  memcpy(tail, p, 2 * (size_t)n);
+  return vld1_u16(tail);
+}
+V_INLINE float32x4_t v_part_f16(const char *p, int64_t n) { return v_widen_f16(v_part_16(p, n)); }
+V_INLINE float32x4_t v_part_bf16(const char *p, int64_t n) { return v_widen_bf16(v_part_16(p, n)); }
+V_INLINE float32x4_t v_part_f32(const char *p, int64_t n) {
+  float tail[4] = {0};
+  memcpy(tail, p, 4 * (size_t)n);
+  return vld1q_f32(tail);
+}
+V_INLINE float32x4_t v_keep(int64_t n, float32x4_t a, float32x4_t b) {
+  static const uint32_t lane[4] = {0, 1, 2, 3};
+  return vbslq_f32(vcltq_u32(vld1q_u32(lane), vdupq_n_u32((uint32_t)n)), a, b);
+}
+
+/* [a02 a13 b02 b13] */
+V_INLINE float32x4_t v_far(float32x4_t a, float32x4_t b) {
+  const float64x2_t x = vreinterpretq_f64_f32(a), y = vreinterpretq_f64_f32(b);
+  return vaddq_f32(vreinterpretq_f32_f64(vtrn1q_f64(x, y)),
+                   vreinterpretq_f32_f64(vtrn2q_f64(x, y)));
+}
+
+/* Strides 4, 2, 1: element g of the result is the sum of the block's group g. */
+V_INLINE float32x4_t v_block(const float32x4_t *a) {
+  const float32x4_t g0 = vaddq_f32(a[0], a[1]), g1 = vaddq_f32(a[2], a[3]);
+  const float32x4_t g2 = vaddq_f32(a[4], a[5]), g3 = vaddq_f32(a[6], a[7]);
+  return vpaddq_f32(v_far(g0, g1), v_far(g2, g3));
+}
+
+/* Strides 16, 8, 4. */
+V_INLINE float32x4_t v_row(const float32x4_t *b) {
+  const float32x4_t g0 = vaddq_f32(b[0], b[4]), g4 = vaddq_f32(b[1], b[5]);
+  const float32x4_t g8 = vaddq_f32(b[2], b[6]), g12 = vaddq_f32(b[3], b[7]);
+  return vaddq_f32(vaddq_f32(g0, g8), vaddq_f32(g4, g12));
+}
+
+/* Strides 2, 1. */
+V_INLINE float32x4_t v_finish(const float32x4_t *z) {
+  return vpaddq_f32(v_far(z[0], z[1]), v_far(z[2], z[3]));
+}
+
+#include "kernels_simd.h"
+
+const tc_kernels tc_kernels_neon = {"neon", TC_TABLE};
+
+#else
+typedef int tc_kernels_neon_is_elsewhere;
+#endif

@@ -1,0 +1,170 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * kernels_simd: the template of the SIMD levels, included once per instruction set.
+ *
+ * Formula: kernels.h; summation order: METHOD.md and kernels_scalar.c. Precision: fp32 with the
+ * same roundings as the oracle, bit for bit (only the payload of a NaN may differ).
+ * Strategy: the 256 accumulators of a row do not fit the registers twice (dot and square), so a row
+ * is read by column blocks: for TC_COLS registers of neighbouring accumulators, all elements
+ * j, j+256, j+512, ... first, then that block's part of the tree, then the next block. The trees are
+ * transpositions: one addition serves two registers, and the last levels serve several rows at
+ * once. Reading 256 elements apart defeats hardware prefetchers, so the rows ahead are prefetched.
+ * Limits: prefetches reach past the last row (they cannot fault); a call with few rows does none.
+ *
+ * The includer defines, in a region compiled for its instruction set:
+ *   tc_vec, TC_LANES, TC_COLS, TC_BLOCKS = 256 / (TC_LANES * TC_COLS)
+ *   v_zero(), v_set1(x), v_fma(a, b, c), v_load_f16/_bf16/_f32(p), v_store(float *, v)
+ *   v_part_f16/_bf16/_f32(p, n)  n < TC_LANES elements, then zeros; reads nothing else
+ *   v_keep(n, a, b)              lanes < n of a, the others of b
+ *   v_block(a)                   TC_COLS registers of one block to one, see TC_BLOCKS
+ *   v_row(b)                     TC_BLOCKS results of v_block to the row's one register
+ *   v_finish(z)                  TC_LANES rows' registers to the vector of their sums
+ */
+#include <stddef.h>
+#include <string.h>
+
+#define TC_INLINE static inline __attribute__((always_inline))
+#define TC_UNUSED __attribute__((unused))
+
+enum { TC_F16 = 0, TC_BF16 = 1, TC_F32 = 2 };
+enum { TC_DOTS = 1, TC_SQUARES = 2 };
+#define TC_BLOCK_WIDTH (TC_LANES * TC_COLS) /* elements of one block in each run of 256 */
+#define TC_AHEAD 12288                      /* bytes between use and prefetch, in whole rows */
+
+TC_INLINE int64_t size_of(int dtype) { return dtype == TC_F32 ? 4 : 2; }
+
+TC_INLINE tc_vec load(const char *p, int dtype) {
+  return dtype == TC_F16 ? v_load_f16(p) : dtype == TC_BF16 ? v_load_bf16(p) : v_load_f32(p);
+}
+
+TC_INLINE tc_vec load_part(const char *p, int64_t n, int dtype) {
+  return dtype == TC_F16    ? v_part_f16(p, n)
+         : dtype == TC_BF16 ? v_part_bf16(p, n)
+                            : v_part_f32(p, n);
+}
+
+/* One row's accumulators, as far as one register per quantity: dot and square before v_finish.
+ * `ahead`: bytes from the row to the one to prefetch. */
+TC_INLINE void sum_row(const char *row, int64_t ahead, int32_t dim, const float *ref, int dtype,
+                       int what, tc_vec *dot_out, tc_vec *square_out) {
+  const int64_t size = size_of(dtype);
+  const int32_t whole = dim / 256 * 256;
+  tc_vec dots[TC_BLOCKS], squares[TC_BLOCKS];
+  for (int block = 0; block < TC_BLOCKS; block++) {
+    tc_vec dot[TC_COLS], square[TC_COLS];
+    int32_t j = block * TC_BLOCK_WIDTH;
+    for (int c = 0; c < TC_COLS; c++) dot[c] = square[c] = v_zero();
+    for (; j < whole; j += 256) {
+      const char *p = row + j * size;
+      if (ahead != 0) {
+        for (int b = 0; b < TC_BLOCK_WIDTH * size; b += 64) {
+          __builtin_prefetch((const void *)((uintptr_t)p + (uintptr_t)ahead + (uintptr_t)b));
+        }
+      }
+      for (int c = 0; c < TC_COLS; c++) {
+        const tc_vec v = load(p + c * TC_LANES * size, dtype);
+        if (what & TC_DOTS) {
+          dot[c] = v_fma(v, v_load_f32((const char *)(ref + j + c * TC_LANES)), dot[c]);
+        }
+        if (what & TC_SQUARES) square[c] = v_fma(v, v, square[c]);
+      }
+    }
+    if (j < dim) { /* the last run, shorter than 256; absent elements leave accumulators alone */
+      for (int c = 0; c < TC_COLS; c++, j += TC_LANES) {
+        const char *p = row + j * size;
+        if (j + TC_LANES <= dim) {
+          const tc_vec v = load(p, dtype);
+          if (what & TC_DOTS) dot[c] = v_fma(v, v_load_f32((const char *)(ref + j)), dot[c]);
+          if (what & TC_SQUARES) square[c] = v_fma(v, v, square[c]);
+        } else if (j < dim) {
+          const tc_vec v = load_part(p, dim - j, dtype);
+          if (what & TC_DOTS) {
+            const tc_vec r = v_part_f32((const char *)(ref + j), dim - j);
+            dot[c] = v_keep(dim - j, v_fma(v, r, dot[c]), dot[c]);
+          }
+          if (what & TC_SQUARES) square[c] = v_keep(dim - j, v_fma(v, v, square[c]), square[c]);
+        }
+      }
+    }
+    if (what & TC_DOTS) dots[block] = v_block(dot);
+    if (what & TC_SQUARES) squares[block] = v_block(square);
+  }
+  if (what & TC_DOTS) *dot_out = v_row(dots);
+  if (what & TC_SQUARES) *square_out = v_row(squares);
+}
+
+TC_INLINE void score_what(const void *row0, int64_t row_stride, int64_t rows, int32_t dim,
+                          const float *ref, float *dots, float *squares, int dtype, int what) {
+  enum { HALF = TC_LANES / 2 };
+  const int batch = what == (TC_DOTS | TC_SQUARES) ? HALF : TC_LANES;
+  const int64_t bytes = dim * size_of(dtype);
+  const int64_t rows_ahead = bytes >= TC_AHEAD ? 1 : TC_AHEAD / (bytes + 1) + 1;
+  const int64_t ahead = rows > rows_ahead ? rows_ahead * row_stride : 0;
+  tc_vec sums[TC_LANES];
+  float out[TC_LANES];
+  for (int i = 0; i < TC_LANES; i++) sums[i] = v_zero();
+  for (int64_t i = 0; i < rows; i += batch) {
+    const int n = rows - i < batch ? (int)(rows - i) : batch;
+    for (int r = 0; r < n; r++) {
+      const char *row = (const char *)row0 + (i + r) * row_stride;
+      /* Squares are in the upper half when there are dots too. */
+      tc_vec *square = what == TC_SQUARES ? &sums[r] : &sums[HALF + r % HALF];
+      sum_row(row, ahead, dim, ref, dtype, what, &sums[r], square);
+    }
+    v_store(out, v_finish(sums));
+    if (what & TC_DOTS) memcpy(dots + i, out, sizeof *out * (size_t)n);
+    if (what & TC_SQUARES) {
+      memcpy(squares + i, what == TC_SQUARES ? out : out + HALF, sizeof *out * (size_t)n);
+    }
+  }
+}
+
+#define TC_DEFINE(t, dtype)                                                                     \
+  static void score_rows_##t(const void *row0, int64_t row_stride, int64_t rows, int32_t dim,   \
+                             const float *ref, float *dots, float *squares) {                   \
+    if (dots != NULL && squares != NULL) {                                                      \
+      score_what(row0, row_stride, rows, dim, ref, dots, squares, dtype, TC_DOTS | TC_SQUARES); \
+    } else if (dots != NULL) {                                                                  \
+      score_what(row0, row_stride, rows, dim, ref, dots, NULL, dtype, TC_DOTS);                 \
+    } else if (squares != NULL) {                                                               \
+      score_what(row0, row_stride, rows, dim, NULL, NULL, squares, dtype, TC_SQUARES);          \
+    }                                                                                           \
+  }                                                                                             \
+  static void accumulate_##t(const void *row, float w, float *acc, int32_t dim) {               \
+    const char *p = (const char *)row;                                                          \
+    const tc_vec weight = v_set1(w);                                                            \
+    int32_t d = 0;                                                                              \
+    for (; d + TC_LANES <= dim; d += TC_LANES) {                                                \
+      const tc_vec a = v_load_f32((const char *)(acc + d));                                     \
+      v_store(acc + d, v_fma(load(p + d * size_of(dtype), dtype), weight, a));                  \
+    }                                                                                           \
+    if (d < dim) {                                                                              \
+      float tail[TC_LANES];                                                                     \
+      const tc_vec a = v_part_f32((const char *)(acc + d), dim - d);                            \
+      v_store(tail, v_fma(load_part(p + d * size_of(dtype), dim - d, dtype), weight, a));       \
+      memcpy(acc + d, tail, sizeof *tail * (size_t)(dim - d));                                  \
+    }                                                                                           \
+  }                                                                                             \
+  static void widen_##t(const void *row, float *dst, int64_t n) {                               \
+    const char *p = (const char *)row;                                                          \
+    int64_t d = 0;                                                                              \
+    for (; d + TC_LANES <= n; d += TC_LANES) {                                                  \
+      v_store(dst + d, load(p + d * size_of(dtype), dtype));                                    \
+    }                                                                                           \
+    if (d < n) {                                                                                \
+      float tail[TC_LANES];                                                                     \
+      v_store(tail, load_part(p + d * size_of(dtype), n - d, dtype));                           \
+      memcpy(dst + d, tail, sizeof *tail * (size_t)(n - d));                                    \
+    }                                                                                           \
+  }
+
+TC_DEFINE(f16, TC_F16)
+TC_DEFINE(bf16, TC_BF16)
+TC_DEFINE(f32, TC_F32)
+
+/* The table's initialiser after its name. */
+#define TC_TABLE                                           \
+  {score_rows_f16, score_rows_bf16, score_rows_f32},       \
+      {accumulate_f16, accumulate_bf16, accumulate_f32}, { \
+    widen_f16, widen_bf16, widen_f32                       \
+  }
