@@ -1,0 +1,231 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What the files of the `tailcut` command share. The command uses the public header only.
+ *
+ * Functions that can fail return an exit status: CLI_OK, or CLI_FAILED / CLI_USAGE after they have
+ * printed the one line that says why (cli_fail). Nothing but main() ends the process. */
+#ifndef TAILCUT_CLI_H_
+#define TAILCUT_CLI_H_
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+
+#include "tailcut.h"
+
+enum { CLI_OK = 0, CLI_FAILED = 1, CLI_USAGE = 2 };
+
+/* Prints "tailcut: <message>" as exactly one line on stderr and returns `status`. */
+#if defined(__GNUC__)
+__attribute__((format(printf, 2, 3)))
+#endif
+int cli_fail(int status, const char *format, ...);
+
+/* ------------------------------------------------------------------------------- options.c -- */
+
+enum {
+  CLI_PRUNE = 1,
+  CLI_CUT = 2,
+  CLI_PRUNE_SEQ = 4,
+  CLI_INSPECT = 8,
+  CLI_VIEW = 16,
+  CLI_INFO = 32,
+  CLI_BENCH = 64
+};
+
+#define CLI_MAX_BATCHES 16
+
+typedef struct cli_options {
+  int command; /* CLI_PRUNE .. CLI_BENCH */
+  bool help;
+  /* Files. `scores` is written by prune and prune-seq and read by cut and inspect; `kept` is read
+   * by view. */
+  const char *tokens, *cls, *cu_seqlens, *hidden, *roles, *image;
+  const char *out, *kept, *counts, *scores, *offsets, *flags, *svg;
+  int32_t cls_row; /* 1: --cls-row 0 was given */
+  int32_t cls_mean;
+  int32_t json;
+  tailcut_rule rule;
+  int32_t dtype;     /* tailcut_dtype, 0 when not given */
+  int32_t relevance; /* tailcut_policy */
+  int32_t device_kind, device_index;
+  int32_t threads, repeat;
+  int32_t segment;
+  int32_t grid_rows, grid_columns;
+  int32_t tokens_per_image, dim;
+  int32_t batches[CLI_MAX_BATCHES], num_batches;
+  uint64_t seen; /* bit i: row i of the option table was given */
+} cli_options;
+
+/* Reads argv[2..] for `command` and checks everything that needs no file. */
+int cli_options_parse(cli_options *options, int command, int argc, char **argv);
+/* "otsu", "chord", ... */
+const char *cli_detector_name(int32_t detector);
+/* The help text of one command (from the option table), or of the program for 0. */
+void cli_print_help(int command);
+
+/* --------------------------------------------------------------------------------- number.c -- */
+
+/* The whole string is one decimal number; no spaces, no hexadecimal, no inf or nan. */
+bool cli_parse_int(const char *text, int64_t *value);
+bool cli_parse_double(const char *text, double *value);
+bool cli_parse_float(const char *text, float *value);
+
+/* ------------------------------------------------------------------------------------ npy.c -- */
+
+typedef enum cli_type { CLI_F16 = 1, CLI_F32, CLI_U16, CLI_U8, CLI_I32 } cli_type;
+#define CLI_MAX_DIMS 8
+
+typedef struct cli_array {
+  cli_type type;
+  int dims;
+  int64_t shape[CLI_MAX_DIMS];
+  int64_t count; /* elements */
+  size_t bytes;
+  void *data; /* malloc'ed, never NULL after a successful read */
+} cli_array;
+
+size_t cli_type_size(cli_type type);
+const char *cli_type_name(cli_type type);
+int cli_npy_read(const char *path, cli_array *array);
+void cli_array_free(cli_array *array);
+/* "[3, 4]" for messages; `text` has room for CLI_SHAPE_TEXT bytes. */
+#define CLI_SHAPE_TEXT (CLI_MAX_DIMS * 22 + 4)
+const char *cli_shape_text(const cli_array *array, char *text);
+
+/* --------------------------------------------------------------------------------- output.c -- */
+
+#define CLI_MAX_OUTPUTS 8
+
+/* Files that become visible together: temporaries beside their destinations, renamed by commit. */
+typedef struct cli_outputs {
+  int count;
+  struct {
+    const char *path; /* as the user wrote it, for messages */
+    char *target;     /* where the rename goes (symbolic links followed) */
+    char *temporary;
+    FILE *file;
+  } entry[CLI_MAX_OUTPUTS];
+} cli_outputs;
+
+/* Two options that name the same file: wrong usage. `paths` may hold NULLs. */
+int cli_outputs_distinct(const char *const *paths, const char *const *names, int count);
+/* Opens a temporary for `path` and returns it in *file. */
+int cli_outputs_open(cli_outputs *outputs, const char *path, FILE **file);
+/* Writes a whole .npy file: header, then `bytes` of data. */
+int cli_npy_write(FILE *file, const char *path, cli_type type, const int64_t *shape, int dims,
+                  const void *data);
+/* Closes all and renames all; on failure removes all. */
+int cli_outputs_commit(cli_outputs *outputs);
+/* Removes what has not been committed. Safe to call twice. */
+void cli_outputs_discard(cli_outputs *outputs);
+/* Temporaries are removed when the process is interrupted. */
+void cli_install_signal_handlers(void);
+/* Flushes stdout; fails when anything printed there was lost. */
+int cli_flush_stdout(void);
+
+/* --------------------------------------------------------------------------------- device.c -- */
+
+typedef struct cli_device {
+  tailcut_handle handle;
+  int32_t kind, index;
+  int32_t threads; /* as it runs: never 0 */
+} cli_device;
+
+/* Memory of the device; on the CPU `device` and `host` are the same block. */
+typedef struct cli_buffer {
+  void *host, *device;
+  size_t bytes;
+  bool borrowed; /* host memory belongs to someone else */
+} cli_buffer;
+
+int cli_device_open(cli_device *device, const cli_options *options);
+void cli_device_close(cli_device *device);
+const char *cli_device_name(const cli_device *device, char text[32]);
+int cli_buffer_new(cli_device *device, cli_buffer *buffer, size_t bytes, const char *what);
+/* A buffer that holds the bytes of `data`, which must outlive it. */
+int cli_buffer_input(cli_device *device, cli_buffer *buffer, void *data, size_t bytes,
+                     const char *what);
+/* Brings device memory to `host`, and waits for the device: nothing to do on the CPU. */
+int cli_buffer_fetch(cli_device *device, cli_buffer *buffer, size_t bytes);
+void cli_buffer_free(cli_device *device, cli_buffer *buffer);
+int cli_device_wait(cli_device *device);
+/* A tailcut call's failure: its status and the library's message. */
+int cli_library_failed(const char *call, tailcut_status status);
+
+/* ------------------------------------------------------------------------------------ job.c -- */
+
+/* One run of the library on files: what was read, what is called, what came back. */
+typedef struct cli_job {
+  const cli_options *options;
+  cli_device device;
+  int32_t call;          /* TAILCUT_CALL_PRUNE_VISUAL, _PRUNE_SEQUENCE or _CUT */
+  const char *main_path; /* tokens, hidden states or scores */
+  cli_array main, cls, roles, offsets;
+  tailcut_batch batch;
+  tailcut_tokens tokens;
+  tailcut_reference reference;
+  tailcut_relevance_options relevance;
+  tailcut_rule rule;
+  tailcut_selection selection;
+  tailcut_rows rows;
+  int32_t num_rows;
+  int64_t *starts;    /* [segments + 1], host: first row of each segment */
+  int64_t candidates; /* of all segments; with roles: all rows */
+  int64_t kept_total;
+  cli_buffer d_main, d_cls, d_roles, d_offsets, d_workspace;
+  cli_buffer d_counts, d_kept, d_new_offsets, d_flags, d_scores, d_curve, d_out;
+  double us_min, us_median;
+} cli_job;
+
+/* Rows of segment b that compete (all rows of it where roles are given). */
+int64_t cli_job_candidates(const cli_job *job, int32_t b);
+/* Sets batch and starts from the main array, whose last `inner` dimensions are not tokens, and
+ * from --cu-seqlens. Refuses what the library could not take. */
+int cli_job_segments(cli_job *job, int inner, int32_t cls_row);
+/* tokens and main from a file of feature rows. */
+int cli_job_load_tokens(cli_job *job, const char *path, int32_t cls_row);
+/* Opens the device and makes every buffer. */
+int cli_job_prepare(cli_job *job, bool want_out, bool want_curve);
+/* Runs the call options->repeat times, takes the times and fetches the results. */
+int cli_job_run(cli_job *job);
+/* prune, cut, prune-seq: prepare, run, write the files, report. */
+int cli_job_execute(cli_job *job);
+void cli_job_free(cli_job *job);
+
+/* report.c: the JSON object or the line for people. */
+int cli_report(const cli_job *job);
+
+/* prune.c, cut.c: the inputs alone, for inspect. */
+int cli_prune_load(cli_job *job, const cli_options *options);
+int cli_cut_load(cli_job *job, const cli_options *options);
+
+/* ------------------------------------------------------------------------------- progress.c -- */
+
+typedef struct cli_progress {
+  double started, shown;
+  bool active, visible;
+} cli_progress;
+
+double cli_now(void); /* monotonic seconds */
+void cli_progress_start(cli_progress *progress);
+void cli_progress_step(cli_progress *progress, int64_t done, int64_t of);
+void cli_progress_end(cli_progress *progress);
+
+/* ------------------------------------------------------------------------------------- json.c -- */
+
+void cli_json_int32s(FILE *file, const char *name, const int32_t *values, int64_t count);
+/* Least and median of times[0..count-1], which is sorted in place. */
+void cli_times_summary(double *times, int32_t count, double *least, double *median);
+
+/* --------------------------------------------------------------------------------- commands -- */
+
+int cli_prune(const cli_options *options);
+int cli_cut(const cli_options *options);
+int cli_prune_seq(const cli_options *options);
+int cli_inspect(const cli_options *options);
+int cli_view(const cli_options *options);
+int cli_info(const cli_options *options);
+int cli_bench(const cli_options *options);
+
+#endif /* TAILCUT_CLI_H_ */
