@@ -1,0 +1,198 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Deterministic edge cases for check.py: curve shapes, ties, degenerate sizes, special values, block borders."""
+import numpy as np
+
+import method
+from cases import DETECTORS, Case, expect_cut, expect_prune, expect_sequence, offsets_of, real, store
+from method import F32, Rule
+
+REQUIRED = {"topk": {"k": 3}, "ratio": {"ratio": 0.4}, "threshold": {"tau": 0.25}}
+OPTION = {"k": "--k", "ratio": "--ratio", "tau": "--tau", "lam": "--lambda", "mass": "--mass", "window": "--window",
+          "min_keep": "--min-keep", "max_keep": "--max-keep", "round_to": "--round-to", "spread": "--spread"}
+
+
+def options(rule_values):
+    argv = []
+    for name, value in rule_values.items():
+        if name in OPTION:
+            argv += [OPTION[name], str(value) if isinstance(value, int) else real(value)]
+    if "lo" in rule_values:
+        argv += ["--search", f"{real(rule_values['lo'])}:{real(rule_values['hi'])}"]
+    return argv
+
+
+def cut_one(name, scores, detector, scale="unit", cu=None, **values):
+    scores = np.asarray(scores, F32)
+    values = REQUIRED.get(detector, {}) | values
+    rule = Rule(detector=detector, scale=scale, **values)
+    files, argv = {"scores": scores}, ["cut", "--scores", "@scores", "--detector", detector, "--scale", scale] + options(values)
+    if cu is None:
+        cu = [0, len(scores)] if scores.ndim == 1 else [scores.shape[1] * b for b in range(scores.shape[0] + 1)]
+    else:
+        files["cu"] = np.array(cu, np.int32)
+        argv += ["--cu-seqlens", "@cu"]
+    return Case(f"cut/{name}/{detector}/{scale}", argv, files, expect_cut(scores.reshape(-1), cu, rule), (scores.size,), detector)
+
+
+def prune_one(name, tokens, cls, dtype="f32", cls_dtype=None, cu=None, **values):
+    """tokens as fp32 [N, D] or [B, N, D]; cls "row", "mean" or fp32 [D] / [B, D]."""
+    rule = Rule(**values)
+    bf16 = dtype == "bf16"
+    files, argv = {"tokens": store(np.asarray(tokens, F32), dtype)}, ["prune", "--tokens", "@tokens"]
+    shape = files["tokens"].shape
+    if cu is not None:
+        files["cu"] = np.array(cu, np.int32)
+        argv += ["--cu-seqlens", "@cu"]
+    else:
+        cu = [0, shape[0]] if len(shape) == 2 else [b * shape[1] for b in range(shape[0] + 1)]
+    count = int(cu[-1])
+    if isinstance(cls, str):
+        argv += ["--cls-row", "0"] if cls == "row" else ["--cls-mean"]
+        segments = sum(b > a for a, b in zip(cu[:-1], cu[1:]))
+        counts = (count, count - segments * (cls == "row"))
+    else:
+        files["cls"] = store(np.asarray(cls, F32), cls_dtype or dtype)
+        argv += ["--cls", "@cls"]
+        cls, counts = np.broadcast_to(files["cls"], (len(cu) - 1, shape[-1])), (count,)
+    if bf16:
+        argv += ["--dtype", "bf16"]
+    if "detector" in values:
+        argv += ["--detector", values["detector"]]
+    argv += options(values)
+    return Case(f"prune/{name}/{dtype}", argv, files, expect_prune(files["tokens"].reshape(count, shape[-1]), cu, cls, rule, bf16),
+                counts, rule.detector)
+
+
+def sequence_one(name, hidden, roles, dtype="f32", cu=None, **values):
+    rule = Rule(**values)
+    bf16 = dtype == "bf16"
+    raw, roles = store(np.asarray(hidden, F32), dtype), np.asarray(roles, np.uint8)
+    files, argv = {"hidden": raw, "roles": roles}, ["prune-seq", "--hidden", "@hidden", "--roles", "@roles", "--relevance", "mean-cosine"]
+    if cu is not None:
+        files["cu"] = np.array(cu, np.int32)
+        argv += ["--cu-seqlens", "@cu"]
+    if bf16:
+        argv += ["--dtype", "bf16"]
+    if "detector" in values:
+        argv += ["--detector", values["detector"]]
+    argv += options(values)
+    expected = expect_sequence(raw, [0, len(raw)] if cu is None else cu, roles, rule, bf16)
+    return Case(f"prune-seq/{name}/{dtype}", argv, files, expected, (len(raw), int(np.count_nonzero(roles & 1))), rule.detector)
+
+
+def curves():
+    t = np.arange(64) / 63
+    nan, inf = np.nan, np.inf
+    low = np.array([-0.0, 0.0, -0.0, 0.0, 1e-45, -1e-45], F32)
+    return {
+        "flat": np.full(40, 0.5), "line": 0.9 - 0.8 * t, "convex": np.exp(-6 * t), "concave": 0.9 - t ** 4, "sigmoid": 1 / (1 + np.exp(20 * (t - 0.4))),
+        "cliff": np.where(t < 0.3, 0.8, 0.1), "two-cliffs": np.select([t < 0.2, t < 0.7], [0.9, 0.5], 0.1), "ties": np.tile([0.2, 0.7, 0.7], 9),
+        "rising": t, "one": [0.3], "two": [0.1, 0.9], "three": [0.1, 0.9, 0.5], "three-flat": [1, 1, 1], "none": [], "nan-only": [nan] * 5,
+        "nan-some": [0.1, nan, 0.9, 0.5, nan, 0.4, 0.2, 0.05], "nan-two-numbers": [nan, 0.5, nan, 0.1], "infinities": [inf, 0.5, -inf, 0.25, inf, 0],
+        "inf-only": [inf, inf, -inf, inf], "zeros": np.zeros(9), "signed-zero": low, "denormal": np.arange(20) * 1e-44, "largest": [3.4e38, 1, -3.4e38, 0, 2e38],
+        "power": [4, 2, 1, 0.5, -4], "beyond-one": [1.0000001, 1.5, 0.9, -2, 0.1], "outlier-top": [0.9] + [0.3] * 30, "outlier-low": [0.3] * 30 + [-0.9],
+        "extremes": [1] * 5 + [-1] * 5, "last-bit": 0.5 + np.arange(12) * 2.0 ** -24, "sub-p": 0.5 + np.arange(12) * 2.0 ** -21,
+    }
+
+
+def crafted_cases():
+    rng = np.random.default_rng(7)
+    shapes = curves()
+    for name, values in shapes.items():
+        for detector in DETECTORS:
+            for scale in ("unit", "auto"):
+                yield cut_one(name, values, detector, scale)
+    for name in ("convex", "sigmoid", "nan-some", "ties"):
+        n = len(shapes[name])
+        for detector in DETECTORS:
+            for values in ({"min_keep": 0, "max_keep": 0}, {"min_keep": n + 4}, {"max_keep": 3, "round_to": 8}, {"round_to": 7}, {"round_to": 2 ** 31 - 1},
+                           {"spread": 1.0}, {"spread": 0.5, "min_keep": n // 2}, {"spread": 0.3333333333333333, "max_keep": 5}):
+                yield cut_one(f"{name}-{values}", shapes[name], detector, "unit", **values)
+    for detector in ("otsu", "chord", "gap", "curvature"):
+        for lo, hi in ((0.0, 0.1), (0.5, 1.0), (0.25, 0.26), (0.99, 1.0), (0.0, 1e-9), (0.3333333333333333, 0.6666666666666666)):
+            for name in ("sigmoid", "two-cliffs", "three", "outlier-low"):
+                yield cut_one(f"{name}-{lo}:{hi}", shapes[name], detector, "unit", lo=lo, hi=hi)
+    for w in (0, 1, 2, 31, 32, 33, 10 ** 6):
+        yield cut_one(f"sigmoid-w{w}", shapes["sigmoid"], "curvature", "unit", window=w)
+    for lam in (-2.5, -1.0, 0.0, 1e-300, 3.0, 1.7e308, -1.7e308):
+        for name in ("sigmoid", "flat", "extremes"):
+            yield cut_one(f"{name}-{lam}", shapes[name], "mean", "unit", lam=lam)
+    for mass in (5e-324, 1e-9, 0.5, 0.9999999999, 1.0):
+        for name in ("convex", "flat", "extremes", "cliff"):
+            yield cut_one(f"{name}-{mass}", shapes[name], "mass", "unit", mass=mass)
+    for tau in (-0.08, 0.0, -0.0, float(F32(0.7)), 3.4e38, -3.4e38):
+        yield cut_one(f"ties-{tau}", shapes["ties"], "threshold", "unit", tau=float(F32(tau)))
+        yield cut_one(f"signed-zero-{tau}", shapes["signed-zero"], "threshold", "unit", tau=float(F32(tau)))
+    for n in (1, 3, 10, 49, 100, 576):
+        for ratio in (0.0, 1e-12, 0.1, 0.2, 0.3, 0.7, 1 / 3, 0.9999999999999999, 1.0):
+            yield cut_one(f"n{n}-{ratio}", np.arange(n) / n, "ratio", "unit", ratio=ratio)
+    yield cut_one("empty-segments", np.arange(9) / 9, "otsu", "auto", cu=[0, 0, 4, 4, 9, 9])
+    yield cut_one("scales-differ", [1, 2, 4, 9, 1e-3, 1e-4, 0, 5e-5], "gap", "auto", cu=[0, 4, 8])
+    yield cut_one("batch", rng.random((3, 17)), "otsu", "auto")
+    yield cut_one("no-segments", np.zeros(0), "otsu", "auto", cu=[0])
+    yield cut_one("no-segments", np.zeros((0, 5)), "otsu", "auto")
+    yield cut_one("empty-rows", np.zeros((3, 0)), "otsu", "auto")
+    yield cut_one("two-empty", np.zeros(0), "topk", "unit", cu=[0, 0, 0], min_keep=2)
+
+    for dtype in ("f16", "bf16", "f32"):
+        x, c = rng.normal(size=(30, 96)) + np.repeat([[1.5], [0]], 15, 0), np.ones(96)
+        for bad in (0.0, np.nan, np.inf, -0.0):
+            for detector in ("otsu", "topk", "threshold"):
+                yield prune_one(f"cls-{bad}", x, np.full(96, bad), dtype, detector=detector, **REQUIRED.get(detector, {}))
+        yield prune_one("cls-f32", x, c / 3, dtype, "f32")
+        yield prune_one("cls-overflow", x, c * 1e25, dtype, "f32", min_keep=2, max_keep=7)
+        yield prune_one("cls-underflow", x, c * 1e-25, dtype, "f32")
+        yield prune_one("cls-row", x, "row", dtype)
+        yield prune_one("cls-mean", x, "mean", dtype)
+        yield prune_one("mean-cancels", np.concatenate([x, -x]), "mean", dtype)
+        for n in range(5):
+            for how in ("row", "mean", c):
+                yield prune_one(f"n{n}-{how if isinstance(how, str) else 'cls'}", x[:n], how, dtype)
+        for dim in (1, 7, 8, 9, 255, 256, 257, 511, 513, 1300):
+            y = rng.normal(size=(20, dim))
+            yield prune_one(f"d{dim}", y, y[3], dtype)
+            yield prune_one(f"d{dim}-mean", y, "mean", dtype)
+        yield prune_one("zero-rows", x * (np.arange(30) % 3 > 0)[:, None], c, dtype)
+        yield prune_one("ties", np.repeat(x[:3], 8, 0), c, dtype, detector="topk", k=10)
+        nan_rows = x.copy()
+        nan_rows[::4, 5] = np.nan
+        yield prune_one("nan-rows", nan_rows, c, dtype)
+        yield prune_one("nan-rows-mean", nan_rows, "mean", dtype)
+        yield prune_one("nan-all", x * np.nan, c, dtype, spread=0.5, max_keep=10)
+        yield prune_one("empty-segments", x, "row", dtype, cu=[0, 0, 1, 3, 20, 20, 30])
+        yield prune_one("empty-segments", x, "mean", dtype, cu=[0, 0, 1, 3, 20, 20, 30])
+        yield prune_one("empty-segments", x, rng.normal(size=(6, 96)), dtype, "f32", cu=[0, 0, 1, 3, 20, 20, 30])
+        yield prune_one("no-segments", np.zeros((0, 8)), np.ones(8), dtype, cu=[0])
+        yield prune_one("no-segments-batch", np.zeros((0, 4, 8)), "mean", dtype)
+        yield prune_one("empty-batch", np.zeros((3, 0, 8)), np.ones(8), dtype)
+        yield prune_one("batch", x.reshape(3, 10, 96), "row", dtype, detector="ratio", ratio=0.5)
+
+        for n in (1, 63, 64, 65, 127, 128, 129, 200):
+            h = rng.normal(size=(n, 40)) + 0.5
+            yield sequence_one(f"both-{n}", h, np.full(n, 3), dtype)
+            yield sequence_one(f"mixed-{n}", h, np.arange(n) % 4, dtype)
+        h = rng.normal(size=(90, 33))
+        roles = np.repeat([0, 1, 2], [10, 60, 20])
+        yield sequence_one("usual", h, roles, dtype)
+        yield sequence_one("no-query", h, roles & 1, dtype)
+        yield sequence_one("no-query-topk", h, roles & 1, dtype, detector="topk", k=5)
+        yield sequence_one("no-candidate", h, roles & 2, dtype, detector="topk", k=5)
+        yield sequence_one("all-kept", h, roles * 0, dtype, min_keep=7)
+        yield sequence_one("two-candidates", h[:12], roles[:12], dtype, detector="iqr")
+        bad = h.copy()
+        bad[85, 3] = np.nan
+        yield sequence_one("nan-query", bad, roles, dtype)
+        bad = h.copy()
+        bad[20, 3] = np.nan
+        yield sequence_one("nan-candidate", bad, roles, dtype, spread=0.25)
+        yield sequence_one("zero-query", h * (roles != 2)[:, None], roles, dtype)
+        yield sequence_one("segments", h, roles, dtype, cu=[0, 0, 30, 30, 75, 90, 90], detector="topk", k=4)
+    big = rng.normal(size=(20, 64)).astype(F32)
+    for power in (-40, -30, -21, -20, -19, -12, 12, 18, 19, 30, 37):
+        yield prune_one(f"scale-1e{power}", big * F32(10.0 ** power), big[0])
+        yield prune_one(f"scale-mean-1e{power}", big * F32(10.0 ** power), "mean")
+        yield sequence_one(f"scale-1e{power}", big * F32(10.0 ** power), np.arange(20) % 3 + 1)
+    parallel = np.outer(np.linspace(1, 3, 25), big[1])
+    yield prune_one("parallel-clamped", parallel, big[1])
+    yield prune_one("antiparallel-clamped", -parallel, big[1], detector="mean", lam=-1.0)
+    assert method.is_bad(np.zeros(3, F32)) and offsets_of([2, 3]).tolist() == [0, 2, 5]
