@@ -433,8 +433,9 @@ typedef struct tailcut_rows {
  *   kept            device int32, segment-local and strictly increasing, placed as
  *                   kept_placement says
  *   counts          device int32 [segments]; a count that is negative or above the segment's
- *                   candidates, or an invalid segment, counts as 0. An index outside the segment
- *                   or not above the one before is never followed: that row is left as it is
+ *                   candidates, or an invalid segment, counts as 0. An index kept[j] that is
+ *                   outside the segment, below j, or not above kept[j-1] is never followed: result
+ *                   row j is left as it is
  *   new_cu_seqlens  device int32 [segments + 1], needed where anything is PACKED, otherwise NULL
  *   rows            `num_rows` >= 0 descriptors; the arrays must not overlap each other
  * Errors: NULL, STRUCT_SIZE, RANGE, ENUM, CONFLICT, ALIGNMENT, OVERLAP, WORKSPACE, DEVICE. */

@@ -68,7 +68,6 @@ static void compact_segment(const tc_run *run, const tailcut_rows *a, int32_t b,
   const int64_t piece = (width / slices + 63) & ~(int64_t)63;
   const int64_t from = piece * slice < width ? piece * slice : width;
   const int64_t to = slice == slices - 1 || from + piece > width ? width : from + piece;
-  int32_t before = -1;
   /* A damaged list of offsets must not lead outside the destination. */
   if (packed && (dst_start < 0 || dst_start + k > batch->total_tokens)) return;
   if (run->kept_placement == TAILCUT_PACKED &&
@@ -84,8 +83,7 @@ static void compact_segment(const tc_run *run, const tailcut_rows *a, int32_t b,
       if (slice == 0) write_position(a, (char *)a->dst + dst, j);
       continue;
     }
-    if (i <= before || i >= n) continue;
-    before = i;
+    if (i < j || i >= n || (j > 0 && i <= kept[j - 1])) continue; /* a damaged list */
     const int64_t src = offset_of(a, batch, 0, b, start, (int64_t)i + batch->cls_row, 0);
     if (src < 0 || (src == dst && a->src == a->dst)) continue;
     copy_columns(a, (char *)a->dst + dst, (const char *)a->src + src, from, to);
