@@ -1,0 +1,44 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* backends: every test runs on each backend of this list, through the same few functions. */
+#ifndef TAILCUT_TESTS_BACKENDS_H_
+#define TAILCUT_TESTS_BACKENDS_H_
+
+#include <stddef.h>
+#include <stdint.h>
+#include <tailcut.h>
+
+/* A backend as it is tested: a device kind with one of its settings. On the CPU these are the SIMD
+ * levels that this machine has, with several thread counts. */
+typedef struct tt_backend {
+  const char *name;    /* "cpu-scalar-1", "cpu-avx512-3", "cuda" */
+  int32_t device_kind; /* tailcut_device_kind */
+  int32_t threads;
+  const char *simd; /* what TAILCUT_SIMD is set to while the handle is made; NULL: not set */
+} tt_backend;
+
+/* The list, in a fixed order; [0] is the oracle (scalar, one thread) where the CPU is tested.
+ * TAILCUT_TEST_BACKENDS=cpu|cuda (default: both, where built and present) picks. Never empty:
+ * aborts with a message when nothing is left to test. */
+const tt_backend *tt_backends(int *count);
+
+/* A handle of a backend; aborts with the library's message on failure. */
+tailcut_handle tt_create(const tt_backend *backend);
+
+/* Memory of the backend's device, as `bytes` bytes of host data put there (NULL: filled with 0xA5).
+ * Addresses are aligned to 256 plus `misalign` bytes. On the CPU the byte after the last one is
+ * followed by an unreadable page, the first is preceded by guard bytes that tt_free checks. */
+void *tt_upload(const tt_backend *backend, const void *data, size_t bytes, size_t misalign);
+/* Copies device memory to the host, after everything enqueued on the default stream. */
+void tt_download(const tt_backend *backend, void *host, const void *device, size_t bytes);
+void tt_free(const tt_backend *backend, void *device);
+
+/* A workspace of exactly the size the library asks for, initialised. */
+typedef struct tt_workspace {
+  void *data;
+  size_t size;
+} tt_workspace;
+tt_workspace tt_workspace_new(const tt_backend *backend, tailcut_handle handle, int32_t call,
+                              const tailcut_limits *limits);
+void tt_workspace_free(const tt_backend *backend, tt_workspace workspace);
+
+#endif /* TAILCUT_TESTS_BACKENDS_H_ */
