@@ -1,0 +1,80 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* segments: where a segment starts and how many candidates it has, as a kernel sees it. The rules
+ * are src/cpu/segments.c's: an offset below any earlier one would share rows with others. */
+#ifndef TAILCUT_SEGMENTS_CUH_
+#define TAILCUT_SEGMENTS_CUH_
+
+#include "cuda.h"
+
+struct tc_segment {
+  int32_t start, n;
+  bool valid;
+};
+
+/* Judges segment b given the highest of the offsets cu_seqlens[0 .. b] (ragged; else ignored). */
+__device__ inline tc_segment tc_segment_judge(const tc_segments &s, int32_t b, int32_t highest) {
+  int64_t start = (int64_t)b * s.max_tokens, length = s.max_tokens;
+  bool valid = true;
+  if (s.cu_seqlens != nullptr) {
+    const int64_t end = s.cu_seqlens[b + 1];
+    start = s.cu_seqlens[b];
+    length = end - start;
+    valid = start >= 0 && start >= highest && length >= 0 && end <= s.total;
+  } else if (s.lengths != nullptr) {
+    length = s.lengths[b];
+  }
+  valid = valid && length >= 0 && length <= s.max_tokens;
+  tc_segment r;
+  r.valid = valid;
+  r.start = valid ? (int32_t)start : 0;
+  r.n = valid && length > s.cls_row ? (int32_t)(length - s.cls_row) : 0;
+  return r;
+}
+
+/* Segment b; called by whole, converged warps (each works on its own). */
+__device__ inline tc_segment tc_segment_at(const tc_segments &s, int32_t b) {
+  if (s.start != nullptr) {
+    tc_segment r;
+    r.start = s.start[b];
+    r.n = s.n[b];
+    r.valid = true; /* resolve has flagged what is not */
+    return r;
+  }
+  int32_t highest = 0;
+  if (s.cu_seqlens != nullptr) {
+    for (int32_t i = (int32_t)(threadIdx.x & 31); i <= b; i += 32) {
+      highest = max(highest, s.cu_seqlens[i]);
+    }
+    highest = __reduce_max_sync(0xFFFFFFFFu, highest);
+  }
+  return tc_segment_judge(s, b, highest);
+}
+
+/* Bytes from tokens.data to candidate i of segment b (i = -1 with cls_row: the segment's first
+ * row). */
+__device__ inline int64_t tc_token_offset(const tc_segments &s, const tailcut_tokens &tokens,
+                                          int32_t b, int32_t start, int64_t i) {
+  const int64_t row = i + s.cls_row;
+  const int64_t element = s.cu_seqlens != nullptr
+                              ? (start + row) * tokens.row_stride
+                              : b * tokens.segment_stride + row * tokens.row_stride;
+  return element * (tokens.dtype == TAILCUT_F32 ? 4 : 2);
+}
+
+/* The segment that tile `tile` (of TC_BLOCK candidates) belongs to, among [lo, hi): the last one
+ * with tiles[b] <= tile; *index is the tile's number in it. Needs resolve's results. */
+__device__ inline int32_t tc_tile_segment(const tc_segments &s, int32_t lo, int32_t hi,
+                                          int32_t tile, int32_t *index) {
+  while (hi - lo > 1) {
+    const int32_t mid = lo + (hi - lo) / 2;
+    if (s.tiles[mid] <= tile) {
+      lo = mid;
+    } else {
+      hi = mid;
+    }
+  }
+  *index = tile - s.tiles[lo];
+  return lo;
+}
+
+#endif /* TAILCUT_SEGMENTS_CUH_ */
