@@ -63,10 +63,9 @@ typedef struct tc_cuda_space {
   int32_t *counts;            /* [segments] */
   int32_t *new_cu;            /* [segments + 1] */
   float *directions;          /* [directions_group, dim] */
-  float *block_sums;          /* [block_sums_rows, dim] */
+  float *block_sums;          /* [blocks of a group's rows, dim] */
   int32_t directions_group; /* segments whose directions are held at a time, <= TC_CHUNK_SEGMENTS */
-  int64_t block_sums_rows;
-  char *cut; /* scratch of the cut, tc_cuda_cut_scratch bytes */
+  char *cut;                /* scratch of the cut, tc_cuda_cut_scratch bytes */
 } tc_cuda_space;
 
 /* ------------------------------------------------------------------ launchers, one per step -- */
