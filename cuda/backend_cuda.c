@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "cuda.h"
+#include "fused.h"
 #include "layout.h"
 #include "tailcut_cuda_build.h"
 
@@ -71,8 +72,7 @@ static cudaError_t describe(tc_cuda *device) {
     if (error != cudaSuccess) return error;
   }
   device->capability = 10 * major + minor;
-  /* 16 where the device is asked and agrees (tc_cuda_load_cut, tc_cuda_load_fused look closer). */
-  device->cluster_max = clusters ? 16 : 1;
+  device->cluster_max = clusters ? 8 : 1; /* portable; tc_cuda_load_fused asks for more */
   return cudaSuccess;
 }
 
@@ -84,6 +84,7 @@ static tailcut_status open_device(tc_cuda *device) {
                    device->device, device->capability, TC_CUDA_LEAST);
   }
   error = load_all(device);
+  if (error == cudaSuccess) error = tc_cuda_load_fused(device, &device->cluster_max);
   if (error == cudaErrorNoKernelImageForDevice || error == cudaErrorInvalidDeviceFunction ||
       error == cudaErrorUnsupportedPtxVersion) {
     cudaGetLastError();
@@ -177,6 +178,7 @@ static tailcut_status resolve(tc_cuda_run *run, int32_t *flags) {
   run->segments.start = run->space.start;
   run->segments.n = run->space.n;
   run->segments.tiles = run->space.tiles;
+  run->segments.flags = flags;
   return TAILCUT_OK;
 }
 
@@ -232,16 +234,19 @@ static tailcut_status cut(tc_cuda_run *run, const float *scores, int32_t *flags,
   return TAILCUT_OK;
 }
 
-static tailcut_status compact(tc_cuda_run *run, const int32_t *kept, int32_t kept_placement,
-                              const int32_t *counts, const int32_t *new_cu) {
+/* Row arrays but those of the mask `done` (bit i: array i, below the 64th). */
+static tailcut_status compact(tc_cuda_run *run, uint64_t done, const int32_t *kept,
+                              int32_t kept_placement, const int32_t *counts,
+                              const int32_t *new_cu) {
   const tc_call *call = run->call;
   tailcut_rows rows[TC_ROWS_PER_LAUNCH];
-  for (int32_t first = 0; first < call->num_rows; first += TC_ROWS_PER_LAUNCH) {
-    const int32_t left = call->num_rows - first;
-    const int32_t count = left < TC_ROWS_PER_LAUNCH ? left : TC_ROWS_PER_LAUNCH;
-    for (int32_t i = 0; i < count; i++) rows[i] = tc_rows_at(call->rows, first + i, &call->batch);
+  int32_t count = 0;
+  for (int32_t i = 0; i < call->num_rows; i++) {
+    if (i >= 64 || !(done >> i & 1)) rows[count++] = tc_rows_at(call->rows, i, &call->batch);
+    if (count == 0 || (count < TC_ROWS_PER_LAUNCH && i < call->num_rows - 1)) continue;
     TC_TRY(tc_cuda_compact(run->device, &run->segments, kept, kept_placement, counts, new_cu, rows,
                            count, run->stream));
+    count = 0;
   }
   return TAILCUT_OK;
 }
@@ -284,18 +289,76 @@ static tailcut_status run_compact(tc_cuda_run *run) {
   const tc_call *call = run->call;
   const tailcut_status status = resolve(run, run->space.flags);
   if (status != TAILCUT_OK) return status;
-  return compact(run, call->kept, call->kept_placement, call->counts, call->new_cu_seqlens);
+  return compact(run, 0, call->kept, call->kept_placement, call->counts, call->new_cu_seqlens);
+}
+
+/* One launch for the whole batch (more where MEAN's directions or very many segments need them),
+ * and one for the row arrays that did not ride along. */
+static tailcut_status prune_fused(tc_cuda_run *run, tc_fused_plan *plan, uint64_t rides) {
+  const tc_call *call = run->call;
+  const tailcut_selection *selection = &call->selection;
+  const int32_t segments = call->batch.segments;
+  const int mean = call->reference.source == TAILCUT_REFERENCE_MEAN;
+  const int packed = selection->kept != NULL && selection->kept_placement == TAILCUT_PACKED;
+  const int offsets = packed || selection->new_cu_seqlens != NULL || any_packed(call);
+  int rest = 0;
+  for (int32_t i = 0; i < call->num_rows; i++) rest |= i >= 64 || !(rides >> i & 1);
+  /* The kernel works segments out itself where it is cheap; MEAN's launch wants tiles. */
+  if ((call->batch.cu_seqlens != NULL && (segments > TC_CHUNK_SEGMENTS || mean)) ||
+      (call->batch.lengths != NULL && mean)) {
+    const tailcut_status status = resolve(run, run->space.flags);
+    if (status != TAILCUT_OK) return status;
+    plan->segments = run->segments;
+  }
+  if (selection->new_cu_seqlens != NULL) run->space.new_cu = selection->new_cu_seqlens;
+  if (selection->kept != NULL && !packed) run->space.kept = selection->kept;
+  plan->ordered = offsets && segments > 1;
+  plan->lasting = run->space.lasting;
+  plan->counts = selection->counts;
+  plan->kept = rest || (selection->kept != NULL && !packed) ? run->space.kept : NULL;
+  plan->kept_packed = packed ? selection->kept : NULL;
+  plan->new_cu = offsets ? run->space.new_cu : NULL;
+  plan->flags = selection->flags;
+  plan->ranks = selection->ranks;
+  plan->host_counts = selection->host_counts;
+  plan->scores = selection->scores;
+  plan->curve = selection->curve;
+  const int32_t most = mean            ? run->space.directions_group
+                       : plan->ordered ? TC_CHUNK_SEGMENTS
+                                       : segments;
+  for (plan->first = 0; plan->first < segments; plan->first += most) {
+    plan->count = segments - plan->first < most ? segments - plan->first : most;
+    plan->reference_dtype = call->reference.dtype;
+    plan->reference_stride = call->reference.segment_stride;
+    if (mean) {
+      TC_TRY(tc_cuda_direction(run->device, &run->segments, &call->tokens, NULL, plan->first,
+                               plan->count, &run->space, run->space.directions, run->stream));
+      plan->reference = run->space.directions;
+      plan->reference_stride = call->tokens.dim;
+    } else if (call->reference.data != NULL) {
+      plan->reference = (const char *)call->reference.data +
+                        plan->first * plan->reference_stride * tc_dtype_size(plan->reference_dtype);
+    }
+    TC_TRY(tc_cuda_fused(plan, run->stream));
+  }
+  return rest ? compact(run, rides, run->space.kept, TAILCUT_LOCAL, plan->counts, run->space.new_cu)
+              : TAILCUT_OK;
 }
 
 static tailcut_status run_prune_visual(tc_cuda_run *run) {
   const tc_call *call = run->call;
   int32_t *flags = call->selection.flags != NULL ? call->selection.flags : run->space.flags;
   float *scores = call->selection.scores != NULL ? call->selection.scores : run->space.scores;
+  tc_fused_plan plan;
+  uint64_t rides;
+  if (tc_fused_make(&plan, run->device, call, &run->segments, &rides)) {
+    return prune_fused(run, &plan, rides);
+  }
   tailcut_status status = resolve(run, flags);
   if (status == TAILCUT_OK) status = score(run, scores, flags);
   if (status == TAILCUT_OK) status = cut(run, scores, flags, any_packed(call));
   if (status != TAILCUT_OK) return status;
-  return compact(run, run->space.kept, TAILCUT_LOCAL, run->space.counts, run->space.new_cu);
+  return compact(run, 0, run->space.kept, TAILCUT_LOCAL, run->space.counts, run->space.new_cu);
 }
 
 static tailcut_status start(tailcut_handle handle, const tc_call *call, int32_t kind,

@@ -41,6 +41,7 @@ typedef struct tc_segments {
   const int32_t *n;     /* [segments] candidates (with roles: rows); 0 where invalid; then their
                            sum at n[segments] */
   const int32_t *tiles; /* [segments + 1] prefix sums of ceil(n / TC_BLOCK) */
+  const int32_t *flags; /* [segments] with the INVALID bit */
 } tc_segments;
 
 /* What stays in a workspace from call to call, at its beginning whatever the call: all zero when a
