@@ -166,15 +166,16 @@ typedef struct tc_cuda_run {
   cudaStream_t stream;
 } tc_cuda_run;
 
-#define TC_TRY(launch)                                                 \
-  do {                                                                 \
-    const cudaError_t error_ = (launch);                               \
-    if (error_ != cudaSuccess) return tc_cuda_status(error_, #launch); \
+/* LAUNCH(step, arguments): the error is named after the step. */
+#define LAUNCH(step, ...)                                            \
+  do {                                                               \
+    const cudaError_t error_ = tc_cuda_##step(__VA_ARGS__);          \
+    if (error_ != cudaSuccess) return tc_cuda_status(error_, #step); \
   } while (0)
 
 static tailcut_status resolve(tc_cuda_run *run, int32_t *flags) {
-  TC_TRY(tc_cuda_resolve(run->device, &run->segments, run->call->input_flags, run->space.start,
-                         run->space.n, run->space.tiles, flags, run->stream));
+  LAUNCH(resolve, run->device, &run->segments, run->call->input_flags, run->space.start,
+         run->space.n, run->space.tiles, flags, run->stream);
   run->segments.start = run->space.start;
   run->segments.n = run->space.n;
   run->segments.tiles = run->space.tiles;
@@ -187,8 +188,8 @@ static tailcut_status score(tc_cuda_run *run, float *scores, int32_t *flags) {
   const tc_call *call = run->call;
   const int32_t segments = call->batch.segments;
   if (call->reference.source != TAILCUT_REFERENCE_MEAN) {
-    TC_TRY(tc_cuda_score(run->device, &run->segments, &call->tokens, &call->reference, 0, segments,
-                         scores, flags, run->stream));
+    LAUNCH(score, run->device, &run->segments, &call->tokens, &call->reference, 0, segments, scores,
+           flags, run->stream);
     return TAILCUT_OK;
   }
   const int32_t group = run->space.directions_group;
@@ -199,10 +200,10 @@ static tailcut_status score(tc_cuda_run *run, float *scores, int32_t *flags) {
     direction.dtype = TAILCUT_F32;
     direction.data = run->space.directions;
     direction.segment_stride = call->tokens.dim;
-    TC_TRY(tc_cuda_direction(run->device, &run->segments, &call->tokens, NULL, first, count,
-                             &run->space, run->space.directions, run->stream));
-    TC_TRY(tc_cuda_score(run->device, &run->segments, &call->tokens, &direction, first, count,
-                         scores, flags, run->stream));
+    LAUNCH(direction, run->device, &run->segments, &call->tokens, NULL, first, count, &run->space,
+           run->space.directions, run->stream);
+    LAUNCH(score, run->device, &run->segments, &call->tokens, &direction, first, count, scores,
+           flags, run->stream);
   }
   return TAILCUT_OK;
 }
@@ -220,16 +221,16 @@ static tailcut_status cut(tc_cuda_run *run, const float *scores, int32_t *flags,
   out.curve = selection->curve;
   out.ranks = selection->ranks;
   out.host_counts = selection->host_counts;
-  TC_TRY(tc_cuda_cut(run->device, &run->segments, scores, run->call->roles, &run->call->rule, &out,
-                     run->space.cut, run->stream));
+  LAUNCH(cut, run->device, &run->segments, scores, run->call->roles, &run->call->rule, &out,
+         run->space.cut, run->stream);
   if (selection->new_cu_seqlens != NULL) run->space.new_cu = selection->new_cu_seqlens;
   if (selection->new_cu_seqlens != NULL || packed || needs_offsets) {
-    TC_TRY(tc_cuda_scan(run->device, run->call->batch.segments, out.counts, run->space.new_cu,
-                        run->stream));
+    LAUNCH(scan, run->device, run->call->batch.segments, out.counts, run->space.new_cu,
+           run->stream);
   }
   if (packed) {
-    TC_TRY(tc_cuda_pack(run->device, &run->segments, out.kept, out.counts, run->space.new_cu,
-                        selection->kept, run->stream));
+    LAUNCH(pack, run->device, &run->segments, out.kept, out.counts, run->space.new_cu,
+           selection->kept, run->stream);
   }
   return TAILCUT_OK;
 }
@@ -244,8 +245,8 @@ static tailcut_status compact(tc_cuda_run *run, uint64_t done, const int32_t *ke
   for (int32_t i = 0; i < call->num_rows; i++) {
     if (i >= 64 || !(done >> i & 1)) rows[count++] = tc_rows_at(call->rows, i, &call->batch);
     if (count == 0 || (count < TC_ROWS_PER_LAUNCH && i < call->num_rows - 1)) continue;
-    TC_TRY(tc_cuda_compact(run->device, &run->segments, kept, kept_placement, counts, new_cu, rows,
-                           count, run->stream));
+    LAUNCH(compact, run->device, &run->segments, kept, kept_placement, counts, new_cu, rows, count,
+           run->stream);
     count = 0;
   }
   return TAILCUT_OK;
@@ -271,9 +272,9 @@ static tailcut_status run_mean_direction(tc_cuda_run *run) {
   if (status != TAILCUT_OK) return status;
   for (int32_t first = 0; first < call->batch.segments; first += group) {
     const int32_t left = call->batch.segments - first;
-    TC_TRY(tc_cuda_direction(
-        run->device, &run->segments, &call->tokens, call->roles, first, left < group ? left : group,
-        &run->space, call->direction + (size_t)first * (size_t)call->tokens.dim, run->stream));
+    LAUNCH(direction, run->device, &run->segments, &call->tokens, call->roles, first,
+           left < group ? left : group, &run->space,
+           call->direction + (size_t)first * (size_t)call->tokens.dim, run->stream);
   }
   return TAILCUT_OK;
 }
@@ -331,15 +332,15 @@ static tailcut_status prune_fused(tc_cuda_run *run, tc_fused_plan *plan, uint64_
     plan->reference_dtype = call->reference.dtype;
     plan->reference_stride = call->reference.segment_stride;
     if (mean) {
-      TC_TRY(tc_cuda_direction(run->device, &run->segments, &call->tokens, NULL, plan->first,
-                               plan->count, &run->space, run->space.directions, run->stream));
+      LAUNCH(direction, run->device, &run->segments, &call->tokens, NULL, plan->first, plan->count,
+             &run->space, run->space.directions, run->stream);
       plan->reference = run->space.directions;
       plan->reference_stride = call->tokens.dim;
     } else if (call->reference.data != NULL) {
       plan->reference = (const char *)call->reference.data +
                         plan->first * plan->reference_stride * tc_dtype_size(plan->reference_dtype);
     }
-    TC_TRY(tc_cuda_fused(plan, run->stream));
+    LAUNCH(fused, plan, run->stream);
   }
   return rest ? compact(run, rides, run->space.kept, TAILCUT_LOCAL, plan->counts, run->space.new_cu)
               : TAILCUT_OK;
