@@ -45,6 +45,14 @@ TC_HD uint32_t tc_key(float s) {
   return (b >> 31) ? b : b ^ 0x7FFFFFFFu;
 }
 
+/* The score of a key, with -0 as +0 and every NaN the same. Keys behind -infinity's are no scores: a
+ * backend may tell kinds of them apart. */
+TC_HD float tc_key_score(uint32_t key) {
+  return tc_bits_float(key > 0xFF800000u   ? TC_NAN_BITS
+                       : key > 0x7FFFFFFFu ? key
+                                           : key ^ 0x7FFFFFFFu);
+}
+
 /* Finishes a cosine: d = <x,c>, m = the product of the norms. Both backends: max as C's fmaxf (a
  * NaN product becomes 1e-8), the clamp keeps NaN. */
 TC_HD float tc_cosine_finish(float d, float m) {

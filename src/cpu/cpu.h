@@ -89,12 +89,7 @@ static inline int tc_bad_norm(float norm) { return !(norm > 0.0f) || norm > 3.40
  * best first; spare: m more. Returns the number that are not NaN. */
 int32_t tc_rank(const float *scores, const int32_t *list, int32_t m, uint64_t *items,
                 uint64_t *spare, const uint64_t **sorted);
-static inline float tc_item_score(uint64_t item) {
-  const uint32_t key = (uint32_t)(item >> 32);
-  return tc_bits_float(key == TC_KEY_NAN   ? TC_NAN_BITS
-                       : key > 0x7FFFFFFFu ? key
-                                           : key ^ 0x7FFFFFFFu);
-}
+static inline float tc_item_score(uint64_t item) { return tc_key_score((uint32_t)(item >> 32)); }
 
 /* detect.c: k before the clamps for a curve of n_usable scores in rank order (q: room for as many
  * integers); *whole is set when the rule wants all n for want of usable scores. */
