@@ -4,7 +4,7 @@
  *
  * Formulas: METHOD.md, "Order" and "Detectors"; curve.h. Strategy: stable radix sort of (key, row)
  * through scratch memory (sort.cuh), the curve as integers in scratch, one detector (detect.cuh), a
- * byte per row says whether it stays, kept rows in order by prefix sums. Clusters take segments in
+ * word per row says whether it stays, kept rows in order by prefix sums. Clusters take segments in
  * turn; what is long is decided on the device, so a captured graph serves any lengths. Where there
  * are no clusters a block is a gang of its own. Precision: exact, the same bits as src/cpu/cut.c.
  *
@@ -43,7 +43,7 @@ __device__ void cut_sorted(tc_gang<CLUSTER, WARPS> &gang, long_space<CLUSTER> &s
   tc_sort_rows(gang, space.sort, scores, roles, n, spare, items);
 
   int32_t *q = (int32_t *)spare; /* the sort has left it */
-  uint8_t *keep = (uint8_t *)(q + n);
+  int32_t *keep = q + n; /* words: blocks would share those of bytes */
   int32_t k;
   bool whole;
   if (!tc_decide_plainly(rule, stats, (flags & TAILCUT_FLAG_BAD_REFERENCE) != 0, &k, &whole)) {
