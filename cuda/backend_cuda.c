@@ -42,8 +42,8 @@ static tailcut_status no_device(cudaError_t error) {
                  cudaGetErrorString(error));
 }
 
-static cudaError_t load_all(const tc_cuda *device) {
-  cudaError_t (*const loads[])(const tc_cuda *) = {
+static cudaError_t load_all(tc_cuda *device) {
+  cudaError_t (*const loads[])(tc_cuda *) = {
       tc_cuda_load_resolve, tc_cuda_load_score, tc_cuda_load_direction,
       tc_cuda_load_cut,     tc_cuda_load_pack,  tc_cuda_load_compact,
   };
@@ -72,7 +72,7 @@ static cudaError_t describe(tc_cuda *device) {
     if (error != cudaSuccess) return error;
   }
   device->capability = 10 * major + minor;
-  device->cluster_max = clusters ? 8 : 1; /* portable; tc_cuda_load_fused asks for more */
+  device->cluster_max = clusters ? 16 : 1; /* until loading says otherwise */
   return cudaSuccess;
 }
 
@@ -84,7 +84,6 @@ static tailcut_status open_device(tc_cuda *device) {
                    device->device, device->capability, TC_CUDA_LEAST);
   }
   error = load_all(device);
-  if (error == cudaSuccess) error = tc_cuda_load_fused(device, &device->cluster_max);
   if (error == cudaErrorNoKernelImageForDevice || error == cudaErrorInvalidDeviceFunction ||
       error == cudaErrorUnsupportedPtxVersion) {
     cudaGetLastError();
@@ -330,15 +329,14 @@ static tailcut_status prune_fused(tc_cuda_run *run, tc_fused_plan *plan, uint64_
   for (plan->first = 0; plan->first < segments; plan->first += most) {
     plan->count = segments - plan->first < most ? segments - plan->first : most;
     plan->reference_dtype = call->reference.dtype;
-    plan->reference_stride = call->reference.segment_stride;
+    plan->reference_stride = call->reference.segment_stride * tc_dtype_size(plan->reference_dtype);
     if (mean) {
       LAUNCH(direction, run->device, &run->segments, &call->tokens, NULL, plan->first, plan->count,
              &run->space, run->space.directions, run->stream);
       plan->reference = run->space.directions;
-      plan->reference_stride = call->tokens.dim;
+      plan->reference_stride = (int64_t)call->tokens.dim * 4;
     } else if (call->reference.data != NULL) {
-      plan->reference = (const char *)call->reference.data +
-                        plan->first * plan->reference_stride * tc_dtype_size(plan->reference_dtype);
+      plan->reference = (const char *)call->reference.data + plan->first * plan->reference_stride;
     }
     LAUNCH(fused, plan, run->stream);
   }

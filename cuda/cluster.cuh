@@ -7,7 +7,26 @@
 #ifndef TAILCUT_CLUSTER_CUH_
 #define TAILCUT_CLUSTER_CUH_
 
+#include <cuda_runtime.h>
 #include <stdint.h>
+
+/* Whether the device can place a cluster of `ctas` blocks: a GPC with fewer working SMs, or a slice
+ * of the device (MIG), cannot place 16. */
+static inline bool tc_cluster_fits(const void *kernel, int ctas, int threads, size_t shared) {
+  cudaLaunchConfig_t config = {};
+  cudaLaunchAttribute cluster = {};
+  int fits = 0;
+  cluster.id = cudaLaunchAttributeClusterDimension;
+  cluster.val.clusterDim = {(unsigned)ctas, 1, 1};
+  config.gridDim = dim3((unsigned)ctas);
+  config.blockDim = dim3((unsigned)threads);
+  config.dynamicSmemBytes = shared;
+  config.attrs = &cluster;
+  config.numAttrs = 1;
+  if (cudaOccupancyMaxActiveClusters(&fits, kernel, &config) == cudaSuccess) return fits > 0;
+  cudaGetLastError(); /* too wide: an answer, not an error */
+  return false;
+}
 
 #if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 900
 

@@ -103,6 +103,7 @@ typedef struct tc_cuda_cut_out {
   int32_t *ranks;
   int32_t *host_counts;
 } tc_cuda_cut_out;
+/* Needs start and n (resolve). */
 size_t tc_cuda_cut_scratch(const tc_cuda *device, const tailcut_limits *limits);
 cudaError_t tc_cuda_cut(const tc_cuda *device, const tc_segments *segments, const float *scores,
                         const uint8_t *roles, const tailcut_rule *rule, const tc_cuda_cut_out *out,
@@ -121,13 +122,14 @@ cudaError_t tc_cuda_compact(const tc_cuda *device, const tc_segments *segments, 
                             int32_t kept_placement, const int32_t *counts, const int32_t *new_cu,
                             const tailcut_rows *rows, int32_t num_rows, cudaStream_t stream);
 
-/* Loads every kernel of a file (lazy loading would allocate in a run call) and sets attributes. */
-cudaError_t tc_cuda_load_resolve(const tc_cuda *device);
-cudaError_t tc_cuda_load_score(const tc_cuda *device);
-cudaError_t tc_cuda_load_direction(const tc_cuda *device);
-cudaError_t tc_cuda_load_cut(const tc_cuda *device);
-cudaError_t tc_cuda_load_pack(const tc_cuda *device);
-cudaError_t tc_cuda_load_compact(const tc_cuda *device);
+/* Loads every kernel of a file (lazy loading would allocate in a run call), sets attributes, lowers
+ * cluster_max to what fits the device. */
+cudaError_t tc_cuda_load_resolve(tc_cuda *device);
+cudaError_t tc_cuda_load_score(tc_cuda *device);
+cudaError_t tc_cuda_load_direction(tc_cuda *device);
+cudaError_t tc_cuda_load_cut(tc_cuda *device);
+cudaError_t tc_cuda_load_pack(tc_cuda *device);
+cudaError_t tc_cuda_load_compact(tc_cuda *device);
 
 #if defined(__cplusplus)
 }

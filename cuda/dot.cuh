@@ -128,6 +128,14 @@ __device__ inline float tc_widen(const tc_eight<DTYPE> &x, int k) {
   return __half2float(__ushort_as_half((unsigned short)(k & 1 ? w >> 16 : w)));
 }
 
+/* This lane's 8 values of a run of an fp32 vector that lies in shared memory by tc_place. */
+__device__ inline void tc_staged_run(const float *staged, uint32_t run, float *r) {
+  const float4 *quads = (const float4 *)(staged + run * TC_RUN_ELEMENTS);
+  const float4 a = quads[threadIdx.x & 31], b = quads[(threadIdx.x & 31) + 32];
+  r[0] = a.x, r[1] = a.y, r[2] = a.z, r[3] = a.w;
+  r[4] = b.x, r[5] = b.y, r[6] = b.z, r[7] = b.w;
+}
+
 /* One element, of a dtype known at run time. */
 __device__ inline float tc_element(const char *data, int32_t dtype, uint32_t e) {
   if (dtype == TAILCUT_F32) return *(const float *)(data + (size_t)e * 4);

@@ -14,9 +14,9 @@
  * cluster between them, one block barrier (the best split). Prediction 4 us per graph node at
  * 576x1024 fp16, of which 1.3 are the node's; not measured.
  */
-#include "chip.cuh"
 #include "cluster.cuh"
 #include "decide.cuh"
+#include "dot.cuh"
 #include "fused.h"
 #include "move.cuh"
 #include "segments.cuh"
@@ -68,30 +68,74 @@ __device__ void load_token(const tc_fused_plan &p, const image &m, int32_t i, ch
 }
 
 /* The image's reference as fp32, by all threads of the block. */
+template <int DTYPE>
 __device__ void load_reference(const tc_fused_plan &p, const image &m, float *reference) {
-  const void *row = p.reference;
-  int64_t at = (int64_t)(m.b - p.first) * p.reference_stride;
+  const char *row = (const char *)p.reference;
   if (row == nullptr) {
     row = (const char *)p.tokens.data + tc_token_offset(p.segments, p.tokens, m.b, m.start, -1);
-    at = 0;
+  } else {
+    row += (int64_t)(m.b - p.first) * p.reference_stride;
   }
-  for (int32_t d = threadIdx.x; d < p.reference_floats; d += blockDim.x) {
-    reference[tc_plane_index(d, p.reference_floats)] =
-        d < p.tokens.dim ? tc_widen_at(row, p.reference_dtype, at + d) : 0.0f;
+  for (uint32_t e = threadIdx.x; e < (uint32_t)p.reference_floats; e += blockDim.x) {
+    reference[tc_place<DTYPE>(e)] =
+        e < (uint32_t)p.tokens.dim ? tc_element(row, p.reference_dtype, e) : 0.0f;
   }
+}
+
+template <int DTYPE>
+__device__ float reference_norm(const tc_fused_plan &p, const float *reference) {
+  float square[8], r[8];
+  tc_clear(square);
+  for (int32_t run = 0; run * TC_RUN_ELEMENTS < p.reference_floats; run++) {
+    tc_staged_run(reference, run, r);
+#pragma unroll
+    for (int k = 0; k < 8; k++) square[k] = __fmaf_rn(r[k], r[k], square[k]);
+  }
+  return __fsqrt_rn(tc_sum<DTYPE>(square));
+}
+
+/* Sums of T rows in shared memory, slot_bytes apart: as tc_sum_both leaves them. */
+template <int DTYPE, int T>
+__device__ void sum_rows(const tc_fused_plan &p, const char *row, const float *reference,
+                         float sums[T]) {
+  const uint32_t dim = (uint32_t)p.tokens.dim;
+  float dot[T][8], square[T][8];
+#pragma unroll
+  for (int t = 0; t < T; t++) {
+    tc_clear(dot[t]);
+    tc_clear(square[t]);
+  }
+  for (uint32_t run = 0; run * TC_RUN_ELEMENTS < dim; run++) {
+    const bool whole = (run + 1) * TC_RUN_ELEMENTS <= dim;
+    float r[8];
+    tc_staged_run(reference, run, r);
+#pragma unroll
+    for (int t = 0; t < T; t++) {
+      tc_eight<DTYPE> x;
+      tc_load_run<DTYPE, 16>(x, row + t * p.slot_bytes, run, dim, whole);
+#pragma unroll
+      for (int k = 0; k < 8; k++) {
+        const float v = tc_widen<DTYPE>(x, k);
+        dot[t][k] = __fmaf_rn(v, r[k], dot[t][k]);
+        square[t][k] = __fmaf_rn(v, v, square[t][k]);
+      }
+    }
+  }
+#pragma unroll
+  for (int t = 0; t < T; t++) sums[t] = tc_sum_both<DTYPE>(dot[t], square[t]);
 }
 
 /* Scores T of this warp's tokens and sends what they are; lane t finishes token t. */
 template <int DTYPE, int T>
 __device__ void score_some(const tc_fused_plan &p, const image &m, const shared_view &v, int32_t t0,
                            int32_t local, float norm, uint32_t barrier, int lane) {
-  float dots[T], squares[T];
-  tc_dot_square<DTYPE, T>(v.slots + (size_t)(local + t0) * p.slot_bytes, p.slot_bytes, v.reference,
-                          p.reference_floats, p.tokens.dim, lane, dots, squares);
-  float dot = dots[0], square = squares[0];
+  float sums[T], dot = 0.0f, square = 0.0f;
+  sum_rows<DTYPE, T>(p, v.slots + (size_t)(local + t0) * p.slot_bytes, v.reference, sums);
 #pragma unroll
-  for (int t = 1; t < T; t++) {
-    if (lane == t) dot = dots[t], square = squares[t];
+  for (int t = 0; t < T; t++) {
+    const float d = __shfl_sync(TC_FULL, sums[t], 0);
+    const float q = __shfl_sync(TC_FULL, sums[t], tc_type<DTYPE>::square_lane);
+    if (lane == t) dot = d, square = q;
   }
   const float s = tc_cosine_finish(dot, __fmul_rn(__fsqrt_rn(square), norm));
   const uint32_t key = tc_key(s);
@@ -100,7 +144,7 @@ __device__ void score_some(const tc_fused_plan &p, const image &m, const shared_
 #pragma unroll
   for (int t = 0; t < T; t++) {
     const uint64_t entry =
-        (uint64_t)(uint32_t)__shfl_sync(TC_WARP, q, t) << 32 | __shfl_sync(TC_WARP, key, t);
+        (uint64_t)(uint32_t)__shfl_sync(TC_FULL, q, t) << 32 | __shfl_sync(TC_FULL, key, t);
     if (lane < p.cluster) {
       tc_send64(tc_peer(tc_shared(&v.entries[m.i0 + t0 + t]), lane), entry, tc_peer(barrier, lane));
     }
@@ -122,7 +166,7 @@ __device__ void rescale(const shared_view &v, int32_t n, uint32_t *largest) {
     const uint32_t bits = tc_float_bits(tc_key_score(v.entries[j].key)) & 0x7FFFFFFFu;
     if (bits < 0x7F800000u) mine = max(mine, bits);
   }
-  mine = __reduce_max_sync(TC_WARP, mine);
+  mine = __reduce_max_sync(TC_FULL, mine);
   if ((threadIdx.x & 31) == 0) atomicMax(largest, mine);
   __syncthreads();
   const double factor = tc_scale_factor(tc_scale_exponent(*largest));
@@ -161,32 +205,33 @@ __device__ tc_best rank_some(const tc_fused_plan &p, const image &m, const share
   int32_t rank = 0, sum = 0;
 #pragma unroll
   for (int t = 0; t < T; t++) {
-    const int32_t r = __reduce_add_sync(TC_WARP, ranks[t]);
-    const int32_t s = splits ? __reduce_add_sync(TC_WARP, sums[t]) : 0;
+    const int32_t r = __reduce_add_sync(TC_FULL, ranks[t]);
+    const int32_t s = splits ? __reduce_add_sync(TC_FULL, sums[t]) : 0;
     if (lane < p.cluster) {
       tc_send32(tc_peer(tc_shared(&v.ranks[i0 + t]), lane), (uint32_t)r, tc_peer(barrier, lane));
     }
     if (lane == t) mine = own[t], rank = r, sum = s;
   }
-  if (lane >= T) return tc_best{0, 0};
+  if (lane >= T) return tc_best_none();
   if (p.ranks != nullptr) p.ranks[m.start + i0 + lane] = rank;
   if (p.curve != nullptr) p.curve[m.start + rank] = tc_key_score(mine.key);
-  if (!splits || mine.key == TC_KEY_NAN) return tc_best{0, 0};
+  if (!splits || mine.key == TC_KEY_NAN) return tc_best_none();
   const int32_t value = tc_curve_value(mine.q);
-  return tc_token_value(p.rule, curve, rank, value, sum + value);
+  return tc_split_value(p.rule, curve, rank, value, sum + value);
 }
 
 __device__ tc_best rank_tokens(const tc_fused_plan &p, const image &m, const shared_view &v,
                                const tc_curve &curve, bool splits, uint32_t barrier, int lane) {
-  tc_best best = {0, 0};
+  const tc_best_join join;
+  tc_best best = tc_best_none();
   int32_t t = 0;
   for (; t + 3 <= m.tokens; t += 3) {
-    best = tc_better(best, rank_some<3>(p, m, v, curve, t, splits, barrier, lane));
+    best = join(best, rank_some<3>(p, m, v, curve, t, splits, barrier, lane));
   }
   for (; t < m.tokens; t++) {
-    best = tc_better(best, rank_some<1>(p, m, v, curve, t, splits, barrier, lane));
+    best = join(best, rank_some<1>(p, m, v, curve, t, splits, barrier, lane));
   }
-  return splits ? tc_warp_best(best) : best;
+  return splits ? tc_warp_reduce(best, join) : best;
 }
 
 /* The kept tokens of all earlier segments of the batch, for a warp of every block. Each segment's
@@ -206,9 +251,9 @@ __device__ int32_t look_back(const tc_fused_plan &p, int32_t turn, int32_t k, bo
       while ((word = prefix[mine]) == 0) {
       }
     }
-    const uint32_t whole = __ballot_sync(TC_WARP, word >= all);
+    const uint32_t whole = __ballot_sync(TC_FULL, word >= all);
     const int first = whole ? __ffs(whole) - 1 : 31;
-    sum += tc_warp_sum(lane <= first ? (int64_t)(word & (one - 1)) : 0);
+    sum += tc_warp_reduce(lane <= first ? (int64_t)(word & (one - 1)) : 0, tc_plus());
     if (whole) break;
   }
   if (publishes && lane == 0) {
@@ -328,11 +373,11 @@ __global__ void __launch_bounds__(TC_FUSED_WARPS * 32, 1)
   for (int32_t t = 0; t < m.tokens; t++) {
     load_token(p, m, m.i0 + t, v.slots + (size_t)(local + t) * p.slot_bytes, lane);
   }
-  if (m.n > 0) load_reference(p, m, v.reference);
+  if (m.n > 0) load_reference<DTYPE>(p, m, v.reference);
   __syncthreads();
   float norm = 0.0f;
-  if (m.n > 0) norm = tc_plane_norm(v.reference, p.reference_floats, p.tokens.dim, lane);
-  const bool bad = !(norm > 0.0f) || norm > 3.402823466e38f;
+  if (m.n > 0) norm = reference_norm<DTYPE>(p, v.reference);
+  const bool bad = tc_bad_norm(norm);
   tc_copy_wait();
   __syncwarp();
   tc_cluster_wait(); /* peers' barriers exist */
@@ -344,44 +389,37 @@ __global__ void __launch_bounds__(TC_FUSED_WARPS * 32, 1)
     tc_barrier_wait(&barrier[0]);
     if (p.rule.scale == TAILCUT_SCALE_AUTO) rescale(v, m.n, &largest);
 
-    const tc_curve curve = tc_curve_of(v.entries, m.n, lane);
-    const bool reads = tc_rule_reads_curve(p.rule);
-    const bool whole = reads && (bad || curve.usable < 3);
+    const tc_curve curve = tc_curve_of(p.rule, v.entries, m.n, lane);
+    bool whole;
+    const bool plain = tc_decide_plainly(p.rule, curve.stats, bad, &k, &whole);
     const bool splits =
-        !whole && (p.rule.detector == TAILCUT_OTSU || p.rule.detector == TAILCUT_CHORD ||
+        !plain && (p.rule.detector == TAILCUT_OTSU || p.rule.detector == TAILCUT_CHORD ||
                    p.rule.detector == TAILCUT_MASS);
     tc_best best = rank_tokens(p, m, v, curve, splits, tc_shared(&barrier[1]), lane);
     if (lane == 0) block_bests[warp] = best;
     __syncthreads();
     if (warp == 0) {
-      best = tc_warp_best(lane < p.warps ? block_bests[lane] : tc_best{0, 0});
+      best = lane < p.warps ? block_bests[lane] : tc_best_none();
+      best = tc_warp_reduce(best, tc_best_join());
       if (lane < p.cluster) {
         const uint32_t to = tc_peer(tc_shared(&bests[rank]), lane);
         const uint32_t there = tc_peer(tc_shared(&barrier[1]), lane);
         tc_send64(to, best.value, there);
-        tc_send64(to + 8, best.rank, there);
+        tc_send64(to + 8, (uint32_t)best.rank, there);
       }
     }
     tc_barrier_wait(&barrier[1]);
 
-    best = tc_warp_best(lane < p.cluster ? bests[lane] : tc_best{0, 0});
+    best = lane < p.cluster ? bests[lane] : tc_best_none();
+    best = tc_warp_reduce(best, tc_best_join());
     if (p.rule.detector == TAILCUT_GAP || p.rule.detector == TAILCUT_CURVATURE) {
       for (int32_t j = threadIdx.x; j < m.n; j += blockDim.x) v.sorted[v.ranks[j]] = v.entries[j].q;
       __syncthreads();
     }
-    if (p.rule.detector == TAILCUT_TOPK) {
-      k = min(p.rule.k, m.n);
-    } else if (p.rule.detector == TAILCUT_RATIO) {
-      k = tc_ratio_count(&p.rule, m.n);
-    } else if (whole) {
-      k = m.n;
-    } else {
-      k = tc_decide(p.rule, curve, best, v.entries, v.ranks, v.sorted, m.n, lane);
-    }
+    if (!plain) k = tc_decide(p.rule, curve, best, v.entries, v.ranks, v.sorted, m.n, lane);
     k = tc_clamp_count(&p.rule, k, m.n);
-    spread = tc_spread_of(p.rule.spread, k, curve.usable);
-    flags |= (whole ? TAILCUT_FLAG_WHOLE : 0) | (curve.usable < m.n ? TAILCUT_FLAG_NAN : 0) |
-             (bad ? TAILCUT_FLAG_BAD_REFERENCE : 0);
+    spread = tc_spread_of(p.rule.spread, k, curve.stats.usable);
+    flags = tc_flags_out(bad ? TAILCUT_FLAG_BAD_REFERENCE : 0, curve.stats, whole);
   }
 
   int32_t offset = 0;
@@ -401,7 +439,7 @@ __global__ void __launch_bounds__(TC_FUSED_WARPS * 32, 1)
   if (m.tokens > 0) {
     int32_t j = 0; /* kept tokens before this warp's first */
     for (int32_t i = lane; i < m.i0; i += 32) j += tc_spread_keeps(spread, v.ranks[i]);
-    j = __reduce_add_sync(TC_WARP, j);
+    j = __reduce_add_sync(TC_FULL, j);
     for (int32_t t = 0; t < m.tokens; t++) {
       const int32_t i = m.i0 + t;
       if (tc_spread_keeps(spread, v.ranks[i])) {
@@ -437,10 +475,8 @@ extern "C" cudaError_t tc_cuda_fused(const tc_fused_plan *plan, cudaStream_t str
   return cudaLaunchKernelExC(&config, kernel_of(plan->tokens.dtype), arguments);
 }
 
-extern "C" cudaError_t tc_cuda_load_fused(const tc_cuda *device, int *cluster_max) {
-  *cluster_max = 1;
+extern "C" cudaError_t tc_cuda_load_fused(tc_cuda *device) {
   if (device->capability < 90) return cudaSuccess;
-  int largest = TC_FUSED_CLUSTER;
   for (int32_t dtype = TAILCUT_F16; dtype <= TAILCUT_F32; dtype++) {
     const void *kernel = kernel_of(dtype);
     cudaFuncAttributes attributes;
@@ -453,24 +489,10 @@ extern "C" cudaError_t tc_cuda_load_fused(const tc_cuda *device, int *cluster_ma
       error = cudaFuncSetAttribute(kernel, cudaFuncAttributeNonPortableClusterSizeAllowed, 1);
     }
     if (error != cudaSuccess) return error;
-    /* A GPC with fewer working SMs, or a slice of the device, cannot place 16 blocks. */
-    for (; largest > 1; largest /= 2) {
-      cudaLaunchConfig_t config = {};
-      cudaLaunchAttribute cluster = {};
-      int clusters = 0;
-      cluster.id = cudaLaunchAttributeClusterDimension;
-      cluster.val.clusterDim.x = (unsigned)largest;
-      cluster.val.clusterDim.y = cluster.val.clusterDim.z = 1;
-      config.gridDim = dim3((unsigned)largest);
-      config.blockDim = dim3(TC_FUSED_WARPS * 32);
-      config.dynamicSmemBytes = (size_t)most;
-      config.attrs = &cluster;
-      config.numAttrs = 1;
-      error = cudaOccupancyMaxActiveClusters(&clusters, kernel, &config);
-      if (error == cudaSuccess && clusters > 0) break;
-      cudaGetLastError(); /* an impossible size is an answer, not an error */
+    while (device->cluster_max > 1 &&
+           !tc_cluster_fits(kernel, device->cluster_max, TC_FUSED_WARPS * 32, (size_t)most)) {
+      device->cluster_max /= 2;
     }
   }
-  *cluster_max = largest;
   return cudaSuccess;
 }

@@ -34,11 +34,11 @@ typedef struct tc_fused_plan {
   tailcut_tokens tokens;
   const void *reference; /* NULL: row 0 of the segment */
   int32_t reference_dtype;
-  int64_t reference_stride; /* elements, segment to segment, from segment `first` */
+  int64_t reference_stride; /* bytes, segment to segment, from segment `first` */
   tailcut_rule rule;
   int32_t first, count; /* segments of this launch */
   int32_t cluster, warps, block_tokens, warp_tokens;
-  int32_t slot_bytes, reference_floats; /* the latter: dim, rounded up to 8 */
+  int32_t slot_bytes, reference_floats; /* the latter: dim, rounded up to 256 */
   int32_t ordered;                      /* an output depends on the counts of earlier segments */
   int32_t num_arrays;
   tc_cuda_lasting *lasting;
@@ -55,8 +55,7 @@ size_t tc_fused_shared(const tc_fused_plan *plan);
 
 /* fused.cu: one launch for segments plan->first .. plan->first + plan->count - 1. */
 cudaError_t tc_cuda_fused(const tc_fused_plan *plan, cudaStream_t stream);
-/* Loads the kernels; *cluster_max: the largest cluster this device can place, 1 where none. */
-cudaError_t tc_cuda_load_fused(const tc_cuda *device, int *cluster_max);
+cudaError_t tc_cuda_load_fused(tc_cuda *device); /* lowers cluster_max to what fits the device */
 
 #if defined(__cplusplus)
 }

@@ -85,11 +85,11 @@ int tc_fused_make(tc_fused_plan *p, const tc_cuda *device, const tc_call *call,
   *rides = 0;
   if (device->capability < 90 || device->cluster_max < 2) return 0;
   if (n < 1 || n > TC_FUSED_TOKENS) return 0;
-  if ((int64_t)call->tokens.dim * 4 + 16 > device->smem_block) return 0;
+  if ((int64_t)call->tokens.dim * 4 + 1024 > device->smem_block) return 0;
   p->segments = *segments;
   p->tokens = call->tokens;
   p->rule = call->rule;
-  p->reference_floats = (call->tokens.dim + 7) & ~7;
+  p->reference_floats = (call->tokens.dim + 255) & ~255;
   p->arrays[0] = scored_rows(&call->tokens, ragged);
   p->num_arrays = 1;
   int64_t scored = p->arrays[0].part_bytes, beside = 0;

@@ -91,7 +91,7 @@ extern "C" cudaError_t tc_cuda_resolve(const tc_cuda *, const tc_segments *segme
   return cudaGetLastError();
 }
 
-extern "C" cudaError_t tc_cuda_load_resolve(const tc_cuda *) {
+extern "C" cudaError_t tc_cuda_load_resolve(tc_cuda *) {
   cudaFuncAttributes attributes;
   return cudaFuncGetAttributes(&attributes, resolve);
 }

@@ -42,10 +42,7 @@ __device__ inline void reference_run(float *r, const float *staged, const char *
                                      uint32_t run, uint32_t dim) {
   const uint32_t lane = threadIdx.x & 31;
   if (staged != nullptr) {
-    const float4 *quads = (const float4 *)(staged + run * TC_RUN_ELEMENTS);
-    const float4 a = quads[lane], b = quads[lane + 32];
-    r[0] = a.x, r[1] = a.y, r[2] = a.z, r[3] = a.w;
-    r[4] = b.x, r[5] = b.y, r[6] = b.z, r[7] = b.w;
+    tc_staged_run(staged, run, r);
     return;
   }
 #pragma unroll
@@ -243,7 +240,7 @@ extern "C" cudaError_t tc_cuda_score(const tc_cuda *device, const tc_segments *s
   return cudaGetLastError();
 }
 
-extern "C" cudaError_t tc_cuda_load_score(const tc_cuda *device) {
+extern "C" cudaError_t tc_cuda_load_score(tc_cuda *device) {
   for (const auto &row : KERNELS) {
     for (const score_kernel kernel : row) {
       cudaFuncAttributes attributes;

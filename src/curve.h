@@ -45,9 +45,10 @@ TC_HD uint32_t tc_key(float s) {
   return (b >> 31) ? b : b ^ 0x7FFFFFFFu;
 }
 
-/* The score a key stands for (-0 is +0, every NaN the one NaN). */
+/* The score of a key, with -0 as +0 and every NaN the same. Keys behind -infinity's are no scores: a
+ * backend may tell kinds of them apart. */
 TC_HD float tc_key_score(uint32_t key) {
-  return tc_bits_float(key == TC_KEY_NAN   ? TC_NAN_BITS
+  return tc_bits_float(key > 0xFF800000u   ? TC_NAN_BITS
                        : key > 0x7FFFFFFFu ? key
                                            : key ^ 0x7FFFFFFFu);
 }

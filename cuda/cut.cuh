@@ -1,0 +1,58 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* cut: what the kernels of the cut share (cut.cu, cut_short.cu, cut_long.cu). */
+#ifndef TAILCUT_CUT_CUH_
+#define TAILCUT_CUT_CUH_
+
+#include "detect.cuh"
+
+#define TC_CUT_SHORT 4096 /* rows of a segment that one block cuts in shared memory */
+
+struct tc_cut_args {
+  tc_segments segments;
+  const float *scores;
+  const uint8_t *roles;
+  tailcut_rule rule;
+  tc_cuda_cut_out out;
+};
+
+/* How long segments are launched: `clusters` of `ctas` blocks, each with `slot` bytes of scratch. */
+struct tc_long_plan {
+  int32_t ctas, clusters;
+  size_t slot, scratch; /* scratch: bytes for all limits this or smaller */
+};
+tc_long_plan tc_cut_plan(const tc_cuda *device, int64_t segments, int64_t max_tokens,
+                         int64_t total);
+
+cudaError_t tc_cut_short(const tc_cut_args &args, cudaStream_t stream);
+cudaError_t tc_cut_short_load(void);
+cudaError_t tc_cut_long(const tc_cuda *device, const tc_cut_args &args, const tc_long_plan &plan,
+                        char *scratch, cudaStream_t stream);
+cudaError_t tc_cut_long_load(tc_cuda *device);
+
+/* Whether row i (of those at `roles`) is a candidate. */
+__device__ __forceinline__ bool tc_is_candidate(const uint8_t *roles, int32_t i) {
+  return roles == nullptr || (roles[i] & TAILCUT_ROLE_CANDIDATE) != 0;
+}
+
+__device__ __forceinline__ uint32_t tc_load_key(const float *scores, const uint8_t *roles,
+                                                int32_t i) {
+  return tc_is_candidate(roles, i) ? tc_row_key(scores[i]) : TC_KEY_NONE;
+}
+
+/* One thread: the numbers of a segment. */
+__device__ __forceinline__ void tc_cut_report(const tc_cuda_cut_out &out, int32_t b, int32_t count,
+                                              int32_t flags) {
+  out.counts[b] = count;
+  out.flags[b] = flags;
+  if (out.host_counts != nullptr) out.host_counts[b] = count;
+}
+
+/* Curve and rank of the row that came r-th in the sort, where they are asked for. */
+__device__ __forceinline__ void tc_cut_report_order(const tc_cuda_cut_out &out, int32_t start,
+                                                    int32_t row, int32_t r, uint32_t key) {
+  const bool ranked = key != TC_KEY_NONE;
+  if (out.curve != nullptr && ranked) out.curve[start + r] = tc_key_score(key);
+  if (out.ranks != nullptr) out.ranks[start + row] = ranked ? r : -1;
+}
+
+#endif /* TAILCUT_CUT_CUH_ */

@@ -1,0 +1,247 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * detect: k from the sorted curve, by a gang.
+ *
+ * Formulas: curve.h. The order of src/cpu/detect.c: rules that need no curve, segments that are kept
+ * whole, then one detector. Strategy: one pass over the curve per sum, one per maximum. A maximum is
+ * compared as its bits (values are never negative), ties by rank, so the order of the reduction
+ * does not matter; sums are integers. Precision: exact, the same bits as the CPU. Limits: q may lie
+ * in shared or global memory; what other threads wrote there must be visible (a barrier).
+ */
+#ifndef TAILCUT_DETECT_CUH_
+#define TAILCUT_DETECT_CUH_
+
+#include "gang.cuh"
+
+/* Sort keys of a segment's rows: tc_key, but NaN scores come before rows that are no candidates. */
+#define TC_KEY_UNUSABLE 0xFFFFFFFEu /* a candidate whose score is NaN */
+#define TC_KEY_NONE 0xFFFFFFFFu     /* no candidate: not ranked */
+
+__device__ __forceinline__ uint32_t tc_row_key(float score) {
+  return min(tc_key(score), TC_KEY_UNUSABLE);
+}
+
+/* What is known of a segment's scores without their order. */
+struct tc_stats {
+  int32_t candidates, usable; /* N and N' */
+  int32_t above;              /* scores that THRESHOLD keeps */
+  uint32_t magnitude;         /* bits of the largest finite |score| */
+  uint32_t first, last;       /* keys of the best and of the worst usable score */
+};
+
+__device__ __forceinline__ tc_stats tc_stats_none() { return {0, 0, 0, 0, TC_KEY_NONE, 0}; }
+
+struct tc_stats_join {
+  __device__ tc_stats operator()(tc_stats a, tc_stats b) const {
+    return {a.candidates + b.candidates,   a.usable + b.usable,   a.above + b.above,
+            max(a.magnitude, b.magnitude), min(a.first, b.first), max(a.last, b.last)};
+  }
+};
+
+__device__ __forceinline__ void tc_stats_add(tc_stats *s, uint32_t key, uint32_t tau_key) {
+  if (key == TC_KEY_NONE) return;
+  s->candidates++;
+  if (key == TC_KEY_UNUSABLE) return;
+  const uint32_t bits = tc_float_bits(tc_key_score(key)) & 0x7FFFFFFFu;
+  s->usable++;
+  s->above += key <= tau_key;
+  if (bits < 0x7F800000u) s->magnitude = max(s->magnitude, bits);
+  s->first = min(s->first, key);
+  s->last = max(s->last, key);
+}
+
+/* tau as a key: scores >= tau have this key or a smaller one. */
+__device__ __forceinline__ uint32_t tc_tau_key(const tailcut_rule &rule) {
+  return rule.detector == TAILCUT_THRESHOLD ? tc_key(rule.tau) : 0;
+}
+
+__device__ __forceinline__ double tc_stats_factor(const tailcut_rule &rule, const tc_stats &s) {
+  return tc_scale_factor(rule.scale == TAILCUT_SCALE_AUTO ? tc_scale_exponent(s.magnitude) : 0);
+}
+
+/* k before the clamps where no curve is needed; returns whether that is so. */
+__device__ inline bool tc_decide_plainly(const tailcut_rule &rule, const tc_stats &s, bool bad,
+                                         int32_t *k, bool *whole) {
+  *whole = false;
+  *k = 0;
+  if (rule.detector == TAILCUT_TOPK) {
+    *k = min(rule.k, s.candidates);
+  } else if (rule.detector == TAILCUT_RATIO) {
+    *k = tc_ratio_count(&rule, s.candidates);
+  } else if (bad || s.usable < 3) {
+    *whole = s.candidates > 0;
+    *k = s.candidates;
+  } else if (rule.detector == TAILCUT_THRESHOLD) {
+    *k = s.above;
+  } else {
+    return false;
+  }
+  return true;
+}
+
+/* Flags on their way out. */
+__device__ inline int32_t tc_flags_out(int32_t flags, const tc_stats &s, bool whole) {
+  if (s.candidates == 0) return flags & TAILCUT_FLAG_INVALID;
+  if (s.usable < s.candidates) flags |= TAILCUT_FLAG_NAN;
+  return whole ? flags | TAILCUT_FLAG_WHOLE : flags;
+}
+
+/* The best value and its rank; value 0 is none. */
+struct tc_best {
+  uint64_t value;
+  int32_t rank, unused;
+  __device__ void offer(uint64_t v, int32_t r) {
+    if (v > value || (v == value && r < rank)) {
+      value = v;
+      rank = r;
+    }
+  }
+};
+
+struct tc_best_join {
+  __device__ tc_best operator()(tc_best a, tc_best b) const {
+    a.offer(b.value, b.rank);
+    return a;
+  }
+};
+
+__device__ __forceinline__ tc_best tc_best_none() { return {0, INT32_MAX, 0}; }
+
+/* The ranks a detector may choose. */
+struct tc_range {
+  int32_t begin, end;
+};
+
+__device__ inline tc_range tc_range_of(const tailcut_rule &rule, int32_t n) {
+  tc_range range = {tc_search_begin(n, rule.search_lo), tc_search_end(n, rule.search_hi)};
+  switch (rule.detector) {
+    case TAILCUT_OTSU:
+    case TAILCUT_GAP:
+      range.end = min(range.end, n - 1);
+      break;
+    case TAILCUT_CURVATURE: {
+      const int32_t w = min(n, tc_curvature_window(n, rule.window)); /* n: no rank is left */
+      range.begin = max(range.begin, w);
+      range.end = min(range.end, n - w);
+      break;
+    }
+    default:
+      break;
+  }
+  return range;
+}
+
+/* k of the rank that maximises value(r) within the range. */
+template <class Gang, class Value>
+__device__ int32_t tc_argmax(Gang &gang, tc_range range, int32_t all, Value value) {
+  tc_best best = tc_best_none();
+  for (int32_t r = range.begin + gang.thread(); r < range.end; r += gang.threads()) {
+    const int64_t v = value(r);
+    if (v > 0) best.offer((uint64_t)v, r);
+  }
+  best = gang.reduce(best, tc_best_none(), tc_best_join());
+  return best.value > 0 ? best.rank + 1 : all;
+}
+
+/* Visits (r, sum of p_0 .. p_r) of every rank; `total` is the sum of all. */
+template <class Gang, class Visit>
+__device__ void tc_with_sums(Gang &gang, const int32_t *q, int32_t n, Visit visit) {
+  int32_t lo, hi;
+  int64_t sum = 0, total;
+  gang.run(n, &lo, &hi);
+  for (int32_t r = lo + gang.lane; r < hi; r += 32) sum += tc_curve_value(q[r]);
+  sum = gang.before(tc_warp_reduce(sum, tc_plus()), &total);
+  for (int32_t base = lo; base < hi; base += 32) {
+    const int32_t r = base + gang.lane;
+    const int32_t upto = tc_warp_scan(r < hi ? tc_curve_value(q[r]) : 0, gang.lane);
+    if (r < hi) visit(r, sum + upto, total);
+    sum += __shfl_sync(TC_FULL, upto, 31);
+  }
+}
+
+template <class Gang>
+__device__ int32_t tc_detect_otsu(Gang &gang, const int32_t *q, int32_t n, tc_range range,
+                                  int32_t all) {
+  tc_best best = tc_best_none();
+  tc_with_sums(gang, q, n, [&](int32_t r, int64_t sum, int64_t total) {
+    if (r < range.begin || r >= range.end) return;
+    const double v = tc_otsu_value(n, r + 1, sum, total);
+    if (v > 0.0) best.offer((uint64_t)__double_as_longlong(v), r);
+  });
+  best = gang.reduce(best, tc_best_none(), tc_best_join());
+  return best.value > 0 ? best.rank + 1 : all;
+}
+
+template <class Gang>
+__device__ int32_t tc_detect_mass(Gang &gang, const int32_t *q, int32_t n, double share,
+                                  int32_t all) {
+  const int64_t last = tc_curve_value(q[n - 1]);
+  int32_t k = all;
+  tc_with_sums(gang, q, n, [&](int32_t r, int64_t sum, int64_t total) {
+    const int64_t weight = total - n * last;
+    if (weight == 0 || r >= k) return;
+    if ((double)(sum - (r + 1) * last) >= share * (double)weight) k = r + 1;
+  });
+  return gang.reduce(k, all, [](int32_t a, int32_t b) { return min(a, b); });
+}
+
+struct tc_moments {
+  int64_t s1, s2;
+  __device__ tc_moments operator+(tc_moments o) const { return {s1 + o.s1, s2 + o.s2}; }
+};
+
+/* Number of ranks whose p pleases. */
+template <class Gang, class Pleases>
+__device__ int32_t tc_count(Gang &gang, const int32_t *q, int32_t n, Pleases pleases) {
+  int32_t k = 0;
+  for (int32_t r = gang.thread(); r < n; r += gang.threads()) k += pleases(tc_curve_value(q[r]));
+  return gang.sum(k);
+}
+
+template <class Gang>
+__device__ int32_t tc_detect_mean(Gang &gang, const int32_t *q, int32_t n, double lambda) {
+  tc_moments m = {0, 0};
+  for (int32_t r = gang.thread(); r < n; r += gang.threads()) {
+    const int64_t p = tc_curve_value(q[r]);
+    m = m + tc_moments{p, p * p};
+  }
+  m = gang.sum(m);
+  const double threshold = tc_mean_threshold(n, m.s1, m.s2, lambda);
+  return tc_count(gang, q, n, [=](int32_t p) { return (double)p > threshold; });
+}
+
+/* k before the clamps from the curve q_0 >= q_1 >= ... of n usable scores, n >= 3. Called by the
+ * whole gang. */
+template <class Gang>
+__device__ int32_t tc_detect_curve(Gang &gang, const tailcut_rule &rule, const int32_t *q,
+                                   int32_t n, int32_t all) {
+  const tc_range range = tc_range_of(rule, n);
+  switch (rule.detector) {
+    case TAILCUT_CHORD: {
+      const int64_t p0 = tc_curve_value(q[0]), last = tc_curve_value(q[n - 1]);
+      return tc_argmax(gang, range, all, [=](int32_t r) {
+        return tc_chord_value(n, r, p0, tc_curve_value(q[r]), last);
+      });
+    }
+    case TAILCUT_GAP:
+      return tc_argmax(gang, range, all, [=](int32_t r) { return (int64_t)q[r] - q[r + 1]; });
+    case TAILCUT_CURVATURE: {
+      const int32_t w = tc_curvature_window(n, rule.window);
+      return tc_argmax(gang, range, all,
+                       [=](int32_t r) { return (int64_t)q[r - w] - 2 * (int64_t)q[r] + q[r + w]; });
+    }
+    case TAILCUT_IQR: {
+      const int64_t fence = tc_iqr_fence(tc_curve_value(q[(n - 1) / 4]),
+                                         tc_curve_value(q[(int32_t)(3 * (int64_t)(n - 1) / 4)]));
+      return tc_count(gang, q, n, [=](int32_t p) { return 2 * (int64_t)p > fence; });
+    }
+    case TAILCUT_MEAN:
+      return tc_detect_mean(gang, q, n, rule.lambda);
+    case TAILCUT_MASS:
+      return tc_detect_mass(gang, q, n, rule.mass, all);
+    default:
+      return tc_detect_otsu(gang, q, n, range, all);
+  }
+}
+
+#endif /* TAILCUT_DETECT_CUH_ */
