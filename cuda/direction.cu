@@ -1,0 +1,264 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * direction: mean direction of the rows of each segment that count.
+ *
+ * Formula: u = (1/T) sum over t of t / max(|t|, 1e-8), in blocks of 64 rows; METHOD.md, stage 2.
+ * Strategy: a thread block takes one block of rows: a warp per row for the norms (dot.cuh), then a
+ * thread per one or two columns for the weighted sums, so no sum is ever split; the second reading
+ * comes from L1 or L2. The last to arrive of a segment's blocks adds the block sums in ascending
+ * order. Which block that is depends on timing; what it adds, and in which order, does not.
+ * A block of which no row counts leaves -0 in every column: u + -0 is u for every u, so adding it
+ * is skipping it, and nobody needs to be told.
+ * Precision: as METHOD.md, bit for bit (a component that is NaN may have another payload). Limits:
+ * where segments may have more than LONG_BLOCKS blocks the last arriver would read too much alone
+ * (4 MB for 65,536 rows of 1,024 columns); there a second launch adds, spread over columns.
+ *
+ * Ladder: 1. as described. Prediction: 6 us for 576 x 1024 fp16, of which 1 us is the last arriver;
+ * 80% of the copy bandwidth for 64 such images; not measured.
+ */
+#include "dot.cuh"
+#include "tiles.cuh"
+
+namespace {
+
+constexpr int THREADS = 512, WARPS = THREADS / 32;
+constexpr int FINISH_THREADS = 128;
+constexpr int LONG_BLOCKS = 64; /* blocks of a segment that the last arriver adds itself */
+
+struct direction_args {
+  tc_segments s;
+  tc_tiles t;
+  tailcut_tokens tokens;
+  const uint8_t *roles;
+  float *block_sums; /* [tiles of the group, dim] */
+  uint32_t *arrived; /* [count], zero between calls; NULL: another launch finishes */
+  float *out;        /* [count, dim] */
+};
+
+/* This thread's share of how many of the rows [0, n) of a segment count. */
+__device__ inline int count_rows(const uint8_t *roles, int32_t n) {
+  int count = 0;
+  for (int32_t i = (int32_t)threadIdx.x; i < n; i += (int32_t)blockDim.x) {
+    count += (roles[i] & TAILCUT_ROLE_QUERY) != 0;
+  }
+  return count;
+}
+
+/* Column d of a segment's direction from its block sums. */
+__device__ inline void finish_column(const direction_args &args, int32_t b, int32_t n, int32_t rows,
+                                     uint32_t d) {
+  const uint32_t dim = (uint32_t)args.tokens.dim;
+  const int32_t g = b - args.t.first, blocks = (n + TC_BLOCK - 1) / TC_BLOCK;
+  const int64_t tile = args.t.per > 0 ? (int64_t)g * args.t.per
+                                      : (int64_t)args.s.tiles[b] - args.s.tiles[args.t.first];
+  const float *sums = args.block_sums + tile * dim + d;
+  float u = 0.0f;
+#pragma unroll 8
+  for (int32_t i = 0; i < blocks; i++) u = __fadd_rn(u, __ldcg(sums + (int64_t)i * dim));
+  args.out[(int64_t)g * dim + d] = rows > 0 ? __fdiv_rn(u, (float)rows) : 0.0f;
+}
+
+/* COLUMNS columns from d on: weighted sum of the listed rows, stored as a block sum. */
+template <int DTYPE, int COLUMNS>
+__device__ inline void sum_columns(const char *block, int64_t stride, const float *weights,
+                                   const int32_t *list, int rows, uint32_t d, float *sums) {
+  constexpr int size = tc_type<DTYPE>::size;
+  const float least = rows > 0 ? 0.0f : -0.0f;
+  float a[COLUMNS];
+#pragma unroll
+  for (int c = 0; c < COLUMNS; c++) a[c] = least;
+  const char *column = block + (size_t)d * size;
+#pragma unroll 8
+  for (int j = 0; j < rows; j++) {
+    const char *p = column + list[j] * stride;
+    const float w = weights[j];
+    float x[COLUMNS];
+    if (COLUMNS == 1) {
+      x[0] = tc_element(p, DTYPE, 0);
+    } else if (DTYPE == TAILCUT_F32) {
+      const float2 v = *(const float2 *)p;
+      x[0] = v.x, x[COLUMNS - 1] = v.y;
+    } else {
+      tc_eight<DTYPE> v;
+      v.w[0] = *(const uint32_t *)p;
+      x[0] = tc_widen<DTYPE>(v, 0), x[COLUMNS - 1] = tc_widen<DTYPE>(v, 1);
+    }
+#pragma unroll
+    for (int c = 0; c < COLUMNS; c++) a[c] = __fmaf_rn(x[c], w, a[c]);
+  }
+#pragma unroll
+  for (int c = 0; c < COLUMNS; c++) sums[d + c] = a[c];
+}
+
+template <int DTYPE, int BYTES>
+__device__ inline float row_norm(const char *row, uint32_t dim) {
+  constexpr int RUNS = DTYPE == TAILCUT_F32 ? 2 : 4; /* loaded together */
+  float square[8];
+  tc_clear(square);
+  for (uint32_t run = 0; run * TC_RUN_ELEMENTS < dim; run += RUNS) {
+    tc_eight<DTYPE> x[RUNS];
+    const bool whole = (run + RUNS) * TC_RUN_ELEMENTS <= dim;
+    if (whole) {
+#pragma unroll
+      for (int u = 0; u < RUNS; u++) tc_load_run<DTYPE, BYTES>(x[u], row, run + u, dim, true);
+    } else {
+#pragma unroll
+      for (int u = 0; u < RUNS; u++) tc_load_run<DTYPE, BYTES>(x[u], row, run + u, dim, false);
+    }
+#pragma unroll
+    for (int u = 0; u < RUNS; u++) {
+#pragma unroll
+      for (int k = 0; k < 8; k++) {
+        const float v = tc_widen<DTYPE>(x[u], k);
+        square[k] = __fmaf_rn(v, v, square[k]);
+      }
+    }
+  }
+  return __fsqrt_rn(tc_sum<DTYPE>(square));
+}
+
+template <int DTYPE, int BYTES>
+__global__ void __launch_bounds__(THREADS, 2)
+    direction(const __grid_constant__ direction_args args) {
+  constexpr int COLUMNS = BYTES >= 2 * tc_type<DTYPE>::size ? 2 : 1;
+  __shared__ float weights[TC_BLOCK];
+  __shared__ int32_t list[TC_BLOCK]; /* rows of the block that count */
+  __shared__ int listed, total, last;
+  const uint32_t dim = (uint32_t)args.tokens.dim, lane = threadIdx.x & 31, warp = threadIdx.x / 32;
+  const int64_t stride = args.tokens.row_stride * tc_type<DTYPE>::size;
+  const int64_t tiles = tc_tiles_total(args.t, args.s);
+
+  /* Segments without rows have no tile: the grid has a block for each of them as well. */
+  for (int32_t g = (int32_t)blockIdx.x; g < args.t.count; g += (int32_t)gridDim.x) {
+    if (tc_segment_at(args.s, args.t.first + g).n > 0) continue;
+    for (uint32_t d = threadIdx.x; d < dim; d += THREADS) args.out[(int64_t)g * dim + d] = 0.0f;
+  }
+
+  for (int64_t tile = blockIdx.x; tile < tiles; tile += gridDim.x) {
+    int32_t index;
+    const int32_t b = tc_tile_find(args.t, args.s, tile, &index);
+    const tc_segment segment = tc_segment_at(args.s, b);
+    const int32_t rows = min(TC_BLOCK, segment.n - index * TC_BLOCK);
+    if (rows <= 0) continue; /* the same for the whole block */
+    const uint8_t *roles = args.roles != nullptr ? args.roles + segment.start : nullptr;
+    const char *block = (const char *)args.tokens.data +
+                        tc_token_offset(args.s, args.tokens, b, segment.start, index * TC_BLOCK);
+    if (warp == 0) {
+      int before = 0;
+      for (int i = (int)lane; i < TC_BLOCK; i += 32) {
+        const bool counts =
+            i < rows && (roles == nullptr || (roles[index * TC_BLOCK + i] & TAILCUT_ROLE_QUERY));
+        const uint32_t mask = __ballot_sync(TC_ALL_LANES, counts);
+        if (counts) list[before + __popc(mask & ((1u << lane) - 1))] = i;
+        before += __popc(mask);
+      }
+      if (lane == 0) {
+        listed = before;
+        total = roles == nullptr ? segment.n : 0;
+      }
+    }
+    __syncthreads();
+    for (int j = (int)warp; j < listed; j += WARPS) {
+      const float norm = row_norm<DTYPE, BYTES>(block + list[j] * stride, dim);
+      if (lane == 0) weights[j] = __fdiv_rn(1.0f, tc_least_norm(norm));
+    }
+    __syncthreads();
+    float *sums = args.block_sums + tile * dim;
+    for (int64_t d = (int64_t)threadIdx.x * COLUMNS; d < dim; d += THREADS * COLUMNS) {
+      if (d + COLUMNS <= dim) {
+        sum_columns<DTYPE, COLUMNS>(block, stride, weights, list, listed, (uint32_t)d, sums);
+      } else {
+        sum_columns<DTYPE, 1>(block, stride, weights, list, listed, (uint32_t)d, sums);
+      }
+    }
+    if (args.arrived != nullptr) {
+      const int32_t blocks = (segment.n + TC_BLOCK - 1) / TC_BLOCK;
+      uint32_t *arrived = args.arrived + (b - args.t.first);
+      __threadfence(); /* our sums before our arrival */
+      __syncthreads();
+      if (threadIdx.x == 0) last = atomicAdd(arrived, 1u) == (uint32_t)blocks - 1;
+      __syncthreads();
+      if (last) {
+        __threadfence(); /* everybody's arrival before their sums */
+        if (threadIdx.x == 0) *arrived = 0;
+        if (roles != nullptr) atomicAdd(&total, count_rows(roles, segment.n));
+        __syncthreads();
+        for (uint32_t d = threadIdx.x; d < dim; d += THREADS) {
+          finish_column(args, b, segment.n, total, d);
+        }
+      }
+    }
+    __syncthreads(); /* before the next tile's list */
+  }
+}
+
+/* The second launch for long segments: a block per FINISH_THREADS columns of a segment. */
+__global__ void __launch_bounds__(FINISH_THREADS)
+    direction_finish(const __grid_constant__ direction_args args) {
+  __shared__ int total;
+  const uint32_t dim = (uint32_t)args.tokens.dim;
+  const int64_t slices = ((int64_t)dim + FINISH_THREADS - 1) / FINISH_THREADS;
+  for (int64_t unit = blockIdx.x; unit < slices * args.t.count; unit += gridDim.x) {
+    const int32_t b = args.t.first + (int32_t)(unit / slices);
+    const tc_segment segment = tc_segment_at(args.s, b);
+    if (segment.n == 0) continue;
+    if (threadIdx.x == 0) total = args.roles == nullptr ? segment.n : 0;
+    __syncthreads();
+    if (args.roles != nullptr) {
+      atomicAdd(&total, count_rows(args.roles + segment.start, segment.n));
+      __syncthreads();
+    }
+    const int64_t d = unit % slices * FINISH_THREADS + threadIdx.x;
+    if (d < dim) finish_column(args, b, segment.n, total, (uint32_t)d);
+    __syncthreads();
+  }
+}
+
+typedef void (*direction_kernel)(direction_args);
+
+/* By dtype and width of loads: 16, 8, 4, 2 bytes. */
+const direction_kernel KERNELS[3][4] = {
+    {direction<TAILCUT_F16, 16>, direction<TAILCUT_F16, 8>, direction<TAILCUT_F16, 4>,
+     direction<TAILCUT_F16, 2>},
+    {direction<TAILCUT_BF16, 16>, direction<TAILCUT_BF16, 8>, direction<TAILCUT_BF16, 4>,
+     direction<TAILCUT_BF16, 2>},
+    {direction<TAILCUT_F32, 16>, direction<TAILCUT_F32, 8>, direction<TAILCUT_F32, 4>, nullptr},
+};
+
+}  // namespace
+
+extern "C" cudaError_t tc_cuda_direction(const tc_cuda *, const tc_segments *segments,
+                                         const tailcut_tokens *tokens, const uint8_t *roles,
+                                         int32_t first, int32_t count, const tc_cuda_space *space,
+                                         float *out, cudaStream_t stream) {
+  if (count <= 0) return cudaSuccess;
+  direction_args args;
+  args.s = *segments;
+  args.t = tc_tiles_of(*segments, first, count);
+  args.tokens = *tokens;
+  args.roles = roles;
+  args.block_sums = space->block_sums;
+  args.out = out;
+  const bool is_long = segments->max_tokens > LONG_BLOCKS * TC_BLOCK;
+  args.arrived = is_long ? nullptr : space->lasting->blocks;
+  const int width = tc_token_width(segments, tokens);
+  const int column = width == 16 ? 0 : width == 8 ? 1 : width == 4 ? 2 : 3;
+  KERNELS[tokens->dtype - 1][column]<<<tc_grid(args.t.bound), THREADS, 0, stream>>>(args);
+  const cudaError_t error = cudaGetLastError();
+  if (error != cudaSuccess || !is_long) return error;
+  const int64_t slices = ((int64_t)tokens->dim + FINISH_THREADS - 1) / FINISH_THREADS;
+  direction_finish<<<tc_grid(slices * count), FINISH_THREADS, 0, stream>>>(args);
+  return cudaGetLastError();
+}
+
+extern "C" cudaError_t tc_cuda_load_direction(const tc_cuda *) {
+  cudaFuncAttributes attributes;
+  for (const auto &row : KERNELS) {
+    for (const direction_kernel kernel : row) {
+      if (kernel == nullptr) continue;
+      const cudaError_t error = cudaFuncGetAttributes(&attributes, kernel);
+      if (error != cudaSuccess) return error;
+    }
+  }
+  return cudaFuncGetAttributes(&attributes, direction_finish);
+}
