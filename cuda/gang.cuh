@@ -155,7 +155,8 @@ class tc_gang {
   __device__ const slot *post(T v) {
     static_assert(sizeof(T) <= sizeof(slot), "fits a slot");
     slot *own = &space_.slots[set_][cta * WARPS + warp];
-    if (lane < ctas) memcpy(peer(own, lane), &v, sizeof v);
+    slot *there = peer(own, lane % ctas); /* a rank that exists: the compiler may move this up */
+    if (lane < ctas) memcpy(there, &v, sizeof v);
     sync();
     const slot *all = space_.slots[set_];
     set_ ^= 1;
