@@ -29,7 +29,16 @@ struct bins_memory {
   size_t bytes;
 };
 
-template <bool CLUSTER>
+/* The detectors that read bins; the others need no curve and share one kernel. */
+constexpr int PLAIN = 0;
+constexpr int curve_of(int detector) {
+  return detector == TAILCUT_OTSU || detector == TAILCUT_CHORD || detector == TAILCUT_IQR ||
+                 detector == TAILCUT_MEAN || detector == TAILCUT_MASS
+             ? detector
+             : PLAIN;
+}
+
+template <bool CLUSTER, int DETECTOR>
 __device__ void cut_unsorted(tc_gang<CLUSTER, TC_LONG_WARPS> &gang, bins_space<CLUSTER> &space,
                              const tc_cut_args &args, bins_memory memory, int32_t b, int32_t start,
                              int32_t n) {
@@ -57,22 +66,24 @@ __device__ void cut_unsorted(tc_gang<CLUSTER, TC_LONG_WARPS> &gang, bins_space<C
 
   int32_t k;
   bool whole;
-  if (!tc_decide_plainly(rule, stats, (flags & TAILCUT_FLAG_BAD_REFERENCE) != 0, &k, &whole)) {
-    tc_bins_job<tc_gang<CLUSTER, TC_LONG_WARPS>> job = {gang,
-                                                        space.bins,
-                                                        rows,
-                                                        values,
-                                                        memory.slots,
-                                                        tc_stats_factor(rule, stats),
-                                                        stats.usable,
-                                                        stats.candidates,
-                                                        {0, 0},
-                                                        0,
-                                                        0};
-    job.range = tc_range_of(rule, stats.usable);
-    job.p_first = job.p(stats.first);
-    job.p_last = job.p(stats.last);
-    k = tc_detect_bins(job, rule);
+  const bool bad = (flags & TAILCUT_FLAG_BAD_REFERENCE) != 0;
+  if (!tc_decide_plainly(rule, stats, bad, &k, &whole)) {
+    if constexpr (DETECTOR != PLAIN) {
+      tc_bins_job<tc_gang<CLUSTER, TC_LONG_WARPS>> job = {gang,
+                                                          space.bins,
+                                                          rows,
+                                                          values,
+                                                          memory.slots,
+                                                          tc_stats_factor(rule, stats),
+                                                          stats.usable,
+                                                          stats.candidates,
+                                                          tc_range_of(rule, stats.usable),
+                                                          0,
+                                                          0};
+      job.p_first = job.p(stats.first);
+      job.p_last = job.p(stats.last);
+      k = tc_detect_bins<DETECTOR>(job, rule);
+    }
   }
   k = tc_clamp_count(&rule, k, stats.candidates);
   const tc_cutoff cutoff = tc_select(gang, rows, stats, k, values);
@@ -87,7 +98,7 @@ __device__ void cut_unsorted(tc_gang<CLUSTER, TC_LONG_WARPS> &gang, bins_space<C
   if (gang.thread() == 0) tc_cut_report(args.out, b, count, tc_flags_out(flags, stats, whole));
 }
 
-template <bool CLUSTER>
+template <bool CLUSTER, int DETECTOR>
 __global__ void __launch_bounds__(TC_LONG_THREADS, 1)
     cut_bins(const __grid_constant__ tc_cut_args args, bins_memory memory) {
 #if __CUDA_ARCH__ < 900
@@ -97,8 +108,28 @@ __global__ void __launch_bounds__(TC_LONG_THREADS, 1)
   bins_space<CLUSTER> &space = *(bins_space<CLUSTER> *)shared;
   tc_gang<CLUSTER, TC_LONG_WARPS> gang(space.gang);
   tc_each_long(gang, args.segments, [&](int32_t b, int32_t start, int32_t n) {
-    cut_unsorted(gang, space, args, memory, b, start, n);
+    cut_unsorted<CLUSTER, DETECTOR>(gang, space, args, memory, b, start, n);
   });
+}
+
+typedef void (*kernel)(tc_cut_args, bins_memory);
+
+template <bool CLUSTER>
+kernel kernel_for(int detector) {
+  switch (curve_of(detector)) {
+    case TAILCUT_OTSU:
+      return cut_bins<CLUSTER, TAILCUT_OTSU>;
+    case TAILCUT_CHORD:
+      return cut_bins<CLUSTER, TAILCUT_CHORD>;
+    case TAILCUT_IQR:
+      return cut_bins<CLUSTER, TAILCUT_IQR>;
+    case TAILCUT_MEAN:
+      return cut_bins<CLUSTER, TAILCUT_MEAN>;
+    case TAILCUT_MASS:
+      return cut_bins<CLUSTER, TAILCUT_MASS>;
+    default:
+      return cut_bins<CLUSTER, PLAIN>;
+  }
 }
 
 /* Shared memory for segments of up to `rows` rows: as much as it takes to hold their keys, or all. */
@@ -115,12 +146,11 @@ bins_memory memory_for(const tc_cuda *device, int32_t ctas, int64_t rows) {
   return memory;
 }
 
-template <bool CLUSTER>
-cudaError_t prepare(const tc_cuda *device) {
+cudaError_t prepare(const tc_cuda *device, kernel prepared) {
   cudaFuncAttributes attributes;
-  const cudaError_t error = cudaFuncGetAttributes(&attributes, cut_bins<CLUSTER>);
+  const cudaError_t error = cudaFuncGetAttributes(&attributes, prepared);
   if (error != cudaSuccess) return error;
-  return cudaFuncSetAttribute(cut_bins<CLUSTER>, cudaFuncAttributeMaxDynamicSharedMemorySize,
+  return cudaFuncSetAttribute(prepared, cudaFuncAttributeMaxDynamicSharedMemorySize,
                               device->smem_block);
 }
 
@@ -131,14 +161,22 @@ cudaError_t tc_cut_bins(const tc_cuda *device, const tc_cut_args &args, const tc
   const bins_memory memory =
       memory_for(device, plan.ctas, args.segments.max_tokens - args.segments.cls_row);
   const tc_long_launch launch(plan.ctas, plan.clusters, memory.bytes, stream);
-  if (plan.ctas == 1) return cudaLaunchKernelEx(&launch.config, cut_bins<false>, args, memory);
-  return cudaLaunchKernelEx(&launch.config, cut_bins<true>, args, memory);
+  const int detector = args.rule.detector;
+  return cudaLaunchKernelEx(
+      &launch.config, plan.ctas > 1 ? kernel_for<true>(detector) : kernel_for<false>(detector),
+      args, memory);
 }
 
 cudaError_t tc_cut_bins_load(tc_cuda *device) {
-  const cudaError_t error = prepare<false>(device);
-  if (error != cudaSuccess || device->cluster_max == 1) return error;
-  const cudaError_t clustered = prepare<true>(device);
-  if (clustered != cudaSuccess) return clustered;
-  return tc_fit_cluster(device, cut_bins<true>, (size_t)device->smem_block);
+  for (int detector = TAILCUT_OTSU; detector <= TAILCUT_RATIO; detector++) {
+    cudaError_t error = prepare(device, kernel_for<false>(detector));
+    if (error == cudaSuccess && device->cluster_max > 1) {
+      error = prepare(device, kernel_for<true>(detector));
+      if (error == cudaSuccess) {
+        error = tc_fit_cluster(device, kernel_for<true>(detector), (size_t)device->smem_block);
+      }
+    }
+    if (error != cudaSuccess) return error;
+  }
+  return cudaSuccess;
 }

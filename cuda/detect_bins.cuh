@@ -220,22 +220,16 @@ __device__ int32_t tc_bins_mean(tc_bins_job<Gang> &job, double lambda) {
   return job.count([=](int32_t p) { return (double)p > t; });
 }
 
-/* k before the clamps, as tc_detect_curve without GAP and CURVATURE. Called by the whole gang. */
-template <class Gang>
+/* k before the clamps, as tc_detect_curve: DETECTOR is OTSU, CHORD, IQR, MEAN or MASS, the rule's. Called
+ * by the whole gang. */
+template <int DETECTOR, class Gang>
 __device__ int32_t tc_detect_bins(tc_bins_job<Gang> &job, const tailcut_rule &rule) {
   tc_bins_fill(job.gang, job.bins, job.rows, [&](uint32_t key) { return job.p(key); });
-  switch (rule.detector) {
-    case TAILCUT_CHORD:
-      return tc_bins_chord(job);
-    case TAILCUT_IQR:
-      return tc_bins_iqr(job);
-    case TAILCUT_MEAN:
-      return tc_bins_mean(job, rule.lambda);
-    case TAILCUT_MASS:
-      return tc_bins_mass(job, rule.mass);
-    default:
-      return tc_bins_otsu(job);
-  }
+  if constexpr (DETECTOR == TAILCUT_CHORD) return tc_bins_chord(job);
+  if constexpr (DETECTOR == TAILCUT_IQR) return tc_bins_iqr(job);
+  if constexpr (DETECTOR == TAILCUT_MEAN) return tc_bins_mean(job, rule.lambda);
+  if constexpr (DETECTOR == TAILCUT_MASS) return tc_bins_mass(job, rule.mass);
+  if constexpr (DETECTOR == TAILCUT_OTSU) return tc_bins_otsu(job);
 }
 
 #endif /* TAILCUT_DETECT_BINS_CUH_ */

@@ -26,6 +26,7 @@ template <class Gang>
 __device__ uint64_t tc_select_digit(Gang &gang, uint32_t *counts, int32_t digits, int32_t k) {
   const auto count_of = [&](int32_t d) {
     int32_t count = 0;
+#pragma unroll 4
     for (int c = 0; c < gang.ctas; c++) count += (int32_t)*gang.peer(&counts[d], c);
     return count;
   };
