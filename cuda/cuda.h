@@ -41,6 +41,7 @@ typedef struct tc_segments {
   const int32_t *n;     /* [segments] candidates (with roles: rows); 0 where invalid; then their
                            sum at n[segments] */
   const int32_t *tiles; /* [segments + 1] prefix sums of ceil(n / TC_BLOCK) */
+  const int32_t *flags; /* [segments] with the INVALID bit */
 } tc_segments;
 
 /* What stays in a workspace from call to call, at its beginning whatever the call: all zero when a
@@ -63,10 +64,9 @@ typedef struct tc_cuda_space {
   int32_t *counts;            /* [segments] */
   int32_t *new_cu;            /* [segments + 1] */
   float *directions;          /* [directions_group, dim] */
-  float *block_sums;          /* [block_sums_rows, dim] */
+  float *block_sums;          /* [blocks of a group's rows, dim] */
   int32_t directions_group; /* segments whose directions are held at a time, <= TC_CHUNK_SEGMENTS */
-  int64_t block_sums_rows;
-  char *cut; /* scratch of the cut, tc_cuda_cut_scratch bytes */
+  char *cut;                /* scratch of the cut, tc_cuda_cut_scratch bytes */
 } tc_cuda_space;
 
 /* ------------------------------------------------------------------ launchers, one per step -- */
@@ -122,13 +122,14 @@ cudaError_t tc_cuda_compact(const tc_cuda *device, const tc_segments *segments, 
                             int32_t kept_placement, const int32_t *counts, const int32_t *new_cu,
                             const tailcut_rows *rows, int32_t num_rows, cudaStream_t stream);
 
-/* Loads every kernel of a file (lazy loading would allocate in a run call) and sets attributes. */
-cudaError_t tc_cuda_load_resolve(const tc_cuda *device);
-cudaError_t tc_cuda_load_score(const tc_cuda *device);
-cudaError_t tc_cuda_load_direction(const tc_cuda *device);
-cudaError_t tc_cuda_load_cut(tc_cuda *device); /* lowers cluster_max to what fits the device */
-cudaError_t tc_cuda_load_pack(const tc_cuda *device);
-cudaError_t tc_cuda_load_compact(const tc_cuda *device);
+/* Loads every kernel of a file (lazy loading would allocate in a run call), sets attributes, lowers
+ * cluster_max to what fits the device. */
+cudaError_t tc_cuda_load_resolve(tc_cuda *device);
+cudaError_t tc_cuda_load_score(tc_cuda *device);
+cudaError_t tc_cuda_load_direction(tc_cuda *device);
+cudaError_t tc_cuda_load_cut(tc_cuda *device);
+cudaError_t tc_cuda_load_pack(tc_cuda *device);
+cudaError_t tc_cuda_load_compact(tc_cuda *device);
 
 #if defined(__cplusplus)
 }

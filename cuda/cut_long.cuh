@@ -4,6 +4,7 @@
 #ifndef TAILCUT_CUT_LONG_CUH_
 #define TAILCUT_CUT_LONG_CUH_
 
+#include "cluster.cuh"
 #include "cut.cuh"
 
 #define TC_LONG_THREADS 512
@@ -51,14 +52,9 @@ cudaError_t tc_fit_cluster(tc_cuda *device, Kernel kernel, size_t smem) {
   const cudaError_t error =
       cudaFuncSetAttribute(kernel, cudaFuncAttributeNonPortableClusterSizeAllowed, 1);
   if (error != cudaSuccess) return error;
-  for (; device->cluster_max > 1; device->cluster_max /= 2) {
-    tc_long_launch launch(device->cluster_max, 1, smem, nullptr);
-    int fits = 0;
-    if (cudaOccupancyMaxActiveClusters(&fits, kernel, &launch.config) != cudaSuccess) {
-      cudaGetLastError(); /* too wide for this device: no error of the caller's */
-      fits = 0;
-    }
-    if (fits > 0) break;
+  while (device->cluster_max > 1 &&
+         !tc_cluster_fits((const void *)kernel, device->cluster_max, TC_LONG_THREADS, smem)) {
+    device->cluster_max /= 2;
   }
   return cudaSuccess;
 }

@@ -37,7 +37,7 @@ __device__ inline tc_segment tc_segment_at(const tc_segments &s, int32_t b) {
     tc_segment r;
     r.start = s.start[b];
     r.n = s.n[b];
-    r.valid = true; /* resolve has flagged what is not */
+    r.valid = (s.flags[b] & TAILCUT_FLAG_INVALID) == 0;
     return r;
   }
   int32_t highest = 0;

@@ -4,6 +4,9 @@
 
 static const tc_backend *const tc_backends[] = {
     &tc_backend_cpu,
+#if defined(TAILCUT_HAVE_CUDA)
+    &tc_backend_cuda,
+#endif
 };
 
 const tc_backend *tc_backend_find(int32_t device_kind) {

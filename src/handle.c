@@ -24,6 +24,14 @@
 #else
 #define TC_OPENMP "false"
 #endif
+#if defined(TAILCUT_HAVE_CUDA)
+#include "tailcut_cuda_build.h" /* made by CMake: TAILCUT_CUDA_ARCHITECTURES, a list of strings */
+#define TC_CUDA_BACKEND ", \"cuda\""
+#define TC_CUDA_CODE TAILCUT_CUDA_ARCHITECTURES
+#else
+#define TC_CUDA_BACKEND ""
+#define TC_CUDA_CODE ""
+#endif
 #if defined(__x86_64__)
 #define TC_MACHINE "x86_64"
 #define TC_SIMD_BUILT "\"scalar\", \"avx2\", \"avx512\""
@@ -34,10 +42,10 @@
 #define TC_MACHINE "other"
 #define TC_SIMD_BUILT "\"scalar\""
 #endif
-#define TC_INFO(simd)                                                                              \
-  "{\"version\": \"" TC_VERSION_STRING                                                             \
-  "\", \"backends\": [\"cpu\"], \"cuda_architectures\": "                                          \
-  "[], \"machine\": \"" TC_MACHINE "\", \"compiler\": \"" TC_COMPILER "\", \"openmp\": " TC_OPENMP \
+#define TC_INFO(simd)                                                               \
+  "{\"version\": \"" TC_VERSION_STRING "\", \"backends\": [\"cpu\"" TC_CUDA_BACKEND \
+  "], \"cuda_architectures\": [" TC_CUDA_CODE "], \"machine\": \"" TC_MACHINE       \
+  "\", \"compiler\": \"" TC_COMPILER "\", \"openmp\": " TC_OPENMP                   \
   ", \"simd_built\": [" TC_SIMD_BUILT "], \"simd\": \"" simd "\"}"
 
 TAILCUT_API int32_t tailcut_version(void) { return TAILCUT_VERSION; }

@@ -60,6 +60,9 @@ struct tailcut_handle_s {
 
 const tc_backend *tc_backend_find(int32_t device_kind);
 extern const tc_backend tc_backend_cpu;
+#if defined(TAILCUT_HAVE_CUDA)
+extern const tc_backend tc_backend_cuda;
+#endif
 
 /* status.c. tc_fail keeps the message for the calling thread and returns `status`. */
 #if defined(__GNUC__)

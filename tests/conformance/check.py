@@ -104,6 +104,11 @@ def run_case(case, index, args):
         argv += ["--threads", str(threads)]
     try:
         done = subprocess.run(argv, capture_output=True, text=True, timeout=args.timeout)
+        if args.device != "cpu" and case.argv[0] == "prune-seq":  # said and counted, until the backend has stage 2
+            refused = done.returncode == 1 and "not in the CUDA backend yet" in done.stderr
+            args.refused += refused
+            shutil.rmtree(place)
+            return [] if refused else [f"exit status {done.returncode}, expected a refusal of stage 2"], shlex.join(argv)
         problems = [] if done.returncode == 0 else [f"exit status {done.returncode}: {done.stderr.strip()[:400]}"]
     except subprocess.TimeoutExpired:
         problems = [f"no end after {args.timeout} s"]
@@ -167,6 +172,7 @@ def main():
     if not os.access(args.tailcut, os.X_OK):
         print(f"check.py: {args.tailcut} is not a program", file=sys.stderr)
         return 1
+    args.refused = 0
     args.threads = [int(t) for t in args.threads.split(",")]
     args.keep = os.path.abspath(args.keep or tempfile.mkdtemp(prefix="tailcut-failed-"))
     os.makedirs(args.keep, exist_ok=True)
@@ -191,6 +197,8 @@ def main():
         print(f"inputs and expectations of the failed cases: {args.keep}")
     elif not os.listdir(args.keep):
         os.rmdir(args.keep)
+    if args.refused:
+        print(f"of these {args.refused} are prune-seq, which {args.device} refuses: checked is that it says so")
     print(f"{passed} passed, {failed} failed")
     return 1 if failed or not passed else 0
 

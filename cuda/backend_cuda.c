@@ -1,0 +1,425 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* backend_cuda: CUDA's row of the backend table: the device, the run calls as sequences of launches.
+ *
+ * A run call sets the handle's device, enqueues on the caller's stream and restores the caller's
+ * device. It allocates nothing and waits for nothing: create has loaded every kernel. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "cuda.h"
+#include "fused.h"
+#include "layout.h"
+#include "tailcut_cuda_build.h"
+
+#define TC_CUDA_LEAST 80 /* the oldest architecture there is code for */
+
+tailcut_status tc_cuda_status(cudaError_t error, const char *what) {
+  if (error == cudaSuccess) return TAILCUT_OK;
+  return tc_fail(TAILCUT_ERROR_DEVICE, "%s: %s (%s)", what, cudaGetErrorName(error),
+                 cudaGetErrorString(error));
+}
+
+/* ------------------------------------------------------------------------------------ create -- */
+
+/* Why there is no device, in words that say what to do. */
+static tailcut_status no_device(cudaError_t error) {
+  int driver = 0, runtime = 0;
+  cudaDriverGetVersion(&driver);
+  cudaRuntimeGetVersion(&runtime);
+  cudaGetLastError(); /* the caller must not find our error in the thread's state */
+  if (driver == 0) {
+    return tc_fail(TAILCUT_ERROR_NO_DEVICE, "no CUDA driver on this machine (%s)",
+                   cudaGetErrorName(error));
+  }
+  if (error == cudaErrorInsufficientDriver) {
+    return tc_fail(
+        TAILCUT_ERROR_NO_DEVICE,
+        "the CUDA driver is too old: it supports CUDA %d.%d, expected %d.%d or newer (%s)",
+        driver / 1000, driver % 1000 / 10, runtime / 1000, runtime % 1000 / 10,
+        cudaGetErrorName(error));
+  }
+  return tc_fail(TAILCUT_ERROR_NO_DEVICE, "no CUDA device: %s (%s)", cudaGetErrorName(error),
+                 cudaGetErrorString(error));
+}
+
+static cudaError_t load_all(tc_cuda *device) {
+  cudaError_t (*const loads[])(tc_cuda *) = {
+      tc_cuda_load_resolve, tc_cuda_load_score, tc_cuda_load_direction,
+      tc_cuda_load_cut,     tc_cuda_load_pack,  tc_cuda_load_compact,
+  };
+  for (size_t i = 0; i < sizeof loads / sizeof loads[0]; i++) {
+    const cudaError_t error = loads[i](device);
+    if (error != cudaSuccess) return error;
+  }
+  return cudaSuccess;
+}
+
+static cudaError_t describe(tc_cuda *device) {
+  int major = 0, minor = 0, clusters = 0;
+  const struct {
+    int *value;
+    enum cudaDeviceAttr attribute;
+  } asked[] = {
+      {&major, cudaDevAttrComputeCapabilityMajor},
+      {&minor, cudaDevAttrComputeCapabilityMinor},
+      {&device->sms, cudaDevAttrMultiProcessorCount},
+      {&device->smem_block, cudaDevAttrMaxSharedMemoryPerBlockOptin},
+      {&clusters, cudaDevAttrClusterLaunch},
+  };
+  for (size_t i = 0; i < sizeof asked / sizeof asked[0]; i++) {
+    const cudaError_t error =
+        cudaDeviceGetAttribute(asked[i].value, asked[i].attribute, device->device);
+    if (error != cudaSuccess) return error;
+  }
+  device->capability = 10 * major + minor;
+  device->cluster_max = clusters ? 16 : 1; /* until loading says otherwise */
+  return cudaSuccess;
+}
+
+static tailcut_status open_device(tc_cuda *device) {
+  cudaError_t error = describe(device);
+  if (error != cudaSuccess) return tc_cuda_status(error, "cudaDeviceGetAttribute");
+  if (device->capability < TC_CUDA_LEAST) {
+    return tc_fail(TAILCUT_ERROR_UNSUPPORTED, "CUDA device %d is sm_%d; expected sm_%d or newer",
+                   device->device, device->capability, TC_CUDA_LEAST);
+  }
+  error = load_all(device);
+  if (error == cudaErrorNoKernelImageForDevice || error == cudaErrorInvalidDeviceFunction ||
+      error == cudaErrorUnsupportedPtxVersion) {
+    cudaGetLastError();
+    return tc_fail(TAILCUT_ERROR_UNSUPPORTED,
+                   "CUDA device %d is sm_%d; this build has no code for it (architectures %s): %s",
+                   device->device, device->capability, TAILCUT_CUDA_ARCHITECTURES,
+                   cudaGetErrorName(error));
+  }
+  return tc_cuda_status(error, "loading kernels");
+}
+
+static tailcut_status cuda_create(tailcut_handle handle, const tailcut_config *config) {
+  int count = 0, previous = 0;
+  cudaError_t error = cudaGetDeviceCount(&count);
+  if (error != cudaSuccess || count == 0) {
+    return no_device(error != cudaSuccess ? error : cudaErrorNoDevice);
+  }
+  if (config->device_index >= count) {
+    return tc_fail(TAILCUT_ERROR_NO_DEVICE, "config->device_index is %d; expected 0 to %d",
+                   (int)config->device_index, count - 1);
+  }
+  tc_cuda *device = calloc(1, sizeof *device);
+  if (device == NULL) {
+    return tc_fail(TAILCUT_ERROR_MEMORY, "cannot allocate %zu bytes", sizeof *device);
+  }
+  device->device = config->device_index;
+  error = cudaGetDevice(&previous);
+  if (error == cudaSuccess) error = cudaSetDevice(device->device);
+  tailcut_status status = tc_cuda_status(error, "cudaSetDevice");
+  if (status == TAILCUT_OK) {
+    status = open_device(device);
+    cudaSetDevice(previous);
+  }
+  if (status != TAILCUT_OK) {
+    free(device);
+    return status;
+  }
+  handle->state = device;
+  handle->threads = 1;
+  tc_log(handle, TC_LOG_INFO, "cuda:%d: sm_%d, %d SMs, clusters up to %d", device->device,
+         device->capability, device->sms, device->cluster_max);
+  return TAILCUT_OK;
+}
+
+static void cuda_destroy(tailcut_handle handle) { free(handle->state); }
+
+/* --------------------------------------------------------------------------------- workspace -- */
+
+static size_t cuda_workspace_size(tailcut_handle handle, int32_t kind,
+                                  const tailcut_limits *limits) {
+  tc_cuda_space space;
+  return tc_cuda_lay_out(&space, NULL, handle->state, kind, limits);
+}
+
+static tailcut_status cuda_workspace_init(tailcut_handle handle, void *workspace, size_t size,
+                                          void *stream) {
+  const tc_cuda *device = handle->state;
+  int previous = 0;
+  if (size > sizeof(tc_cuda_lasting)) size = sizeof(tc_cuda_lasting);
+  if (size == 0) return TAILCUT_OK;
+  tailcut_status status = tc_cuda_status(cudaGetDevice(&previous), "cudaGetDevice");
+  if (status != TAILCUT_OK) return status;
+  status = tc_cuda_status(cudaSetDevice(device->device), "cudaSetDevice");
+  if (status == TAILCUT_OK) {
+    status = tc_cuda_status(cudaMemsetAsync(workspace, 0, size, stream), "cudaMemsetAsync");
+  }
+  cudaSetDevice(previous);
+  return status;
+}
+
+/* ---------------------------------------------------------------------------------- the calls -- */
+
+/* One call on its way: the first error ends it. */
+typedef struct tc_cuda_run {
+  const tc_cuda *device;
+  const tc_call *call;
+  tc_segments segments;
+  tc_cuda_space space;
+  cudaStream_t stream;
+} tc_cuda_run;
+
+/* LAUNCH(step, arguments): the error is named after the step. */
+#define LAUNCH(step, ...)                                            \
+  do {                                                               \
+    const cudaError_t error_ = tc_cuda_##step(__VA_ARGS__);          \
+    if (error_ != cudaSuccess) return tc_cuda_status(error_, #step); \
+  } while (0)
+
+static tailcut_status resolve(tc_cuda_run *run, int32_t *flags) {
+  LAUNCH(resolve, run->device, &run->segments, run->call->input_flags, run->space.start,
+         run->space.n, run->space.tiles, flags, run->stream);
+  run->segments.start = run->space.start;
+  run->segments.n = run->space.n;
+  run->segments.tiles = run->space.tiles;
+  run->segments.flags = flags;
+  return TAILCUT_OK;
+}
+
+/* Scores by the call's reference; MEAN's directions are made for a group of segments at a time. */
+static tailcut_status score(tc_cuda_run *run, float *scores, int32_t *flags) {
+  const tc_call *call = run->call;
+  const int32_t segments = call->batch.segments;
+  if (call->reference.source != TAILCUT_REFERENCE_MEAN) {
+    LAUNCH(score, run->device, &run->segments, &call->tokens, &call->reference, 0, segments, scores,
+           flags, run->stream);
+    return TAILCUT_OK;
+  }
+  const int32_t group = run->space.directions_group;
+  for (int32_t first = 0; first < segments; first += group) {
+    const int32_t count = segments - first < group ? segments - first : group;
+    tailcut_reference direction = TAILCUT_REFERENCE_INITIALIZER;
+    direction.source = TAILCUT_REFERENCE_MEAN;
+    direction.dtype = TAILCUT_F32;
+    direction.data = run->space.directions;
+    direction.segment_stride = call->tokens.dim;
+    LAUNCH(direction, run->device, &run->segments, &call->tokens, NULL, first, count, &run->space,
+           run->space.directions, run->stream);
+    LAUNCH(score, run->device, &run->segments, &call->tokens, &direction, first, count, scores,
+           flags, run->stream);
+  }
+  return TAILCUT_OK;
+}
+
+/* The cut and what follows from it: counts, kept, offsets in the caller's arrays or the workspace. */
+static tailcut_status cut(tc_cuda_run *run, const float *scores, int32_t *flags,
+                          int needs_offsets) {
+  const tailcut_selection *selection = &run->call->selection;
+  const int packed = selection->kept != NULL && selection->kept_placement == TAILCUT_PACKED;
+  tc_cuda_cut_out out;
+  out.counts = run->space.counts = selection->counts;
+  if (selection->kept != NULL && !packed) run->space.kept = selection->kept;
+  out.kept = run->space.kept;
+  out.flags = flags;
+  out.curve = selection->curve;
+  out.ranks = selection->ranks;
+  out.host_counts = selection->host_counts;
+  LAUNCH(cut, run->device, &run->segments, scores, run->call->roles, &run->call->rule, &out,
+         run->space.cut, run->stream);
+  if (selection->new_cu_seqlens != NULL) run->space.new_cu = selection->new_cu_seqlens;
+  if (selection->new_cu_seqlens != NULL || packed || needs_offsets) {
+    LAUNCH(scan, run->device, run->call->batch.segments, out.counts, run->space.new_cu,
+           run->stream);
+  }
+  if (packed) {
+    LAUNCH(pack, run->device, &run->segments, out.kept, out.counts, run->space.new_cu,
+           selection->kept, run->stream);
+  }
+  return TAILCUT_OK;
+}
+
+/* Row arrays but those of the mask `done` (bit i: array i, below the 64th). */
+static tailcut_status compact(tc_cuda_run *run, uint64_t done, const int32_t *kept,
+                              int32_t kept_placement, const int32_t *counts,
+                              const int32_t *new_cu) {
+  const tc_call *call = run->call;
+  tailcut_rows rows[TC_ROWS_PER_LAUNCH];
+  int32_t count = 0;
+  for (int32_t i = 0; i < call->num_rows; i++) {
+    if (i >= 64 || !(done >> i & 1)) rows[count++] = tc_rows_at(call->rows, i, &call->batch);
+    if (count == 0 || (count < TC_ROWS_PER_LAUNCH && i < call->num_rows - 1)) continue;
+    LAUNCH(compact, run->device, &run->segments, kept, kept_placement, counts, new_cu, rows, count,
+           run->stream);
+    count = 0;
+  }
+  return TAILCUT_OK;
+}
+
+static int any_packed(const tc_call *call) {
+  for (int32_t i = 0; i < call->num_rows; i++) {
+    if (tc_rows_at(call->rows, i, &call->batch).placement == TAILCUT_PACKED) return 1;
+  }
+  return 0;
+}
+
+static tailcut_status run_score(tc_cuda_run *run) {
+  int32_t *flags = run->call->out_flags != NULL ? run->call->out_flags : run->space.flags;
+  const tailcut_status status = resolve(run, flags);
+  return status != TAILCUT_OK ? status : score(run, run->call->out_scores, flags);
+}
+
+static tailcut_status run_mean_direction(tc_cuda_run *run) {
+  const tc_call *call = run->call;
+  const int32_t group = run->space.directions_group;
+  const tailcut_status status = resolve(run, run->space.flags);
+  if (status != TAILCUT_OK) return status;
+  for (int32_t first = 0; first < call->batch.segments; first += group) {
+    const int32_t left = call->batch.segments - first;
+    LAUNCH(direction, run->device, &run->segments, &call->tokens, call->roles, first,
+           left < group ? left : group, &run->space,
+           call->direction + (size_t)first * (size_t)call->tokens.dim, run->stream);
+  }
+  return TAILCUT_OK;
+}
+
+static tailcut_status run_cut(tc_cuda_run *run) {
+  const tailcut_selection *selection = &run->call->selection;
+  int32_t *flags = selection->flags != NULL ? selection->flags : run->space.flags;
+  const tailcut_status status = resolve(run, flags);
+  return status != TAILCUT_OK ? status : cut(run, run->call->in_scores, flags, 0);
+}
+
+static tailcut_status run_compact(tc_cuda_run *run) {
+  const tc_call *call = run->call;
+  const tailcut_status status = resolve(run, run->space.flags);
+  if (status != TAILCUT_OK) return status;
+  return compact(run, 0, call->kept, call->kept_placement, call->counts, call->new_cu_seqlens);
+}
+
+/* One launch for the whole batch (more where MEAN's directions or very many segments need them),
+ * and one for the row arrays that did not ride along. */
+static tailcut_status prune_fused(tc_cuda_run *run, tc_fused_plan *plan, uint64_t rides) {
+  const tc_call *call = run->call;
+  const tailcut_selection *selection = &call->selection;
+  const int32_t segments = call->batch.segments;
+  const int mean = call->reference.source == TAILCUT_REFERENCE_MEAN;
+  const int packed = selection->kept != NULL && selection->kept_placement == TAILCUT_PACKED;
+  const int offsets = packed || selection->new_cu_seqlens != NULL || any_packed(call);
+  int rest = 0;
+  for (int32_t i = 0; i < call->num_rows; i++) rest |= i >= 64 || !(rides >> i & 1);
+  /* The kernel works segments out itself where it is cheap; MEAN's launch wants tiles. */
+  if ((call->batch.cu_seqlens != NULL && (segments > TC_CHUNK_SEGMENTS || mean)) ||
+      (call->batch.lengths != NULL && mean)) {
+    const tailcut_status status = resolve(run, run->space.flags);
+    if (status != TAILCUT_OK) return status;
+    plan->segments = run->segments;
+  }
+  if (selection->new_cu_seqlens != NULL) run->space.new_cu = selection->new_cu_seqlens;
+  if (selection->kept != NULL && !packed) run->space.kept = selection->kept;
+  plan->ordered = offsets && segments > 1;
+  plan->lasting = run->space.lasting;
+  plan->counts = selection->counts;
+  plan->kept = rest || (selection->kept != NULL && !packed) ? run->space.kept : NULL;
+  plan->kept_packed = packed ? selection->kept : NULL;
+  plan->new_cu = offsets ? run->space.new_cu : NULL;
+  plan->flags = selection->flags;
+  plan->ranks = selection->ranks;
+  plan->host_counts = selection->host_counts;
+  plan->scores = selection->scores;
+  plan->curve = selection->curve;
+  const int32_t most = mean            ? run->space.directions_group
+                       : plan->ordered ? TC_CHUNK_SEGMENTS
+                                       : segments;
+  for (plan->first = 0; plan->first < segments; plan->first += most) {
+    plan->count = segments - plan->first < most ? segments - plan->first : most;
+    plan->reference_dtype = call->reference.dtype;
+    plan->reference_stride = call->reference.segment_stride * tc_dtype_size(plan->reference_dtype);
+    if (mean) {
+      LAUNCH(direction, run->device, &run->segments, &call->tokens, NULL, plan->first, plan->count,
+             &run->space, run->space.directions, run->stream);
+      plan->reference = run->space.directions;
+      plan->reference_stride = (int64_t)call->tokens.dim * 4;
+    } else if (call->reference.data != NULL) {
+      plan->reference = (const char *)call->reference.data + plan->first * plan->reference_stride;
+    }
+    LAUNCH(fused, plan, run->stream);
+  }
+  return rest ? compact(run, rides, run->space.kept, TAILCUT_LOCAL, plan->counts, run->space.new_cu)
+              : TAILCUT_OK;
+}
+
+static tailcut_status run_prune_visual(tc_cuda_run *run) {
+  const tc_call *call = run->call;
+  int32_t *flags = call->selection.flags != NULL ? call->selection.flags : run->space.flags;
+  float *scores = call->selection.scores != NULL ? call->selection.scores : run->space.scores;
+  tc_fused_plan plan;
+  uint64_t rides;
+  if (tc_fused_make(&plan, run->device, call, &run->segments, &rides)) {
+    return prune_fused(run, &plan, rides);
+  }
+  tailcut_status status = resolve(run, flags);
+  if (status == TAILCUT_OK) status = score(run, scores, flags);
+  if (status == TAILCUT_OK) status = cut(run, scores, flags, any_packed(call));
+  if (status != TAILCUT_OK) return status;
+  return compact(run, 0, run->space.kept, TAILCUT_LOCAL, run->space.counts, run->space.new_cu);
+}
+
+static tailcut_status start(tailcut_handle handle, const tc_call *call, int32_t kind,
+                            tailcut_status (*body)(tc_cuda_run *run)) {
+  tc_cuda_run run;
+  int previous = 0;
+  memset(&run, 0, sizeof run);
+  run.device = handle->state;
+  run.call = call;
+  run.stream = call->stream;
+  run.segments.segments = call->batch.segments;
+  run.segments.max_tokens = call->batch.max_tokens;
+  run.segments.cls_row = call->batch.cls_row;
+  run.segments.total = call->batch.total_tokens;
+  run.segments.cu_seqlens = call->batch.cu_seqlens;
+  run.segments.lengths = call->batch.lengths;
+  tailcut_limits limits = TAILCUT_LIMITS_INITIALIZER;
+  limits.segments = call->batch.segments;
+  limits.max_tokens = call->batch.max_tokens;
+  limits.total_tokens = call->batch.total_tokens;
+  limits.dim = call->tokens.dim;
+  tc_cuda_lay_out(&run.space, call->workspace, run.device, kind, &limits);
+  tailcut_status status = tc_cuda_status(cudaGetDevice(&previous), "cudaGetDevice");
+  if (status != TAILCUT_OK) return status;
+  if (previous != run.device->device) {
+    status = tc_cuda_status(cudaSetDevice(run.device->device), "cudaSetDevice");
+    if (status != TAILCUT_OK) return status;
+  }
+  if (call->batch.segments > 0) {
+    status = body(&run);
+  } else if (call->selection.new_cu_seqlens != NULL) {
+    status = tc_cuda_status(cudaMemsetAsync(call->selection.new_cu_seqlens, 0, 4, run.stream),
+                            "cudaMemsetAsync");
+  }
+  if (previous != run.device->device) cudaSetDevice(previous);
+  return status;
+}
+
+#define TC_RUN(name, kind)                                                        \
+  static tailcut_status cuda_##name(tailcut_handle handle, const tc_call *call) { \
+    return start(handle, call, kind, run_##name);                                 \
+  }
+TC_RUN(score, TAILCUT_CALL_SCORE)
+TC_RUN(mean_direction, TAILCUT_CALL_MEAN_DIRECTION)
+TC_RUN(cut, TAILCUT_CALL_CUT)
+TC_RUN(compact, TAILCUT_CALL_COMPACT)
+TC_RUN(prune_visual, TAILCUT_CALL_PRUNE_VISUAL)
+
+static tailcut_status cuda_stage_2(tailcut_handle handle, const tc_call *call) {
+  (void)handle, (void)call;
+  return tc_fail(TAILCUT_ERROR_UNSUPPORTED,
+                 "relevance and prune_sequence are not in the CUDA backend yet: use a CPU handle, "
+                 "or scores of your own with tailcut_cut and tailcut_compact");
+}
+
+const tc_backend tc_backend_cuda = {
+    "cuda",
+    TAILCUT_DEVICE_CUDA,
+    cuda_create,
+    cuda_destroy,
+    cuda_workspace_size,
+    cuda_workspace_init,
+    {NULL, cuda_score, cuda_mean_direction, cuda_cut, cuda_compact, cuda_stage_2, cuda_prune_visual,
+     cuda_stage_2},
+};

@@ -1,0 +1,215 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * dot: METHOD.md's dot product and squared norm by one warp per row.
+ *
+ * Formula: 256 accumulators from +0, element j to accumulator j mod 256 by fma, j ascending; then a
+ * tree at strides 4, 2, 1 inside groups of 8 accumulators and 16, 8, 4, 2, 1 across the 32 groups.
+ * Strategy: a lane owns 8 of each run of 256 elements, hence 8 accumulators, which no other lane
+ * touches. What it owns is chosen so that loads of 16 bytes are contiguous across the warp:
+ *   16-bit  elements 8l .. 8l+7: one load, and group l is the lane's own
+ *   fp32    elements 4l .. 4l+3 and 128+4l .. 128+4l+3: two loads of 512 contiguous bytes each. Owning
+ *           8l .. 8l+7 would ask for every sector twice; instead the upper and lower half of a group
+ *           meet by one exchange of 4 values between neighbours per row, after which an even lane
+ *           has group l/2 and an odd one group 16 + (l-1)/2
+ * Dot and square go through one butterfly: in its first step each lane gives away the sum it does
+ * not go on with. Additions may swap their operands against the tree: that changes no bit of a
+ * number (a NaN stays a NaN; its payload is nobody's promise).
+ * Precision: fp16 and bf16 widen exactly; one rounding per fma and addition.
+ * Absent elements (past dim) are zeros in both operands. fma(0, 0, a) is a for every a but -0, which
+ * becomes +0. An accumulator can be -0 (a negative product that underflows), so this can turn the
+ * sign of a zero, and only that: a zero of either sign adds the same to anything nonzero, so the
+ * tree's result differs at most in the sign of a zero. Squares are never -0; a dot product of -0
+ * and one of +0 both score +0 (tc_cosine_finish). Skipping would cost a branch per element.
+ * Loads are plain ones: a kernel that writes rows in place may use them.
+ */
+#ifndef TAILCUT_DOT_CUH_
+#define TAILCUT_DOT_CUH_
+
+#include <cuda_fp16.h>
+
+#include "cuda.h"
+
+#define TC_RUN_ELEMENTS 256
+#define TC_ALL_LANES 0xFFFFFFFFu
+
+template <int DTYPE>
+struct tc_type {
+  static constexpr int size = DTYPE == TAILCUT_F32 ? 4 : 2;
+  static constexpr int words = 2 * size; /* a lane's 8 elements in 32-bit words */
+  /* The lane that ends up with the square; lane 0 has the dot product. */
+  static constexpr int square_lane = DTYPE == TAILCUT_F32 ? 1 : 16;
+};
+
+/* A lane's 8 elements of a run as they lie in memory. */
+template <int DTYPE>
+struct tc_eight {
+  uint32_t w[tc_type<DTYPE>::words];
+};
+
+/* Where element e of a vector is kept on chip so that a lane's elements of a run are the quads at
+ * 4l and 128+4l: reads of 16 bytes are then free of bank conflicts. */
+template <int DTYPE>
+__device__ inline uint32_t tc_place(uint32_t e) {
+  if (DTYPE == TAILCUT_F32) return e;
+  return (e & ~255u) | (e & 4u) << 5 | (e & 248u) >> 1 | (e & 3u);
+}
+
+/* The element that is a lane's k-th of a run. */
+template <int DTYPE>
+__device__ inline uint32_t tc_own(uint32_t lane, uint32_t k) {
+  if (DTYPE == TAILCUT_F32) return (k & 4u) << 5 | 4 * lane | (k & 3u);
+  return 8 * lane + k;
+}
+
+__device__ inline uint32_t tc_load_16(const char *p) { return *(const uint16_t *)p; }
+
+/* 16 bytes in loads of BYTES. */
+template <int BYTES>
+__device__ inline void tc_load_quad(const char *p, uint32_t *w) {
+  if (BYTES == 16) {
+    const uint4 v = *(const uint4 *)p;
+    w[0] = v.x, w[1] = v.y, w[2] = v.z, w[3] = v.w;
+  } else if (BYTES == 8) {
+    const uint2 a = *(const uint2 *)p, b = *(const uint2 *)(p + 8);
+    w[0] = a.x, w[1] = a.y, w[2] = b.x, w[3] = b.y;
+  } else {
+#pragma unroll
+    for (int i = 0; i < 4; i++) {
+      w[i] = BYTES == 4 ? *(const uint32_t *)(p + 4 * i)
+                        : tc_load_16(p + 4 * i) | tc_load_16(p + 4 * i + 2) << 16;
+    }
+  }
+}
+
+/* The 16 bytes from element e on, of which those past dim are zero and not touched. */
+template <int SIZE, int BYTES>
+__device__ inline void tc_load_quad_masked(const char *row, uint32_t e, uint32_t dim, uint32_t *w) {
+  const char *p = row + (size_t)e * SIZE;
+  if (e + 16 / SIZE <= dim) {
+    tc_load_quad<BYTES>(p, w);
+    return;
+  }
+#pragma unroll
+  for (int i = 0; i < 4; i++) {
+    w[i] = 0;
+    if (SIZE == 4) {
+      if (e + i < dim) w[i] = *(const uint32_t *)(p + 4 * i);
+    } else {
+      if (e + 2 * i < dim) w[i] = tc_load_16(p + 4 * i);
+      if (e + 2 * i + 1 < dim) w[i] |= tc_load_16(p + 4 * i + 2) << 16;
+    }
+  }
+}
+
+/* This lane's elements of run `run` of a row; whole: the run does not reach past dim (the same for
+ * all lanes). BYTES divides the row's address. */
+template <int DTYPE, int BYTES>
+__device__ inline void tc_load_run(tc_eight<DTYPE> &x, const char *row, uint32_t run, uint32_t dim,
+                                   bool whole) {
+  constexpr int size = tc_type<DTYPE>::size;
+  const uint32_t lane = threadIdx.x & 31;
+#pragma unroll
+  for (int h = 0; h < tc_type<DTYPE>::words / 4; h++) {
+    const uint32_t e = run * TC_RUN_ELEMENTS + tc_own<DTYPE>(lane, 4 * h);
+    if (whole) {
+      tc_load_quad<BYTES>(row + (size_t)e * size, x.w + 4 * h);
+    } else {
+      tc_load_quad_masked<size, BYTES>(row, e, dim, x.w + 4 * h);
+    }
+  }
+}
+
+/* The k-th of the 8 elements, exactly. */
+template <int DTYPE>
+__device__ inline float tc_widen(const tc_eight<DTYPE> &x, int k) {
+  if (DTYPE == TAILCUT_F32) return __uint_as_float(x.w[k % tc_type<DTYPE>::words]);
+  const uint32_t w = x.w[k / 2];
+  if (DTYPE == TAILCUT_BF16) return __uint_as_float(k & 1 ? w & 0xFFFF0000u : w << 16);
+  return __half2float(__ushort_as_half((unsigned short)(k & 1 ? w >> 16 : w)));
+}
+
+/* This lane's 8 values of a run of an fp32 vector that lies in shared memory by tc_place. */
+__device__ inline void tc_staged_run(const float *staged, uint32_t run, float *r) {
+  const float4 *quads = (const float4 *)(staged + run * TC_RUN_ELEMENTS);
+  const float4 a = quads[threadIdx.x & 31], b = quads[(threadIdx.x & 31) + 32];
+  r[0] = a.x, r[1] = a.y, r[2] = a.z, r[3] = a.w;
+  r[4] = b.x, r[5] = b.y, r[6] = b.z, r[7] = b.w;
+}
+
+/* One element, of a dtype known at run time. */
+__device__ inline float tc_element(const char *data, int32_t dtype, uint32_t e) {
+  if (dtype == TAILCUT_F32) return *(const float *)(data + (size_t)e * 4);
+  const uint32_t h = tc_load_16(data + (size_t)e * 2);
+  if (dtype == TAILCUT_BF16) return __uint_as_float(h << 16);
+  return __half2float(__ushort_as_half((unsigned short)h));
+}
+
+__device__ inline void tc_clear(float *a) {
+#pragma unroll
+  for (int k = 0; k < 8; k++) a[k] = 0.0f;
+}
+
+/* Sum of one whole group of accumulators: which lane has which group, see above. */
+template <int DTYPE>
+__device__ inline float tc_group(const float *a) {
+  float b[4];
+#pragma unroll
+  for (int k = 0; k < 4; k++) {
+    if (DTYPE == TAILCUT_F32) {
+      const bool odd = threadIdx.x & 1;
+      const float other = __shfl_xor_sync(TC_ALL_LANES, odd ? a[k] : a[k + 4], 1);
+      b[k] = __fadd_rn(odd ? a[k + 4] : a[k], other);
+    } else {
+      b[k] = __fadd_rn(a[k], a[k + 4]);
+    }
+  }
+  return __fadd_rn(__fadd_rn(b[0], b[2]), __fadd_rn(b[1], b[3]));
+}
+
+template <int DTYPE>
+__device__ inline float tc_across(float v) {
+#pragma unroll
+  for (int stride = 8; stride > 0; stride /= 2) {
+    v = __fadd_rn(v, __shfl_xor_sync(TC_ALL_LANES, v, DTYPE == TAILCUT_F32 ? 2 * stride : stride));
+  }
+  return v;
+}
+
+/* The tree of one sum: its value in every lane. */
+template <int DTYPE>
+__device__ inline float tc_sum(const float *a) {
+  float v = tc_group<DTYPE>(a);
+  v = __fadd_rn(v, __shfl_xor_sync(TC_ALL_LANES, v, tc_type<DTYPE>::square_lane));
+  return tc_across<DTYPE>(v);
+}
+
+/* The trees of two sums at once: the dot product in lane 0, the square in square_lane. */
+template <int DTYPE>
+__device__ inline float tc_sum_both(const float *dot, const float *square) {
+  const float d = tc_group<DTYPE>(dot), q = tc_group<DTYPE>(square);
+  const bool second = threadIdx.x & tc_type<DTYPE>::square_lane;
+  const float other = __shfl_xor_sync(TC_ALL_LANES, second ? d : q, tc_type<DTYPE>::square_lane);
+  return tc_across<DTYPE>(__fadd_rn(second ? q : d, other));
+}
+
+/* Whether a reference with this norm is bad: 0 or not finite. */
+__device__ inline bool tc_bad_norm(float norm) { return !(norm > 0.0f) || norm > 3.402823466e38f; }
+
+/* C's fmaxf against the least norm: NaN becomes 1e-8. */
+__device__ inline float tc_least_norm(float norm) { return norm > 1e-8f ? norm : 1e-8f; }
+
+/* The widest load, up to 16 bytes, that divides all bits of `addresses` (or'ed together). */
+static inline int tc_widest(uint64_t addresses) {
+  const uint64_t low = addresses & (~addresses + 1);
+  return low == 0 || low > 16 ? 16 : (int)low;
+}
+
+/* What a row of a token matrix can be loaded with: its base and strides. */
+static inline int tc_token_width(const tc_segments *s, const tailcut_tokens *tokens) {
+  const int64_t size = tc_dtype_size(tokens->dtype);
+  uint64_t bits = (uint64_t)(uintptr_t)tokens->data | (uint64_t)(tokens->row_stride * size);
+  if (s->cu_seqlens == nullptr) bits |= (uint64_t)(tokens->segment_stride * size);
+  return tc_widest(bits);
+}
+
+#endif /* TAILCUT_DOT_CUH_ */

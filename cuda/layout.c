@@ -1,0 +1,58 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* layout: the one place that says what workspace a call kind needs on CUDA. */
+#include "layout.h"
+
+#include <string.h>
+
+/* Takes `bytes` from the workspace; with base NULL only counts them. */
+static void *take(char *base, size_t *used, size_t bytes) {
+  void *p = base ? base + *used : NULL;
+  *used += (bytes + TAILCUT_WORKSPACE_ALIGNMENT - 1) & ~(size_t)(TAILCUT_WORKSPACE_ALIGNMENT - 1);
+  return p;
+}
+
+/* Directions are made for groups of segments, so that many small segments do not ask for more
+ * memory than their tokens have. */
+#define TC_DIRECTION_BYTES ((size_t)64 << 20)
+
+static size_t smaller(size_t a, size_t b) { return a < b ? a : b; }
+
+/* Sizes are least bounds that grow with every limit; the group itself shrinks as dim grows. */
+static void take_directions(tc_cuda_space *space, char *base, size_t *used,
+                            const tailcut_limits *l) {
+  const size_t vector = (size_t)(l->dim > 0 ? l->dim : 1) * 4;
+  const size_t most = smaller((size_t)l->segments, TC_CHUNK_SEGMENTS);
+  const size_t budget = vector > TC_DIRECTION_BYTES ? vector : TC_DIRECTION_BYTES;
+  /* Blocks of a group: its rows' own, and one that is not full for each segment. */
+  const size_t blocks = (size_t)l->max_tokens / TC_BLOCK + 2;
+  space->directions_group = (int32_t)smaller(most, budget / vector);
+  space->directions = take(base, used, smaller(most * vector, budget));
+  space->block_sums = take(
+      base, used, smaller(((size_t)l->total_tokens / TC_BLOCK + most) * vector, blocks * budget));
+}
+
+size_t tc_cuda_lay_out(tc_cuda_space *space, void *workspace, const tc_cuda *device, int32_t kind,
+                       const tailcut_limits *l) {
+  const size_t segments = (size_t)l->segments, rows = (size_t)l->total_tokens;
+  const int prunes = kind == TAILCUT_CALL_PRUNE_VISUAL;
+  const int cuts = prunes || kind == TAILCUT_CALL_CUT;
+  char *base = workspace;
+  size_t used = 0;
+  memset(space, 0, sizeof *space);
+  if (kind == TAILCUT_CALL_RELEVANCE || kind == TAILCUT_CALL_PRUNE_SEQUENCE) return 0;
+  space->lasting = take(base, &used, sizeof *space->lasting);
+  space->start = take(base, &used, segments * 4);
+  space->n = take(base, &used, (segments + 1) * 4);
+  space->tiles = take(base, &used, (segments + 1) * 4);
+  space->flags = take(base, &used, segments * 4);
+  if (cuts) {
+    space->new_cu = take(base, &used, (segments + 1) * 4);
+    space->kept = take(base, &used, rows * 4);
+    space->cut = take(base, &used, tc_cuda_cut_scratch(device, l));
+  }
+  if (prunes) space->scores = take(base, &used, rows * 4);
+  if (kind == TAILCUT_CALL_SCORE || kind == TAILCUT_CALL_MEAN_DIRECTION || prunes) {
+    take_directions(space, base, &used, l);
+  }
+  return used;
+}
