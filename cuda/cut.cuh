@@ -25,9 +25,14 @@ tc_long_plan tc_cut_plan(const tc_cuda *device, int64_t segments, int64_t max_to
 
 cudaError_t tc_cut_short(const tc_cut_args &args, cudaStream_t stream);
 cudaError_t tc_cut_short_load(void);
-cudaError_t tc_cut_long(const tc_cuda *device, const tc_cut_args &args, const tc_long_plan &plan,
-                        char *scratch, cudaStream_t stream);
+/* By sorting: any rule, curve and ranks. */
+cudaError_t tc_cut_long(const tc_cut_args &args, const tc_long_plan &plan, char *scratch,
+                        cudaStream_t stream);
 cudaError_t tc_cut_long_load(tc_cuda *device);
+/* Without sorting: rules that do not ask for neighbours in rank, no spread, no curve, no ranks. */
+cudaError_t tc_cut_bins(const tc_cuda *device, const tc_cut_args &args, const tc_long_plan &plan,
+                        cudaStream_t stream);
+cudaError_t tc_cut_bins_load(tc_cuda *device);
 
 /* Whether row i (of those at `roles`) is a candidate. */
 __device__ __forceinline__ bool tc_is_candidate(const uint8_t *roles, int32_t i) {

@@ -117,6 +117,7 @@ class tc_gang {
   __device__ T reduce(T v, T identity, Op op) {
     const slot *all = post(tc_warp_reduce(v, op));
     v = identity;
+#pragma unroll 2
     for (int i = lane; i < warps(); i += 32) v = op(v, fetch<T>(all[i]));
     return tc_warp_reduce(v, op);
   }
@@ -131,6 +132,7 @@ class tc_gang {
     const slot *all = post(v);
     const int self = cta * WARPS + warp;
     T earlier = T(), everything = T();
+#pragma unroll 2
     for (int i = lane; i < warps(); i += 32) {
       const T other = fetch<T>(all[i]);
       if (i < self) earlier = earlier + other;
@@ -155,7 +157,8 @@ class tc_gang {
   __device__ const slot *post(T v) {
     static_assert(sizeof(T) <= sizeof(slot), "fits a slot");
     slot *own = &space_.slots[set_][cta * WARPS + warp];
-    if (lane < ctas) memcpy(peer(own, lane), &v, sizeof v);
+    slot *there = peer(own, lane % ctas); /* a rank that exists: the compiler may move this up */
+    if (lane < ctas) memcpy(there, &v, sizeof v);
     sync();
     const slot *all = space_.slots[set_];
     set_ ^= 1;
