@@ -1,0 +1,22 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* runner: runs cases of the table on a backend and compares every byte with what the reference
+ * says. A plain function, for Criterion suites and plain programs alike. */
+#ifndef TAILCUT_TESTS_RUNNER_H_
+#define TAILCUT_TESTS_RUNNER_H_
+
+#include "backends.h"
+#include "cases.h"
+
+typedef struct tt_outcome {
+  int cases;    /* rows of the table that were run */
+  int runs;     /* rows times backends */
+  int failures; /* runs with a wrong byte or status; each has been printed */
+  int left_out; /* rows times backends that were not run; why has been printed */
+} tt_outcome;
+
+/* Every row of the given kinds (tt_kind bits) on every backend. heavy: 0 without the heavy rows, 1
+ * with them, 2 these alone.
+ * What is not run is said on stdout. */
+tt_outcome tt_run_cases(unsigned kinds, int heavy, const tt_backend *backends, int count);
+
+#endif /* TAILCUT_TESTS_RUNNER_H_ */
