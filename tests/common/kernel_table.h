@@ -28,7 +28,8 @@ static inline uint64_t kt_next(kt_state *t) {
 }
 
 static inline int kt_init(kt_state *t, uint64_t seed) {
-  char *p = mmap(NULL, KT_BYTES + 65536, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  char *p =
+      mmap(NULL, KT_BYTES + 65536, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   memset(t, 0, sizeof *t);
   t->random = seed;
   if ((void *)p == MAP_FAILED || mprotect(p + KT_BYTES, 65536, PROT_NONE) != 0) return 0;

@@ -294,6 +294,15 @@ static const char *why_not(const tt_case *c, int heavy, const tt_backend *backen
   return NULL;
 }
 
+int tt_run_case(const tt_case *c, const tt_backend *backends, const tailcut_handle *handles,
+                int count) {
+  tt_problem *p = tt_problem_new(c);
+  int failures = 0;
+  for (int i = 0; i < count; i++) failures += run_problem(p, &backends[i], handles[i]) != 0;
+  tt_problem_free(p);
+  return failures;
+}
+
 tt_outcome tt_run_cases(unsigned kinds, int heavy, const tt_backend *backends, int count) {
   tt_outcome o = {0, 0, 0, 0};
   tailcut_handle *handles = tt_host(sizeof *handles * (size_t)count);
@@ -302,10 +311,12 @@ tt_outcome tt_run_cases(unsigned kinds, int heavy, const tt_backend *backends, i
     const tt_case *c = &tt_cases[n];
     tt_problem *p = NULL;
     if (!(c->kind & kinds) || (heavy == 2 && !c->heavy)) continue;
+    const char *said = NULL;
     for (int i = 0; i < count; i++) {
       const char *reason = why_not(c, heavy, &backends[i]);
       if (reason != NULL) {
-        printf("not run: %s on %s: %s\n", c->name, backends[i].name, reason);
+        if (reason != said) printf("not run: %s on %s...: %s\n", c->name, backends[i].name, reason);
+        said = reason;
         o.left_out++;
         continue;
       }

@@ -19,4 +19,9 @@ typedef struct tt_outcome {
  * What is not run is said on stdout. */
 tt_outcome tt_run_cases(unsigned kinds, int heavy, const tt_backend *backends, int count);
 
+/* One case, from the table or made up, on several backends with a handle each: the number of wrong
+ * runs. */
+int tt_run_case(const tt_case *c, const tt_backend *backends, const tailcut_handle *handles,
+                int count);
+
 #endif /* TAILCUT_TESTS_RUNNER_H_ */
