@@ -7,8 +7,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "problem.h"
-
 /* One run of a problem: its backend and the device copies of everything. */
 typedef struct run {
   const tt_problem *p;
@@ -270,7 +268,7 @@ static void run_fused(run *r, int bare) {
   tt_workspace_free(r->backend, w);
 }
 
-static int run_problem(const tt_problem *p, const tt_backend *backend, tailcut_handle handle) {
+int tt_run_problem(const tt_problem *p, const tt_backend *backend, tailcut_handle handle) {
   run r = {.p = p, .backend = backend, .handle = handle};
   for (int pass = 0; pass < 2; pass++) { /* the second with nothing readable behind any array */
     if (pass == 1 && p->row->heavy) break;
@@ -298,7 +296,7 @@ int tt_run_case(const tt_case *c, const tt_backend *backends, const tailcut_hand
                 int count) {
   tt_problem *p = tt_problem_new(c);
   int failures = 0;
-  for (int i = 0; i < count; i++) failures += run_problem(p, &backends[i], handles[i]) != 0;
+  for (int i = 0; i < count; i++) failures += tt_run_problem(p, &backends[i], handles[i]) != 0;
   tt_problem_free(p);
   return failures;
 }
@@ -321,7 +319,7 @@ tt_outcome tt_run_cases(unsigned kinds, int heavy, const tt_backend *backends, i
         continue;
       }
       if (p == NULL) p = tt_problem_new(c);
-      o.failures += run_problem(p, &backends[i], handles[i]) != 0;
+      o.failures += tt_run_problem(p, &backends[i], handles[i]) != 0;
       o.runs++;
     }
     o.cases += p != NULL;

@@ -6,6 +6,7 @@
 
 #include "backends.h"
 #include "cases.h"
+#include "problem.h"
 
 typedef struct tt_outcome {
   int cases;    /* rows of the table that were run */
@@ -23,5 +24,8 @@ tt_outcome tt_run_cases(unsigned kinds, int heavy, const tt_backend *backends, i
  * runs. */
 int tt_run_case(const tt_case *c, const tt_backend *backends, const tailcut_handle *handles,
                 int count);
+
+/* One problem on one backend: the number of wrong outputs. */
+int tt_run_problem(const tt_problem *p, const tt_backend *backend, tailcut_handle handle);
 
 #endif /* TAILCUT_TESTS_RUNNER_H_ */
