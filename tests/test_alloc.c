@@ -5,6 +5,7 @@
 #define _GNU_SOURCE
 #include <criterion/criterion.h>
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -115,7 +116,10 @@ Test(alloc, run_calls_allocate_nothing) {
   tt_random random = {2};
   tt_tokens(&random, tokens, TAILCUT_F16, TOTAL, DIM, DIM, TT_TIES);
   for (int b = 0; b < count; b++) {
-    if (backends[b].device_kind != TAILCUT_DEVICE_CPU || backends[b].threads != 1) continue;
+    if (backends[b].device_kind != TAILCUT_DEVICE_CPU || backends[b].threads != 1) {
+      printf("not run: allocations on %s: not the calling thread alone\n", backends[b].name);
+      continue;
+    }
     tailcut_handle handle = tt_create(&backends[b]);
     tailcut_limits limits = TAILCUT_LIMITS_INITIALIZER;
     limits.segments = SEGMENTS, limits.max_tokens = MOST, limits.dim = DIM;

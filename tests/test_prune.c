@@ -21,14 +21,6 @@ Test(prune, visual) { run_kind(TT_VISUAL, 60); }
 Test(prune, cut) { run_kind(TT_CUT, 30); }
 Test(prune, sequence) { run_kind(TT_SEQUENCE, 10); }
 
-Test(prune, heavy) {
-  int count;
-  const tt_backend *backends = tt_backends(&count);
-  const tt_outcome o = tt_run_cases(TT_ALL_KINDS, 2, backends, count);
-  cr_assert_eq(o.failures, 0);
-  cr_assert_geq(o.cases, 8);
-}
-
 Test(prune, names_of_cases_are_unique) {
   for (int i = 0; i < tt_case_count; i++) {
     for (int j = 0; j < i; j++) {
