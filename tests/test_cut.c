@@ -157,6 +157,23 @@ static const row rows[] = {
      0,
      0,
      TAILCUT_SCALE_UNIT},
+    /* q is rounded to nearest, ties to even: 0.75 and 0.25; 2.5, 1.5 and 0.5 of its unit. */
+    {.name = "q rounds up",
+     TAILCUT_GAP,
+     4,
+     {0x1.8p-31f, 0x1p-32f, 0, 0},
+     1,
+     0,
+     0,
+     TAILCUT_SCALE_UNIT},
+    {.name = "q ties to even",
+     TAILCUT_GAP,
+     4,
+     {0x1.4p-29f, 0x1.8p-30f, 0x1p-31f, 0},
+     2,
+     0,
+     0,
+     TAILCUT_SCALE_UNIT},
     {.name = "no candidates", TAILCUT_OTSU, 0, {0}, 0, 0},
 };
 
@@ -322,5 +339,32 @@ Test(cut, search_range) {
       cr_expect_eq(a.k, known[i].k, "%g:%g: %d, expected %d", known[i].lo, known[i].hi, a.k,
                    known[i].k);
     }
+  }
+}
+
+/* The variance of 16524 ones and a number just below is positive, but its fp64 value is not: the
+ * root must be of 0, and the ones are above the mean. */
+Test(cut, variance_that_rounds_below_zero) {
+  enum { N = 16525 };
+  static float scores[N];
+  for (int i = 0; i < N; i++) scores[i] = i == 777 ? 1.0f - 0x1p-20f : 1.0f;
+  ON_EVERY_BACKEND(backend, handle) {
+    tailcut_batch batch = TAILCUT_BATCH_INITIALIZER;
+    tailcut_limits limits = TAILCUT_LIMITS_INITIALIZER;
+    tailcut_rule rule = TAILCUT_RULE_INITIALIZER;
+    tailcut_selection s = TAILCUT_SELECTION_INITIALIZER;
+    int32_t k = 0;
+    batch.segments = limits.segments = 1, batch.max_tokens = limits.max_tokens = N;
+    rule.detector = TAILCUT_MEAN, rule.scale = TAILCUT_SCALE_UNIT;
+    float *input = tt_upload(backend, scores, sizeof scores, 0);
+    s.counts = tt_upload(backend, NULL, 4, 0);
+    tt_workspace w = tt_workspace_new(backend, handle, TAILCUT_CALL_CUT, &limits);
+    cr_assert_eq(tailcut_cut(handle, &batch, input, NULL, NULL, &rule, &s, w.data, w.size, NULL),
+                 TAILCUT_OK);
+    tt_download(backend, &k, s.counts, 4);
+    cr_assert_eq(k, N - 1, "%d on %s", k, backend->name);
+    tt_free(backend, input);
+    tt_free(backend, s.counts);
+    tt_workspace_free(backend, w);
   }
 }
