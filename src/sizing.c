@@ -1,7 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* sizing: what a server must know before any data exists: kept counts and workspaces. */
+#include <fenv.h>
+
 #include "curve.h"
 #include "internal.h"
+
+/* RATIO rounds doubles: to nearest, as the cut does, whatever the caller's mode. Out of line, so
+ * that the arithmetic stays between the two calls. */
+static __attribute__((noinline)) int32_t ratio_count(const tailcut_rule *rule, int32_t n) {
+  return tc_ratio_count(rule, n);
+}
 
 TAILCUT_API int32_t tailcut_kept_count(const tailcut_rule *rule, int32_t n) {
   tailcut_rule r;
@@ -13,7 +21,12 @@ TAILCUT_API int32_t tailcut_kept_count(const tailcut_rule *rule, int32_t n) {
     return -1;
   }
   if (r.detector == TAILCUT_TOPK) k = r.k;
-  if (r.detector == TAILCUT_RATIO) k = tc_ratio_count(&r, n);
+  if (r.detector == TAILCUT_RATIO) {
+    const int mode = fegetround();
+    fesetround(FE_TONEAREST);
+    k = ratio_count(&r, n);
+    fesetround(mode);
+  }
   return tc_clamp_count(&r, k, n);
 }
 

@@ -16,6 +16,12 @@ static const tailcut_rows *entry(const tailcut_rows *rows, int32_t i) {
   return (const tailcut_rows *)(const void *)((const char *)rows + (size_t)i * rows->struct_size);
 }
 
+/* rows * stride; what overflows is refused by check_side for its row stride. */
+static int64_t saturated(int64_t rows, int64_t stride) {
+  int64_t bytes;
+  return __builtin_mul_overflow(rows, stride, &bytes) ? INT64_MAX : bytes;
+}
+
 tailcut_rows tc_rows_at(const tailcut_rows *rows, int32_t i, const tailcut_batch *batch) {
   tailcut_rows r = TAILCUT_ROWS_INITIALIZER;
   memcpy(&r, entry(rows, i), rows->struct_size);
@@ -23,8 +29,12 @@ tailcut_rows tc_rows_at(const tailcut_rows *rows, int32_t i, const tailcut_batch
   if (r.dst_part_stride == 0) r.dst_part_stride = r.part_bytes;
   if (r.src_row_stride == 0) r.src_row_stride = r.part_bytes * r.parts;
   if (r.dst_row_stride == 0) r.dst_row_stride = r.part_bytes * r.parts;
-  if (r.src_segment_stride == 0) r.src_segment_stride = r.src_row_stride * batch->max_tokens;
-  if (r.dst_segment_stride == 0) r.dst_segment_stride = r.dst_row_stride * batch->max_tokens;
+  if (r.src_segment_stride == 0) {
+    r.src_segment_stride = saturated(batch->max_tokens, r.src_row_stride);
+  }
+  if (r.dst_segment_stride == 0) {
+    r.dst_segment_stride = saturated(batch->max_tokens, r.dst_row_stride);
+  }
   return r;
 }
 
@@ -54,8 +64,9 @@ static int self_overlaps(const tailcut_rows *r, int64_t rows, int64_t part_strid
   if (r->parts == 1) return 0;
   if (part_stride < r->part_bytes) return 1;
   if (rows <= 1) return 0;
-  return part_stride < (rows - 1) * row_stride + r->part_bytes &&
-         row_stride < (r->parts - 1) * part_stride + r->part_bytes;
+  /* stride < reach + part_bytes, without the sum that may overflow: a stride is >= part_bytes. */
+  return part_stride - r->part_bytes < saturated(rows - 1, row_stride) &&
+         row_stride - r->part_bytes < saturated(r->parts - 1, part_stride);
 }
 
 static tailcut_status check_side(const tailcut_rows *raw, const tailcut_rows *r, int32_t i,

@@ -80,7 +80,7 @@ static void compact_segment(const tc_run *run, const tailcut_rows *a, int32_t b,
     const int64_t dst = offset_of(a, batch, 1, b, dst_start, j, packed);
     if (dst < 0) continue;
     if (a->flags & TAILCUT_ROWS_RENUMBER) {
-      if (slice == 0) write_position(a, (char *)a->dst + dst, j);
+      if (from == 0) write_position(a, (char *)a->dst + dst, j); /* narrow rows: not slice 0 */
       continue;
     }
     if (i < j || i >= n || (j > 0 && i <= kept[j - 1])) continue; /* a damaged list */

@@ -54,7 +54,7 @@ static void cut_segment(tc_run *run, int32_t b, cut_space space) {
   const int32_t flags = atomic_load_explicit(&run->flags[b], memory_order_relaxed);
   const int bad = (flags & TAILCUT_FLAG_BAD_REFERENCE) != 0;
   int32_t m = n, kept = 0, whole = 0;
-  const uint64_t *items;
+  const uint64_t *items = NULL;
   if (roles != NULL) {
     m = 0;
     for (int32_t i = 0; i < n; i++) {
@@ -79,8 +79,8 @@ static void cut_segment(tc_run *run, int32_t b, cut_space space) {
     }
     if (usable < m) tc_flag(run, b, TAILCUT_FLAG_NAN);
     if (whole) tc_flag(run, b, TAILCUT_FLAG_WHOLE);
-    report_order(run, b, items, m, list);
   }
+  report_order(run, b, items, m, list);
   int32_t *out = run->kept_local + start;
   for (int32_t i = 0; i < n; i++) {
     if (space.keep[i]) out[kept++] = i;

@@ -7,29 +7,34 @@
 #include <stdint.h>
 #include <tailcut.h>
 
+#include "memory.h"
+
 /* A backend as it is tested: a device kind with one of its settings. On the CPU these are the SIMD
  * levels that this machine has, with several thread counts. */
 typedef struct tt_backend {
-  const char *name;    /* "cpu-scalar-1", "cpu-avx512-3", "cuda" */
+  char name[24];       /* "cpu-scalar-1", "cpu-avx512-3", "cuda" */
   int32_t device_kind; /* tailcut_device_kind */
   int32_t threads;
   const char *simd; /* what TAILCUT_SIMD is set to while the handle is made; NULL: not set */
+  int has_sequence; /* relevance and prune_sequence; elsewhere they are UNSUPPORTED */
+  const tt_memory *memory;
 } tt_backend;
 
 /* The list, in a fixed order; [0] is the oracle (scalar, one thread) where the CPU is tested.
- * TAILCUT_TEST_BACKENDS=cpu|cuda (default: both, where built and present) picks. Never empty:
- * aborts with a message when nothing is left to test. */
+ * TAILCUT_TEST_BACKENDS=cpu|cuda picks (default cpu). Aborts with a message when there is nothing
+ * to test: never empty. */
 const tt_backend *tt_backends(int *count);
 
 /* A handle of a backend; aborts with the library's message on failure. */
 tailcut_handle tt_create(const tt_backend *backend);
 
-/* Memory of the backend's device, as `bytes` bytes of host data put there (NULL: filled with 0xA5).
- * Addresses are aligned to 256 plus `misalign` bytes. On the CPU the byte after the last one is
- * followed by an unreadable page, the first is preceded by guard bytes that tt_free checks. */
+/* Device memory holding `bytes` bytes of host data (NULL: filled with TT_POISON). The address is a
+ * multiple of 256 plus `misalign` bytes, or TT_TIGHT: see memory.h. */
+#define TT_POISON 0xA5
 void *tt_upload(const tt_backend *backend, const void *data, size_t bytes, size_t misalign);
 /* Copies device memory to the host, after everything enqueued on the default stream. */
 void tt_download(const tt_backend *backend, void *host, const void *device, size_t bytes);
+/* Aborts when bytes around the allocation were written. NULL is allowed. */
 void tt_free(const tt_backend *backend, void *device);
 
 /* A workspace of exactly the size the library asks for, initialised. */
@@ -40,5 +45,8 @@ typedef struct tt_workspace {
 tt_workspace tt_workspace_new(const tt_backend *backend, tailcut_handle handle, int32_t call,
                               const tailcut_limits *limits);
 void tt_workspace_free(const tt_backend *backend, tt_workspace workspace);
+
+/* Memory of the host that is there: aborts when there is none. Zeroed. */
+void *tt_host(size_t bytes);
 
 #endif /* TAILCUT_TESTS_BACKENDS_H_ */

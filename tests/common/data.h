@@ -10,9 +10,9 @@ typedef struct tt_random {
   uint64_t state;
 } tt_random;
 uint64_t tt_next(tt_random *random);
-int32_t tt_below(tt_random *random, int32_t n);  /* 0..n-1; n >= 1 */
-double tt_uniform(tt_random *random);            /* [0,1) */
-double tt_normal(tt_random *random);             /* mean 0, deviation 1 */
+int32_t tt_below(tt_random *random, int32_t n); /* 0..n-1; n >= 1 */
+double tt_uniform(tt_random *random);           /* [0,1) */
+double tt_normal(tt_random *random);            /* mean 0, deviation 1 */
 
 /* fp32 to a tailcut_dtype at index i of an array, rounded to nearest even, and back, by integer
  * arithmetic alone (independent of the library and of the floating-point mode). */

@@ -1,0 +1,251 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* cases: the table. Names are unique and seed the data. */
+#include "cases.h"
+
+#include "data.h"
+
+/* Shapes with damage. Offsets: a step back; beyond the total; negative; longer than max_tokens. */
+static const int32_t lengths_bad[] = {20, -1, 38, 37, 0, 1, INT32_MIN, INT32_MAX};
+static const int32_t offsets_back[] = {0, 30, 10, 25, 40, 40};
+static const int32_t offsets_far[] = {0, 20, 90, 60, 95, 100};
+static const int32_t offsets_negative[] = {-5, 10, 20, 30, INT32_MIN, 40};
+static const int32_t offsets_long[] = {0, 37, 75, 100, 100, 137};
+static const int32_t offsets_late[] = {7, 20, 44, 44, 50, 60}; /* need not begin at 0 */
+static const int32_t lengths_short[] = {0, 1, 2, 3, 4, 5, 6, 7};
+
+#define ALL_AND_BAD .segments = 5, .shape
+
+const tt_case tt_cases[] = {
+    /* Dims and dtypes: below, at and above the kernels' widths. */
+    {"f16 dim 1", TT_VISUAL, .dim = 1},
+    {"f16 dim 2 each", TT_VISUAL, .dim = 2, .reference_each = 1},
+    {"f16 dim 7", TT_VISUAL, .dim = 7, .row_extra = 1},
+    {"f16 dim 8", TT_VISUAL, .dim = 8},
+    {"f16 dim 31", TT_VISUAL, .dim = 31},
+    {"f16 dim 64 ragged", TT_VISUAL, TT_RAGGED, .dim = 64},
+    {"f16 dim 255", TT_VISUAL, .dim = 255},
+    {"f16 dim 256", TT_VISUAL, .dim = 256},
+    {"f16 dim 257", TT_VISUAL, .dim = 257},
+    {"f16 dim 384", TT_VISUAL, TT_LENGTHS, .dim = 384},
+    {"f16 dim 520", TT_VISUAL, .dim = 520, .row_extra = 3},
+    {"f16 dim 1000", TT_VISUAL, TT_RAGGED, .dim = 1000},
+    {"f16 dim 1024", TT_VISUAL, .dim = 1024, .cls_row = 1, .source = TAILCUT_REFERENCE_ROW},
+    {"f16 dim 1280", TT_VISUAL, .dim = 1280, .row_extra = 256},
+    {"bf16 dim 1", TT_VISUAL, .dtype = TAILCUT_BF16, .dim = 1},
+    {"bf16 dim 7", TT_VISUAL, TT_RAGGED, .dtype = TAILCUT_BF16, .dim = 7},
+    {"bf16 dim 8", TT_VISUAL, .dtype = TAILCUT_BF16, .dim = 8, .row_extra = 8},
+    {"bf16 dim 255", TT_VISUAL, .dtype = TAILCUT_BF16, .dim = 255, .reference_f32 = 1},
+    {"bf16 dim 257", TT_VISUAL, .dtype = TAILCUT_BF16, .dim = 257},
+    {"bf16 dim 768", TT_VISUAL, .dtype = TAILCUT_BF16, .dim = 768},
+    {"bf16 dim 1000", TT_VISUAL, .dtype = TAILCUT_BF16, .dim = 1000, .segment_extra = 2},
+    {"f32 dim 1", TT_VISUAL, .dtype = TAILCUT_F32, .dim = 1},
+    {"f32 dim 3", TT_VISUAL, .dtype = TAILCUT_F32, .dim = 3},
+    {"f32 dim 8", TT_VISUAL, .dtype = TAILCUT_F32, .dim = 8},
+    {"f32 dim 255", TT_VISUAL, TT_RAGGED, .dtype = TAILCUT_F32, .dim = 255},
+    {"f32 dim 256", TT_VISUAL, .dtype = TAILCUT_F32, .dim = 256, .row_extra = 1},
+    {"f32 dim 257", TT_VISUAL, .dtype = TAILCUT_F32, .dim = 257},
+    {"f32 dim 1024", TT_VISUAL, .dtype = TAILCUT_F32, .dim = 1024},
+    {"f32 dim 1280 mean", TT_VISUAL, .dtype = TAILCUT_F32, .dim = 1280,
+     .source = TAILCUT_REFERENCE_MEAN},
+    /* References. */
+    {"reference each", TT_VISUAL, TT_RAGGED, .segments = 6, .reference_each = 1},
+    {"reference f32", TT_VISUAL, .reference_f32 = 1},
+    {"reference f32 each", TT_VISUAL, TT_LENGTHS, .reference_f32 = 1, .reference_each = 1},
+    {"reference zero", TT_VISUAL, .zero_reference = 1},
+    {"reference zero each", TT_VISUAL, .zero_reference = 1, .reference_each = 1, .spread = 0.5},
+    {"reference zero, topk", TT_VISUAL, .zero_reference = 1, .detector = TAILCUT_TOPK, .k = 9},
+    {"row", TT_VISUAL, .cls_row = 1, .source = TAILCUT_REFERENCE_ROW},
+    {"row ragged", TT_VISUAL, TT_RAGGED, .segments = 7, .cls_row = 1,
+     .source = TAILCUT_REFERENCE_ROW, .rows = TT_ROWS_ALL},
+    {"row lengths strided", TT_VISUAL, TT_LENGTHS, .segments = 7, .row_extra = 5,
+     .segment_extra = 3, .cls_row = 1, .source = TAILCUT_REFERENCE_ROW, .rows = TT_ROWS_ALL},
+    {"row spikes", TT_VISUAL, .segments = 9, .cls_row = 1, .source = TAILCUT_REFERENCE_ROW,
+     .spikes = TT_NOT_FINITE | TT_ZERO_ROWS},
+    {"row huge", TT_VISUAL, .segments = 9, .dtype = TAILCUT_F32, .cls_row = 1,
+     .source = TAILCUT_REFERENCE_ROW, .spikes = TT_HUGE | TT_TINY},
+    {"cls row, given", TT_VISUAL, .cls_row = 1, .packed = 1},
+    {"mean", TT_VISUAL, .source = TAILCUT_REFERENCE_MEAN},
+    {"mean cls ragged", TT_VISUAL, TT_RAGGED, .segments = 6, .cls_row = 1,
+     .source = TAILCUT_REFERENCE_MEAN},
+    {"mean of 64", TT_VISUAL, .max_tokens = 64, .source = TAILCUT_REFERENCE_MEAN},
+    {"mean of 65", TT_VISUAL, .max_tokens = 65, .source = TAILCUT_REFERENCE_MEAN},
+    {"mean of 300", TT_VISUAL, TT_LENGTHS, .max_tokens = 300, .dtype = TAILCUT_BF16,
+     .source = TAILCUT_REFERENCE_MEAN},
+    {"mean with NaN", TT_VISUAL, .segments = 6, .source = TAILCUT_REFERENCE_MEAN, .max_tokens = 5,
+     .spikes = TT_NOT_FINITE},
+    {"mean of zeros", TT_VISUAL, .segments = 8, .max_tokens = 3, .spikes = TT_ZERO_ROWS | TT_TIES,
+     .source = TAILCUT_REFERENCE_MEAN},
+    {"mean of 70 segments", TT_VISUAL, TT_RAGGED, .segments = 70, .max_tokens = 9,
+     .source = TAILCUT_REFERENCE_MEAN},
+    /* Spikes. */
+    {"ties", TT_VISUAL, .max_tokens = 120, .spikes = TT_TIES, .spread = 0.4},
+    {"huge f16", TT_VISUAL, .spikes = TT_HUGE},
+    {"huge bf16", TT_VISUAL, .dtype = TAILCUT_BF16, .spikes = TT_HUGE},
+    {"huge f32", TT_VISUAL, .dtype = TAILCUT_F32, .spikes = TT_HUGE},
+    {"tiny f16", TT_VISUAL, .spikes = TT_TINY},
+    {"tiny bf16", TT_VISUAL, .dtype = TAILCUT_BF16, .spikes = TT_TINY},
+    {"tiny f32", TT_VISUAL, .dtype = TAILCUT_F32, .spikes = TT_TINY | TT_ZERO_ROWS},
+    {"not finite f16", TT_VISUAL, .max_tokens = 90, .spikes = TT_NOT_FINITE},
+    {"not finite bf16", TT_VISUAL, .dtype = TAILCUT_BF16, .spikes = TT_NOT_FINITE | TT_TIES},
+    {"not finite f32", TT_VISUAL, TT_RAGGED, .dtype = TAILCUT_F32, .dim = 300,
+     .spikes = TT_NOT_FINITE},
+    {"all spikes", TT_VISUAL, TT_LENGTHS, .segments = 6, .max_tokens = 100, .dim = 130,
+     .dtype = TAILCUT_F32, .spikes = 31, .rows = TT_ROWS_ALL},
+    /* Shapes. */
+    {"no segments", TT_VISUAL, .segments = -1},
+    {"no tokens", TT_VISUAL, .max_tokens = -1},
+    {"one token", TT_VISUAL, .max_tokens = 1},
+    {"two tokens", TT_VISUAL, .max_tokens = 2, .rows = TT_ROWS_ALL},
+    {"only a cls row", TT_VISUAL, .max_tokens = 1, .cls_row = 1, .source = TAILCUT_REFERENCE_ROW},
+    {"cls and two", TT_VISUAL, .max_tokens = 3, .cls_row = 1, .source = TAILCUT_REFERENCE_ROW,
+     .rows = TT_ROWS_ALL},
+    {"short lengths", TT_VISUAL, TT_LENGTHS, .segments = 8, .max_tokens = 7, .shape = lengths_short,
+     .rows = TT_ROWS_ALL},
+    {"short lengths with cls", TT_VISUAL, TT_LENGTHS, .segments = 8, .max_tokens = 7,
+     .shape = lengths_short, .cls_row = 1, .source = TAILCUT_REFERENCE_ROW},
+    {"many segments", TT_VISUAL, TT_RAGGED, .segments = 150, .max_tokens = 6, .dim = 16},
+    {"one long segment", TT_VISUAL, .segments = 1, .max_tokens = 700, .dim = 40},
+    {"all ways to lay rows out", TT_VISUAL, .segments = 4, .rows = TT_ROWS_ALL},
+    {"all ways, ragged, packed", TT_VISUAL, TT_RAGGED, .segments = 5, .packed = 1,
+     .rows = TT_ROWS_ALL},
+    {"bad lengths", TT_VISUAL, TT_LENGTHS, .segments = 8, .shape = lengths_bad,
+     .rows = TT_ROWS_ALL},
+    {"bad lengths with cls", TT_VISUAL, TT_LENGTHS, .segments = 8, .shape = lengths_bad,
+     .cls_row = 1, .source = TAILCUT_REFERENCE_ROW, .packed = 1},
+    {"offsets going back", TT_VISUAL, TT_RAGGED, ALL_AND_BAD = offsets_back, .total = 40,
+     .rows = TT_ROWS_ALL},
+    {"offsets too far", TT_VISUAL, TT_RAGGED, ALL_AND_BAD = offsets_far, .total = 70,
+     .rows = TT_ROWS_ALL, .source = TAILCUT_REFERENCE_MEAN},
+    {"offsets negative", TT_VISUAL, TT_RAGGED, ALL_AND_BAD = offsets_negative, .total = 40,
+     .rows = TT_ROWS_ALL},
+    {"offsets too long", TT_VISUAL, TT_RAGGED, ALL_AND_BAD = offsets_long, .total = 140,
+     .rows = TT_ROWS_ALL, .packed = 1},
+    {"offsets from seven", TT_VISUAL, TT_RAGGED, ALL_AND_BAD = offsets_late, .total = 64,
+     .rows = TT_ROWS_ALL},
+    /* Rules on cosines. */
+    {"chord", TT_VISUAL, .max_tokens = 200, .detector = TAILCUT_CHORD},
+    {"gap", TT_VISUAL, .max_tokens = 200, .detector = TAILCUT_GAP, .lo = 0.05, .hi = 0.95},
+    {"curvature", TT_VISUAL, .max_tokens = 200, .detector = TAILCUT_CURVATURE},
+    {"iqr", TT_VISUAL, .max_tokens = 200, .detector = TAILCUT_IQR},
+    {"mean + lambda", TT_VISUAL, .max_tokens = 200, .detector = TAILCUT_MEAN, .lambda = 0.5},
+    {"mass", TT_VISUAL, .max_tokens = 200, .detector = TAILCUT_MASS, .mass = 0.5},
+    {"threshold", TT_VISUAL, .detector = TAILCUT_THRESHOLD, .tau = 0.1f},
+    {"topk", TT_VISUAL, .detector = TAILCUT_TOPK, .k = 8, .rows = TT_ROWS_ALL},
+    {"topk above N", TT_VISUAL, TT_RAGGED, .detector = TAILCUT_TOPK, .k = 1000},
+    {"ratio", TT_VISUAL, .detector = TAILCUT_RATIO, .ratio = 0.25},
+    {"ratio none", TT_VISUAL, .detector = TAILCUT_RATIO, .ratio = 0.0, .min_keep = -1,
+     .rows = TT_ROWS_ALL},
+    {"unit prune, auto", TT_VISUAL, .scale = TAILCUT_SCALE_AUTO, .detector = TAILCUT_CHORD},
+    {"clamps", TT_VISUAL, TT_RAGGED, .segments = 8, .min_keep = 5, .max_keep = 20, .round_to = 8},
+    {"spread half", TT_VISUAL, .max_tokens = 150, .spread = 0.5, .rows = TT_ROWS_ALL},
+    {"spread all", TT_VISUAL, .detector = TAILCUT_RATIO, .ratio = 0.3, .spread = 1.0},
+    /* Cut: every detector on every kind of curve is test_detect.c; here layouts and outputs. */
+    {"cut uniform", TT_CUT, .rows = TT_ROWS_ALL},
+    {"cut lengths", TT_CUT, TT_LENGTHS, .segments = 9, .max_tokens = 80, .curve = TT_COSINES},
+    {"cut ragged", TT_CUT, TT_RAGGED, .segments = 9, .max_tokens = 80, .curve = TT_STEP,
+     .packed = 1, .rows = TT_ROWS_ALL},
+    {"cut few values", TT_CUT, .max_tokens = 300, .curve = TT_FEW_VALUES, .spread = 0.3},
+    {"cut flat", TT_CUT, .curve = TT_FLAT},
+    {"cut flat iqr", TT_CUT, .curve = TT_FLAT, .detector = TAILCUT_IQR},
+    {"cut some NaN", TT_CUT, .max_tokens = 90, .curve = TT_NAN_SOME},
+    {"cut some NaN, all kept", TT_CUT, .curve = TT_NAN_SOME, .detector = TAILCUT_RATIO,
+     .ratio = 1.0, .spread = 0.5},
+    {"cut all NaN", TT_CUT, .curve = TT_NAN_ALL},
+    {"cut all NaN topk", TT_CUT, .curve = TT_NAN_ALL, .detector = TAILCUT_TOPK, .k = 5,
+     .spread = 0.6},
+    {"cut NaN but two", TT_CUT, .curve = TT_NAN_BUT_TWO},
+    {"cut NaN but two, clamped", TT_CUT, .curve = TT_NAN_BUT_TWO, .max_keep = 11},
+    {"cut infinite", TT_CUT, .curve = TT_INFINITE},
+    {"cut infinite unit", TT_CUT, .curve = TT_INFINITE, .scale = TAILCUT_SCALE_UNIT},
+    {"cut large", TT_CUT, .curve = TT_LARGE, .detector = TAILCUT_CHORD},
+    {"cut large unit", TT_CUT, .curve = TT_LARGE, .scale = TAILCUT_SCALE_UNIT},
+    {"cut denormal", TT_CUT, .curve = TT_SMALL},
+    {"cut denormal unit", TT_CUT, .curve = TT_SMALL, .scale = TAILCUT_SCALE_UNIT},
+    {"cut zeros", TT_CUT, .max_tokens = 100, .curve = TT_ZEROS},
+    {"cut rising", TT_CUT, .max_tokens = 100, .curve = TT_RISING, .detector = TAILCUT_MASS},
+    {"cut one", TT_CUT, .max_tokens = 1},
+    {"cut two", TT_CUT, .max_tokens = 2},
+    {"cut three", TT_CUT, .max_tokens = 3},
+    {"cut cls row", TT_CUT, TT_RAGGED, .segments = 6, .cls_row = 1, .rows = TT_ROWS_ALL},
+    {"cut roles", TT_CUT, TT_RAGGED, .segments = 6, .roles = 1, .rows = TT_ROWS_ALL},
+    {"cut roles uniform packed", TT_CUT, .segments = 4, .roles = 1, .packed = 1,
+     .detector = TAILCUT_RATIO, .ratio = 0.4, .spread = 0.5},
+    {"cut roles NaN", TT_CUT, .segments = 4, .roles = 1, .curve = TT_NAN_SOME},
+    {"cut no candidates", TT_CUT, TT_RAGGED, .roles = 3, .rows = TT_ROWS_ALL},
+    {"cut input flags", TT_CUT, TT_RAGGED, .segments = 40, .max_tokens = 12, .input_flags = 1},
+    {"cut input flags topk", TT_CUT, .segments = 40, .max_tokens = 12, .input_flags = 1,
+     .detector = TAILCUT_TOPK, .k = 4, .packed = 1},
+    {"cut input flags roles", TT_CUT, TT_LENGTHS, .segments = 40, .max_tokens = 12,
+     .input_flags = 1, .roles = 1},
+    {"cut bad lengths", TT_CUT, TT_LENGTHS, .segments = 8, .shape = lengths_bad, .roles = 1},
+    {"cut bad offsets", TT_CUT, TT_RAGGED, ALL_AND_BAD = offsets_back, .total = 40, .packed = 1},
+    {"cut clamps", TT_CUT, TT_LENGTHS, .segments = 8, .max_tokens = 7, .shape = lengths_short,
+     .min_keep = 3, .max_keep = 5, .round_to = 4},
+    {"cut max_keep 0", TT_CUT, .min_keep = -1, .max_keep = -2, .rows = TT_ROWS_ALL},
+    {"cut range without ranks", TT_CUT, .max_tokens = 5, .lo = 0.99, .hi = 1.0,
+     .detector = TAILCUT_GAP},
+    {"cut window too wide", TT_CUT, .detector = TAILCUT_CURVATURE, .window = 19},
+    {"cut window that fits once", TT_CUT, .detector = TAILCUT_CURVATURE, .window = 18},
+    {"cut no segments", TT_CUT, .segments = -1},
+    {"cut no tokens", TT_CUT, .max_tokens = -1},
+    {"cut many segments", TT_CUT, TT_RAGGED, .segments = 500, .max_tokens = 5},
+    {"cut 41", TT_CUT, .max_tokens = 41, .curve = TT_FEW_VALUES}, /* insertion to radix sort */
+    {"cut 40", TT_CUT, .max_tokens = 40, .curve = TT_FEW_VALUES},
+    {"cut 1025", TT_CUT, .segments = 2, .max_tokens = 1025, .spread = 0.25},
+    /* Stage 2, MEAN_COSINE. */
+    {"sequence uniform", TT_SEQUENCE, .rows = TT_ROWS_ALL},
+    {"sequence ragged", TT_SEQUENCE, TT_RAGGED, .segments = 6, .max_tokens = 90, .dim = 96,
+     .detector = TAILCUT_RATIO, .ratio = 0.5, .rows = TT_ROWS_ALL},
+    {"sequence lengths bf16", TT_SEQUENCE, TT_LENGTHS, .segments = 6, .dtype = TAILCUT_BF16,
+     .dim = 300, .row_extra = 4, .segment_extra = 1, .spread = 0.5, .packed = 1},
+    {"sequence f32", TT_SEQUENCE, .max_tokens = 150, .dtype = TAILCUT_F32, .dim = 40},
+    {"sequence without queries", TT_SEQUENCE, TT_RAGGED, .roles = 2, .rows = TT_ROWS_ALL},
+    {"sequence without candidates", TT_SEQUENCE, .roles = 3, .rows = TT_ROWS_ALL},
+    {"sequence spikes", TT_SEQUENCE, .segments = 12, .max_tokens = 9,
+     .spikes = TT_NOT_FINITE | TT_ZERO_ROWS},
+    {"sequence huge", TT_SEQUENCE, .segments = 12, .max_tokens = 9, .dtype = TAILCUT_F32,
+     .spikes = TT_HUGE | TT_TINY},
+    {"sequence bad offsets", TT_SEQUENCE, TT_RAGGED, ALL_AND_BAD = offsets_far, .total = 70,
+     .rows = TT_ROWS_ALL},
+    {"sequence of 80", TT_SEQUENCE, TT_RAGGED, .segments = 80, .max_tokens = 8},
+    {"sequence max_keep 0", TT_SEQUENCE, .min_keep = -1, .max_keep = -2},
+    /* Big ones. */
+    {"heavy clip", TT_VISUAL, .segments = 2, .max_tokens = 577, .dim = 1024, .cls_row = 1,
+     .source = TAILCUT_REFERENCE_ROW, .heavy = 1},
+    {"heavy 2048", TT_VISUAL, .segments = 1, .max_tokens = 2048, .dim = 1280,
+     .source = TAILCUT_REFERENCE_MEAN, .dtype = TAILCUT_BF16, .rows = TT_ROWS_ALL, .heavy = 1},
+    {"heavy video", TT_VISUAL, TT_RAGGED, .segments = 24, .max_tokens = 256, .dim = 256,
+     .spread = 0.5, .packed = 1, .heavy = 1},
+    {"heavy cut 2^15", TT_CUT, .segments = 2, .max_tokens = 1 << 15, .curve = TT_COSINES,
+     .spread = 0.25, .heavy = 1},
+    {"heavy cut 2^15 ties", TT_CUT, .segments = 2, .max_tokens = 1 << 15, .curve = TT_FEW_VALUES,
+     .detector = TAILCUT_MASS, .heavy = 1},
+    {"heavy cut 2^20", TT_CUT, .segments = 1, .max_tokens = 1 << 20, .heavy = 1},
+    {"heavy cut 2^20 chord", TT_CUT, .segments = 1, .max_tokens = 1 << 20, .curve = TT_STEP,
+     .detector = TAILCUT_CHORD, .heavy = 1},
+    {"heavy cut 2^20 and cls", TT_CUT, TT_RAGGED, .segments = 1, .max_tokens = (1 << 20) + 1,
+     .cls_row = 1, .curve = TT_LARGE, .detector = TAILCUT_MEAN, .heavy = 1},
+    {"heavy sequence", TT_SEQUENCE, TT_RAGGED, .segments = 3, .max_tokens = 1500, .dim = 512,
+     .heavy = 1},
+};
+const int tt_case_count = (int)(sizeof tt_cases / sizeof tt_cases[0]);
+
+tailcut_rule tt_rule_of(const tt_case *c) {
+  tailcut_rule rule = TAILCUT_RULE_INITIALIZER;
+  if (c->detector) rule.detector = c->detector;
+  if (c->rounding) rule.rounding = c->rounding;
+  rule.scale = c->scale;
+  if (c->detector == TAILCUT_TOPK) rule.k = c->k;
+  if (c->detector == TAILCUT_RATIO) rule.ratio = c->ratio, rule.percent = c->percent;
+  if (c->detector == TAILCUT_THRESHOLD) rule.tau = c->tau;
+  rule.window = c->window;
+  if (c->lambda != 0.0) rule.lambda = c->lambda;
+  if (c->mass != 0.0) rule.mass = c->mass;
+  if (c->min_keep) rule.min_keep = c->min_keep == -1 ? 0 : c->min_keep;
+  if (c->max_keep) rule.max_keep = c->max_keep == -2 ? 0 : c->max_keep;
+  if (c->round_to) rule.round_to = c->round_to;
+  rule.search_lo = c->lo;
+  if (c->hi != 0.0) rule.search_hi = c->hi;
+  rule.spread = c->spread;
+  return rule;
+}

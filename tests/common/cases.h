@@ -1,0 +1,92 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* cases: one table of inputs that every backend is run on. A row says what is different from the
+ * defaults (0 or NULL means the default); problem.c makes the data from the row's seed. */
+#ifndef TAILCUT_TESTS_CASES_H_
+#define TAILCUT_TESTS_CASES_H_
+
+#include <stdint.h>
+#include <tailcut.h>
+
+typedef enum tt_kind {
+  TT_VISUAL = 1,   /* score, cut, compact and prune_visual */
+  TT_CUT = 2,      /* cut and compact on scores from anywhere */
+  TT_SEQUENCE = 4, /* relevance, cut, compact and prune_sequence */
+  TT_ALL_KINDS = 7
+} tt_kind;
+
+typedef enum tt_layout { TT_UNIFORM, TT_LENGTHS, TT_RAGGED } tt_layout;
+
+/* Scores of a TT_CUT case. */
+typedef enum tt_curve {
+  TT_NORMAL,     /* any floats around 0 */
+  TT_COSINES,    /* an exponential tail inside [-1,1] */
+  TT_STEP,       /* two plateaus with noise */
+  TT_FEW_VALUES, /* many ties */
+  TT_FLAT,
+  TT_NAN_SOME,
+  TT_NAN_ALL,
+  TT_NAN_BUT_TWO,
+  TT_INFINITE, /* some +-inf */
+  TT_LARGE,    /* up to FLT_MAX */
+  TT_SMALL,    /* denormals */
+  TT_ZEROS,    /* +0, -0 and a few others */
+  TT_RISING,   /* sorted the wrong way round */
+  TT_CURVES
+} tt_curve;
+
+/* Row arrays of a case (problem.c). 0 means TOKENS (where there are any) and PACKED. */
+enum {
+  TT_ROWS_TOKENS = 1,      /* the scored matrix itself, in place */
+  TT_ROWS_PACKED = 2,      /* 24 bytes a row, to separate rows of 40; zero tail */
+  TT_ROWS_MASK = 4,        /* one byte a row, LOCAL to other memory; zero tail */
+  TT_ROWS_PLANES = 8,      /* M-RoPE [3,total] int64 in place */
+  TT_ROWS_HEADS = 16,      /* [B,H,T,d] in place; zero tail */
+  TT_ROWS_RENUMBER = 32,   /* int32 positions, LOCAL, zero tail */
+  TT_ROWS_RENUMBER64 = 64, /* int64 positions, PACKED */
+  TT_ROWS_PAGED = 128,     /* through int32 slots, in place, some -1 */
+  TT_ROWS_PAGED_OUT = 256, /* dense to int64 slots, PACKED, zero tail */
+  TT_ROWS_WIDE = 512,      /* 4133 bytes a row, odd addresses, in place */
+  TT_ROWS_ALL = 1023
+};
+
+typedef struct tt_case {
+  const char *name;
+  tt_kind kind;
+  tt_layout layout;
+  int32_t segments;      /* default 3 */
+  int32_t max_tokens;    /* default 37 */
+  const int32_t *shape;  /* lengths [segments] or offsets [segments + 1]; NULL: seeded */
+  int32_t total;         /* ragged with a shape: total_tokens; default the last offset */
+  int32_t dtype;         /* default F16 */
+  int32_t dim;           /* default 48 */
+  int32_t row_extra;     /* elements between rows */
+  int32_t segment_extra; /* rows between uniform segments */
+  int32_t cls_row;
+  int32_t source; /* tailcut_reference_source, default GIVEN */
+  int32_t reference_f32;
+  int32_t reference_each;
+  int32_t zero_reference;
+  unsigned spikes; /* tt_spikes */
+  tt_curve curve;
+  int32_t roles; /* TT_CUT: with roles. 2: no queries, 3: no candidates */
+  int32_t input_flags;
+  /* The rule. */
+  int32_t detector, scale, k, rounding, percent, window;
+  double ratio, lambda, mass;
+  float tau;
+  int32_t min_keep; /* -1: 0 */
+  int32_t max_keep; /* -2: 0 */
+  int32_t round_to;
+  double lo, hi, spread;
+  int32_t packed; /* placement of kept */
+  int32_t rows;
+  int32_t heavy; /* too slow for a simulated device */
+} tt_case;
+
+extern const tt_case tt_cases[];
+extern const int tt_case_count;
+
+/* The rule of a row, ready to be passed. */
+tailcut_rule tt_rule_of(const tt_case *c);
+
+#endif /* TAILCUT_TESTS_CASES_H_ */

@@ -1,0 +1,144 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* kernel_table: every SIMD level that this machine has against the scalar one, bit for bit: dtypes,
+ * dims around each kernel's widths, row counts, strides of any sign, odd addresses, special values;
+ * rows end where readable memory ends. A header, so that it also serves programs that link nothing
+ * of the test library. */
+#ifndef TAILCUT_TESTS_KERNEL_TABLE_H_
+#define TAILCUT_TESTS_KERNEL_TABLE_H_
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#include "cpu/kernels.h"
+
+enum { KT_ROWS = 35, KT_BYTES = 1 << 20 };
+
+typedef struct kt_state {
+  uint64_t random;
+  char *end; /* of the readable bytes, KT_BYTES of them */
+  long checks, failures;
+} kt_state;
+
+static inline uint64_t kt_next(kt_state *t) {
+  uint64_t z = (t->random += 0x9E3779B97F4A7C15u);
+  z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9u;
+  return z ^ (z >> 29);
+}
+
+static inline int kt_init(kt_state *t, uint64_t seed) {
+  char *p =
+      mmap(NULL, KT_BYTES + 65536, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  memset(t, 0, sizeof *t);
+  t->random = seed;
+  if ((void *)p == MAP_FAILED || mprotect(p + KT_BYTES, 65536, PROT_NONE) != 0) return 0;
+  t->end = p + KT_BYTES;
+  return 1;
+}
+
+/* Element i of an array at p: kind 0 ordinary numbers, 1 near the ends of the range, 2 any bits. */
+static inline void kt_fill(kt_state *t, char *p, int64_t n, int dtype, int kind) {
+  static const uint32_t lowest[3] = {0x2C00, 0x3D80, 0x3D800000},
+                        span[3] = {0x1800, 0x300, 0x3000000};
+  for (int64_t i = 0; i < n; i++) {
+    const uint64_t r = kt_next(t);
+    uint32_t bits = lowest[dtype] + (uint32_t)(r >> 8) % span[dtype];
+    if (kind == 1) bits = (uint32_t)(r >> 8) % span[dtype];
+    if (r & 1) bits |= dtype == 2 ? 0x80000000u : 0x8000u;
+    if (kind == 2) bits = (uint32_t)(r >> 16);
+    if (dtype == 2) {
+      memcpy(p + 4 * i, &bits, 4);
+    } else {
+      const uint16_t half = (uint16_t)bits;
+      memcpy(p + 2 * i, &half, 2);
+    }
+  }
+}
+
+/* Equal bits, or both NaN. */
+static inline void kt_same(kt_state *t, const float *a, const float *b, int64_t n,
+                           const tc_kernels *level, const char *what, int dtype, int64_t dim) {
+  for (int64_t i = 0; i < n; i++) {
+    t->checks++;
+    if (memcmp(a + i, b + i, 4) == 0 || (a[i] != a[i] && b[i] != b[i])) continue;
+    if (t->failures++ < 20) {
+      printf("%s %s dtype %d dim %d: element %d is %a, expected %a\n", level->name, what, dtype,
+             (int)dim, (int)i, (double)a[i], (double)b[i]);
+    }
+  }
+}
+
+/* One combination of everything on one level. */
+static inline void kt_score(kt_state *t, const tc_kernels *level, int dtype, int32_t dim,
+                            int64_t rows, int64_t extra, int kind, int64_t shift) {
+  const int64_t size = dtype == 2 ? 4 : 2, gap = extra == -2 ? 1 : extra < 0 ? 0 : extra * size;
+  const int64_t stride = dim * size + gap, bytes = (rows - 1) * stride + dim * size;
+  static float ref[8192], want[2][KT_ROWS], got[2][KT_ROWS];
+  char *first = t->end - bytes - shift;
+  int64_t step = stride;
+  kt_fill(t, (char *)ref, dim, 2, kind == 2 ? 2 : 0);
+  for (int64_t r = 0; r < rows; r++) kt_fill(t, first + r * stride, dim, dtype, kind);
+  if (extra == -1) { /* backwards */
+    first += (rows - 1) * stride;
+    step = -stride;
+  }
+  tc_kernels_scalar.score_rows[dtype](first, step, rows, dim, ref, want[0], want[1]);
+  memset(got, 0x5A, sizeof got);
+  level->score_rows[dtype](first, step, rows, dim, ref, got[0], got[1]);
+  kt_same(t, got[0], want[0], rows, level, "dots", dtype, dim);
+  kt_same(t, got[1], want[1], rows, level, "squares", dtype, dim);
+  memset(got, 0x5A, sizeof got);
+  level->score_rows[dtype](first, step, rows, dim, ref, got[0], NULL);
+  level->score_rows[dtype](first, step, rows, dim, NULL, NULL, got[1]);
+  kt_same(t, got[0], want[0], rows, level, "dots alone", dtype, dim);
+  kt_same(t, got[1], want[1], rows, level, "squares alone", dtype, dim);
+  for (int64_t r = rows; r < KT_ROWS; r++) {
+    uint32_t bits[2];
+    memcpy(&bits[0], &got[0][r], 4);
+    memcpy(&bits[1], &got[1][r], 4);
+    if (bits[0] != 0x5A5A5A5Au || bits[1] != 0x5A5A5A5Au) t->failures++;
+  }
+  static float a[8192], b[8192];
+  const float w = kind == 2 ? ref[0] : 0.37f;
+  memcpy(a, ref, sizeof a);
+  memcpy(b, ref, sizeof b);
+  tc_kernels_scalar.accumulate[dtype](first, w, a, dim);
+  level->accumulate[dtype](first, w, b, dim);
+  kt_same(t, b, a, dim + 1 < 8192 ? dim + 1 : dim, level, "accumulate", dtype, dim);
+  tc_kernels_scalar.widen[dtype](first, a, dim);
+  level->widen[dtype](first, b, dim);
+  kt_same(t, b, a, dim, level, "widen", dtype, dim);
+}
+
+/* Levels above scalar that were compared. `most`: dims above it are left out (slow emulators). */
+static inline int kt_run(kt_state *t, int32_t most) {
+  static const int32_t big[] = {254, 255, 256, 257, 258,  263,  264,  384,  500,  511,  512, 513,
+                                520, 768, 777, 999, 1000, 1024, 1025, 1152, 1280, 4096, 4099};
+  static const int64_t row_counts[] = {1, 2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 33};
+  static const int64_t extras[] = {0, 1, -1, 8, -2, 3};
+  int levels = 0;
+  for (int l = TC_SIMD_SCALAR + 1; l <= TC_SIMD_AVX512; l++) {
+    const tc_kernels *level = tc_kernels_for((tc_simd)l);
+    if (level == NULL) continue;
+    levels++;
+    for (int dtype = 0; dtype < 3; dtype++) {
+      int turn = 0;
+      for (int32_t dim = 1; dim <= 140; dim++) {
+        for (int kind = 0; kind < 3; kind++, turn++) {
+          kt_score(t, level, dtype, dim, row_counts[turn % 12], extras[turn / 3 % 6], kind,
+                   turn % 5 == 4 ? turn % 7 : 0);
+        }
+      }
+      for (size_t i = 0; i < sizeof big / sizeof big[0] && big[i] <= most; i++) {
+        for (int kind = 0; kind < 3; kind++, turn++) {
+          kt_score(t, level, dtype, big[i], row_counts[turn % 12], extras[turn / 3 % 6], kind,
+                   turn % 4 == 3 ? turn % 9 : 0);
+        }
+      }
+    }
+  }
+  return levels;
+}
+
+#endif /* TAILCUT_TESTS_KERNEL_TABLE_H_ */

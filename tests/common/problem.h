@@ -1,0 +1,54 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* problem: a case's data in host memory and what must come out of it, by the reference. */
+#ifndef TAILCUT_TESTS_PROBLEM_H_
+#define TAILCUT_TESTS_PROBLEM_H_
+
+#include "cases.h"
+#include "data.h"
+
+/* A block of bytes: an input, or an output with what it must hold in the end. */
+typedef struct tt_block {
+  uint8_t *data; /* input, or what stands there before the call; NULL: no such argument */
+  uint8_t *want; /* after it; NULL for inputs */
+  uint8_t *open; /* 1 where the result is unspecified; NULL: nowhere */
+  size_t bytes;
+} tt_block;
+
+/* One row array: `rows` holds host pointers into the blocks. */
+typedef struct tt_array {
+  const char *name;
+  tailcut_rows rows;
+  tt_block src, dst; /* in place: src.data is NULL */
+  tt_block src_slots, dst_slots;
+  int in_place, is_tokens;
+  size_t misalign;
+} tt_array;
+
+enum { TT_ARRAYS = 10 };
+
+typedef struct tt_problem {
+  const tt_case *row;
+  tailcut_batch batch; /* host pointers, as everything here */
+  tailcut_tokens tokens;
+  tailcut_reference reference;
+  tailcut_rule rule;
+  int auto_scale;
+  int64_t total; /* rows */
+  tt_block shape, matrix, vector, roles, in_scores, in_flags;
+  /* Outputs. Of the scoring part, then of the cut. */
+  tt_block direction, scores, score_flags;
+  tt_block counts, kept, new_cu, flags, curve, ranks, host_counts;
+  tt_array arrays[TT_ARRAYS];
+  int array_count;
+} tt_problem;
+
+tt_problem *tt_problem_new(const tt_case *c);
+void tt_problem_free(tt_problem *problem);
+
+/* The scores of a TT_CUT case. */
+void tt_curve_scores(tt_random *random, tt_curve kind, float *scores, int64_t n);
+/* Adds array number `kind` (a TT_ROWS_ bit) to a problem whose cut is known. */
+void tt_add_array(tt_problem *problem, tt_random *random, int kind);
+void tt_block_new(tt_block *block, size_t bytes);
+
+#endif /* TAILCUT_TESTS_PROBLEM_H_ */

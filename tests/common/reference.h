@@ -1,0 +1,56 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* reference: every exact step once more, naively, from the specification and not from the library's
+ * code. Arguments are the library's structs with host pointers, valid and in host memory. */
+#ifndef TAILCUT_TESTS_REFERENCE_H_
+#define TAILCUT_TESTS_REFERENCE_H_
+
+#include <stdint.h>
+#include <tailcut.h>
+
+typedef struct ref_segment {
+  int64_t start; /* row number of its first row */
+  int32_t n;     /* candidates (with roles: rows); 0 where invalid */
+  int valid;
+} ref_segment;
+
+/* Segment b, from lengths or offsets. */
+ref_segment ref_segment_of(const tailcut_batch *batch, int32_t b);
+int64_t ref_total(const tailcut_batch *batch); /* rows, valid or not */
+
+/* Row r of segment b counted from its first row, widened. */
+void ref_row(const tailcut_batch *batch, const tailcut_tokens *tokens, int32_t b, int64_t r,
+             float *out);
+
+/* The dot product in the specified order. */
+float ref_dot(const float *a, const float *b, int32_t dim);
+/* <x,c> / max(product, 1e-8), clamped. */
+float ref_cosine(float dot, float product);
+
+/* As tailcut_score, tailcut_mean_direction and tailcut_relevance with MEAN_COSINE. Elements of no
+ * candidate are left alone; flags may be NULL. */
+void ref_score(const tailcut_batch *batch, const tailcut_tokens *tokens,
+               const tailcut_reference *reference, float *scores, int32_t *flags);
+void ref_mean_direction(const tailcut_batch *batch, const tailcut_tokens *tokens,
+                        const uint8_t *roles, float *direction);
+void ref_relevance(const tailcut_batch *batch, const tailcut_tokens *tokens, const uint8_t *roles,
+                   float *scores, int32_t *flags);
+
+/* k of a curve of n scores (any order), before the clamps; *whole as in flag 1. */
+int64_t ref_detect(const tailcut_rule *rule, int auto_scale, const float *scores, int32_t n,
+                   int bad_reference, int *whole);
+int64_t ref_clamp(const tailcut_rule *rule, int64_t k, int32_t n);
+int64_t ref_ratio(const tailcut_rule *rule, int32_t n);
+
+/* As tailcut_cut. counts, kept (LOCAL or PACKED), new_cu_seqlens and flags must be given; curve,
+ * ranks and host_counts may be NULL. */
+void ref_cut(const tailcut_batch *batch, const float *scores, const uint8_t *roles,
+             const int32_t *input_flags, const tailcut_rule *rule, int auto_scale,
+             const tailcut_selection *selection);
+
+/* As tailcut_compact for one array whose dst is host memory that holds what stood there before
+ * (in place: dst == src). `open`: as large as dst, set to 1 where the result is unspecified. */
+void ref_compact(const tailcut_batch *batch, const int32_t *kept, int32_t kept_placement,
+                 const int32_t *counts, const int32_t *new_cu_seqlens, const tailcut_rows *rows,
+                 uint8_t *open);
+
+#endif /* TAILCUT_TESTS_REFERENCE_H_ */

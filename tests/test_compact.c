@@ -1,0 +1,218 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* compact: random kept lists on row arrays of every shape: rows of 1 to 16384 bytes, parts, strides,
+ * slots and pages, in place, LOCAL and PACKED, zero tails, renumbering, damaged lists; each against
+ * the naive compaction, gaps and neighbours included, and against each other. */
+#include <criterion/criterion.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "data.h"
+#include "problem.h"
+#include "reference.h"
+#include "runner.h"
+
+/* One random call: a batch, a kept list, one array. */
+typedef struct call {
+  tailcut_batch batch;
+  int32_t shape[12], counts[12], cu[13];
+  int32_t *kept;
+  int64_t total;
+  int32_t placement;
+  tailcut_rows rows;
+  uint8_t *src, *dst, *want, *open, *slots, *dst_slots;
+  size_t src_bytes, dst_bytes, slot_bytes;
+  int in_place;
+  size_t misalign;
+} call;
+
+static void make_batch(call *c, tt_random *random) {
+  static const tailcut_batch defaults = TAILCUT_BATCH_INITIALIZER;
+  const int layout = tt_below(random, 3);
+  int32_t at = 0;
+  c->batch = defaults;
+  c->batch.segments = 1 + tt_below(random, 6);
+  c->batch.max_tokens = 1 + tt_below(random, 40);
+  c->batch.cls_row = tt_below(random, 3) == 0;
+  for (int32_t b = 0; b <= c->batch.segments; b++) {
+    const int32_t n = tt_below(random, c->batch.max_tokens + 1);
+    c->shape[b] = layout == 2 ? at : n;
+    at += n;
+  }
+  if (layout == 1) c->batch.lengths = c->shape;
+  if (layout == 2) {
+    c->batch.cu_seqlens = c->shape;
+    c->batch.total_tokens = c->shape[c->batch.segments] + tt_below(random, 3);
+  }
+  c->total = ref_total(&c->batch);
+}
+
+/* Ascending lists of random lengths; damage: counts out of range, indices that are no such list. */
+static void make_kept(call *c, tt_random *random, int damage) {
+  c->kept = tt_host(4 * (size_t)c->total + 4);
+  memset(c->kept, 0x7F, 4 * (size_t)c->total);
+  c->cu[0] = 0;
+  for (int32_t b = 0; b < c->batch.segments; b++) {
+    const ref_segment s = ref_segment_of(&c->batch, b);
+    const int32_t share = 1 + tt_below(random, 8);
+    int32_t *list = c->kept + (c->placement == TAILCUT_PACKED ? c->cu[b] : s.start), k = 0;
+    for (int32_t i = 0; i < s.n; i++) {
+      if (tt_below(random, 8) < share) list[k++] = i;
+    }
+    c->counts[b] = k;
+    c->cu[b + 1] = c->cu[b] + k;
+    if (!damage) continue;
+    for (int32_t j = 0; j < k; j++) {
+      static const int32_t odd[] = {-1, 0, 1 << 30, INT32_MIN, INT32_MAX, 3, 7};
+      if (tt_below(random, 3) == 0) list[j] = odd[tt_below(random, 7)];
+      if (tt_below(random, 6) == 0) list[j] = j > 0 ? list[j - 1] : s.n;
+      if (tt_below(random, 9) == 0) list[j] = s.n;
+    }
+    if (tt_below(random, 5) == 0) c->counts[b] = tt_below(random, 2) ? -1 - k : s.n + 1;
+  }
+}
+
+static uint8_t *random_bytes(tt_random *random, size_t n) {
+  uint8_t *p = tt_host(n);
+  for (size_t i = 0; i < n; i++) p[i] = (uint8_t)tt_next(random);
+  return p;
+}
+
+static uint8_t *make_slots(const call *c, tt_random *random, int32_t bytes) {
+  uint8_t *table = tt_host((size_t)(c->total * bytes));
+  int64_t slot = c->total - 1;
+  for (int64_t i = 0; i < c->total; i++, slot--) { /* backwards: any distinct order will do */
+    const int64_t wide = tt_below(random, 6) == 0 ? -1 : slot;
+    const int32_t narrow = (int32_t)wide;
+    memcpy(table + i * bytes, bytes == 8 ? (const void *)&wide : (const void *)&narrow,
+           (size_t)bytes);
+  }
+  return table;
+}
+
+static const int64_t widths[] = {1,   2,   3,    4,    7,    8,    12,   16,   17,   31,  32,
+                                 48,  63,  64,   65,   96,   127,  128,  144,  255,  256, 257,
+                                 512, 768, 1000, 1024, 2048, 4095, 4096, 8192, 16384};
+
+static void make_rows(call *c, tt_random *random) {
+  static const tailcut_rows defaults = TAILCUT_ROWS_INITIALIZER;
+  tailcut_rows *r = &c->rows;
+  *r = defaults;
+  r->part_bytes = widths[tt_below(random, (int32_t)(sizeof widths / sizeof widths[0]))];
+  r->parts = tt_below(random, 2) ? 1 : 1 + tt_below(random, 4);
+  r->placement = tt_below(random, 3) ? TAILCUT_LOCAL : TAILCUT_PACKED;
+  r->flags = tt_below(random, 2) ? TAILCUT_ROWS_ZERO_TAIL : 0;
+  if ((r->part_bytes == 4 || r->part_bytes == 8) && tt_below(random, 2)) {
+    r->flags |= TAILCUT_ROWS_RENUMBER;
+  }
+  c->in_place = r->placement == TAILCUT_LOCAL && tt_below(random, 2);
+  r->slot_bytes = tt_below(random, 2) ? 4 : 8;
+  r->src_part_stride = r->part_bytes + tt_below(random, 2) * 5;
+  r->src_row_stride = r->src_part_stride * r->parts + tt_below(random, 2) * 11;
+  r->dst_part_stride = c->in_place ? r->src_part_stride : r->part_bytes + tt_below(random, 2) * 16;
+  r->dst_row_stride = c->in_place ? r->src_row_stride : r->dst_part_stride * r->parts;
+  r->page_rows = tt_below(random, 3) * 4;
+  const int64_t wider =
+      r->src_row_stride > r->dst_row_stride ? r->src_row_stride : r->dst_row_stride;
+  r->page_stride = r->page_rows ? r->page_rows * wider + 24 : 0;
+  const int slots = tt_below(random, 3) == 0;
+  if (slots) {
+    c->slots = make_slots(c, random, r->slot_bytes);
+    c->slot_bytes = (size_t)(c->total * r->slot_bytes);
+    if (!c->in_place && tt_below(random, 2)) c->dst_slots = make_slots(c, random, r->slot_bytes);
+  }
+  const int64_t pages = r->page_rows ? c->total / r->page_rows + 1 : 0;
+  const int64_t dense_src = (c->total + 1) * r->src_row_stride;
+  const int64_t dense_dst = (c->total + 1) * r->dst_row_stride;
+  c->src_bytes = (size_t)(slots && r->page_rows ? pages * r->page_stride : dense_src);
+  c->dst_bytes =
+      (size_t)((c->in_place ? slots : c->dst_slots != NULL) && r->page_rows ? pages * r->page_stride
+                                                                            : dense_dst);
+  c->src = random_bytes(random, c->src_bytes);
+  c->dst = c->in_place ? c->src : random_bytes(random, c->dst_bytes);
+  c->misalign = (size_t)tt_below(random, 2) * (size_t)tt_below(random, 40);
+}
+
+static void expect(call *c) {
+  tailcut_rows *r = &c->rows;
+  c->want = tt_host(c->dst_bytes);
+  c->open = tt_host(c->dst_bytes);
+  memcpy(c->want, c->dst, c->dst_bytes);
+  r->dst = c->want;
+  r->src = c->in_place ? c->want : c->src;
+  r->src_slots = c->slots;
+  r->dst_slots = c->in_place ? c->slots : c->dst_slots;
+  ref_compact(&c->batch, c->kept, c->placement, c->counts, c->cu, r, c->open);
+}
+
+static int run(const call *c, const tt_backend *backend, tailcut_handle handle, int number) {
+  tailcut_batch batch = c->batch;
+  tailcut_rows r = c->rows;
+  tailcut_limits limits = TAILCUT_LIMITS_INITIALIZER;
+  const size_t n = (size_t)batch.segments;
+  const int tight = number % 2;
+  void *shape = tt_upload(backend, c->shape, 4 * (n + (batch.cu_seqlens != NULL)), TT_TIGHT);
+  if (batch.cu_seqlens != NULL) batch.cu_seqlens = shape;
+  if (batch.lengths != NULL) batch.lengths = shape;
+  limits.segments = batch.segments;
+  limits.max_tokens = batch.max_tokens;
+  limits.total_tokens = batch.total_tokens;
+  void *kept = tt_upload(backend, c->kept, 4 * (size_t)c->total, TT_TIGHT);
+  void *counts = tt_upload(backend, c->counts, 4 * n, TT_TIGHT);
+  void *cu = tt_upload(backend, c->cu, 4 * (n + 1), TT_TIGHT);
+  const size_t where = tight && c->misalign == 0 ? TT_TIGHT : c->misalign;
+  r.dst = tt_upload(backend, c->dst, c->dst_bytes, where);
+  r.src = c->in_place ? r.dst : tt_upload(backend, c->src, c->src_bytes, where);
+  void *slots = c->slots ? tt_upload(backend, c->slots, c->slot_bytes, TT_TIGHT) : NULL;
+  void *dst_slots = c->dst_slots ? tt_upload(backend, c->dst_slots, c->slot_bytes, 0) : NULL;
+  r.src_slots = slots;
+  r.dst_slots = c->in_place ? slots : dst_slots;
+  tt_workspace w = tt_workspace_new(backend, handle, TAILCUT_CALL_COMPACT, &limits);
+  cr_assert_eq(
+      tailcut_compact(handle, &batch, kept, c->placement, counts, cu, &r, 1, w.data, w.size, NULL),
+      TAILCUT_OK, "%s", tailcut_last_error());
+  uint8_t *got = tt_host(c->dst_bytes);
+  tt_download(backend, got, r.dst, c->dst_bytes);
+  int bad = 0;
+  for (size_t i = 0; i < c->dst_bytes && !bad; i++) {
+    if (got[i] == c->want[i] || c->open[i]) continue;
+    printf(
+        "call %d on %s: byte %zu of %zu is %02x, expected %02x (part_bytes %d, parts %d, "
+        "placement %d, flags %d, in place %d, slots %d/%d)\n",
+        number, backend->name, i, c->dst_bytes, got[i], c->want[i], (int)r.part_bytes, r.parts,
+        r.placement, r.flags, c->in_place, slots != NULL, dst_slots != NULL);
+    bad = 1;
+  }
+  void *all[] = {shape, kept, counts, cu, r.dst, slots, dst_slots, w.data};
+  if (!c->in_place) tt_free(backend, (void *)(uintptr_t)r.src);
+  for (size_t i = 0; i < sizeof all / sizeof all[0]; i++) tt_free(backend, all[i]);
+  free(got);
+  return bad;
+}
+
+static void run_calls(int calls, int damage, uint64_t seed) {
+  int count, bad = 0;
+  const tt_backend *backends = tt_backends(&count);
+  tailcut_handle handles[16];
+  tt_random random = {seed};
+  for (int i = 0; i < count; i++) handles[i] = tt_create(&backends[i]);
+  for (int number = 0; number < calls; number++) {
+    call c;
+    memset(&c, 0, sizeof c);
+    make_batch(&c, &random);
+    c.placement = tt_below(&random, 2) ? TAILCUT_LOCAL : TAILCUT_PACKED;
+    make_kept(&c, &random, damage);
+    make_rows(&c, &random);
+    /* A damaged list renumbers what it does not follow: only sound lists are promised. */
+    if (damage) c.rows.flags &= ~TAILCUT_ROWS_RENUMBER;
+    expect(&c);
+    for (int i = 0; i < count; i++) bad += run(&c, &backends[i], handles[i], number);
+    if (!c.in_place) free(c.dst);
+    free(c.kept), free(c.src), free(c.want), free(c.open), free(c.slots), free(c.dst_slots);
+  }
+  for (int i = 0; i < count; i++) tailcut_destroy(handles[i]);
+  cr_assert_eq(bad, 0, "%d of %d calls differ", bad, calls * count);
+}
+
+Test(compact, sound_lists) { run_calls(400, 0, 11); }
+Test(compact, damaged_lists) { run_calls(300, 1, 12); }
