@@ -4,8 +4,9 @@
  *
  * In place is safe because kept indices increase strictly: destination j <= source kept[j], so a
  * sweep in ascending order reads each row before anything is written over it. Threads therefore
- * share arrays, segments and, where those are few, columns (byte ranges of every row); rows of one
- * column are never split in place. Precision: bytes are copied, nothing is interpreted.
+ * share arrays, segments and, where those are few, in place columns (byte ranges of every row; rows
+ * of one column are never split), otherwise rows: those that a thread has scored tend to be in its
+ * own cache. Precision: bytes are copied, nothing is interpreted.
  */
 #include "cpu.h"
 
@@ -29,12 +30,29 @@ static int64_t offset_of(const tailcut_rows *a, const tailcut_batch *batch, int 
   return b * segment + r * row;
 }
 
-/* Bytes [from, to) of a row seen as its parts one after the other. src NULL: zeros. */
-static void copy_columns(const tailcut_rows *a, char *dst, const char *src, int64_t from,
-                         int64_t to) {
-  while (from < to) {
+typedef struct range {
+  int64_t from, to;
+} range;
+
+/* Slices of a row's bytes, in whole cache lines, and of the rows [first, last). */
+static range columns_of(int64_t width, int32_t slice, int32_t slices) {
+  const int64_t piece = (width / slices + 63) & ~(int64_t)63;
+  const int64_t from = piece * slice < width ? piece * slice : width;
+  return (range){from, slice == slices - 1 || from + piece > width ? width : from + piece};
+}
+
+static range rows_of(int64_t first, int64_t last, int32_t slice, int32_t slices) {
+  const int64_t rows = last - first;
+  return (range){first + rows * slice / slices, first + rows * (slice + 1) / slices};
+}
+
+/* The given bytes of a row seen as its parts one after the other. src NULL: zeros. */
+static void copy_columns(const tailcut_rows *a, char *dst, const char *src, range columns) {
+  int64_t from = columns.from;
+  while (from < columns.to) {
     const int64_t part = from / a->part_bytes, at = from % a->part_bytes;
-    const int64_t size = to - from < a->part_bytes - at ? to - from : a->part_bytes - at;
+    const int64_t left = columns.to - from;
+    const int64_t size = left < a->part_bytes - at ? left : a->part_bytes - at;
     char *d = dst + part * a->dst_part_stride + at;
     if (src == NULL) {
       memset(d, 0, (size_t)size);
@@ -65,33 +83,34 @@ static void compact_segment(const tc_run *run, const tailcut_rows *a, int32_t b,
   const int32_t *kept =
       run->kept + (run->kept_placement == TAILCUT_PACKED ? run->new_cu[b] : start);
   const int64_t width = a->part_bytes * a->parts;
-  const int64_t piece = (width / slices + 63) & ~(int64_t)63;
-  const int64_t from = piece * slice < width ? piece * slice : width;
-  const int64_t to = slice == slices - 1 || from + piece > width ? width : from + piece;
+  const int in_place = a->src == a->dst;
+  const range columns = in_place ? columns_of(width, slice, slices) : (range){0, width};
+  const range results = in_place ? (range){0, k} : rows_of(0, k, slice, slices);
+  const range zeros = in_place ? (range){k, n} : rows_of(k, n, slice, slices);
   /* A damaged list of offsets must not lead outside the destination. */
   if (packed && (dst_start < 0 || dst_start + k > batch->total_tokens)) return;
   if (run->kept_placement == TAILCUT_PACKED &&
       (run->new_cu[b] < 0 || (int64_t)run->new_cu[b] + k > batch->total_tokens)) {
     return;
   }
-  if (from == to) return;
-  for (int32_t j = 0; j < k; j++) {
+  if (columns.from == columns.to) return;
+  for (int32_t j = (int32_t)results.from; j < results.to; j++) {
     const int32_t i = kept[j];
     const int64_t dst = offset_of(a, batch, 1, b, dst_start, j, packed);
     if (dst < 0) continue;
     if (a->flags & TAILCUT_ROWS_RENUMBER) {
-      if (slice == 0) write_position(a, (char *)a->dst + dst, j);
+      if (!in_place || slice == 0) write_position(a, (char *)a->dst + dst, j);
       continue;
     }
     if (i < j || i >= n || (j > 0 && i <= kept[j - 1])) continue; /* a damaged list */
     const int64_t src = offset_of(a, batch, 0, b, start, (int64_t)i + batch->cls_row, 0);
     if (src < 0 || (src == dst && a->src == a->dst)) continue;
-    copy_columns(a, (char *)a->dst + dst, (const char *)a->src + src, from, to);
+    copy_columns(a, (char *)a->dst + dst, (const char *)a->src + src, columns);
   }
   if (!(a->flags & TAILCUT_ROWS_ZERO_TAIL) || packed) return;
-  for (int32_t j = k; j < n; j++) {
+  for (int64_t j = zeros.from; j < zeros.to; j++) {
     const int64_t dst = offset_of(a, batch, 1, b, dst_start, j, 0);
-    if (dst >= 0) copy_columns(a, (char *)a->dst + dst, NULL, from, to);
+    if (dst >= 0) copy_columns(a, (char *)a->dst + dst, NULL, columns);
   }
 }
 
@@ -103,7 +122,8 @@ static void zero_packed_tail(const tc_run *run, const tailcut_rows *a, tc_team t
   if (first < 0) return;
   for (int64_t j = first + team.id; j < last; j += team.size) {
     const int64_t dst = offset_of(a, batch, 1, 0, 0, j, 1);
-    if (dst >= 0) copy_columns(a, (char *)a->dst + dst, NULL, 0, a->part_bytes * a->parts);
+    if (dst < 0) continue;
+    copy_columns(a, (char *)a->dst + dst, NULL, (range){0, a->part_bytes * a->parts});
   }
 }
 

@@ -21,7 +21,13 @@ typedef struct tc_team {
   int32_t id, size;
 } tc_team;
 
-typedef enum tc_counter { TC_NEXT_CUT, TC_NEXT_PACK, TC_NEXT_RELEVANCE, TC_NEXTS } tc_counter;
+typedef enum tc_counter {
+  TC_NEXT_CUT,
+  TC_CUT_DONE, /* segments whose count is there */
+  TC_NEXT_PACK,
+  TC_NEXT_RELEVANCE,
+  TC_NEXTS
+} tc_counter;
 
 typedef struct tc_run {
   const tc_call *call;

@@ -108,9 +108,14 @@ void tc_cut_team(tc_run *run, tc_team team) {
   const int32_t segments = run->call->batch.segments;
   const cut_space space = carve(tc_scratch(run, team), run->call->batch.max_tokens);
   int32_t b;
-  while ((b = tc_task(run, TC_NEXT_CUT)) < segments) cut_segment(run, b, space);
-  tc_team_barrier(team);
-  if (team.id == 0) prefix_counts(run);
+  while ((b = tc_task(run, TC_NEXT_CUT)) < segments) {
+    cut_segment(run, b, space);
+    /* Whoever makes the last count sums them up: a barrier less. */
+    if (atomic_fetch_add_explicit(&run->next[TC_CUT_DONE], 1, memory_order_acq_rel) ==
+        segments - 1) {
+      prefix_counts(run);
+    }
+  }
   tc_team_barrier(team);
   if (selection->kept == NULL || selection->kept_placement != TAILCUT_PACKED) return;
   while ((b = tc_task(run, TC_NEXT_PACK)) < segments) {
