@@ -81,10 +81,12 @@ static void cut_segment(tc_run *run, int32_t b, cut_space space) {
     if (whole) tc_flag(run, b, TAILCUT_FLAG_WHOLE);
     report_order(run, b, items, m, list);
   }
-  int32_t *out = run->kept_local + start;
+  /* By way of q, where an element too many does no harm: no branch that cannot be predicted. */
   for (int32_t i = 0; i < n; i++) {
-    if (space.keep[i]) out[kept++] = i;
+    space.q[kept] = i;
+    kept += space.keep[i];
   }
+  memcpy(run->kept_local + start, space.q, sizeof(int32_t) * (size_t)kept);
   call->selection.counts[b] = kept;
 }
 
