@@ -80,23 +80,29 @@ TC_HD double tc_scale_factor(int32_t e) {
   return f;
 }
 
-/* q = rint(s * 2^(30-e)), saturating at +-2^30. s is not NaN. */
+/* q = rint(s * 2^(30-e)), saturating at +-2^30. s is not NaN. Adding 1.5 * 2^52 leaves no room for a
+ * fraction, so that the addition rounds to an integer, to nearest even as rint does: no call. */
 TC_HD int32_t tc_quantise(float s, double factor) {
+  const double magic = 6755399441055744.0;
   double v = (double)s * factor;
-  if (v >= 1073741824.0) return 1073741824;
-  if (v <= -1073741824.0) return -1073741824;
-  return (int32_t)rint(v);
+  v = v < 1073741824.0 ? v : 1073741824.0;
+  v = v > -1073741824.0 ? v : -1073741824.0;
+  return (int32_t)((v + magic) - magic);
 }
 
-/* p = q >> 10, arithmetic. */
-TC_HD int32_t tc_curve_value(int32_t q) { return q >= 0 ? q >> 10 : -((-q + 1023) >> 10); }
+/* p = q >> 10, arithmetic. |q| <= 2^30. */
+TC_HD int32_t tc_curve_value(int32_t q) {
+  return (int32_t)(((uint32_t)q + (1u << 30)) >> 10) - (1 << 20);
+}
 
-/* OTSU's between-class variance (times N'^2) of the head of k values with sum sk. */
-TC_HD double tc_otsu_value(int64_t n, int64_t k, int64_t sk, int64_t total) {
-  const double d = (double)(n * sk - k * total);
+/* OTSU's between-class variance (times N'^2) of a head of k values: d = n * (its sum) - k * total. */
+TC_HD double tc_otsu_ratio(double d, double k, double n_minus_k) {
   const double num = d * d;
-  const double den = (double)k * (double)(n - k);
+  const double den = k * n_minus_k;
   return num / den;
+}
+TC_HD double tc_otsu_value(int64_t n, int64_t k, int64_t sk, int64_t total) {
+  return tc_otsu_ratio((double)(n * sk - k * total), (double)k, (double)(n - k));
 }
 
 /* CHORD's distance (unnormalised) of rank r. */

@@ -99,8 +99,10 @@ static void rule_marks(FILE *file, const frame *f) {
     fprintf(file, "<path d=\"M%.1f %.1fH%.1f\" fill=\"none\" %s/>\n",
             x_of(f, (double)c->level[i].from), y, right, style);
     fprintf(file,
-            "<text x=\"%.1f\" y=\"%.1f\" text-anchor=\"end\" font-size=\"12\" fill=\"#8a5000\">"
-            "%s %.4g</text>\n",
+            /* With a white rim, as the curve may pass behind it. */
+            "<text x=\"%.1f\" y=\"%.1f\" text-anchor=\"end\" font-size=\"12\" fill=\"#8a5000\" "
+            "stroke=\"#ffffff\" stroke-width=\"3\" stroke-opacity=\"0.8\" "
+            "stroke-linejoin=\"round\" paint-order=\"stroke\">%s %.4g</text>\n",
             right > LEFT + 130 ? right - 4 : LEFT + 130, y > TOP + 16 ? y - 6 : y + 16,
             c->level[i].name, c->level[i].value);
   }

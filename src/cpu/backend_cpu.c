@@ -74,6 +74,7 @@ static size_t lay_out(tc_run *run, char *base, int32_t kind, const tailcut_limit
   run->flags = take(base, &used, segments * sizeof(atomic_int));
   run->cum = take(base, &used, (segments + 1) * 4);
   if (fused) run->scores = take(base, &used, rows * 4);
+  if (fused) run->progress = take(base, &used, sizeof(tc_progress) * (size_t)threads);
   if (fused || kind == TAILCUT_CALL_CUT) {
     run->kept_local = take(base, &used, rows * 4);
     run->new_cu_out = take(base, &used, (segments + 1) * 4);
@@ -174,6 +175,9 @@ static tailcut_status start(tailcut_handle handle, const tc_call *call, int32_t 
   }
   lay_out(&run, call->workspace, kind, &limits, handle->threads);
   tc_segments_resolve(&run);
+  for (int32_t t = 0; run.progress != NULL && t < handle->threads; t++) {
+    atomic_store_explicit(&run.progress[t].at, 0, memory_order_relaxed);
+  }
   /* The caller's arrays where there are any. */
   if (call->out_scores != NULL) run.scores = call->out_scores;
   if (call->selection.scores != NULL) run.scores = call->selection.scores;

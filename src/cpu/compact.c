@@ -3,9 +3,12 @@
  * compact: moves the kept rows of any number of row arrays.
  *
  * In place is safe because kept indices increase strictly: destination j <= source kept[j], so a
- * sweep in ascending order reads each row before anything is written over it. Threads therefore
- * share arrays, segments and, where those are few, columns (byte ranges of every row); rows of one
- * column are never split in place. Precision: bytes are copied, nothing is interpreted.
+ * sweep in ascending order reads each row before anything is written over it. Threads share arrays
+ * and segments and, where those are few, rows: those that a thread has scored tend to be in its own
+ * cache, and fetching them from another core's costs several times the copy. In place a thread then
+ * writes result row j only when all threads before it have read their sources up to row j, which
+ * they publish. That needs a list that is known to increase; lists from outside and zeroed tails
+ * share columns instead (byte ranges of every row). Precision: bytes are copied.
  */
 #include "cpu.h"
 
@@ -29,12 +32,29 @@ static int64_t offset_of(const tailcut_rows *a, const tailcut_batch *batch, int 
   return b * segment + r * row;
 }
 
-/* Bytes [from, to) of a row seen as its parts one after the other. src NULL: zeros. */
-static void copy_columns(const tailcut_rows *a, char *dst, const char *src, int64_t from,
-                         int64_t to) {
-  while (from < to) {
+typedef struct range {
+  int64_t from, to;
+} range;
+
+/* Slices of a row's bytes, in whole cache lines, and of the rows [first, last). */
+static range columns_of(int64_t width, int32_t slice, int32_t slices) {
+  const int64_t piece = (width / slices + 63) & ~(int64_t)63;
+  const int64_t from = piece * slice < width ? piece * slice : width;
+  return (range){from, slice == slices - 1 || from + piece > width ? width : from + piece};
+}
+
+static range rows_of(int64_t first, int64_t last, int32_t slice, int32_t slices) {
+  const int64_t rows = last - first;
+  return (range){first + rows * slice / slices, first + rows * (slice + 1) / slices};
+}
+
+/* The given bytes of a row seen as its parts one after the other. src NULL: zeros. */
+static void copy_columns(const tailcut_rows *a, char *dst, const char *src, range columns) {
+  int64_t from = columns.from;
+  while (from < columns.to) {
     const int64_t part = from / a->part_bytes, at = from % a->part_bytes;
-    const int64_t size = to - from < a->part_bytes - at ? to - from : a->part_bytes - at;
+    const int64_t left = columns.to - from;
+    const int64_t size = left < a->part_bytes - at ? left : a->part_bytes - at;
     char *d = dst + part * a->dst_part_stride + at;
     if (src == NULL) {
       memset(d, 0, (size_t)size);
@@ -53,9 +73,31 @@ static void write_position(const tailcut_rows *a, char *dst, int64_t j) {
   }
 }
 
-/* Slice `slice` of `slices` of one array's segment. */
-static void compact_segment(const tc_run *run, const tailcut_rows *a, int32_t b, int32_t slice,
-                            int32_t slices) {
+/* Progress of the threads through rows shared in place: the number of the array's segment in the
+ * upper half, the next row to be read in the lower. Whoever waits waits for threads before it only,
+ * and those never wait for it, so all get on. */
+static void publish(tc_run *run, int32_t thread, int64_t pair, int64_t next_row) {
+  atomic_store_explicit(&run->progress[thread].at, pair << 32 | next_row, memory_order_release);
+}
+
+/* The first row of `pair` that a thread before this one may still read; a wait until it is above
+ * `row`. */
+static int64_t wait_for_reads(tc_run *run, int32_t thread, int64_t pair, int64_t row) {
+  for (int spins = 0;; spins++) {
+    int64_t least = INT64_MAX;
+    for (int32_t t = 0; t < thread; t++) {
+      const int64_t at = atomic_load_explicit(&run->progress[t].at, memory_order_acquire);
+      least = at < least ? at : least;
+    }
+    if (least > (pair << 32 | row)) return least - (pair << 32);
+    tc_team_relax(spins);
+  }
+}
+
+/* Slice `slice` of `slices` of one array's segment. pair >= 0: in place, shared by rows; the slice
+ * is the thread then. */
+static void compact_segment(tc_run *run, const tailcut_rows *a, int32_t b, int32_t slice,
+                            int32_t slices, int64_t pair) {
   const tc_call *call = run->call;
   const tailcut_batch *batch = &call->batch;
   const int32_t n = run->n[b], start = run->start[b];
@@ -65,33 +107,37 @@ static void compact_segment(const tc_run *run, const tailcut_rows *a, int32_t b,
   const int32_t *kept =
       run->kept + (run->kept_placement == TAILCUT_PACKED ? run->new_cu[b] : start);
   const int64_t width = a->part_bytes * a->parts;
-  const int64_t piece = (width / slices + 63) & ~(int64_t)63;
-  const int64_t from = piece * slice < width ? piece * slice : width;
-  const int64_t to = slice == slices - 1 || from + piece > width ? width : from + piece;
+  const int by_columns = a->src == a->dst && pair < 0;
+  const range columns = by_columns ? columns_of(width, slice, slices) : (range){0, width};
+  const range results = by_columns ? (range){0, k} : rows_of(0, k, slice, slices);
+  const range zeros = by_columns ? (range){k, n} : rows_of(k, n, slice, slices);
+  int64_t free_rows = pair < 0 || slice == 0 ? INT64_MAX : 0; /* may be written */
   /* A damaged list of offsets must not lead outside the destination. */
   if (packed && (dst_start < 0 || dst_start + k > batch->total_tokens)) return;
   if (run->kept_placement == TAILCUT_PACKED &&
       (run->new_cu[b] < 0 || (int64_t)run->new_cu[b] + k > batch->total_tokens)) {
     return;
   }
-  if (from == to) return;
-  for (int32_t j = 0; j < k; j++) {
+  if (columns.from == columns.to) return;
+  for (int32_t j = (int32_t)results.from; j < results.to; j++) {
     const int32_t i = kept[j];
     const int64_t dst = offset_of(a, batch, 1, b, dst_start, j, packed);
     if (dst < 0) continue;
     if (a->flags & TAILCUT_ROWS_RENUMBER) {
-      if (from == 0) write_position(a, (char *)a->dst + dst, j); /* narrow rows: not slice 0 */
+      if (columns.from == 0) write_position(a, (char *)a->dst + dst, j); /* one slice's */
       continue;
     }
     if (i < j || i >= n || (j > 0 && i <= kept[j - 1])) continue; /* a damaged list */
     const int64_t src = offset_of(a, batch, 0, b, start, (int64_t)i + batch->cls_row, 0);
     if (src < 0 || (src == dst && a->src == a->dst)) continue;
-    copy_columns(a, (char *)a->dst + dst, (const char *)a->src + src, from, to);
+    if (free_rows <= j) free_rows = wait_for_reads(run, slice, pair, j);
+    copy_columns(a, (char *)a->dst + dst, (const char *)a->src + src, columns);
+    if (pair >= 0 && j % 4 == 0) publish(run, slice, pair, (int64_t)i + 1);
   }
   if (!(a->flags & TAILCUT_ROWS_ZERO_TAIL) || packed) return;
-  for (int32_t j = k; j < n; j++) {
+  for (int64_t j = zeros.from; j < zeros.to; j++) {
     const int64_t dst = offset_of(a, batch, 1, b, dst_start, j, 0);
-    if (dst >= 0) copy_columns(a, (char *)a->dst + dst, NULL, from, to);
+    if (dst >= 0) copy_columns(a, (char *)a->dst + dst, NULL, columns);
   }
 }
 
@@ -103,7 +149,8 @@ static void zero_packed_tail(const tc_run *run, const tailcut_rows *a, tc_team t
   if (first < 0) return;
   for (int64_t j = first + team.id; j < last; j += team.size) {
     const int64_t dst = offset_of(a, batch, 1, 0, 0, j, 1);
-    if (dst >= 0) copy_columns(a, (char *)a->dst + dst, NULL, 0, a->part_bytes * a->parts);
+    if (dst < 0) continue;
+    copy_columns(a, (char *)a->dst + dst, NULL, (range){0, a->part_bytes * a->parts});
   }
 }
 
@@ -115,10 +162,16 @@ void tc_compact_team(tc_run *run, tc_team team) {
   for (int32_t i = 0; i < call->num_rows; i++) {
     const tailcut_rows a = tc_rows_at(call->rows, i, &call->batch);
     const int64_t tasks = (int64_t)call->batch.segments * slices;
-    /* Rotated so that arrays of few segments spread over the team; fixed, so no counter. */
-    for (int64_t task = (team.id + team.size - i % team.size) % team.size; task < tasks;
-         task += team.size) {
-      compact_segment(run, &a, (int32_t)(task / slices), (int32_t)(task % slices), slices);
+    const int by_rows = slices > 1 && a.src == a.dst && run->kind != TAILCUT_CALL_COMPACT &&
+                        !(a.flags & (TAILCUT_ROWS_ZERO_TAIL | TAILCUT_ROWS_RENUMBER));
+    /* Whole segments: rotated so that arrays of few segments spread over the team. Slices: slice t
+     * is thread t's. Fixed, so no counter. */
+    const int32_t turn = slices > 1 ? 0 : i % team.size;
+    for (int64_t task = (team.id + team.size - turn) % team.size; task < tasks; task += team.size) {
+      const int32_t b = (int32_t)(task / slices);
+      const int64_t pair = by_rows ? (int64_t)i * call->batch.segments + b : -1;
+      compact_segment(run, &a, b, (int32_t)(task % slices), slices, pair);
+      if (by_rows) publish(run, team.id, pair + 1, 0);
     }
     if (a.placement == TAILCUT_PACKED && (a.flags & TAILCUT_ROWS_ZERO_TAIL)) {
       zero_packed_tail(run, &a, team);

@@ -21,7 +21,19 @@ typedef struct tc_team {
   int32_t id, size;
 } tc_team;
 
-typedef enum tc_counter { TC_NEXT_CUT, TC_NEXT_PACK, TC_NEXT_RELEVANCE, TC_NEXTS } tc_counter;
+typedef enum tc_counter {
+  TC_NEXT_CUT,
+  TC_CUT_DONE, /* segments whose count is there */
+  TC_NEXT_PACK,
+  TC_NEXT_RELEVANCE,
+  TC_NEXTS
+} tc_counter;
+
+/* How far a thread has come in what others wait for; alone on its cache line. */
+typedef struct tc_progress {
+  _Atomic int64_t at;
+  char rest_of_line[56];
+} tc_progress;
 
 typedef struct tc_run {
   const tc_call *call;
@@ -45,6 +57,7 @@ typedef struct tc_run {
   float *weights;        /* by row number: 1 / max(|t|, 1e-8) */
   float *directions;     /* [TC_GROUP, dim] */
   int32_t *query_counts; /* [TC_GROUP] */
+  tc_progress *progress; /* [threads]; compact */
   double *head_sums;     /* ATTENTION: [q_heads, max_tokens] */
   char *scratch;
   size_t scratch_stride;
@@ -55,6 +68,7 @@ typedef void (*tc_team_fn)(tc_run *run, tc_team team);
 void tc_team_run(int32_t threads, tc_team_fn fn, tc_run *run);
 void tc_team_barrier(tc_team team);
 int32_t tc_team_cores(void);
+void tc_team_relax(int spins); /* between two looks at what another thread publishes */
 static inline void *tc_scratch(const tc_run *run, tc_team team) {
   return run->scratch + (size_t)team.id * run->scratch_stride;
 }

@@ -81,10 +81,12 @@ static void cut_segment(tc_run *run, int32_t b, cut_space space) {
     if (whole) tc_flag(run, b, TAILCUT_FLAG_WHOLE);
   }
   report_order(run, b, items, m, list);
-  int32_t *out = run->kept_local + start;
+  /* By way of q, where an element too many does no harm: no branch that cannot be predicted. */
   for (int32_t i = 0; i < n; i++) {
-    if (space.keep[i]) out[kept++] = i;
+    space.q[kept] = i;
+    kept += space.keep[i];
   }
+  memcpy(run->kept_local + start, space.q, sizeof(int32_t) * (size_t)kept);
   call->selection.counts[b] = kept;
 }
 
@@ -108,9 +110,14 @@ void tc_cut_team(tc_run *run, tc_team team) {
   const int32_t segments = run->call->batch.segments;
   const cut_space space = carve(tc_scratch(run, team), run->call->batch.max_tokens);
   int32_t b;
-  while ((b = tc_task(run, TC_NEXT_CUT)) < segments) cut_segment(run, b, space);
-  tc_team_barrier(team);
-  if (team.id == 0) prefix_counts(run);
+  while ((b = tc_task(run, TC_NEXT_CUT)) < segments) {
+    cut_segment(run, b, space);
+    /* Whoever makes the last count sums them up: a barrier less. */
+    if (atomic_fetch_add_explicit(&run->next[TC_CUT_DONE], 1, memory_order_acq_rel) ==
+        segments - 1) {
+      prefix_counts(run);
+    }
+  }
   tc_team_barrier(team);
   if (selection->kept == NULL || selection->kept_placement != TAILCUT_PACKED) return;
   while ((b = tc_task(run, TC_NEXT_PACK)) < segments) {

@@ -6,15 +6,18 @@
 #include "cpu.h"
 
 static int32_t otsu(const int32_t *q, int32_t n, int32_t begin, int32_t end, int32_t all) {
-  int64_t total = 0, sum = 0;
+  int64_t total = 0, d = 0;            /* d = n * (sum of the head) - k * total */
+  double head = 0.0, tail = (double)n; /* k and n - k */
   double best = 0.0;
   int32_t k = all;
   for (int32_t r = 0; r < n; r++) total += tc_curve_value(q[r]);
   if (end > n - 1) end = n - 1;
   for (int32_t r = 0; r < end; r++) {
-    sum += tc_curve_value(q[r]);
+    d += (int64_t)n * tc_curve_value(q[r]) - total;
+    head += 1.0;
+    tail -= 1.0;
     if (r < begin) continue;
-    const double value = tc_otsu_value(n, r + 1, sum, total);
+    const double value = tc_otsu_ratio((double)d, head, tail);
     if (value > best) {
       best = value;
       k = r + 1;

@@ -9,6 +9,10 @@
 #include <fenv.h>
 #endif
 
+#if defined(__unix__) || defined(__APPLE__)
+#include <sched.h>
+#endif
+
 #include "cpu.h"
 
 /* Round to nearest even, denormals kept, exceptions masked; the caller's mode comes back. */
@@ -55,6 +59,19 @@ void tc_team_barrier(tc_team team) {
   }
 #else
   (void)team;
+#endif
+}
+
+void tc_team_relax(int spins) {
+#if defined(__unix__) || defined(__APPLE__)
+  if (spins % 1024 == 1023) { /* the other may need this core */
+    sched_yield();
+    return;
+  }
+#endif
+  (void)spins;
+#if defined(__x86_64__) || defined(_M_X64)
+  _mm_pause();
 #endif
 }
 

@@ -4,13 +4,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <tailcut.h>
-#define TRY(call) \
-  if ((call) != TAILCUT_OK) return fprintf(stderr, "%s\n", tailcut_last_error()), 1
+#define OK(call) \
+  ((call) == TAILCUT_OK || (fprintf(stderr, "%s\n", tailcut_last_error()), exit(1), 0))
 enum { T = 12, DIM = 16, HEADS = 2, HEAD_DIM = 4 };
-
 static float hidden[T][DIM], kv[4][HEADS][T][HEAD_DIM]; /* K, V of layer 0; K, V of layer 1 */
 static int64_t positions[3][T];
-
 /* An array in place whose rows are `parts` pieces; planes or heads lie T pieces apart. */
 static tailcut_rows in_place(void *array, int64_t part_bytes, int32_t parts) {
   tailcut_rows rows = TAILCUT_ROWS_INITIALIZER;
@@ -19,20 +17,33 @@ static tailcut_rows in_place(void *array, int64_t part_bytes, int32_t parts) {
   rows.src_part_stride = rows.dst_part_stride = T * part_bytes;
   return rows;
 }
-
 int main(void) {
-  uint8_t roles[T] = {0}; /* row 0: system prompt, always kept; 1..8: image; 9..11: prompt */
+  uint8_t roles[T]; /* row 0: system prompt, always kept; 1..8: image; 9..11: the prompt's text */
   for (int t = 0; t < T; t++) {
     roles[t] = t > 8 ? TAILCUT_ROLE_QUERY : t > 0 ? TAILCUT_ROLE_CANDIDATE : 0;
     hidden[t][t > 8 || t == 2 || t == 6 ? 0 : 1] = 1.0f; /* the prompt is about 2 and 6 */
-    positions[2][t] = kv[3][1][t][0] = t;
+    positions[2][t] = 100 + t, kv[3][1][t][0] = (float)t;
   }
   tailcut_handle handle = NULL;
-  TRY(tailcut_create(&handle, NULL));
-  const tailcut_limits limits = {.struct_size = sizeof limits, 1, T, .dim = DIM};
+  OK(tailcut_create(&handle, NULL));
+  const tailcut_limits limits = {sizeof limits, 1, T, 0, DIM, 0, 0};
   size_t size = 0;
-  TRY(tailcut_workspace_size(handle, TAILCUT_CALL_PRUNE_SEQUENCE, &limits, &size));
+  OK(tailcut_workspace_size(handle, TAILCUT_CALL_PRUNE_SEQUENCE, &limits, &size));
   void *workspace = aligned_alloc(TAILCUT_WORKSPACE_ALIGNMENT, size);
-  TRY(tailcut_workspace_init(handle, workspace, size, NULL));
-  return 0;
+  OK(tailcut_workspace_init(handle, workspace, size, NULL));
+  const tailcut_batch batch = {sizeof batch, 1, T, 0, NULL, NULL, 0};
+  const tailcut_tokens input = {sizeof input, hidden, TAILCUT_F32, DIM, 0, 0};
+  int32_t k = 0, kept[T] = {0};
+  tailcut_selection result = TAILCUT_SELECTION_INITIALIZER;
+  result.counts = &k, result.kept = kept;
+  tailcut_rows rows[6] = {in_place(hidden, sizeof hidden[0], 1), in_place(positions, 8, 3)};
+  for (int i = 0; i < 4; i++) rows[2 + i] = in_place(kv[i], sizeof kv[i][0][0], HEADS);
+  OK(tailcut_prune_sequence(handle, &batch, &input, roles, NULL, NULL, &result, rows, 6, workspace,
+                            size, NULL)); /* mean cosine to the prompt; OTSU finds how many */
+  free(workspace), tailcut_destroy(handle);
+  int wrong = k != 6 || kept[1] != 2 || kept[2] != 6 || kept[3] != 9 || hidden[2][0] != 1.0f;
+  for (int j = 0; j < k; j++) { /* row j of every array is what was row kept[j] */
+    wrong |= positions[2][j] != 100 + kept[j] || kv[3][1][j][0] != (float)kept[j];
+  }
+  return printf("%d of %d rows kept\n", (int)k, T), wrong;
 }

@@ -1,0 +1,97 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * bench: what the files of tailcut_bench share.
+ *
+ * A case (cases.c) is a step at one size. A suite is a device: it opens a case as a scene, that is
+ * the data, checked outputs, and the rows to be timed. measure.c times the rows of a scene in
+ * interleaved rounds, report.c prints them. A further device is a further bench_suite: one file
+ * bench/<device>.c and one line in main.c.
+ */
+#ifndef TAILCUT_BENCH_H_
+#define TAILCUT_BENCH_H_
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+
+#include "tailcut.h"
+
+enum { BENCH_OK = 0, BENCH_FAILED = 1, BENCH_USAGE = 2 };
+
+/* One line of cases.c. */
+typedef struct bench_case {
+  const char *step;
+  int32_t segments, tokens, dim; /* dim 0: the step sees scores only */
+  int32_t dtype;                 /* tailcut_dtype of the tokens */
+  bool quick;                    /* also with --quick */
+} bench_case;
+
+extern const bench_case bench_cases[];
+extern const int bench_case_count;
+
+/* One timed thing. */
+typedef struct bench_row {
+  const char *name;       /* the step; with a variant, such as "prune_visual packed" */
+  int32_t threads;        /* CPU; 0 for other devices */
+  double bytes;           /* that one call must read and write */
+  int (*call)(void *of);  /* what is timed; nonzero: it failed, with a message on stderr */
+  int (*reset)(void *of); /* before every call, not timed; NULL: nothing to do */
+  void *of;
+  int yardstick; /* the row of this scene whose GB/s is 100%, or -1 */
+  /* Filled in by measure.c. */
+  int samples, calls_per_sample;
+  double us, least_us; /* median and least time of one call */
+  double noise;        /* robust relative standard deviation of the samples */
+  double gbs;
+  double share; /* of the yardstick's GB/s: median of the rounds' ratios; 0: no yardstick */
+} bench_row;
+
+#define BENCH_MOST_ROWS 12
+
+typedef struct bench_scene {
+  const bench_case *what;
+  bench_row row[BENCH_MOST_ROWS];
+  int rows;
+  void *data; /* the suite's own */
+} bench_scene;
+
+typedef struct bench_suite {
+  const char *device;
+  /* Whether the device is here; if not, *why says so. */
+  bool (*available)(const char **why);
+  /* Makes the data of scene->what, checks every output (against the scalar level, parts against
+   * fused, ...) and adds the rows. No rows: this device does not do the case. */
+  int (*open)(bench_scene *scene);
+  void (*close)(bench_scene *scene);
+  /* Runs `calls` calls of the row (reset before each), *us their mean time. NULL: wall clock. */
+  int (*time)(const bench_row *row, int calls, double *us);
+} bench_suite;
+
+extern const bench_suite bench_suite_cpu;
+
+/* measure.c */
+int bench_measure(const bench_suite *suite, bench_scene *scene, bool quick);
+double bench_now_us(void);
+
+/* report.c */
+typedef struct bench_report {
+  FILE *json; /* or NULL */
+  int rows;
+} bench_report;
+void bench_report_open(bench_report *report, FILE *json);
+void bench_report_scene(bench_report *report, const char *device, const bench_scene *scene);
+void bench_report_close(bench_report *report);
+void bench_case_name(const bench_case *c, char *text, size_t size); /* step/8x576x1024/f16 */
+const char *bench_dtype_name(int32_t dtype);
+
+/* data.c: rows of +-[0.5, 1); one in four agrees with row 0 in most signs: the curve has a head. */
+void bench_fill_tokens(void *tokens, int32_t dtype, int64_t rows, int64_t dim);
+void *bench_allocate(size_t bytes); /* aligned, touched; ends the program when there is none */
+
+/* plain_sum.c: the yardstick. Adds up the buffer's bytes as integers, widest registers first. */
+uint64_t bench_plain_sum(const void *data, size_t bytes, int threads);
+
+static inline int64_t bench_dtype_size(int32_t dtype) { return dtype == TAILCUT_F32 ? 4 : 2; }
+
+#endif /* TAILCUT_BENCH_H_ */

@@ -1,0 +1,261 @@
+# SPDX-License-Identifier: Apache-2.0
+"""compare.py [--numpy] [--torch] [--rounds N] [--json FILE]
+
+The whole fused prune of one image (576 x 1024: cosine to a reference, stable sort, OTSU's cut, kept
+rows in their order) on all cores, against the same steps in numpy and PyTorch (CPU).
+
+One process; rounds go through all contenders in rotating order. Each has threads of its own that
+spin for some milliseconds after a call and would be in the way of the next contender's: a turn
+starts with a pause until they sleep, then with calls that are not timed. Medians. First
+every contender's kept tokens are compared with tailcut's. Exit status 1 when they differ by more
+than rounding can do.
+"""
+import argparse
+import ctypes
+import json
+import os
+import platform
+import statistics
+import sys
+import time
+
+TOKENS, DIM = 576, 1024
+PAUSE, SETTLE, CALLS = 0.03, 0.003, 8  # seconds of pause and of calls not timed; calls timed
+SLOWING = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE", "OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS",
+           "MKL_NUM_THREADS")
+
+
+def give_everyone_the_machine():
+    """Environment variables that make a contender slower are dropped: libraries read them when
+    they are loaded, so the script starts again without them."""
+    found = [name for name in SLOWING if name in os.environ]
+    if found:
+        for name in found:
+            del os.environ[name]
+        print("running again without", ", ".join(found), flush=True)
+        os.execv(sys.executable, [sys.executable, *sys.argv])
+
+
+# ----------------------------------------------------------------------------- tailcut, by ctypes
+
+P, I32, I64, SIZE = ctypes.c_void_p, ctypes.c_int32, ctypes.c_int64, ctypes.c_size_t
+
+
+def struct(name, *fields):
+    return type(name, (ctypes.Structure,), {"_fields_": [("struct_size", SIZE), *fields]})
+
+
+Config = struct("Config", ("version", I32), ("device_kind", I32), ("device_index", I32),
+                ("threads", I32))
+Batch = struct("Batch", ("segments", I32), ("max_tokens", I32), ("total_tokens", I64),
+               ("cu_seqlens", P), ("lengths", P), ("cls_row", I32))
+Tokens = struct("Tokens", ("data", P), ("dtype", I32), ("dim", I32), ("row_stride", I64),
+                ("segment_stride", I64))
+Reference = struct("Reference", ("source", I32), ("dtype", I32), ("data", P),
+                   ("segment_stride", I64))
+Selection = struct("Selection", ("counts", P), ("kept", P), ("kept_placement", I32),
+                   ("new_cu_seqlens", P), ("flags", P), ("scores", P), ("curve", P), ("ranks", P),
+                   ("host_counts", P))
+Rows = struct("Rows", ("src", P), ("dst", P), ("part_bytes", I64), ("parts", I32),
+              ("placement", I32), ("flags", I32), ("slot_bytes", I32), ("src_part_stride", I64),
+              ("dst_part_stride", I64), ("src_row_stride", I64), ("dst_row_stride", I64),
+              ("src_segment_stride", I64), ("dst_segment_stride", I64), ("src_slots", P),
+              ("dst_slots", P), ("page_rows", I64), ("page_stride", I64))
+Limits = struct("Limits", ("segments", I32), ("max_tokens", I32), ("total_tokens", I64),
+                ("dim", I32), ("q_heads", I32), ("head_dim", I32))
+F16, F32, GIVEN, PACKED, LOCAL, PRUNE_VISUAL = 1, 3, 1, 2, 1, 6
+
+
+def made(kind, *values):
+    return kind(ctypes.sizeof(kind), *values)
+
+
+class Tailcut:
+    """tailcut_prune_visual on numpy arrays, everything prepared: call() is the library call alone
+    (and ctypes)."""
+
+    def __init__(self, library, np, x, c):
+        self.keep = x, c
+        lib = ctypes.CDLL(library)
+        lib.tailcut_last_error.restype = ctypes.c_char_p
+        lib.tailcut_build_info.restype = ctypes.c_char_p
+        handle, size = P(), SIZE()
+        config = made(Config, lib.tailcut_version(), 1, 0, 0)
+        self.lib = lib
+        self.check(lib.tailcut_create(ctypes.byref(handle), ctypes.byref(config)))
+        limits = made(Limits, 1, TOKENS, 0, DIM, 0, 0)
+        self.check(lib.tailcut_workspace_size(handle, PRUNE_VISUAL, ctypes.byref(limits),
+                                              ctypes.byref(size)))
+        room = np.zeros(size.value + 256, np.uint8)
+        workspace = P((room.ctypes.data + 255) // 256 * 256)
+        self.check(lib.tailcut_workspace_init(handle, workspace, size, None))
+        self.out = np.empty_like(x)
+        self.kept = np.empty(TOKENS, np.int32)
+        self.count = np.zeros(1, np.int32)
+        dtype = F16 if x.dtype == np.float16 else F32
+        batch = made(Batch, 1, TOKENS, 0, None, None, 0)
+        tokens = made(Tokens, x.ctypes.data, dtype, DIM, 0, 0)
+        reference = made(Reference, GIVEN, 0, c.ctypes.data, 0)
+        selection = made(Selection, self.count.ctypes.data, self.kept.ctypes.data, LOCAL)
+        rows = made(Rows, x.ctypes.data, self.out.ctypes.data, x.itemsize * DIM, 1, PACKED, 0, 4)
+        self.args = (handle, *map(ctypes.pointer, (batch, tokens, reference)), None,
+                     ctypes.pointer(selection), ctypes.pointer(rows), 1, workspace, size, None)
+        lib.tailcut_prune_visual.argtypes = [P] * 7 + [I32, P, SIZE, P]
+        self.room = room
+
+    def check(self, status):
+        if status != 0:
+            sys.exit("compare.py: " + self.lib.tailcut_last_error().decode())
+
+    def call(self):
+        self.check(self.lib.tailcut_prune_visual(*self.args))
+
+    def result(self):
+        self.call()
+        k = int(self.count[0])
+        return self.kept[:k].tolist(), self.out[:k]
+
+
+# ------------------------------------------------------------------------------- the same, by hand
+
+def numpy_prune(np, x, c):
+    ks = np.arange(1, TOKENS, dtype=np.float64)
+    weight = 1 / (ks * (TOKENS - ks))
+
+    def prune():
+        a, b = x.astype(np.float32, copy=False), c.astype(np.float32, copy=False)
+        norms = np.sqrt(np.einsum("ij,ij->i", a, a)) * np.sqrt(b @ b)
+        s = np.clip(a @ b / np.maximum(norms, 1e-8), -1, 1)
+        order = np.argsort(-s, kind="stable")
+        sums = np.cumsum(s[order], dtype=np.float64)
+        d = TOKENS * sums[:-1] - ks * sums[-1]
+        kept = np.sort(order[:np.argmax(d * d * weight) + 1])
+        return kept, x[kept]
+
+    return prune
+
+
+def torch_prune(torch, x, c, matrix_vector):
+    ks = torch.arange(1, TOKENS, dtype=torch.float64)
+    weight = 1 / (ks * (TOKENS - ks))
+
+    def prune():
+        if matrix_vector:
+            a, b = x.float(), c.float()
+            norms = torch.linalg.vector_norm(a, dim=1) * torch.linalg.vector_norm(b)
+            s = (a @ b / norms.clamp_min(1e-8)).clamp(-1, 1)
+        else:
+            s = torch.nn.functional.cosine_similarity(x, c[None], dim=1)
+        best, order = torch.sort(s, descending=True, stable=True)
+        sums = torch.cumsum(best, 0, dtype=torch.float64)
+        d = TOKENS * sums[:-1] - ks * sums[-1]
+        kept = torch.sort(order[:int(torch.argmax(d * d * weight)) + 1]).values
+        return kept, x.index_select(0, kept)
+
+    return prune
+
+
+def features(np, dtype):
+    """Random rows, one in four of which leans towards the reference, more or less."""
+    random = np.random.default_rng(1)
+    c = random.standard_normal(DIM)
+    lean = np.where(random.random(TOKENS) < 0.25, random.uniform(0.5, 2, TOKENS), 0.1)
+    x = random.standard_normal((TOKENS, DIM)) + lean[:, None] * c
+    return x.astype(dtype), c.astype(dtype)
+
+
+# ----------------------------------------------------------------------------------- measurement
+
+def measure(contenders, rounds):
+    """{name: call} -> {name: microseconds of each timed call}."""
+    times = {name: [] for name in contenders}
+    names = list(contenders)
+    for r in range(rounds):
+        for name in names[r % len(names):] + names[:r % len(names)]:
+            call = contenders[name]
+            time.sleep(PAUSE)
+            until = time.perf_counter() + SETTLE
+            while time.perf_counter() < until:
+                call()
+            for _ in range(CALLS):
+                start = time.perf_counter()
+                call()
+                times[name].append(1e6 * (time.perf_counter() - start))
+    return times
+
+
+def differing(ours, theirs):
+    return len(set(ours) ^ set(theirs))
+
+
+def cpu_name():
+    try:
+        with open("/proc/cpuinfo", encoding="ascii", errors="replace") as file:
+            for line in file:
+                if line.startswith("model name"):
+                    return line.split(":", 1)[1].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+def main():
+    parser = argparse.ArgumentParser(usage=__doc__, add_help=True)
+    parser.add_argument("--numpy", action="store_true")
+    parser.add_argument("--torch", action="store_true")
+    parser.add_argument("--rounds", type=int, default=60)
+    parser.add_argument("--json")
+    parser.add_argument("--library", default="build/lib/libtailcut.so")
+    options = parser.parse_args()
+    if options.rounds < 3:
+        parser.error("--rounds must be 3 or more")
+    give_everyone_the_machine()
+    import numpy as np
+    torch = None
+    if options.torch:
+        import torch
+        torch.set_num_threads(os.cpu_count())
+        torch.set_grad_enabled(False)
+    with_numpy = options.numpy or not options.torch
+
+    print(f"{cpu_name()}, {os.cpu_count()} cores; numpy {np.__version__}"
+          + (f"; PyTorch {torch.__version__}, {torch.get_num_threads()} threads" if torch else ""))
+    print(f"fused prune of {TOKENS} x {DIM}, all cores; medians of {options.rounds * CALLS} calls "
+          f"in {options.rounds} interleaved rounds\n")
+    print("| dtype | what                       |   median us |  times tailcut's | kept | differing |")
+    print("|-------|----------------------------|------------:|-----------------:|-----:|----------:|")
+    rows, bad = [], False
+    for dtype, label in ((np.float16, "f16"), (np.float32, "f32")):
+        x, c = features(np, dtype)
+        tailcut = Tailcut(options.library, np, x, c)
+        kept, out = tailcut.result()
+        bad |= not np.array_equal(out, x[kept])
+        contenders, found = {"tailcut": tailcut.call}, {"tailcut": kept}
+        if with_numpy:
+            contenders["numpy"] = numpy_prune(np, x, c)
+        if torch:
+            tx, tc = torch.from_numpy(x), torch.from_numpy(c)
+            contenders["PyTorch, cosine_similarity"] = torch_prune(torch, tx, tc, False)
+            contenders["PyTorch, matrix x vector"] = torch_prune(torch, tx, tc, True)
+        for name in list(contenders)[1:]:
+            found[name] = contenders[name]()[0].tolist()
+        times = measure(contenders, options.rounds)
+        base = statistics.median(times["tailcut"])
+        for name in contenders:
+            median, off = statistics.median(times[name]), differing(kept, found[name])
+            # Scores that are rounded to fp16 tie and swap at the cut; fp32 ones hardly do.
+            bad |= off > TOKENS // 50
+            print(f"| {label:5} | {name:26} | {median:11.1f} | {median / base:16.1f} "
+                  f"| {len(found[name]):4} | {off:9} |", flush=True)
+            rows.append({"dtype": label, "name": name, "us_median": median, "ratio": median / base,
+                         "kept": len(found[name]), "differing": off})
+    if options.json:
+        with open(options.json, "w", encoding="utf-8") as file:
+            json.dump({"cpu": cpu_name(), "cores": os.cpu_count(), "numpy": np.__version__,
+                       "torch": torch.__version__ if torch else None, "rows": rows}, file, indent=1)
+    if bad:
+        sys.exit("compare.py: the kept tokens differ by more than rounding can do")
+
+
+if __name__ == "__main__":
+    main()

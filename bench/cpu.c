@@ -1,0 +1,367 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * cpu: the CPU backend as a suite: its data, its checks and its rows.
+ *
+ * Every call writes into one block of outputs. The oracle's block is made by the parts, one after
+ * the other, at the scalar level on one thread; each timed call must first give the same bytes, on
+ * one thread and on all cores.
+ */
+#define _GNU_SOURCE 1 /* POSIX names under -std=c11 */
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "bench.h"
+
+enum { SCALAR, ONE, ALL, HANDLES }; /* the scalar level; one thread; all cores */
+enum { QUERIES = 64, SYSTEM = 16 }; /* relevance: rows at the end and the start of a sequence */
+
+typedef struct outputs {
+  char *block; /* what follows lies in it */
+  size_t small_bytes;
+  float *scores, *direction;
+  int32_t *kept, *counts, *cu, *flags;
+  char *rows; /* token rows: the tokens themselves where compacted in place */
+} outputs;
+
+typedef struct world world;
+
+typedef struct call {
+  world *w;
+  int handle;
+  bool in_place;
+  outputs *out;
+} call;
+
+struct world {
+  const bench_case *c;
+  int (*run)(const call *call);
+  int32_t threads;
+  int64_t total;
+  size_t row_bytes, token_bytes;
+  char *tokens; /* never written by a call */
+  float *scores_in;
+  uint8_t *roles;
+  tailcut_handle handle[HANDLES];
+  void *workspace[HANDLES];
+  size_t workspace_bytes[HANDLES];
+  tailcut_batch batch;
+  outputs expected, actual;
+  call calls[BENCH_MOST_ROWS];
+};
+
+static uint64_t sink; /* keeps the plain sum from being left out */
+
+static int failed(const world *w, const char *what) {
+  char name[96];
+  bench_case_name(w->c, name, sizeof name);
+  fprintf(stderr, "tailcut_bench: %s: %s\n", name, what);
+  return BENCH_FAILED;
+}
+
+static int done(tailcut_status status) {
+  if (status == TAILCUT_OK) return BENCH_OK;
+  fprintf(stderr, "tailcut_bench: %s: %s\n", tailcut_status_string(status), tailcut_last_error());
+  return BENCH_FAILED;
+}
+
+/* ---------------------------------------------------------------------------- the timed calls -- */
+
+static tailcut_tokens tokens_of(const call *c) {
+  tailcut_tokens tokens = TAILCUT_TOKENS_INITIALIZER;
+  tokens.data = c->in_place ? c->out->rows : c->w->tokens;
+  tokens.dtype = c->w->c->dtype;
+  tokens.dim = c->w->c->dim;
+  return tokens;
+}
+
+static tailcut_reference reference_of(const call *c) {
+  tailcut_reference reference = TAILCUT_REFERENCE_INITIALIZER;
+  reference.data = c->w->tokens;
+  return reference;
+}
+
+static tailcut_selection selection_of(const call *c) {
+  tailcut_selection selection = TAILCUT_SELECTION_INITIALIZER;
+  selection.counts = c->out->counts;
+  selection.kept = c->out->kept;
+  selection.new_cu_seqlens = c->out->cu;
+  selection.flags = c->out->flags;
+  return selection;
+}
+
+static tailcut_rows rows_of(const call *c) {
+  tailcut_rows rows = TAILCUT_ROWS_INITIALIZER;
+  rows.src = c->in_place ? c->out->rows : c->w->tokens;
+  rows.dst = c->out->rows;
+  rows.part_bytes = (int64_t)c->w->row_bytes;
+  rows.placement = c->in_place ? TAILCUT_LOCAL : TAILCUT_PACKED;
+  return rows;
+}
+
+#define ROOM(c) (c)->w->workspace[(c)->handle], (c)->w->workspace_bytes[(c)->handle], NULL
+
+static int run_score(const call *c) {
+  const tailcut_tokens tokens = tokens_of(c);
+  const tailcut_reference reference = reference_of(c);
+  return done(tailcut_score(c->w->handle[c->handle], &c->w->batch, &tokens, &reference,
+                            c->out->scores, c->out->flags, ROOM(c)));
+}
+
+static int run_mean_direction(const call *c) {
+  const tailcut_tokens tokens = tokens_of(c);
+  return done(tailcut_mean_direction(c->w->handle[c->handle], &c->w->batch, &tokens, NULL,
+                                     c->out->direction, ROOM(c)));
+}
+
+static int run_cut(const call *c) {
+  const tailcut_selection selection = selection_of(c);
+  return done(tailcut_cut(c->w->handle[c->handle], &c->w->batch, c->w->scores_in, NULL, NULL, NULL,
+                          &selection, ROOM(c)));
+}
+
+/* The kept lists are the oracle's, which were made before. */
+static int run_compact(const call *c) {
+  const outputs *made = &c->w->expected;
+  const tailcut_rows rows = rows_of(c);
+  return done(tailcut_compact(c->w->handle[c->handle], &c->w->batch, made->kept, TAILCUT_LOCAL,
+                              made->counts, made->cu, &rows, 1, ROOM(c)));
+}
+
+static int run_relevance(const call *c) {
+  const tailcut_tokens tokens = tokens_of(c);
+  return done(tailcut_relevance(c->w->handle[c->handle], &c->w->batch, &tokens, c->w->roles, NULL,
+                                c->out->scores, c->out->flags, ROOM(c)));
+}
+
+static int run_prune_visual(const call *c) {
+  const tailcut_tokens tokens = tokens_of(c);
+  const tailcut_reference reference = reference_of(c);
+  const tailcut_selection selection = selection_of(c);
+  const tailcut_rows rows = rows_of(c);
+  return done(tailcut_prune_visual(c->w->handle[c->handle], &c->w->batch, &tokens, &reference, NULL,
+                                   &selection, &rows, 1, ROOM(c)));
+}
+
+static int run_parts(const call *c) {
+  const tailcut_selection selection = selection_of(c);
+  tailcut_rule rule = TAILCUT_RULE_INITIALIZER;
+  rule.scale = TAILCUT_SCALE_UNIT;
+  int status = run_score(c);
+  if (status == BENCH_OK) {
+    memcpy(c->w->scores_in, c->out->scores, sizeof(float) * (size_t)c->w->total);
+    status = done(tailcut_cut(c->w->handle[c->handle], &c->w->batch, c->w->scores_in, NULL,
+                              c->out->flags, &rule, &selection, ROOM(c)));
+  }
+  return status == BENCH_OK ? run_compact(c) : status;
+}
+
+static int call_it(void *of) {
+  const call *c = of;
+  return c->w->run(c);
+}
+
+static int restore(void *of) {
+  const call *c = of;
+  memcpy(c->out->rows, c->w->tokens, c->w->token_bytes);
+  return BENCH_OK;
+}
+
+static int sum_it(void *of) {
+  const call *c = of;
+  sink += bench_plain_sum(c->w->tokens, c->w->token_bytes, c->handle == ALL ? c->w->threads : 1);
+  return BENCH_OK;
+}
+
+/* --------------------------------------------------------------------------------- the checks -- */
+
+static void poison(const world *w, outputs *out) {
+  memset(out->block, 0xA5, out->small_bytes);
+  memset(out->rows, 0xA5, w->token_bytes);
+}
+
+/* Result rows past the last kept one are unspecified. */
+static bool equal_rows(const world *w, const outputs *a, const outputs *b, bool in_place) {
+  const outputs *made = &w->expected;
+  for (int32_t s = 0; s < w->c->segments; s++) {
+    const size_t bytes = (size_t)made->counts[s] * w->row_bytes;
+    const size_t packed = (size_t)made->cu[s] * w->row_bytes;
+    const size_t local = (size_t)s * (size_t)w->c->tokens * w->row_bytes;
+    if (memcmp(a->rows + packed, b->rows + (in_place ? local : packed), bytes) != 0) return false;
+  }
+  return true;
+}
+
+/* Makes the oracle's outputs, then those of the timed calls, and compares. */
+static int check(world *w, bool with_rows, bool compact_only) {
+  call oracle = {w, SCALAR, false, &w->expected};
+  poison(w, &w->expected);
+  int status = with_rows ? run_parts(&oracle) : w->run(&oracle);
+  for (int i = 0; i < (with_rows ? 4 : 2) && status == BENCH_OK; i++) {
+    call c = {w, i % 2 == 0 ? ONE : ALL, i >= 2, &w->actual};
+    poison(w, &w->actual);
+    if (c.in_place) restore(&c);
+    status = w->run(&c);
+    if (status != BENCH_OK) break;
+    const outputs *a = &w->expected, *b = &w->actual;
+    if (with_rows && !equal_rows(w, a, b, c.in_place)) return failed(w, "wrong rows");
+    if (compact_only) continue;
+    if (with_rows) memcpy(b->scores, a->scores, sizeof(float) * (size_t)w->total); /* not asked */
+    if (memcmp(a->block, b->block, a->small_bytes) != 0) return failed(w, "differs from scalar");
+  }
+  return status;
+}
+
+/* ------------------------------------------------------------------------------------- scenes -- */
+
+static void make_outputs(const world *w, outputs *out) {
+  const size_t total = (size_t)w->total, segments = (size_t)w->c->segments;
+  const size_t words = 2 * total + segments * (size_t)w->c->dim + 3 * segments + 1;
+  out->small_bytes = 4 * words;
+  out->block = bench_allocate(out->small_bytes);
+  out->scores = (float *)(void *)out->block;
+  out->direction = out->scores + total;
+  out->kept = (int32_t *)(void *)(out->direction + segments * (size_t)w->c->dim);
+  out->counts = out->kept + total;
+  out->cu = out->counts + segments;
+  out->flags = out->cu + segments + 1;
+  out->rows = bench_allocate(w->token_bytes);
+}
+
+static int make_handles(world *w, int32_t kind) {
+  const char *level = getenv("TAILCUT_SIMD");
+  char *saved = level != NULL ? strdup(level) : NULL;
+  tailcut_limits limits = TAILCUT_LIMITS_INITIALIZER;
+  limits.segments = w->c->segments;
+  limits.max_tokens = w->c->tokens;
+  limits.dim = w->c->dim;
+  int status = BENCH_OK;
+  for (int h = 0; h < HANDLES && status == BENCH_OK; h++) {
+    tailcut_config config = TAILCUT_CONFIG_INITIALIZER;
+    config.threads = h == ALL ? 0 : 1;
+    if (h == SCALAR) setenv("TAILCUT_SIMD", "scalar", 1);
+    status = done(tailcut_create(&w->handle[h], &config));
+    if (h == SCALAR && saved == NULL) unsetenv("TAILCUT_SIMD");
+    if (h == SCALAR && saved != NULL) setenv("TAILCUT_SIMD", saved, 1);
+    for (int32_t k = TAILCUT_CALL_SCORE; k <= kind && status == BENCH_OK; k++) {
+      size_t bytes = 0; /* the oracle calls the parts, too */
+      status = done(tailcut_workspace_size(w->handle[h], k, &limits, &bytes));
+      if (bytes > w->workspace_bytes[h]) w->workspace_bytes[h] = bytes;
+    }
+    if (status != BENCH_OK) break;
+    w->workspace[h] = bench_allocate(w->workspace_bytes[h]);
+    status =
+        done(tailcut_workspace_init(w->handle[h], w->workspace[h], w->workspace_bytes[h], NULL));
+  }
+  free(saved);
+  return status;
+}
+
+static bench_row *add_row(bench_scene *scene, const char *name, int handle, bool in_place,
+                          double bytes) {
+  world *w = scene->data;
+  call *c = &w->calls[scene->rows];
+  bench_row *row = &scene->row[scene->rows++];
+  *c = (call){w, handle, in_place, &w->actual};
+  *row = (bench_row){.name = name,
+                     .threads = handle == ALL ? w->threads : 1,
+                     .bytes = bytes,
+                     .call = call_it,
+                     .reset = in_place ? restore : NULL,
+                     .of = c,
+                     .yardstick = -1};
+  return row;
+}
+
+/* `name`, and `other` for the variant in place where there is one: each on one thread and on all
+ * cores, with the plain sum first. */
+static void add_rows(bench_scene *scene, const char *name, const char *other, double bytes) {
+  world *w = scene->data;
+  const int last = w->threads > 1 ? ALL : ONE;
+  for (int h = ONE; h <= last; h++) {
+    int yardstick = -1;
+    if (w->c->dim > 0) {
+      yardstick = scene->rows;
+      add_row(scene, "plain_sum", h, false, (double)w->token_bytes)->call = sum_it;
+    }
+    add_row(scene, name, h, false, bytes)->yardstick = yardstick;
+    if (other != NULL) add_row(scene, other, h, true, bytes)->yardstick = yardstick;
+  }
+}
+
+static int open_cpu(bench_scene *scene) {
+  static const struct {
+    const char *name, *other; /* other: in place */
+    int (*run)(const call *c);
+    int32_t kind;
+  } steps[] = {
+      {"score", NULL, run_score, TAILCUT_CALL_SCORE},
+      {"mean_direction", NULL, run_mean_direction, TAILCUT_CALL_MEAN_DIRECTION},
+      {"cut", NULL, run_cut, TAILCUT_CALL_CUT},
+      {"compact packed", "compact in place", run_compact, TAILCUT_CALL_COMPACT},
+      {"relevance", NULL, run_relevance, TAILCUT_CALL_RELEVANCE},
+      {"prune_visual packed", "prune_visual in place", run_prune_visual, TAILCUT_CALL_PRUNE_VISUAL},
+  };
+  const bench_case *c = scene->what;
+  size_t s = 0;
+  while (s < sizeof steps / sizeof steps[0] &&
+         strncmp(steps[s].name, c->step, strlen(c->step)) != 0) {
+    s++;
+  }
+  if (s == sizeof steps / sizeof steps[0]) return BENCH_OK;
+  world *w = calloc(1, sizeof *w);
+  if (w == NULL) return BENCH_FAILED;
+  scene->data = w;
+  w->c = c;
+  w->run = steps[s].run;
+  w->threads = (int32_t)sysconf(_SC_NPROCESSORS_ONLN);
+  w->total = (int64_t)c->segments * c->tokens;
+  w->row_bytes = (size_t)(c->dim * bench_dtype_size(c->dtype));
+  w->token_bytes = (size_t)w->total * w->row_bytes;
+  w->batch = (tailcut_batch)TAILCUT_BATCH_INITIALIZER;
+  w->batch.segments = c->segments;
+  w->batch.max_tokens = c->tokens;
+  w->tokens = bench_allocate(w->token_bytes);
+  w->scores_in = bench_allocate(sizeof(float) * (size_t)w->total);
+  w->roles = bench_allocate((size_t)w->total);
+  make_outputs(w, &w->expected);
+  make_outputs(w, &w->actual);
+  if (c->dim > 0) {
+    bench_fill_tokens(w->tokens, c->dtype, w->total, c->dim);
+  } else { /* scores are a row of features */
+    bench_fill_tokens(w->scores_in, TAILCUT_F32, 1, w->total);
+  }
+  for (int64_t i = 0; i < w->total; i++) {
+    const int64_t at = i % c->tokens;
+    w->roles[i] = at < SYSTEM                ? 0
+                  : at < c->tokens - QUERIES ? TAILCUT_ROLE_CANDIDATE
+                                             : TAILCUT_ROLE_QUERY;
+  }
+  int status = make_handles(w, steps[s].kind);
+  if (status == BENCH_OK) {
+    status = check(w, steps[s].other != NULL, steps[s].kind == TAILCUT_CALL_COMPACT);
+  }
+  if (status != BENCH_OK) return status;
+  const double kept = (double)w->expected.cu[c->segments], total = (double)w->total;
+  const double row = c->dim > 0 ? (double)w->row_bytes : sizeof(float);
+  add_rows(scene, steps[s].name, steps[s].other,
+           row * (steps[s].kind == TAILCUT_CALL_COMPACT        ? 2 * kept
+                  : steps[s].kind == TAILCUT_CALL_PRUNE_VISUAL ? total + kept
+                                                               : total));
+  return BENCH_OK;
+}
+
+static void close_cpu(bench_scene *scene) {
+  world *w = scene->data;
+  if (w == NULL) return;
+  for (int h = 0; h < HANDLES; h++) {
+    tailcut_destroy(w->handle[h]);
+    free(w->workspace[h]);
+  }
+  free(w->expected.block), free(w->expected.rows);
+  free(w->actual.block), free(w->actual.rows);
+  free(w->tokens), free(w->scores_in), free(w->roles);
+  free(w);
+}
+
+const bench_suite bench_suite_cpu = {"cpu", NULL, open_cpu, close_cpu, NULL};

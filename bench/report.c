@@ -1,0 +1,89 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* report: the table on stdout (columns named as nvbench names them) and the JSON file. */
+#include <string.h>
+
+#include "bench.h"
+
+const char *bench_dtype_name(int32_t dtype) {
+  return dtype == TAILCUT_F16 ? "f16" : dtype == TAILCUT_BF16 ? "bf16" : "f32";
+}
+
+void bench_case_name(const bench_case *c, char *text, size_t size) {
+  if (c->dim == 0) {
+    snprintf(text, size, "%s/%dx%d", c->step, (int)c->segments, (int)c->tokens);
+  } else {
+    snprintf(text, size, "%s/%dx%dx%d/%s", c->step, (int)c->segments, (int)c->tokens, (int)c->dim,
+             bench_dtype_name(c->dtype));
+  }
+}
+
+static const char heading[] =
+    "| row                   | segments | tokens |  dim | dtype | threads | samples |       time | "
+    "noise |   GB/s | %read |\n"
+    "|-----------------------|---------:|-------:|-----:|-------|--------:|--------:|-----------:|"
+    "------:|-------:|------:|\n";
+
+void bench_report_open(bench_report *report, FILE *json) {
+  report->json = json;
+  report->rows = 0;
+  printf("%s\n", tailcut_build_info());
+  printf(
+      "time: median of one call. %%read: share of the GB/s of plain_sum, a vector sum of as many\n"
+      "bytes on as many threads, timed in the same rounds.\n\n%s",
+      heading);
+  if (json != NULL) fprintf(json, "{\"build\": %s,\n \"rows\": [", tailcut_build_info());
+}
+
+static void time_text(double us, char *text, size_t size) {
+  if (us < 1e3) {
+    snprintf(text, size, "%.2f us", us);
+  } else {
+    snprintf(text, size, "%.3f ms", 1e-3 * us);
+  }
+}
+
+static void print_row(const bench_scene *scene, const bench_row *row) {
+  const bench_case *c = scene->what;
+  char dim[16] = "-", dtype[8] = "-", time[32], share[16] = "-", threads[16] = "-";
+  if (c->dim > 0) {
+    snprintf(dim, sizeof dim, "%d", (int)c->dim);
+    snprintf(dtype, sizeof dtype, "%s", bench_dtype_name(c->dtype));
+  }
+  time_text(row->us, time, sizeof time);
+  if (row->share > 0) snprintf(share, sizeof share, "%.0f%%", 100 * row->share);
+  if (row->threads > 0) snprintf(threads, sizeof threads, "%d", (int)row->threads);
+  printf("| %-21s | %8d | %6d | %4s | %-5s | %7s | %7d | %10s | %4.1f%% | %6.1f | %5s |\n",
+         row->name, (int)c->segments, (int)c->tokens, dim, dtype, threads, row->samples, time,
+         100 * row->noise, row->gbs, share);
+}
+
+static void json_row(bench_report *report, const char *device, const bench_scene *scene,
+                     const bench_row *row) {
+  const bench_case *c = scene->what;
+  fprintf(report->json,
+          "%s\n  {\"device\": \"%s\", \"name\": \"%s\", \"segments\": %d, \"tokens\": %d, "
+          "\"dim\": %d, \"dtype\": \"%s\", \"threads\": %d, \"bytes\": %.0f, \"samples\": %d, "
+          "\"calls_per_sample\": %d, \"us_median\": %.4f, \"us_min\": %.4f, \"noise\": %.4f, "
+          "\"gbs\": %.3f, \"read_share\": ",
+          report->rows > 0 ? "," : "", device, row->name, (int)c->segments, (int)c->tokens,
+          (int)c->dim, bench_dtype_name(c->dtype), (int)row->threads, row->bytes, row->samples,
+          row->calls_per_sample, row->us, row->least_us, row->noise, row->gbs);
+  if (row->share > 0) {
+    fprintf(report->json, "%.4f}", row->share);
+  } else {
+    fputs("null}", report->json);
+  }
+}
+
+void bench_report_scene(bench_report *report, const char *device, const bench_scene *scene) {
+  for (int r = 0; r < scene->rows; r++) {
+    print_row(scene, &scene->row[r]);
+    if (report->json != NULL) json_row(report, device, scene, &scene->row[r]);
+    report->rows++;
+  }
+  fflush(stdout); /* a scene takes seconds */
+}
+
+void bench_report_close(bench_report *report) {
+  if (report->json != NULL) fputs("\n ]}\n", report->json);
+}
