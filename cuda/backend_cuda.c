@@ -72,6 +72,7 @@ static cudaError_t describe(tc_cuda *device) {
     if (error != cudaSuccess) return error;
   }
   device->capability = 10 * major + minor;
+  device->fuses = 1;
   device->cluster_max = clusters ? 16 : 1; /* until loading says otherwise */
   return cudaSuccess;
 }

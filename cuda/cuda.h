@@ -28,6 +28,7 @@ typedef struct tc_cuda {
   int sms;
   int smem_block;  /* most shared memory of a block, opted in */
   int cluster_max; /* largest cluster the kernels may use: 1 (none), 8 or 16 */
+  int fuses;       /* prune_visual may go in one launch (tests turn it off) */
 } tc_cuda;
 
 /* The segments of a batch. start, n and tiles are resolve's results, or NULL: then a kernel works

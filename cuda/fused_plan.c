@@ -83,7 +83,7 @@ int tc_fused_make(tc_fused_plan *p, const tc_cuda *device, const tc_call *call,
   const int64_t n = segments->max_tokens - segments->cls_row;
   memset(p, 0, sizeof *p);
   *rides = 0;
-  if (device->capability < 90 || device->cluster_max < 2) return 0;
+  if (!device->fuses || device->capability < 90 || device->cluster_max < 2) return 0;
   if (n < 1 || n > TC_FUSED_TOKENS) return 0;
   if ((int64_t)call->tokens.dim * 4 + 1024 > device->smem_block) return 0;
   p->segments = *segments;

@@ -9,6 +9,9 @@
 #include <string.h>
 
 #include "cpu/kernels.h"
+#if defined(TAILCUT_HAVE_CUDA)
+#include "cuda.h"
+#endif
 
 enum { MOST = 16 };
 
@@ -45,12 +48,31 @@ static int list_cpu(tt_backend *list) {
 
 static int list_cuda(tt_backend *list) {
 #if defined(TAILCUT_HAVE_CUDA)
-  const tt_backend cuda = {"cuda", TAILCUT_DEVICE_CUDA, 1, NULL, 0, &tt_memory_cuda};
-  list[0] = cuda;
-  return 1;
+  static const char *const names[] = {"cuda", "cuda-cluster-8", "cuda-parts", "cuda-sm-80"};
+  for (int form = TT_FORM_DEVICE; form <= TT_FORM_SM_80; form++) {
+    const tt_backend cuda = {"", TAILCUT_DEVICE_CUDA, 1, NULL, 0, &tt_memory_cuda, form};
+    list[form] = cuda;
+    snprintf(list[form].name, sizeof list[form].name, "%s", names[form]);
+  }
+  return TT_FORM_SM_80 + 1;
 #else
   (void)list;
   return 0;
+#endif
+}
+
+static void set_form(tailcut_handle handle, int form) {
+#if defined(TAILCUT_HAVE_CUDA)
+  if (handle->backend->device_kind != TAILCUT_DEVICE_CUDA) return;
+  tc_cuda *device = handle->state;
+  if (form == TT_FORM_CLUSTER_8 && device->cluster_max > 8) device->cluster_max = 8;
+  if (form == TT_FORM_PARTS) device->fuses = 0;
+  if (form == TT_FORM_SM_80) {
+    device->capability = 80;
+    device->cluster_max = 1;
+  }
+#else
+  (void)handle, (void)form;
 #endif
 }
 
@@ -77,6 +99,7 @@ tailcut_handle tt_create(const tt_backend *backend) {
   config.threads = backend->threads;
   if (backend->simd != NULL) setenv("TAILCUT_SIMD", backend->simd, 1);
   if (tailcut_create(&handle, &config) != TAILCUT_OK) die(backend->name, tailcut_last_error());
+  set_form(handle, backend->form);
   if (saved != NULL) {
     setenv("TAILCUT_SIMD", saved, 1);
   } else {

@@ -18,7 +18,16 @@ typedef struct tt_backend {
   const char *simd; /* what TAILCUT_SIMD is set to while the handle is made; NULL: not set */
   int has_sequence; /* relevance and prune_sequence; elsewhere they are UNSUPPORTED */
   const tt_memory *memory;
+  int form; /* CUDA: what the handle believes of its device, one of tt_form */
 } tt_backend;
+
+/* The kernels differ by what a device can do; one device tests them all. */
+typedef enum tt_form {
+  TT_FORM_DEVICE = 0, /* as it is */
+  TT_FORM_CLUSTER_8,  /* clusters of 8 at most */
+  TT_FORM_PARTS,      /* clusters, but prune_visual is always made of its parts */
+  TT_FORM_SM_80       /* no clusters */
+} tt_form;
 
 /* The list, in a fixed order; [0] is the oracle (scalar, one thread) where the CPU is tested.
  * TAILCUT_TEST_BACKENDS=cpu|cuda picks (default cpu). Aborts with a message when there is nothing
