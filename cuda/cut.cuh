@@ -18,6 +18,7 @@ struct tc_cut_args {
 /* How long segments are launched: `clusters` of `ctas` blocks, each with `slot` bytes of scratch. */
 struct tc_long_plan {
   int32_t ctas, clusters;
+  int32_t least;        /* segments of more rows than this are theirs */
   size_t slot, scratch; /* scratch: bytes for all limits this or smaller */
 };
 tc_long_plan tc_cut_plan(const tc_cuda *device, int64_t segments, int64_t max_tokens,
