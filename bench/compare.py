@@ -71,8 +71,8 @@ def made(kind, *values):
 
 
 class Tailcut:
-    """tailcut_prune_visual on numpy arrays, everything prepared: call() is the library call alone
-    (and ctypes)."""
+    """tailcut_prune_visual on numpy arrays, everything prepared: call() is the library call (and
+    ctypes)."""
 
     def __init__(self, library, np, x, c):
         self.keep = x, c
@@ -89,7 +89,7 @@ class Tailcut:
         room = np.zeros(size.value + 256, np.uint8)
         workspace = P((room.ctypes.data + 255) // 256 * 256)
         self.check(lib.tailcut_workspace_init(handle, workspace, size, None))
-        self.out = np.empty_like(x)
+        self.out = aligned(np, np.zeros_like(x))
         self.kept = np.empty(TOKENS, np.int32)
         self.count = np.zeros(1, np.int32)
         dtype = F16 if x.dtype == np.float16 else F32
@@ -98,17 +98,17 @@ class Tailcut:
         reference = made(Reference, GIVEN, 0, c.ctypes.data, 0)
         selection = made(Selection, self.count.ctypes.data, self.kept.ctypes.data, LOCAL)
         rows = made(Rows, x.ctypes.data, self.out.ctypes.data, x.itemsize * DIM, 1, PACKED, 0, 4)
-        self.args = (handle, *map(ctypes.pointer, (batch, tokens, reference)), None,
-                     ctypes.pointer(selection), ctypes.pointer(rows), 1, workspace, size, None)
-        lib.tailcut_prune_visual.argtypes = [P] * 7 + [I32, P, SIZE, P]
-        self.room = room
+        self.keep += batch, tokens, reference, selection, rows, room
+        address = ctypes.addressof
+        args = (handle.value, address(batch), address(tokens), address(reference), None,
+                address(selection), address(rows), 1, workspace.value, size.value, None)
+        prune = lib.tailcut_prune_visual
+        prune.argtypes = [P] * 7 + [I32, P, SIZE, P]
+        self.call = lambda: prune(*args) and self.check(-1)
 
     def check(self, status):
         if status != 0:
             sys.exit("compare.py: " + self.lib.tailcut_last_error().decode())
-
-    def call(self):
-        self.check(self.lib.tailcut_prune_visual(*self.args))
 
     def result(self):
         self.call()
@@ -161,7 +161,16 @@ def features(np, dtype):
     c = random.standard_normal(DIM)
     lean = np.where(random.random(TOKENS) < 0.25, random.uniform(0.5, 2, TOKENS), 0.1)
     x = random.standard_normal((TOKENS, DIM)) + lean[:, None] * c
-    return x.astype(dtype), c.astype(dtype)
+    return aligned(np, x.astype(dtype)), c.astype(dtype)
+
+
+def aligned(np, a):
+    """A copy on a 64-byte boundary, where PyTorch puts its tensors; for every contender."""
+    room = np.empty(a.nbytes + 64, np.uint8)
+    at = -room.ctypes.data % 64
+    copy = room[at:at + a.nbytes].view(a.dtype).reshape(a.shape)
+    copy[...] = a
+    return copy
 
 
 # ----------------------------------------------------------------------------------- measurement
