@@ -60,12 +60,13 @@ struct compact_args {
   row_array array[MOST];
 };
 
-/* The rows a block works on: result rows [from, to) of segment b, of which those below k move. */
+/* What a block works on: a slice of result rows [from, to) of segment b; those below k move. */
 struct row_range {
   int32_t b, n, cls_row;
   bool flat; /* rows are numbered through the batch: ragged */
-  int64_t start, dst_start, k, from, to;
+  int32_t start, dst_start, k, from, to;
   const int32_t *kept;
+  int64_t slice;
 };
 
 __device__ inline int64_t slot_of(const void *slots, int bytes, int64_t i) {
@@ -87,101 +88,130 @@ __device__ inline int64_t row_offset(const row_array &a, const void *slots, int6
 }
 
 /* Where result row j comes from (or what is written there) and where it goes; *dst -1: nowhere. */
-__device__ inline void locate(const row_array &a, const row_range &range, int64_t j, int64_t *src,
+__device__ inline void locate(const row_array &a, const row_range &range, int32_t j, int64_t *src,
                               int64_t *dst) {
   const int64_t to = row_offset(a, a.dst_slots, a.dst_row_stride, a.dst_segment_stride,
-                                range.flat || a.packed, range.dst_start + j, range.b, j);
+                                range.flat || a.packed, (int64_t)range.dst_start + j, range.b, j);
   *src = ZERO;
   *dst = to;
   if (j >= range.k || to < 0) return;
   *src = POSITION;
   if (a.renumber) return;
-  const int64_t i = range.kept[j];
+  const int32_t i = range.kept[j];
   *dst = -1;
   if (i < j || i >= range.n || (j > 0 && i <= range.kept[j - 1])) return; /* a damaged list */
-  const int64_t r = i + range.cls_row;
+  const int32_t r = i + range.cls_row;
   const int64_t at = row_offset(a, a.src_slots, a.src_row_stride, a.src_segment_stride, range.flat,
-                                range.start + r, range.b, r);
+                                (int64_t)range.start + r, range.b, r);
   if (at < 0 || (at == to && a.src == a.dst)) return;
   *src = at;
   *dst = to;
 }
 
-/* What is written where there is no source: zeros, or bytes from `byte` on of position j. */
-template <typename UNIT>
-__device__ inline UNIT made(int64_t kind, int64_t j, uint32_t byte) {
-  return kind == POSITION ? (UNIT)((uint64_t)j >> (8 * byte)) : (UNIT)0;
-}
-template <>
-__device__ inline uint4 made<uint4>(int64_t, int64_t, uint32_t) {
-  return make_uint4(0, 0, 0, 0); /* positions have at most 8 bytes */
+/* A unit of any width travels in the low bytes of held; nothing happens where `from` or `to` is
+ * NULL. All loads of a call are under way before the first is waited for. */
+__device__ inline void load_units(uint4 *held, const char *const *from, int width) {
+#define TC_LOAD(bytes, type, assign)                   \
+  case bytes:                                          \
+    _Pragma("unroll") for (int i = 0; i < HELD; i++) { \
+      if (from[i] == nullptr) continue;                \
+      const type v = *(const type *)from[i];           \
+      assign;                                          \
+    }                                                  \
+    break
+  switch (width) {
+    TC_LOAD(16, uint4, held[i] = v);
+    TC_LOAD(8, uint2, (held[i].x = v.x, held[i].y = v.y));
+    TC_LOAD(4, uint32_t, held[i].x = v);
+    TC_LOAD(2, uint16_t, held[i].x = v);
+    TC_LOAD(1, uint8_t, held[i].x = v);
+  }
+#undef TC_LOAD
 }
 
-/* Units [unit, unit_end) of the rows of `range`. Called by the whole block. */
-template <typename UNIT>
-__device__ inline void move_rows(const row_array &a, const row_range &range, int64_t unit,
-                                 int64_t unit_end, int64_t *src_at, int64_t *dst_at) {
-  const int columns = 1 << a.columns_log, lines = THREADS >> a.columns_log;
-  const int column = (int)threadIdx.x & (columns - 1), line = (int)threadIdx.x >> a.columns_log;
-  const int group = lines * HELD;
-  const bool in_place = a.in_place;
-  for (int64_t base = range.from; base < range.to; base += group) {
-    const int rows = (int)(range.to - base < group ? range.to - base : group);
+__device__ inline void store_units(const uint4 *held, char *const *to, int width) {
+#define TC_STORE(bytes, type, value)                   \
+  case bytes:                                          \
+    _Pragma("unroll") for (int i = 0; i < HELD; i++) { \
+      if (to[i] != nullptr) *(type *)to[i] = value;    \
+    }                                                  \
+    break
+  switch (width) {
+    TC_STORE(16, uint4, held[i]);
+    TC_STORE(8, uint2, make_uint2(held[i].x, held[i].y));
+    TC_STORE(4, uint32_t, held[i].x);
+    TC_STORE(2, uint16_t, (uint16_t)held[i].x);
+    TC_STORE(1, uint8_t, (uint8_t)held[i].x);
+  }
+#undef TC_STORE
+}
+
+/* Where this thread's units of a group of rows are: which unit of the slice, which line of rows. */
+struct unit_grid {
+  int32_t part;    /* the part the slice begins in */
+  uint32_t within; /* the unit of that part it begins with */
+  uint32_t units;  /* units of the slice */
+  uint32_t columns, column, line, lines;
+};
+
+/* The slice's units of result rows base .. base + rows - 1, whose places are in src_at, dst_at. */
+__device__ inline void move_group(const row_array &a, const unit_grid &grid, int32_t base, int rows,
+                                  const int64_t *src_at, const int64_t *dst_at) {
 #pragma unroll 1
-    for (int r = (int)threadIdx.x; r < rows; r += THREADS) {
-      locate(a, range, base + r, &src_at[r], &dst_at[r]);
+  for (uint32_t first = 0; first < grid.units; first += grid.columns) {
+    uint32_t within = grid.within + first + grid.column;
+    int64_t part = grid.part;
+    if (within >= (uint32_t)a.part_units) {
+      part += within / (uint32_t)a.part_units;
+      within %= (uint32_t)a.part_units;
     }
-    __syncthreads();
-#pragma unroll 1
-    for (int64_t first = unit; first < unit_end; first += columns) {
-      const int64_t u = first + column;
-      const bool mine = u < unit_end;
-      int64_t part = 0, within = u;
-      if (u >= a.part_units) { /* in 32 bits, and only where a row has several parts */
-        part = a.units <= UINT32_MAX ? (uint32_t)u / (uint32_t)a.part_units : u / a.part_units;
-        within = u - part * a.part_units;
-      }
-      const char *src = a.src + (part * a.src_part_stride + within * (int64_t)sizeof(UNIT));
-      char *dst = a.dst + (part * a.dst_part_stride + within * (int64_t)sizeof(UNIT));
-      UNIT held[HELD];
-      int64_t to[HELD];
+    const int live = first + grid.column < grid.units ? rows : 0;
+    const int64_t byte = (int64_t)within * a.width;
+    const char *src = a.src + (part * a.src_part_stride + byte);
+    char *dst = a.dst + (part * a.dst_part_stride + byte);
+    uint4 held[HELD];
+    const char *from[HELD];
+    char *to[HELD];
 #pragma unroll
-      for (int i = 0; i < HELD; i++) {
-        const int r = line + i * lines;
-        to[i] = mine && r < rows ? dst_at[r] : -1;
-        if (to[i] < 0) continue;
-        const int64_t from = src_at[r];
-        if (from >= 0) {
-          held[i] = *(const UNIT *)(src + from);
-        } else {
-          held[i] = made<UNIT>(from, base + r, (uint32_t)(within * sizeof(UNIT)));
-        }
-      }
-      if (in_place) __syncthreads();
-#pragma unroll
-      for (int i = 0; i < HELD; i++) {
-        if (to[i] >= 0) *(UNIT *)(dst + to[i]) = held[i];
-      }
+    for (int i = 0; i < HELD; i++) {
+      const int r = (int)(grid.line + i * grid.lines);
+      const int64_t to_row = r < live ? dst_at[r] : -1, from_row = to_row < 0 ? ZERO : src_at[r];
+      to[i] = to_row < 0 ? nullptr : dst + to_row;
+      from[i] = from_row < 0 ? nullptr : src + from_row;
+      /* A position has 4 or 8 bytes, of which this unit's are wanted. */
+      const uint64_t made =
+          from_row == POSITION && byte < 4 ? (uint64_t)(uint32_t)(base + r) >> (8 * byte) : 0;
+      held[i] = make_uint4((uint32_t)made, 0, 0, 0);
     }
-    if (!in_place) __syncthreads(); /* before src_at changes; in place there was one already */
+    load_units(held, from, a.width);
+    if (a.in_place) __syncthreads();
+    store_units(held, to, a.width);
   }
 }
 
-__device__ inline void move_units(const row_array &a, const row_range &range, int64_t slice,
-                                  int64_t *src_at, int64_t *dst_at) {
-  const int64_t unit = slice * a.slice_units;
-  const int64_t end = min(unit + a.slice_units, a.units);
-  switch (a.width) {
-    case 16:
-      return move_rows<uint4>(a, range, unit, end, src_at, dst_at);
-    case 8:
-      return move_rows<uint64_t>(a, range, unit, end, src_at, dst_at);
-    case 4:
-      return move_rows<uint32_t>(a, range, unit, end, src_at, dst_at);
-    case 2:
-      return move_rows<uint16_t>(a, range, unit, end, src_at, dst_at);
-    default:
-      return move_rows<uint8_t>(a, range, unit, end, src_at, dst_at);
+/* Called by the whole block. */
+__device__ inline void move_rows(const row_array &a, const row_range &range, int64_t *src_at,
+                                 int64_t *dst_at) {
+  const int64_t unit = range.slice * a.slice_units;
+  unit_grid grid;
+  grid.part = (int32_t)(unit / a.part_units);
+  grid.within = (uint32_t)(unit % a.part_units);
+  grid.units = (uint32_t)min((int64_t)a.slice_units, a.units - unit);
+  grid.columns = 1u << a.columns_log;
+  grid.column = threadIdx.x & (grid.columns - 1);
+  grid.line = threadIdx.x >> a.columns_log;
+  grid.lines = THREADS >> a.columns_log;
+  const int group = (int)grid.lines * HELD;
+#pragma unroll 1
+  for (int64_t base = range.from; base < range.to; base += group) {
+    const int rows = (int)min((int64_t)group, range.to - base);
+#pragma unroll 1
+    for (int r = (int)threadIdx.x; r < rows; r += THREADS) {
+      locate(a, range, (int32_t)base + r, &src_at[r], &dst_at[r]);
+    }
+    __syncthreads();
+    move_group(a, grid, (int32_t)base, rows, src_at, dst_at);
+    if (!a.in_place) __syncthreads(); /* before src_at changes; in place there was one already */
   }
 }
 
@@ -198,17 +228,57 @@ __device__ inline bool take_segment(const compact_args<MOST> &args, const row_ar
   range->dst_start = segment.start;
   range->kept = args.kept + segment.start;
   if (!a.packed && !args.kept_packed) return true;
-  const int64_t offset = args.new_cu[b];
-  if (offset < 0 || offset + range->k > args.s.total) return false;
+  const int32_t offset = args.new_cu[b];
+  if (offset < 0 || (int64_t)offset + range->k > args.s.total) return false;
   if (a.packed) range->dst_start = offset;
   if (args.kept_packed) range->kept = args.kept + offset;
   return true;
 }
 
+/* The rows that block of work `task` of an array is about; false: there are none. */
 template <int MOST>
-__global__ void __launch_bounds__(THREADS)
+__device__ inline bool take_task(const compact_args<MOST> &args, const row_array &a, int64_t task,
+                                 row_range *range) {
+  const bool zeroes = a.zero_tail && !a.packed; /* rows k .. n-1 */
+  range->cls_row = args.s.cls_row;
+  range->flat = args.s.cu_seqlens != nullptr;
+  if (a.in_place) {
+    if (!take_segment(args, a, (int32_t)task, range)) return false;
+    range->from = 0;
+    range->to = zeroes ? range->n : range->k;
+  } else if (task < args.t.bound * args.split) {
+    const int64_t tile = task / args.split;
+    if (tile >= tc_tiles_total(args.t, args.s)) return false;
+    int32_t index;
+    const int32_t b = tc_tile_find(args.t, args.s, tile, &index);
+    if (!take_segment(args, a, b, range)) return false;
+    const int32_t rows = TC_BLOCK / args.split;
+    range->from = index * TC_BLOCK + (int32_t)(task % args.split) * rows;
+    range->to = min(range->from + rows, zeroes ? range->n : range->k);
+  } else { /* the tail of a PACKED result: rows from the last result to the last candidate */
+    const int32_t result = args.new_cu[args.s.segments];
+    const int64_t last =
+        args.s.n != nullptr ? args.s.n[args.s.segments]
+                            : (int64_t)args.s.segments * max(args.s.max_tokens - args.s.cls_row, 0);
+    const int64_t row = (task - args.t.bound * args.split) * TC_BLOCK;
+    if (result < 0) return false;
+    range->b = range->n = 0;
+    range->start = range->dst_start = range->k = 0;
+    range->kept = nullptr;
+    range->from = max((int32_t)row, result);
+    range->to = (int32_t)min(row + TC_BLOCK, last);
+  }
+  return range->from < range->to;
+}
+
+/* What a block works on lies in shared memory, not in registers: 5 widths of units share the code
+ * around them, and would each keep their own copies. */
+template <int MOST>
+__global__ void __launch_bounds__(THREADS, 4)
     compact(const __grid_constant__ compact_args<MOST> args) {
   __shared__ int64_t src_at[ROWS_MOST], dst_at[ROWS_MOST];
+  __shared__ row_array array;
+  __shared__ row_range range;
   const int64_t work = args.first[args.arrays];
   for (int64_t number = blockIdx.x; number < work; number += gridDim.x) {
     int lo = 0, hi = args.arrays; /* first[lo] <= number < first[hi] */
@@ -220,41 +290,17 @@ __global__ void __launch_bounds__(THREADS)
         hi = mid;
       }
     }
-    const row_array &a = args.array[lo];
-    const int64_t slice = (number - args.first[lo]) % a.slices;
-    const int64_t task = (number - args.first[lo]) / a.slices;
-    row_range range;
-    range.cls_row = args.s.cls_row;
-    range.flat = args.s.cu_seqlens != nullptr;
-    const bool zeroes = a.zero_tail && !a.packed; /* rows k .. n-1 */
-    if (a.in_place) {
-      if (!take_segment(args, a, (int32_t)task, &range)) continue;
-      range.from = 0;
-      range.to = zeroes ? range.n : range.k;
-    } else if (task < args.t.bound * args.split) {
-      const int64_t tile = task / args.split;
-      if (tile >= tc_tiles_total(args.t, args.s)) continue;
-      int32_t index;
-      const int32_t b = tc_tile_find(args.t, args.s, tile, &index);
-      if (!take_segment(args, a, b, &range)) continue;
-      const int32_t rows = TC_BLOCK / args.split;
-      range.from = (int64_t)index * TC_BLOCK + task % args.split * rows;
-      range.to = min(range.from + rows, zeroes ? (int64_t)range.n : range.k);
-    } else { /* the tail of a PACKED result: rows from the last result to the last candidate */
-      const int64_t result = args.new_cu[args.s.segments];
-      const int64_t last = args.s.n != nullptr ? args.s.n[args.s.segments]
-                                               : (int64_t)args.s.segments *
-                                                     max(args.s.max_tokens - args.s.cls_row, 0);
-      if (result < 0) continue;
-      const int64_t row = (task - args.t.bound * args.split) * TC_BLOCK;
-      range.b = 0;
-      range.n = 0;
-      range.start = range.dst_start = range.k = 0;
-      range.kept = nullptr;
-      range.from = max(row, result);
-      range.to = min(row + TC_BLOCK, last);
+    const int64_t slices = args.array[lo].slices, at = number - args.first[lo];
+    row_range found;
+    found.slice = at % slices;
+    if (!take_task(args, args.array[lo], at / slices, &found)) continue; /* the whole block */
+    __syncthreads(); /* the array and range of the work before are no longer used */
+    if (threadIdx.x < sizeof(row_array) / 8) {
+      ((uint64_t *)&array)[threadIdx.x] = ((const uint64_t *)&args.array[lo])[threadIdx.x];
     }
-    move_units(a, range, slice, src_at, dst_at);
+    if (threadIdx.x == 0) range = found;
+    __syncthreads();
+    move_rows(array, range, src_at, dst_at);
   }
 }
 
