@@ -425,7 +425,7 @@ extern "C" cudaError_t tc_cuda_compact(const tc_cuda *device, const tc_segments 
   return cudaSuccess;
 }
 
-extern "C" cudaError_t tc_cuda_load_compact(const tc_cuda *) {
+extern "C" cudaError_t tc_cuda_load_compact(tc_cuda *) {
   cudaFuncAttributes attributes;
   const cudaError_t error = cudaFuncGetAttributes(&attributes, compact<FEW_ARRAYS>);
   if (error != cudaSuccess) return error;

@@ -251,7 +251,7 @@ extern "C" cudaError_t tc_cuda_direction(const tc_cuda *, const tc_segments *seg
   return cudaGetLastError();
 }
 
-extern "C" cudaError_t tc_cuda_load_direction(const tc_cuda *) {
+extern "C" cudaError_t tc_cuda_load_direction(tc_cuda *) {
   cudaFuncAttributes attributes;
   for (const auto &row : KERNELS) {
     for (const direction_kernel kernel : row) {

@@ -103,7 +103,7 @@ extern "C" cudaError_t tc_cuda_pack(const tc_cuda *, const tc_segments *segments
   return cudaGetLastError();
 }
 
-extern "C" cudaError_t tc_cuda_load_pack(const tc_cuda *) {
+extern "C" cudaError_t tc_cuda_load_pack(tc_cuda *) {
   cudaFuncAttributes attributes;
   const cudaError_t error = cudaFuncGetAttributes(&attributes, scan);
   return error != cudaSuccess ? error : cudaFuncGetAttributes(&attributes, pack);
