@@ -5,7 +5,8 @@
  * Formula: result row j = source row kept[j] (+ cls_row). Strategy: a row is a line of units of
  * 1 to 16 bytes, the widest that divides every address of its array; a block moves one slice of the
  * units of some rows: for up to 1,024 rows it first works out where they come from and go to, then
- * each thread holds one unit of four rows at a time.
+ * each thread holds one unit of four rows at a time. All widths share this code but for the access
+ * itself, and what a block works on lies in shared memory: 64 registers, four blocks per SM.
  *   out of place  a block has a tile of 64 result rows (or a part of it) and a slice of 512 bytes
  *   in place      a block has a slice (at least 128 bytes) of a whole segment and sweeps its rows
  * What a block does depends on host bounds only; blocks past the true counts leave at once.
@@ -21,12 +22,13 @@
  * does the same damage as on the CPU. Slot tables only rename rows, one to one.
  * Loads are plain ones: the compiler must not take rows for constant.
  * Precision: bytes are copied. Limits: a lone array of narrow rows in place is swept by one block:
- * about 1 us per 1,024 rows.
+ * about 1 us per 1,024 rows [estimate].
  *
- * Ladder: 1. as described. Prediction: out of place 85% of the copy bandwidth from 16 MB on, in place
+ * Ladder: 1. a copy of the code for each width: 110 registers, two blocks per SM. 2. a switch around
+ * the accesses: 64, four. Prediction: out of place 85% of the copy bandwidth from 16 MB on, in place
  * the same from two slices per SM on; not measured.
  */
-#include "dot.cuh"
+#include "rows.cuh"
 #include "tiles.cuh"
 
 namespace {
@@ -39,17 +41,6 @@ constexpr int FEW_ARRAYS = 8;    /* what a small parameter block holds */
 
 constexpr int64_t ZERO = -1, POSITION = -2; /* in place of a source: what is written instead */
 
-struct row_array {
-  const char *src;
-  char *dst;
-  const void *src_slots, *dst_slots;
-  int64_t src_part_stride, dst_part_stride, src_row_stride, dst_row_stride;
-  int64_t src_segment_stride, dst_segment_stride, page_rows, page_stride;
-  int64_t units, slices;           /* units of a row; slices of a row */
-  int32_t part_units, slice_units; /* units of a part; of a slice */
-  uint8_t width, columns_log, slot_bytes, in_place, packed, renumber, zero_tail;
-};
-
 template <int MOST>
 struct compact_args {
   tc_segments s;
@@ -57,7 +48,7 @@ struct compact_args {
   const int32_t *kept, *counts, *new_cu;
   int32_t kept_packed, arrays, split;
   int64_t first[MOST + 1]; /* prefix sums of the arrays' blocks of work */
-  row_array array[MOST];
+  tc_row_array array[MOST];
 };
 
 /* What a block works on: a slice of result rows [from, to) of segment b; those below k move. */
@@ -69,29 +60,12 @@ struct row_range {
   int64_t slice;
 };
 
-__device__ inline int64_t slot_of(const void *slots, int bytes, int64_t i) {
-  return bytes == 8 ? ((const int64_t *)slots)[i] : ((const int32_t *)slots)[i];
-}
-
-/* Bytes from an array's base to a row: number `number` of the batch, row r of segment b; -1: there
- * is no such row. */
-__device__ inline int64_t row_offset(const row_array &a, const void *slots, int64_t row_stride,
-                                     int64_t segment_stride, bool flat, int64_t number, int32_t b,
-                                     int64_t r) {
-  if (slots != nullptr) {
-    const int64_t slot = slot_of(slots, a.slot_bytes, number);
-    if (slot < 0) return -1;
-    if (a.page_rows == 0) return slot * row_stride;
-    return slot / a.page_rows * a.page_stride + slot % a.page_rows * row_stride;
-  }
-  return flat ? number * row_stride : b * segment_stride + r * row_stride;
-}
-
 /* Where result row j comes from (or what is written there) and where it goes; *dst -1: nowhere. */
-__device__ inline void locate(const row_array &a, const row_range &range, int32_t j, int64_t *src,
-                              int64_t *dst) {
-  const int64_t to = row_offset(a, a.dst_slots, a.dst_row_stride, a.dst_segment_stride,
-                                range.flat || a.packed, (int64_t)range.dst_start + j, range.b, j);
+__device__ inline void locate(const tc_row_array &a, const row_range &range, int32_t j,
+                              int64_t *src, int64_t *dst) {
+  const int64_t to =
+      tc_row_offset(a, a.dst_slots, a.dst_row_stride, a.dst_segment_stride, range.flat || a.packed,
+                    (int64_t)range.dst_start + j, range.b, j);
   *src = ZERO;
   *dst = to;
   if (j >= range.k || to < 0) return;
@@ -101,49 +75,11 @@ __device__ inline void locate(const row_array &a, const row_range &range, int32_
   *dst = -1;
   if (i < j || i >= range.n || (j > 0 && i <= range.kept[j - 1])) return; /* a damaged list */
   const int32_t r = i + range.cls_row;
-  const int64_t at = row_offset(a, a.src_slots, a.src_row_stride, a.src_segment_stride, range.flat,
-                                (int64_t)range.start + r, range.b, r);
+  const int64_t at = tc_row_offset(a, a.src_slots, a.src_row_stride, a.src_segment_stride,
+                                   range.flat, (int64_t)range.start + r, range.b, r);
   if (at < 0 || (at == to && a.src == a.dst)) return;
   *src = at;
   *dst = to;
-}
-
-/* A unit of any width travels in the low bytes of held; nothing happens where `from` or `to` is
- * NULL. All loads of a call are under way before the first is waited for. */
-__device__ inline void load_units(uint4 *held, const char *const *from, int width) {
-#define TC_LOAD(bytes, type, assign)                   \
-  case bytes:                                          \
-    _Pragma("unroll") for (int i = 0; i < HELD; i++) { \
-      if (from[i] == nullptr) continue;                \
-      const type v = *(const type *)from[i];           \
-      assign;                                          \
-    }                                                  \
-    break
-  switch (width) {
-    TC_LOAD(16, uint4, held[i] = v);
-    TC_LOAD(8, uint2, (held[i].x = v.x, held[i].y = v.y));
-    TC_LOAD(4, uint32_t, held[i].x = v);
-    TC_LOAD(2, uint16_t, held[i].x = v);
-    TC_LOAD(1, uint8_t, held[i].x = v);
-  }
-#undef TC_LOAD
-}
-
-__device__ inline void store_units(const uint4 *held, char *const *to, int width) {
-#define TC_STORE(bytes, type, value)                   \
-  case bytes:                                          \
-    _Pragma("unroll") for (int i = 0; i < HELD; i++) { \
-      if (to[i] != nullptr) *(type *)to[i] = value;    \
-    }                                                  \
-    break
-  switch (width) {
-    TC_STORE(16, uint4, held[i]);
-    TC_STORE(8, uint2, make_uint2(held[i].x, held[i].y));
-    TC_STORE(4, uint32_t, held[i].x);
-    TC_STORE(2, uint16_t, (uint16_t)held[i].x);
-    TC_STORE(1, uint8_t, (uint8_t)held[i].x);
-  }
-#undef TC_STORE
 }
 
 /* Where this thread's units of a group of rows are: which unit of the slice, which line of rows. */
@@ -155,8 +91,8 @@ struct unit_grid {
 };
 
 /* The slice's units of result rows base .. base + rows - 1, whose places are in src_at, dst_at. */
-__device__ inline void move_group(const row_array &a, const unit_grid &grid, int32_t base, int rows,
-                                  const int64_t *src_at, const int64_t *dst_at) {
+__device__ inline void move_group(const tc_row_array &a, const unit_grid &grid, int32_t base,
+                                  int rows, const int64_t *src_at, const int64_t *dst_at) {
 #pragma unroll 1
   for (uint32_t first = 0; first < grid.units; first += grid.columns) {
     uint32_t within = grid.within + first + grid.column;
@@ -183,14 +119,14 @@ __device__ inline void move_group(const row_array &a, const unit_grid &grid, int
           from_row == POSITION && byte < 4 ? (uint64_t)(uint32_t)(base + r) >> (8 * byte) : 0;
       held[i] = make_uint4((uint32_t)made, 0, 0, 0);
     }
-    load_units(held, from, a.width);
+    tc_load_units(held, from, a.width);
     if (a.in_place) __syncthreads();
-    store_units(held, to, a.width);
+    tc_store_units(held, to, a.width);
   }
 }
 
 /* Called by the whole block. */
-__device__ inline void move_rows(const row_array &a, const row_range &range, int64_t *src_at,
+__device__ inline void move_rows(const tc_row_array &a, const row_range &range, int64_t *src_at,
                                  int64_t *dst_at) {
   const int64_t unit = range.slice * a.slice_units;
   unit_grid grid;
@@ -217,8 +153,8 @@ __device__ inline void move_rows(const row_array &a, const row_range &range, int
 
 /* Fills in segment b; false: its offsets would lead outside the destination. */
 template <int MOST>
-__device__ inline bool take_segment(const compact_args<MOST> &args, const row_array &a, int32_t b,
-                                    row_range *range) {
+__device__ inline bool take_segment(const compact_args<MOST> &args, const tc_row_array &a,
+                                    int32_t b, row_range *range) {
   const tc_segment segment = tc_segment_at(args.s, b);
   const int32_t count = args.counts[b];
   range->b = b;
@@ -237,8 +173,8 @@ __device__ inline bool take_segment(const compact_args<MOST> &args, const row_ar
 
 /* The rows that block of work `task` of an array is about; false: there are none. */
 template <int MOST>
-__device__ inline bool take_task(const compact_args<MOST> &args, const row_array &a, int64_t task,
-                                 row_range *range) {
+__device__ inline bool take_task(const compact_args<MOST> &args, const tc_row_array &a,
+                                 int64_t task, row_range *range) {
   const bool zeroes = a.zero_tail && !a.packed; /* rows k .. n-1 */
   range->cls_row = args.s.cls_row;
   range->flat = args.s.cu_seqlens != nullptr;
@@ -271,13 +207,11 @@ __device__ inline bool take_task(const compact_args<MOST> &args, const row_array
   return range->from < range->to;
 }
 
-/* What a block works on lies in shared memory, not in registers: 5 widths of units share the code
- * around them, and would each keep their own copies. */
 template <int MOST>
 __global__ void __launch_bounds__(THREADS, 4)
     compact(const __grid_constant__ compact_args<MOST> args) {
   __shared__ int64_t src_at[ROWS_MOST], dst_at[ROWS_MOST];
-  __shared__ row_array array;
+  __shared__ tc_row_array array;
   __shared__ row_range range;
   const int64_t work = args.first[args.arrays];
   for (int64_t number = blockIdx.x; number < work; number += gridDim.x) {
@@ -295,7 +229,7 @@ __global__ void __launch_bounds__(THREADS, 4)
     found.slice = at % slices;
     if (!take_task(args, args.array[lo], at / slices, &found)) continue; /* the whole block */
     __syncthreads(); /* the array and range of the work before are no longer used */
-    if (threadIdx.x < sizeof(row_array) / 8) {
+    if (threadIdx.x < sizeof(tc_row_array) / 8) {
       ((uint64_t *)&array)[threadIdx.x] = ((const uint64_t *)&args.array[lo])[threadIdx.x];
     }
     if (threadIdx.x == 0) range = found;
@@ -305,57 +239,6 @@ __global__ void __launch_bounds__(THREADS, 4)
 }
 
 /* ----------------------------------------------------------------------------------------- host -- */
-
-/* The widest unit that divides everything an address of this array is made of. */
-int unit_width(const tailcut_rows &r, bool uniform) {
-  const bool packed = r.placement == TAILCUT_PACKED;
-  uint64_t bits = (uint64_t)r.part_bytes | (uint64_t)(uintptr_t)r.dst | (uint64_t)r.dst_row_stride;
-  if (r.parts > 1) bits |= (uint64_t)r.dst_part_stride;
-  if (uniform && !packed && r.dst_slots == nullptr) bits |= (uint64_t)r.dst_segment_stride;
-  if (r.dst_slots != nullptr && r.page_rows > 0) bits |= (uint64_t)r.page_stride;
-  if (!(r.flags & TAILCUT_ROWS_RENUMBER)) {
-    bits |= (uint64_t)(uintptr_t)r.src | (uint64_t)r.src_row_stride;
-    if (r.parts > 1) bits |= (uint64_t)r.src_part_stride;
-    if (uniform && r.src_slots == nullptr) bits |= (uint64_t)r.src_segment_stride;
-    if (r.src_slots != nullptr && r.page_rows > 0) bits |= (uint64_t)r.page_stride;
-  }
-  return tc_widest(bits);
-}
-
-row_array describe(const tailcut_rows &r, bool uniform) {
-  row_array a = {};
-  a.src = (const char *)r.src;
-  a.dst = (char *)r.dst;
-  a.src_slots = r.src_slots;
-  a.dst_slots = r.dst_slots;
-  a.src_part_stride = r.src_part_stride;
-  a.dst_part_stride = r.dst_part_stride;
-  a.src_row_stride = r.src_row_stride;
-  a.dst_row_stride = r.dst_row_stride;
-  a.src_segment_stride = r.src_segment_stride;
-  a.dst_segment_stride = r.dst_segment_stride;
-  a.page_rows = r.page_rows;
-  a.page_stride = r.page_stride;
-  a.slot_bytes = (uint8_t)r.slot_bytes;
-  a.packed = r.placement == TAILCUT_PACKED;
-  a.renumber = (r.flags & TAILCUT_ROWS_RENUMBER) != 0;
-  a.zero_tail = (r.flags & TAILCUT_ROWS_ZERO_TAIL) != 0;
-  a.in_place = !a.packed && !a.renumber && r.src == r.dst;
-  a.width = (uint8_t)unit_width(r, uniform);
-  a.part_units = (int32_t)(r.part_bytes / a.width);
-  a.units = (int64_t)a.part_units * r.parts;
-  return a;
-}
-
-void slice(row_array *a, int bytes) {
-  const int64_t units = bytes / a->width;
-  a->slice_units = (int32_t)(a->units < units ? a->units : units);
-  a->slices = (a->units + units - 1) / units;
-  a->columns_log = 0;
-  while (1 << a->columns_log < a->slice_units && 1 << a->columns_log < COLUMNS_MOST) {
-    a->columns_log++;
-  }
-}
 
 template <int MOST>
 cudaError_t launch(const tc_cuda *device, const tc_segments *segments, const int32_t *kept,
@@ -373,8 +256,8 @@ cudaError_t launch(const tc_cuda *device, const tc_segments *segments, const int
   args.arrays = num_rows;
   int64_t sweeps = 0, tiles = 0;
   for (int32_t i = 0; i < num_rows; i++) {
-    args.array[i] = describe(rows[i], uniform);
-    slice(&args.array[i], 512);
+    args.array[i] = tc_describe(rows[i], uniform);
+    tc_slice(&args.array[i], 512, COLUMNS_MOST);
     if (args.array[i].in_place) {
       sweeps += args.array[i].slices * segments->segments;
     } else {
@@ -387,10 +270,10 @@ cudaError_t launch(const tc_cuda *device, const tc_segments *segments, const int
   while (args.split < 8 && tiles * args.split < 2 * device->sms) args.split *= 2;
   args.first[0] = 0;
   for (int32_t i = 0; i < num_rows; i++) {
-    row_array *a = &args.array[i];
+    tc_row_array *a = &args.array[i];
     int64_t tasks = args.t.bound * args.split;
     if (a->in_place) {
-      slice(a, narrow);
+      tc_slice(a, narrow, COLUMNS_MOST);
       tasks = segments->segments;
     } else if (a->packed && a->zero_tail) {
       if (segments->n == nullptr && (!uniform || segments->lengths != nullptr)) {
