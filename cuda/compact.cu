@@ -39,6 +39,9 @@ constexpr int ROWS_MOST = 1024;  /* of a group: HELD * THREADS rows of one unit 
 constexpr int COLUMNS_MOST = 32; /* units side by side in a group */
 constexpr int FEW_ARRAYS = 8;    /* what a small parameter block holds */
 
+/* The descriptor is read again from here on: kept in registers it would not fit. */
+#define FORGET() asm volatile("" ::: "memory")
+
 constexpr int64_t ZERO = -1, POSITION = -2; /* in place of a source: what is written instead */
 
 template <int MOST>
@@ -71,9 +74,10 @@ __device__ inline void locate(const tc_row_array &a, const row_range &range, int
   if (j >= range.k || to < 0) return;
   *src = POSITION;
   if (a.renumber) return;
-  const int32_t i = range.kept[j];
+  const int32_t *kept = tc_global(range.kept);
+  const int32_t i = kept[j];
   *dst = -1;
-  if (i < j || i >= range.n || (j > 0 && i <= range.kept[j - 1])) return; /* a damaged list */
+  if (i < j || i >= range.n || (j > 0 && i <= kept[j - 1])) return; /* a damaged list */
   const int32_t r = i + range.cls_row;
   const int64_t at = tc_row_offset(a, a.src_slots, a.src_row_stride, a.src_segment_stride,
                                    range.flat, (int64_t)range.start + r, range.b, r);
@@ -95,6 +99,7 @@ __device__ inline void move_group(const tc_row_array &a, const unit_grid &grid, 
                                   int rows, const int64_t *src_at, const int64_t *dst_at) {
 #pragma unroll 1
   for (uint32_t first = 0; first < grid.units; first += grid.columns) {
+    FORGET();
     uint32_t within = grid.within + first + grid.column;
     int64_t part = grid.part;
     if (within >= (uint32_t)a.part_units) {
@@ -143,6 +148,7 @@ __device__ inline void move_rows(const tc_row_array &a, const row_range &range, 
     const int rows = (int)min((int64_t)group, range.to - base);
 #pragma unroll 1
     for (int r = (int)threadIdx.x; r < rows; r += THREADS) {
+      FORGET();
       locate(a, range, (int32_t)base + r, &src_at[r], &dst_at[r]);
     }
     __syncthreads();

@@ -17,8 +17,16 @@ struct tc_row_array {
   uint8_t width, columns_log, slot_bytes, in_place, packed, renumber, zero_tail;
 };
 
+/* Says that p is in global memory, which the compiler cannot see in an address that comes out of
+ * shared memory: without it every access would first find out. */
+template <typename T>
+__device__ inline T *tc_global(T *p) {
+  __builtin_assume(__isGlobal(p));
+  return p;
+}
+
 __device__ inline int64_t tc_slot_of(const void *slots, int bytes, int64_t i) {
-  return bytes == 8 ? ((const int64_t *)slots)[i] : ((const int32_t *)slots)[i];
+  return bytes == 8 ? tc_global((const int64_t *)slots)[i] : tc_global((const int32_t *)slots)[i];
 }
 
 /* Bytes from an array's base to a row: number `number` of the batch, row r of segment b; -1: there
@@ -40,13 +48,13 @@ __device__ inline int64_t tc_row_offset(const tc_row_array &a, const void *slots
 template <int HELD>
 __device__ inline void tc_load_units(uint4 (&held)[HELD], const char *const (&from)[HELD],
                                      int width) {
-#define TC_LOAD(bytes, type, assign)                   \
-  case bytes:                                          \
-    _Pragma("unroll") for (int i = 0; i < HELD; i++) { \
-      if (from[i] == nullptr) continue;                \
-      const type v = *(const type *)from[i];           \
-      assign;                                          \
-    }                                                  \
+#define TC_LOAD(bytes, type, assign)                    \
+  case bytes:                                           \
+    _Pragma("unroll") for (int i = 0; i < HELD; i++) {  \
+      if (from[i] == nullptr) continue;                 \
+      const type v = *(const type *)tc_global(from[i]); \
+      assign;                                           \
+    }                                                   \
     break
   switch (width) {
     TC_LOAD(16, uint4, held[i] = v);
@@ -61,11 +69,11 @@ __device__ inline void tc_load_units(uint4 (&held)[HELD], const char *const (&fr
 template <int HELD>
 __device__ inline void tc_store_units(const uint4 (&held)[HELD], char *const (&to)[HELD],
                                       int width) {
-#define TC_STORE(bytes, type, value)                   \
-  case bytes:                                          \
-    _Pragma("unroll") for (int i = 0; i < HELD; i++) { \
-      if (to[i] != nullptr) *(type *)to[i] = value;    \
-    }                                                  \
+#define TC_STORE(bytes, type, value)                           \
+  case bytes:                                                  \
+    _Pragma("unroll") for (int i = 0; i < HELD; i++) {         \
+      if (to[i] != nullptr) *(type *)tc_global(to[i]) = value; \
+    }                                                          \
     break
   switch (width) {
     TC_STORE(16, uint4, held[i]);
