@@ -128,13 +128,13 @@ __device__ void tc_bins_fill(Gang &gang, tc_bins &bins, const tc_rows_view &rows
   for (int i = t; i < slice && gang.cta * slice + i < TC_BINS; i += TC_LONG_THREADS) {
     const int j = gang.cta * slice + i;
     uint64_t count = 0, sum = 0;
-#pragma unroll 4
+#pragma unroll 2
     for (int c = 0; c < gang.ctas; c++) {
       count += *gang.peer(&bins.counts[j], c);
       sum += *gang.peer(&bins.sums[j], c);
     }
     sum += count * (uint64_t)((TC_BINS - 1 - j) * TC_BIN_VALUES);
-#pragma unroll 4
+#pragma unroll 2
     for (int c = 0; c < gang.ctas; c++) *gang.peer(&bins.prefix[j], c) = count << 42 | sum;
   }
   gang.sync();

@@ -8,7 +8,7 @@
 
 tc_long_plan tc_cut_plan(const tc_cuda *device, int64_t segments, int64_t max_tokens,
                          int64_t total) {
-  tc_long_plan plan = {1, 0, 0, 0};
+  tc_long_plan plan = {1, 0, TC_CUT_SHORT, 0, 0};
   int64_t most = total / (TC_CUT_SHORT + 1); /* long segments there can be */
   if (most > segments) most = segments;
   if (most > device->sms) most = device->sms;
@@ -27,6 +27,8 @@ tc_long_plan tc_cut_plan(const tc_cuda *device, int64_t segments, int64_t max_to
     plan.ctas *= 2;
   }
   plan.clusters = (int32_t)most;
+  /* A cluster for each segment: one launch does it, whatever the lengths are. */
+  if (segments <= most) plan.least = -1;
   return plan;
 }
 
@@ -47,7 +49,7 @@ extern "C" cudaError_t tc_cuda_cut(const tc_cuda *device, const tc_segments *seg
   if (segments->segments == 0) return cudaSuccess;
   const tc_long_plan plan = tc_cut_plan(device, segments->segments,
                                         segments->max_tokens - segments->cls_row, segments->total);
-  const cudaError_t error = tc_cut_short(args, stream);
+  const cudaError_t error = plan.least < 0 ? cudaSuccess : tc_cut_short(args, stream);
   if (error != cudaSuccess || plan.clusters == 0) return error;
   return needs_order(args) ? tc_cut_long(args, plan, scratch, stream)
                            : tc_cut_bins(device, args, plan, stream);

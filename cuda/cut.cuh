@@ -18,6 +18,7 @@ struct tc_cut_args {
 /* How long segments are launched: `clusters` of `ctas` blocks, each with `slot` bytes of scratch. */
 struct tc_long_plan {
   int32_t ctas, clusters;
+  int32_t least;        /* segments of more rows than this are theirs */
   size_t slot, scratch; /* scratch: bytes for all limits this or smaller */
 };
 tc_long_plan tc_cut_plan(const tc_cuda *device, int64_t segments, int64_t max_tokens,
@@ -48,7 +49,7 @@ __device__ __forceinline__ uint32_t tc_load_key(const float *scores, const uint8
 __device__ __forceinline__ void tc_cut_report(const tc_cuda_cut_out &out, int32_t b, int32_t count,
                                               int32_t flags) {
   out.counts[b] = count;
-  out.flags[b] = flags;
+  if (out.flags != nullptr) out.flags[b] = flags;
   if (out.host_counts != nullptr) out.host_counts[b] = count;
 }
 

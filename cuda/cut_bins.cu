@@ -4,8 +4,8 @@
  *
  * Formulas: METHOD.md, "Order" and "Detectors"; curve.h. Strategy: the scores are read once, their keys
  * stay in the shared memory of the cluster's blocks (rows beyond it are read again); k from bins of
- * the curve (bins.cuh, detect_bins.cuh); the key of the k-th row by radix select (select.cuh); kept
- * rows in order by prefix sums, ties at that key by row number. Where there are no clusters a block
+ * the curve (bins.cuh, detect_bins.cuh); the key of the cut from the value where the curve was cut, or
+ * by radix select where the cut is inside a run of equal values (select.cuh); kept rows in order by prefix sums, ties at that key by row number. Where there are no clusters a block
  * is a gang of its own. Precision: exact, the same bits as src/cpu/cut.c. Limits: not for GAP,
  * CURVATURE, spread, curve and ranks, which need the order itself (cut_long.cu).
  *
@@ -67,26 +67,33 @@ __device__ void cut_unsorted(tc_gang<CLUSTER, TC_LONG_WARPS> &gang, bins_space<C
   int32_t k;
   bool whole;
   const bool bad = (flags & TAILCUT_FLAG_BAD_REFERENCE) != 0;
-  if (!tc_decide_plainly(rule, stats, bad, &k, &whole)) {
-    if constexpr (DETECTOR != PLAIN) {
-      tc_bins_job<tc_gang<CLUSTER, TC_LONG_WARPS>> job = {gang,
-                                                          space.bins,
-                                                          rows,
-                                                          values,
-                                                          memory.slots,
-                                                          tc_stats_factor(rule, stats),
-                                                          stats.usable,
-                                                          stats.candidates,
-                                                          tc_range_of(rule, stats.usable),
-                                                          0,
-                                                          0};
-      job.p_first = job.p(stats.first);
-      job.p_last = job.p(stats.last);
-      k = tc_detect_bins<DETECTOR>(job, rule);
+  tc_cutoff cutoff = {0, n}; /* all of a key, where the cut falls between two keys */
+  if (tc_decide_plainly(rule, stats, bad, &k, &whole)) {
+    if (!whole && rule.detector == TAILCUT_THRESHOLD) cutoff.key = tau_key;
+  } else if constexpr (DETECTOR != PLAIN) {
+    tc_bins_job<tc_gang<CLUSTER, TC_LONG_WARPS>> job = {gang,
+                                                        space.bins,
+                                                        rows,
+                                                        values,
+                                                        memory.slots,
+                                                        tc_stats_factor(rule, stats),
+                                                        stats.usable,
+                                                        stats.candidates,
+                                                        tc_range_of(rule, stats.usable),
+                                                        0,
+                                                        0,
+                                                        TC_NO_VALUE};
+    job.p_first = job.p(stats.first);
+    job.p_last = job.p(stats.last);
+    k = tc_detect_bins<DETECTOR>(job, rule);
+    if (k > 0 && job.least != TC_NO_VALUE) {
+      cutoff.key = tc_last_key(stats.first, stats.last,
+                               [&](uint32_t key) { return job.p(key) >= job.least; });
     }
   }
+  const int32_t detected = k;
   k = tc_clamp_count(&rule, k, stats.candidates);
-  const tc_cutoff cutoff = tc_select(gang, rows, stats, k, values);
+  if (cutoff.key == 0 || k != detected) cutoff = tc_select(gang, rows, stats, k, values);
   const int32_t count = tc_emit(
       gang, n, cutoff.ties,
       [&](int32_t row) {
@@ -100,19 +107,19 @@ __device__ void cut_unsorted(tc_gang<CLUSTER, TC_LONG_WARPS> &gang, bins_space<C
 
 template <bool CLUSTER, int DETECTOR>
 __global__ void __launch_bounds__(TC_LONG_THREADS, 1)
-    cut_bins(const __grid_constant__ tc_cut_args args, bins_memory memory) {
+    cut_bins(const __grid_constant__ tc_cut_args args, int32_t least, bins_memory memory) {
 #if __CUDA_ARCH__ < 900
   if (CLUSTER) return; /* never launched there */
 #endif
   extern __shared__ __align__(16) char shared[];
   bins_space<CLUSTER> &space = *(bins_space<CLUSTER> *)shared;
   tc_gang<CLUSTER, TC_LONG_WARPS> gang(space.gang);
-  tc_each_long(gang, args.segments, [&](int32_t b, int32_t start, int32_t n) {
+  tc_each_long(gang, args.segments, least, [&](int32_t b, int32_t start, int32_t n) {
     cut_unsorted<CLUSTER, DETECTOR>(gang, space, args, memory, b, start, n);
   });
 }
 
-typedef void (*kernel)(tc_cut_args, bins_memory);
+typedef void (*kernel)(tc_cut_args, int32_t, bins_memory);
 
 template <bool CLUSTER>
 kernel kernel_for(int detector) {
@@ -164,7 +171,7 @@ cudaError_t tc_cut_bins(const tc_cuda *device, const tc_cut_args &args, const tc
   const int detector = args.rule.detector;
   return cudaLaunchKernelEx(
       &launch.config, plan.ctas > 1 ? kernel_for<true>(detector) : kernel_for<false>(detector),
-      args, memory);
+      args, plan.least, memory);
 }
 
 cudaError_t tc_cut_bins_load(tc_cuda *device) {

@@ -69,14 +69,14 @@ __device__ void cut_sorted(tc_gang<CLUSTER, TC_LONG_WARPS> &gang, long_space<CLU
 
 template <bool CLUSTER>
 __global__ void __launch_bounds__(TC_LONG_THREADS, 1)
-    cut_long(const __grid_constant__ tc_cut_args args, char *scratch, size_t slot) {
+    cut_long(const __grid_constant__ tc_cut_args args, int32_t least, char *scratch, size_t slot) {
 #if __CUDA_ARCH__ < 900
   if (CLUSTER) return; /* never launched there */
 #endif
   __shared__ long_space<CLUSTER> space;
   tc_gang<CLUSTER, TC_LONG_WARPS> gang(space.gang);
   scratch += (size_t)((int32_t)blockIdx.x / gang.ctas) * slot;
-  tc_each_long(gang, args.segments, [&](int32_t b, int32_t start, int32_t n) {
+  tc_each_long(gang, args.segments, least, [&](int32_t b, int32_t start, int32_t n) {
     cut_sorted(gang, space, args, b, start, n, scratch);
   });
 }
@@ -87,9 +87,10 @@ cudaError_t tc_cut_long(const tc_cut_args &args, const tc_long_plan &plan, char 
                         cudaStream_t stream) {
   const tc_long_launch launch(plan.ctas, plan.clusters, 0, stream);
   if (plan.ctas == 1) {
-    return cudaLaunchKernelEx(&launch.config, cut_long<false>, args, scratch, plan.slot);
+    return cudaLaunchKernelEx(&launch.config, cut_long<false>, args, plan.least, scratch,
+                              plan.slot);
   }
-  return cudaLaunchKernelEx(&launch.config, cut_long<true>, args, scratch, plan.slot);
+  return cudaLaunchKernelEx(&launch.config, cut_long<true>, args, plan.least, scratch, plan.slot);
 }
 
 cudaError_t tc_cut_long_load(tc_cuda *device) {

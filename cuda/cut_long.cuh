@@ -10,23 +10,23 @@
 #define TC_LONG_THREADS 512
 #define TC_LONG_WARPS (TC_LONG_THREADS / 32)
 
-/* Calls body(b, start, n) for every long segment that this gang has to cut. Clusters take segments
+/* Calls body(b, start, n) for every segment of more than `least` rows that this gang has to cut. Clusters take segments
  * in turn; a warp looks at 32 of its cluster's segments at once, and all warps see the same. */
 template <class Gang, class Body>
-__device__ void tc_each_long(Gang &gang, const tc_segments &s, Body body) {
+__device__ void tc_each_long(Gang &gang, const tc_segments &s, int32_t least, Body body) {
   const int32_t clusters = (int32_t)gridDim.x / gang.ctas, own = (int32_t)blockIdx.x / gang.ctas;
   gang.sync(); /* all blocks run: their shared memory may be written */
   for (int64_t base = own; base < s.segments; base += (int64_t)clusters * 32) {
     const int64_t mine = base + (int64_t)clusters * gang.lane;
-    const int32_t rows = mine < s.segments ? s.n[mine] : 0;
-    uint32_t left = __ballot_sync(TC_FULL, rows > TC_CUT_SHORT);
+    const int32_t rows = mine < s.segments ? s.n[mine] : INT32_MIN;
+    uint32_t left = __ballot_sync(TC_FULL, rows > least);
     for (; left != 0; left &= left - 1) {
       const int32_t b = (int32_t)(base + (int64_t)clusters * (__ffs((int)left) - 1));
       body(b, s.start[b], s.n[b]);
-      gang.sync(); /* memory of the gang is used again; nobody reads the last segment's any more */
+      /* Memory of the gang is used again, or a block leaves: nobody may still read it. */
+      gang.sync();
     }
   }
-  gang.sync(); /* no block leaves while its shared memory may still be read */
 }
 
 /* A launch of `clusters` clusters of `ctas` blocks. */

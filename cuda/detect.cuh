@@ -89,18 +89,19 @@ __device__ inline int32_t tc_flags_out(int32_t flags, const tc_stats &s, bool wh
 /* The best value and its rank; value 0 is none. */
 struct tc_best {
   uint64_t value;
-  int32_t rank, unused;
-  __device__ void offer(uint64_t v, int32_t r) {
-    if (v > value || (v == value && r < rank)) {
+  int32_t rank, note; /* note: what goes with the rank; the greatest where several do */
+  __device__ void offer(uint64_t v, int32_t r, int32_t with = 0) {
+    if (v > value || (v == value && (r < rank || (r == rank && with > note)))) {
       value = v;
       rank = r;
+      note = with;
     }
   }
 };
 
 struct tc_best_join {
   __device__ tc_best operator()(tc_best a, tc_best b) const {
-    a.offer(b.value, b.rank);
+    a.offer(b.value, b.rank, b.note);
     return a;
   }
 };

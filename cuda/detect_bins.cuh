@@ -16,12 +16,16 @@
  *         bound reaches the best lower one.
  *   MASS  the share is reached in one bin, then in one run of equal p, then at a rank: by bisection.
  *   IQR   the bins of the two quartiles; MEAN: sums only. Then values above the fence are counted.
+ * Where k ends a run of equal p, as it mostly does, the cut is also a value: what stays is what has
+ * that p or a greater one, and nobody needs to look for the k-th row.
  * Precision: exact, the same bits as the CPU.
  */
 #ifndef TAILCUT_DETECT_BINS_CUH_
 #define TAILCUT_DETECT_BINS_CUH_
 
 #include "bins.cuh"
+
+#define TC_NO_VALUE INT32_MIN
 
 /* A gang at work on one segment by bins. */
 template <class Gang>
@@ -35,6 +39,7 @@ struct tc_bins_job {
   int32_t n, all; /* N', N */
   tc_range range;
   int32_t p_first, p_last;
+  int32_t least; /* result: the k best are those with p >= least; or TC_NO_VALUE */
 
   __device__ int32_t p(uint32_t key) const {
     return tc_curve_value(tc_quantise(tc_key_score(key), factor));
@@ -44,10 +49,18 @@ struct tc_bins_job {
     tc_bins_visit(
         gang, bins, rows, marked, values, slots, [this](uint32_t key) { return p(key); }, f);
   }
-  template <class Pleases>
-  __device__ int32_t count(Pleases pleases) {
+  /* k of the best rank that any thread has found; its note is `least`. */
+  __device__ int32_t chosen(tc_best best) {
+    best = gang.reduce(best, tc_best_none(), tc_best_join());
+    if (best.value == 0) return all;
+    least = best.note;
+    return best.rank + 1;
+  }
+  /* Number of values that are `from` or greater. */
+  __device__ int32_t count(int32_t from) {
     int32_t k = 0;
-    rows.each([&](uint32_t key) { k += key < TC_KEY_UNUSABLE && pleases(p(key)); });
+    rows.each([&](uint32_t key) { k += key < TC_KEY_UNUSABLE && p(key) >= from; });
+    least = from;
     return gang.sum(k);
   }
 };
@@ -76,13 +89,14 @@ __device__ int32_t tc_bins_otsu(tc_bins_job<Gang> &job) {
   const tc_range range = job.range;
   const int64_t n = job.n, total = bins.sum_before(TC_BINS);
   tc_best best = tc_best_none();
-  const auto offer = [&](int64_t k, int64_t sum) {
+  const auto offer = [&](int64_t k, int64_t sum, int32_t least) {
     const double v = tc_otsu_value(n, k, sum, total);
-    if (v > 0.0) best.offer((uint64_t)__double_as_longlong(v), (int32_t)k - 1);
+    if (v > 0.0) best.offer((uint64_t)__double_as_longlong(v), (int32_t)k - 1, least);
   };
   for (int j = (int)threadIdx.x; j < TC_BINS; j += TC_LONG_THREADS) {
     const int32_t a = bins.count_before(j), b = bins.count_before(j + 1);
-    if (a < b && b > range.begin && b <= range.end) offer(b, bins.sum_before(j + 1));
+    if (a < b && b > range.begin && b <= range.end)
+      offer(b, bins.sum_before(j + 1), tc_bins::least(j));
   }
   const uint64_t floor_bits =
       tc_block_best(best.value, job.bins.warp_sums, tc_larger()); /* the same in every block */
@@ -106,11 +120,10 @@ __device__ int32_t tc_bins_otsu(tc_bins_job<Gang> &job) {
   job.visit(marked, [&](int32_t a, int32_t b, int64_t sum, int32_t p) {
     const int32_t lo = max(a, range.begin) + 1, hi = min(b, range.end);
     if (lo > hi) return;
-    offer(lo, sum + (int64_t)(lo - a) * p);
-    offer(hi, sum + (int64_t)(hi - a) * p);
+    offer(lo, sum + (int64_t)(lo - a) * p, lo == b ? p : TC_NO_VALUE);
+    offer(hi, sum + (int64_t)(hi - a) * p, hi == b ? p : TC_NO_VALUE);
   });
-  best = job.gang.reduce(best, tc_best_none(), tc_best_join());
-  return best.value > 0 ? best.rank + 1 : job.all;
+  return job.chosen(best);
 }
 
 template <class Gang>
@@ -154,11 +167,10 @@ __device__ int32_t tc_bins_chord(tc_bins_job<Gang> &job) {
     if (lo > hi) return;
     const int64_t at_lo = tc_chord_value(n, lo, p0, p, last);
     const int64_t at_hi = tc_chord_value(n, hi, p0, p, last);
-    if (at_lo > 0) best.offer((uint64_t)at_lo, lo);
-    if (at_hi > 0) best.offer((uint64_t)at_hi, hi);
+    if (at_lo > 0) best.offer((uint64_t)at_lo, lo, lo == b - 1 ? p : TC_NO_VALUE);
+    if (at_hi > 0) best.offer((uint64_t)at_hi, hi, hi == b - 1 ? p : TC_NO_VALUE);
   });
-  best = job.gang.reduce(best, tc_best_none(), tc_best_join());
-  return best.value > 0 ? best.rank + 1 : job.all;
+  return job.chosen(best);
 }
 
 template <class Gang>
@@ -172,7 +184,7 @@ __device__ int32_t tc_bins_mass(tc_bins_job<Gang> &job, double share) {
     return reached(bins.sum_before(j + 1), bins.count_before(j + 1)) &&
            !reached(bins.sum_before(j), bins.count_before(j));
   });
-  int32_t k = job.all;
+  tc_best best = tc_best_none(); /* one thread finds the rank */
   job.visit(marked, [&](int32_t a, int32_t b, int64_t sum, int32_t p) {
     if (reached(sum, a) || !reached(sum + (int64_t)(b - a) * p, b)) return;
     int32_t lo = a, hi = b; /* not reached at lo, reached at hi */
@@ -184,9 +196,9 @@ __device__ int32_t tc_bins_mass(tc_bins_job<Gang> &job, double share) {
         lo = mid;
       }
     }
-    k = hi;
+    best.offer(1, hi - 1, hi == b ? p : TC_NO_VALUE);
   });
-  return job.gang.reduce(k, job.all, [](int32_t a, int32_t b) { return min(a, b); });
+  return job.chosen(best);
 }
 
 template <class Gang>
@@ -204,8 +216,7 @@ __device__ int32_t tc_bins_iqr(tc_bins_job<Gang> &job) {
     if (holds(a, b, r1)) q.s2 = p;
   });
   q = job.gang.sum(q);
-  const int64_t fence = tc_iqr_fence(q.s1, q.s2);
-  return job.count([=](int32_t p) { return 2 * (int64_t)p > fence; });
+  return job.count((int32_t)(tc_iqr_fence(q.s1, q.s2) >> 1) + 1); /* 2p > fence */
 }
 
 template <class Gang>
@@ -217,7 +228,8 @@ __device__ int32_t tc_bins_mean(tc_bins_job<Gang> &job, double lambda) {
   });
   s2 = job.gang.sum(s2);
   const double t = tc_mean_threshold(job.n, job.bins.sum_before(TC_BINS), s2, lambda);
-  return job.count([=](int32_t p) { return (double)p > t; });
+  /* p > t for integers; no p is beyond +-2^20. */
+  return job.count((int32_t)floor(fmin(fmax(t, -1048577.0), 1048576.0)) + 1);
 }
 
 /* k before the clamps, as tc_detect_curve: DETECTOR is OTSU, CHORD, IQR, MEAN or MASS, the rule's. Called

@@ -21,6 +21,23 @@ struct tc_cutoff {
   int32_t ties;
 };
 
+/* The last key in first .. last for which stays(key), which holds up to some key and not behind it; it
+ * holds for `first`. By whole warps: 32 keys are asked at once. */
+template <class Stays>
+__device__ uint32_t tc_last_key(uint32_t first, uint32_t last, Stays stays) {
+  const uint32_t lane = threadIdx.x & 31;
+  while (first < last) {
+    /* Lane i asks for the end of the i-th of 32 parts; what lies behind the last true one is next. */
+    const uint32_t part = (last - first - 1) / 32 + 1;
+    const bool inside = lane * (uint64_t)part + part <= last - first;
+    const uint32_t yes = __ballot_sync(TC_FULL, inside && stays(first + lane * part + part));
+    const uint32_t reached = first + (uint32_t)__popc(yes) * part;
+    last = min((uint64_t)last, (uint64_t)reached + part - 1);
+    first = reached;
+  }
+  return first;
+}
+
 /* The digit of `digits` in which the gang's counts reach k, and the count before it. */
 template <class Gang>
 __device__ uint64_t tc_select_digit(Gang &gang, uint32_t *counts, int32_t digits, int32_t k) {

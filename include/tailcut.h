@@ -553,7 +553,8 @@ typedef struct tailcut_limits {
 #define TAILCUT_WORKSPACE_ALIGNMENT 256
 
 /* Bytes of workspace that one call of kind `call` (tailcut_call) needs when nothing in it exceeds
- * `limits`. Never decreases when a limit grows. May be 0. */
+ * `limits`: a multiple of TAILCUT_WORKSPACE_ALIGNMENT, may be 0. Never decreases when a limit
+ * grows. */
 TAILCUT_API tailcut_status tailcut_workspace_size(tailcut_handle handle, int32_t call,
                                                   const tailcut_limits *limits, size_t *size);
 

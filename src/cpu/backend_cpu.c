@@ -95,7 +95,10 @@ static size_t lay_out(tc_run *run, char *base, int32_t kind, const tailcut_limit
 static size_t cpu_workspace_size(tailcut_handle handle, int32_t kind,
                                  const tailcut_limits *limits) {
   tc_run run;
-  return lay_out(&run, NULL, kind, limits, handle->threads);
+  const size_t bytes = lay_out(&run, NULL, kind, limits, handle->threads);
+  /* A whole number of alignments, as aligned_alloc wants it. */
+  return (bytes + TAILCUT_WORKSPACE_ALIGNMENT - 1) / TAILCUT_WORKSPACE_ALIGNMENT *
+         TAILCUT_WORKSPACE_ALIGNMENT;
 }
 
 static tailcut_status cpu_workspace_init(tailcut_handle handle, void *workspace, size_t size,
