@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* report: the CPU's table on stdout (columns named as nvbench names them) and JSON file; names. */
+#define _GNU_SOURCE 1 /* getloadavg under -std=c11 */
+#include <stdlib.h>
 #include <string.h>
 
 #include "bench.h"
@@ -24,6 +26,14 @@ static const char heading[] =
     "------:|-------:|------:|\n";
 
 static void open_report(bench_report *report) {
+  double load = 0;
+  if (getloadavg(&load, 1) == 1 && load > 0.75) {
+    fprintf(
+        stderr,
+        "tailcut_bench: the machine is busy (load %.1f): rows with several threads are not to be "
+        "trusted\n",
+        load);
+  }
   printf("%s\n", tailcut_build_info());
   printf(
       "time: median of one call. %%read: share of the GB/s of plain_sum, a vector sum of as many\n"
