@@ -17,7 +17,9 @@
 
 #include "cuda.h"
 
-enum { HOT_NODES = 50, LEAST_SLOTS = 8, MOST_SLOTS = 512 };
+/* 16 slots of 64 images are so much that what the L2 has not yet written back at the end, and nobody
+ * pays for, is as small a share as it is of the copy. */
+enum { HOT_NODES = 50, LEAST_HOT_IN_PLACE = 8, LEAST_SLOTS = 16, MOST_SLOTS = 512 };
 enum { PACKED, IN_PLACE, PLACES };
 enum { POISON = 0xA5 };
 
@@ -303,7 +305,7 @@ static int hot_slots(const world *w, bool in_place) {
   const size_t room = gpu->l2 / 5 * 2;
   const size_t touched = w->at.inputs + (in_place || !moves_rows(w) ? 0 : w->token_bytes);
   if (!in_place) return touched <= room ? 1 : 0;
-  const size_t fit = room / w->at.inputs, least = gpu->simulated ? 1 : LEAST_SLOTS;
+  const size_t fit = room / w->at.inputs, least = gpu->simulated ? 1 : LEAST_HOT_IN_PLACE;
   if (fit < least) return 0;
   return (int)(fit < (size_t)w->slot_count ? fit < HOT_NODES ? fit : HOT_NODES
                                            : (size_t)w->slot_count);
