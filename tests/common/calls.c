@@ -442,7 +442,7 @@ int64_t tt_call_moved(const tt_call *c, int64_t *kept) {
   const int32_t *counts = c->buffers[COUNTS].side[HOST], *list = c->buffers[KEPT].side[HOST];
   int64_t moved = 0;
   *kept = 0;
-  for (int32_t b = 0; b < batch.segments; b++) {
+  for (int32_t b = 0; counts != NULL && b < batch.segments; b++) {
     const ref_segment s = ref_segment_of(&batch, b);
     for (int32_t j = 0; j < counts[b]; j++) moved += list[s.start + j] + batch.cls_row != j;
     *kept += counts[b];

@@ -57,7 +57,7 @@ void tt_call_expect(tt_call *call);
 
 /* The outputs and inputs that differ between the sides; each is printed. */
 int tt_call_compare(tt_call *call);
-/* Result rows of array 0 that are not where they were, and its kept rows, after tt_call_expect. */
+/* After tt_call_expect, of LOCAL rows: how many are kept and how many of these change their place. */
 int64_t tt_call_moved(const tt_call *call, int64_t *kept);
 
 #endif /* TAILCUT_TESTS_CALLS_H_ */
