@@ -184,12 +184,12 @@ static tailcut_status resolve(tc_cuda_run *run, int32_t *flags) {
 }
 
 /* Scores by the call's reference; MEAN's directions are made for a group of segments at a time. */
-static tailcut_status score(tc_cuda_run *run, float *scores, int32_t *flags) {
+static tailcut_status score(tc_cuda_run *run, float *scores, int32_t *flags, int stores_flags) {
   const tc_call *call = run->call;
   const int32_t segments = call->batch.segments;
   if (call->reference.source != TAILCUT_REFERENCE_MEAN) {
     LAUNCH(score, run->device, &run->segments, &call->tokens, &call->reference, 0, segments, scores,
-           flags, run->stream);
+           flags, stores_flags, run->stream);
     return TAILCUT_OK;
   }
   const int32_t group = run->space.directions_group;
@@ -203,7 +203,7 @@ static tailcut_status score(tc_cuda_run *run, float *scores, int32_t *flags) {
     LAUNCH(direction, run->device, &run->segments, &call->tokens, NULL, first, count, &run->space,
            run->space.directions, run->stream);
     LAUNCH(score, run->device, &run->segments, &call->tokens, &direction, first, count, scores,
-           flags, run->stream);
+           flags, stores_flags, run->stream);
   }
   return TAILCUT_OK;
 }
@@ -262,7 +262,7 @@ static int any_packed(const tc_call *call) {
 static tailcut_status run_score(tc_cuda_run *run) {
   int32_t *flags = run->call->out_flags != NULL ? run->call->out_flags : run->space.flags;
   const tailcut_status status = resolve(run, flags);
-  return status != TAILCUT_OK ? status : score(run, run->call->out_scores, flags);
+  return status != TAILCUT_OK ? status : score(run, run->call->out_scores, flags, 0);
 }
 
 static tailcut_status run_mean_direction(tc_cuda_run *run) {
@@ -345,6 +345,54 @@ static tailcut_status prune_fused(tc_cuda_run *run, tc_fused_plan *plan, uint64_
               : TAILCUT_OK;
 }
 
+/* Whether two launches will do: score, then cut and compact together. */
+static int makes_a_pair(const tc_cuda_run *run) {
+  const tc_call *call = run->call;
+  const int one = call->batch.segments == 1;
+  if (!run->device->fuses || call->batch.max_tokens - call->batch.cls_row > TC_PAIR_TOKENS)
+    return 0;
+  if (call->num_rows > TC_PAIR_ARRAYS) return 0;
+  if (!one && call->selection.kept != NULL && call->selection.kept_placement == TAILCUT_PACKED) {
+    return 0;
+  }
+  for (int32_t i = 0; i < call->num_rows; i++) {
+    const tailcut_rows r = tc_rows_at(call->rows, i, &call->batch);
+    if (r.placement != TAILCUT_PACKED) continue;
+    if (!one || (r.flags & TAILCUT_ROWS_ZERO_TAIL)) return 0;
+  }
+  return 1;
+}
+
+static tailcut_status prune_pair(tc_cuda_run *run, float *scores) {
+  const tc_call *call = run->call;
+  const tailcut_selection *selection = &call->selection;
+  const int32_t segments = call->batch.segments;
+  const int mean = call->reference.source == TAILCUT_REFERENCE_MEAN;
+  const int ragged = call->batch.cu_seqlens != NULL;
+  tailcut_rows rows[TC_PAIR_ARRAYS];
+  tailcut_status status = TAILCUT_OK;
+  if ((ragged && (segments > TC_CHUNK_SEGMENTS || mean)) || (call->batch.lengths != NULL && mean)) {
+    status = resolve(run, run->space.resolved_flags);
+  }
+  if (status == TAILCUT_OK) status = score(run, scores, run->space.flags, 1);
+  if (status != TAILCUT_OK) return status;
+  for (int32_t i = 0; i < call->num_rows; i++) rows[i] = tc_rows_at(call->rows, i, &call->batch);
+  tc_cuda_cut_out out;
+  out.counts = selection->counts;
+  out.kept = selection->kept;
+  out.flags = selection->flags;
+  out.curve = selection->curve;
+  out.ranks = selection->ranks;
+  out.host_counts = selection->host_counts;
+  LAUNCH(pair, run->device, &run->segments, scores, run->space.flags, &call->rule, &out,
+         selection->kept_placement == TAILCUT_PACKED,
+         segments == 1 ? selection->new_cu_seqlens : NULL, rows, call->num_rows, run->stream);
+  if (selection->new_cu_seqlens != NULL && segments > 1) {
+    LAUNCH(scan, run->device, segments, selection->counts, selection->new_cu_seqlens, run->stream);
+  }
+  return TAILCUT_OK;
+}
+
 static tailcut_status run_prune_visual(tc_cuda_run *run) {
   const tc_call *call = run->call;
   int32_t *flags = call->selection.flags != NULL ? call->selection.flags : run->space.flags;
@@ -354,8 +402,9 @@ static tailcut_status run_prune_visual(tc_cuda_run *run) {
   if (tc_fused_make(&plan, run->device, call, &run->segments, &rides)) {
     return prune_fused(run, &plan, rides);
   }
+  if (makes_a_pair(run)) return prune_pair(run, scores);
   tailcut_status status = resolve(run, flags);
-  if (status == TAILCUT_OK) status = score(run, scores, flags);
+  if (status == TAILCUT_OK) status = score(run, scores, flags, 0);
   if (status == TAILCUT_OK) status = cut(run, scores, flags, any_packed(call));
   if (status != TAILCUT_OK) return status;
   return compact(run, 0, run->space.kept, TAILCUT_LOCAL, run->space.counts, run->space.new_cu);

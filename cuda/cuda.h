@@ -60,6 +60,7 @@ typedef struct tc_cuda_space {
   tc_cuda_lasting *lasting;
   int32_t *start, *n, *tiles; /* resolve's results */
   int32_t *flags;             /* [segments] on their way */
+  int32_t *resolved_flags;    /* [segments] resolve's, where `flags` is another's */
   float *scores;              /* by row number */
   int32_t *kept;              /* LOCAL kept indices by row number */
   int32_t *counts;            /* [segments] */
@@ -81,11 +82,13 @@ cudaError_t tc_cuda_resolve(const tc_cuda *device, const tc_segments *segments,
 /* score.cu: scores of segments [first, first + count), by row number, and flags |= NAN,
  * BAD_REFERENCE (atomically; flags may be NULL). source GIVEN (data of segment b at data +
  * (b - first) * segment_stride for MEAN's directions, b * segment_stride otherwise: `data` is
- * already moved by the caller) or ROW. Nothing is written for rows that are no candidates. */
+ * already moved by the caller) or ROW. Nothing is written for rows that are no candidates.
+ * stores_flags: flags need not be set before; BAD_REFERENCE or 0 is stored for every segment that
+ * has candidates. */
 cudaError_t tc_cuda_score(const tc_cuda *device, const tc_segments *segments,
                           const tailcut_tokens *tokens, const tailcut_reference *reference,
                           int32_t first, int32_t count, float *scores, int32_t *flags,
-                          cudaStream_t stream);
+                          int stores_flags, cudaStream_t stream);
 
 /* direction.cu: mean directions of segments [first, first + count), count <= TC_CHUNK_SEGMENTS,
  * into out [count, dim]; one launch. roles (by row number, or NULL: every candidate) say which rows
@@ -123,6 +126,18 @@ cudaError_t tc_cuda_compact(const tc_cuda *device, const tc_segments *segments, 
                             int32_t kept_placement, const int32_t *counts, const int32_t *new_cu,
                             const tailcut_rows *rows, int32_t num_rows, cudaStream_t stream);
 
+/* pair.cu: the second launch of a prune_visual that is made of two, where there are no clusters:
+ * cut and compact of images of at most TC_PAIR_TOKENS candidates, after tc_cuda_score has stored
+ * `flags`. num_rows <= TC_PAIR_ARRAYS; nothing PACKED with ZERO_TAIL, and nothing PACKED at all
+ * with more than one segment. out->kept and out->flags may be NULL; kept is LOCAL, or PACKED where
+ * kept_packed. new_cu (one segment alone) may be NULL. */
+#define TC_PAIR_TOKENS 2048
+#define TC_PAIR_ARRAYS 8
+cudaError_t tc_cuda_pair(const tc_cuda *device, const tc_segments *segments, const float *scores,
+                         const int32_t *flags, const tailcut_rule *rule, const tc_cuda_cut_out *out,
+                         int kept_packed, int32_t *new_cu, const tailcut_rows *rows,
+                         int32_t num_rows, cudaStream_t stream);
+
 /* Loads every kernel of a file (lazy loading would allocate in a run call), sets attributes, lowers
  * cluster_max to what fits the device. */
 cudaError_t tc_cuda_load_resolve(tc_cuda *device);
@@ -131,6 +146,7 @@ cudaError_t tc_cuda_load_direction(tc_cuda *device);
 cudaError_t tc_cuda_load_cut(tc_cuda *device);
 cudaError_t tc_cuda_load_pack(tc_cuda *device);
 cudaError_t tc_cuda_load_compact(tc_cuda *device);
+cudaError_t tc_cuda_load_pair(tc_cuda *device);
 
 #if defined(__cplusplus)
 }

@@ -49,7 +49,7 @@ __device__ __forceinline__ uint32_t tc_load_key(const float *scores, const uint8
 __device__ __forceinline__ void tc_cut_report(const tc_cuda_cut_out &out, int32_t b, int32_t count,
                                               int32_t flags) {
   out.counts[b] = count;
-  out.flags[b] = flags;
+  if (out.flags != nullptr) out.flags[b] = flags;
   if (out.host_counts != nullptr) out.host_counts[b] = count;
 }
 

@@ -50,7 +50,10 @@ size_t tc_cuda_lay_out(tc_cuda_space *space, void *workspace, const tc_cuda *dev
     space->kept = take(base, &used, rows * 4);
     space->cut = take(base, &used, tc_cuda_cut_scratch(device, l));
   }
-  if (prunes) space->scores = take(base, &used, rows * 4);
+  if (prunes) {
+    space->scores = take(base, &used, rows * 4);
+    space->resolved_flags = take(base, &used, segments * 4);
+  }
   if (kind == TAILCUT_CALL_SCORE || kind == TAILCUT_CALL_MEAN_DIRECTION || prunes) {
     take_directions(space, base, &used, l);
   }

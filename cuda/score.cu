@@ -34,6 +34,7 @@ struct score_args {
   int32_t staged; /* the reference fits in shared memory */
   float *scores;
   int32_t *flags;
+  int32_t stores_flags; /* instead of or'ing: BAD_REFERENCE alone, of segments with candidates */
 };
 
 /* A warp's 8 reference values of a run, in lane order. */
@@ -191,8 +192,12 @@ __global__ void __launch_bounds__(THREADS) score(const __grid_constant__ score_a
     const bool bad = tc_bad_norm(norm); /* before the barrier that lets it change */
     nan = __syncthreads_or(nan);
     if (threadIdx.x == 0 && args.flags != nullptr) {
-      if (nan) atomicOr(&args.flags[b], TAILCUT_FLAG_NAN);
-      if (first == 0 && bad) atomicOr(&args.flags[b], TAILCUT_FLAG_BAD_REFERENCE);
+      if (args.stores_flags) {
+        if (first == 0) args.flags[b] = bad ? TAILCUT_FLAG_BAD_REFERENCE : 0;
+      } else {
+        if (nan) atomicOr(&args.flags[b], TAILCUT_FLAG_NAN);
+        if (first == 0 && bad) atomicOr(&args.flags[b], TAILCUT_FLAG_BAD_REFERENCE);
+      }
     }
   }
 }
@@ -212,7 +217,7 @@ const score_kernel KERNELS[3][4] = {
 extern "C" cudaError_t tc_cuda_score(const tc_cuda *device, const tc_segments *segments,
                                      const tailcut_tokens *tokens,
                                      const tailcut_reference *reference, int32_t first,
-                                     int32_t count, float *scores, int32_t *flags,
+                                     int32_t count, float *scores, int32_t *flags, int stores_flags,
                                      cudaStream_t stream) {
   if (count <= 0) return cudaSuccess;
   score_args args;
@@ -226,6 +231,7 @@ extern "C" cudaError_t tc_cuda_score(const tc_cuda *device, const tc_segments *s
   args.source = reference->source;
   args.scores = scores;
   args.flags = flags;
+  args.stores_flags = stores_flags;
   /* Fewer rows per block while that fills the device; each warp has at least one. */
   args.split = 1;
   while (args.split < TC_BLOCK / WARPS && args.t.bound * args.split < 2 * device->sms) {
