@@ -2,29 +2,33 @@
 /* cuda_counters: a program whose work is counted from outside, by a simulator or a profiler: a handle,
  * one call of the table on fixed contents, made a number of times. tests/install/counters.sh and
  * gate.sh read the counters.
- *   cuda_counters list              row, launches where prune_visual is fused, where not, name
- *   cuda_counters ROW FORM CALLS    FORM: fused, parts. The first call is checked against the CPU;
- *                                   prints the kept rows of array 0 and how many of them moved */
+ *   cuda_counters list              lines of: row, form, launches of one call, name
+ *   cuda_counters ROW FORM CALLS    the first call is checked against the CPU; prints the kept rows
+ *                                   and how many of them moved */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "calls.h"
 
+/* Forms that differ in their launches for some row. */
 static int list(void) {
   for (int i = 0; i < tt_call_row_count; i++) {
     const tt_call_row *row = &tt_call_rows[i];
-    printf("%d %d %d %s\n", i, (int)row->launches, (int)row->parts, row->name);
+    for (int form = TT_FORM_DEVICE; form <= TT_FORM_SM_80; form++) {
+      const int prunes = row->kind == TAILCUT_CALL_PRUNE_VISUAL;
+      if (form == TT_FORM_CLUSTER_8 || (form != TT_FORM_DEVICE && !prunes)) continue;
+      printf("%d %d %d %s\n", i, form, (int)tt_call_launches(row, form), row->name);
+    }
   }
   return 0;
 }
 
-static const tt_backend *backend_of(const char *form) {
+static const tt_backend *backend_of(int form) {
   int count;
   const tt_backend *backends = tt_backends(&count);
-  const int wanted = strcmp(form, "parts") == 0 ? TT_FORM_PARTS : TT_FORM_DEVICE;
   for (int i = 0; i < count; i++) {
-    if (backends[i].device_kind == TAILCUT_DEVICE_CUDA && backends[i].form == wanted) {
+    if (backends[i].device_kind == TAILCUT_DEVICE_CUDA && backends[i].form == form) {
       return &backends[i];
     }
   }
@@ -35,7 +39,7 @@ int main(int argc, char **argv) {
   if (argc == 2 && strcmp(argv[1], "list") == 0) return list();
   if (argc != 4) return 2;
   const int n = atoi(argv[1]), calls = atoi(argv[3]);
-  const tt_backend *backend = backend_of(argv[2]);
+  const tt_backend *backend = backend_of(atoi(argv[2]));
   if (n < 0 || n >= tt_call_row_count || backend == NULL) return 2;
   const tt_call_row *row = &tt_call_rows[n];
   const tailcut_limits limits = tt_call_limits(row);

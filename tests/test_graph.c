@@ -44,8 +44,7 @@ static void call_once(const tt_call *call, const char *name, tailcut_handle hand
 
 /* Kernels only, and as many as the table says. */
 static void check_nodes(const tt_call_row *row, const tt_backend *backend, cudaGraph_t graph) {
-  const int fuses = backend->form == TT_FORM_DEVICE || backend->form == TT_FORM_CLUSTER_8;
-  const size_t expected = (size_t)(fuses ? row->launches : row->parts);
+  const size_t expected = (size_t)tt_call_launches(row, backend->form);
   cudaGraphNode_t nodes[64];
   size_t count = 64;
   OK(cudaGraphGetNodes(graph, nodes, &count));

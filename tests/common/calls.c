@@ -17,7 +17,8 @@
 #define ROW TAILCUT_REFERENCE_ROW
 #define MEAN TAILCUT_REFERENCE_MEAN
 
-/* Launches: a part is resolve and itself; prefix sums and PACKED kept are one more each. */
+/* Launches: a part is resolve and itself; prefix sums and PACKED kept are one more each. A pair is
+ * score and the rest, with the mean direction before and prefix sums behind. */
 const tt_call_row tt_call_rows[] = {
     {"score", SCORE, TT_UNIFORM, 4, 40, 48, 2, .parts = 2},
     {"score lengths row", SCORE, TT_LENGTHS, 5, 40, 264, 2, 2, .source = ROW},
@@ -40,35 +41,43 @@ const tt_call_row tt_call_rows[] = {
      .rows = TT_CALL_APART | TT_CALL_WIDE | TT_CALL_POSITIONS | TT_CALL_TAIL},
     {"compact ragged slots", COMPACT, TT_RAGGED, 5, 40, 24, 2, 2,
      .rows = TT_CALL_TOKENS | TT_CALL_SLOTS | TT_CALL_WIDE | TT_CALL_TAIL},
-    {"prune bare", PRUNE, TT_UNIFORM, 3, 40, 48, 1, 4, .bare = 1, .rows = TT_CALL_TOKENS},
-    {"prune row, rides", PRUNE, TT_UNIFORM, 3, 41, 264, 1, 5, .source = ROW,
+    {"prune bare", PRUNE, TT_UNIFORM, 3, 40, 48, 1, 4, .pair = 2, .bare = 1,
+     .rows = TT_CALL_TOKENS},
+    {"prune row, rides", PRUNE, TT_UNIFORM, 3, 41, 264, 1, 5, .pair = 3, .source = ROW,
      .rows = TT_CALL_TOKENS | TT_CALL_SMALL | TT_CALL_POSITIONS},
-    {"prune lengths, rides not", PRUNE, TT_LENGTHS, 5, 40, 48, 2, 5,
+    {"prune lengths, rides not", PRUNE, TT_LENGTHS, 5, 40, 48, 2, 5, .pair = 3,
      .rows = TT_CALL_TOKENS | TT_CALL_WIDE | TT_CALL_SMALL},
-    {"prune lengths row bf16", PRUNE, TT_LENGTHS, 5, 40, 48, 1, 4, .dtype = TAILCUT_BF16,
+    {"prune lengths row bf16", PRUNE, TT_LENGTHS, 5, 40, 48, 1, 4, .pair = 2, .dtype = TAILCUT_BF16,
      .source = ROW, .bare = 1, .rows = TT_CALL_TOKENS},
     {"prune ragged packed", PRUNE, TT_RAGGED, 5, 40, 48, 1, 6, .packed = 1, .rows = TT_CALL_APART},
     {"prune ragged row f32", PRUNE, TT_RAGGED, 5, 40, 40, 1, 5, .dtype = TAILCUT_F32, .source = ROW,
      .bare = 1, .rows = TT_CALL_APART},
-    {"prune ragged slots", PRUNE, TT_RAGGED, 5, 40, 48, 2, 5, .spread = 0.5,
+    {"prune ragged slots", PRUNE, TT_RAGGED, 5, 40, 48, 2, 5, .pair = 3, .spread = 0.5,
      .detector = TAILCUT_CHORD, .rows = TT_CALL_TOKENS | TT_CALL_SLOTS},
-    {"prune mean", PRUNE, TT_UNIFORM, 3, 70, 48, 2, 5, .source = MEAN, .bare = 1,
+    {"prune mean", PRUNE, TT_UNIFORM, 3, 70, 48, 2, 5, .pair = 3, .source = MEAN, .bare = 1,
      .rows = TT_CALL_TOKENS | TT_CALL_SMALL},
-    {"prune lengths mean", PRUNE, TT_LENGTHS, 5, 70, 48, 3, 6, .source = MEAN,
+    {"prune lengths mean", PRUNE, TT_LENGTHS, 5, 70, 48, 3, 6, .pair = 5, .source = MEAN,
      .rows = TT_CALL_TOKENS},
     {"prune ragged mean packed", PRUNE, TT_RAGGED, 5, 70, 24, 4, 7, .source = MEAN, .packed = 1,
      .rows = TT_CALL_APART | TT_CALL_WIDE},
+    {"prune one packed", PRUNE, TT_LENGTHS, 1, 40, 48, 1, 6, .pair = 2, .packed = 1,
+     .rows = TT_CALL_APART | TT_CALL_POSITIONS},
     {"prune packed tail", PRUNE, TT_LENGTHS, 4, 40, 24, 5, 5, .bare = 1,
      .rows = TT_CALL_APART | TT_CALL_TAIL},
-    {"prune without rows", PRUNE, TT_RAGGED, 5, 40, 24, 1, 4, .detector = TAILCUT_IQR},
+    {"prune without rows", PRUNE, TT_RAGGED, 5, 40, 24, 1, 4, .pair = 3, .detector = TAILCUT_IQR},
     {"prune 1100 segments", PRUNE, TT_RAGGED, 1100, 4, 8, 3, 5, .rows = TT_CALL_APART, .bare = 1,
      .replays = 5},
     {"prune long", PRUNE, TT_LENGTHS, 1, 4600, 8, 4, 4, .bare = 1, .rows = TT_CALL_TOKENS,
      .replays = 6},
-    {"clip 576x1024", PRUNE, TT_UNIFORM, 1, 576, 1024, 1, 4, .bare = 1, .rows = TT_CALL_TOKENS,
-     .replays = -1},
+    {"clip 576x1024", PRUNE, TT_UNIFORM, 1, 576, 1024, 1, 4, .pair = 2, .bare = 1,
+     .rows = TT_CALL_TOKENS, .replays = -1},
 };
 const int tt_call_row_count = sizeof tt_call_rows / sizeof tt_call_rows[0];
+
+int32_t tt_call_launches(const tt_call_row *row, int form) {
+  if (form == TT_FORM_DEVICE || form == TT_FORM_CLUSTER_8) return row->launches;
+  return form == TT_FORM_SM_80 && row->pair ? row->pair : row->parts;
+}
 
 /* The arrays of a call. */
 enum {

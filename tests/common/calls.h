@@ -26,7 +26,8 @@ typedef struct tt_call_row {
   tt_layout layout;
   int32_t segments, max_tokens, dim;
   int32_t launches; /* kernels of one call where prune_visual is fused */
-  int32_t parts;    /* and where it is not */
+  int32_t parts;    /* and where it is made of its parts */
+  int32_t pair;     /* and where two launches do it, without clusters. 0: as `parts` */
   int32_t dtype;    /* default F16 */
   int32_t source;   /* tailcut_reference_source, default GIVEN; ROW has a CLS row */
   int32_t detector; /* default OTSU */
@@ -39,6 +40,9 @@ typedef struct tt_call_row {
 
 extern const tt_call_row tt_call_rows[];
 extern const int tt_call_row_count;
+
+/* The kernels of one call in a form of the backend. */
+int32_t tt_call_launches(const tt_call_row *row, int form);
 
 typedef struct tt_call tt_call;
 

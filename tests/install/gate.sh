@@ -9,12 +9,12 @@ simulator=$1 program=$2 scratch=$3
 TAILCUT_TEST_BACKENDS=cuda
 export TAILCUT_TEST_BACKENDS
 mkdir -p "$scratch"
-row=$("$program" list | sed -n 's/^\([0-9]*\) .*clip 576x1024$/\1/p')
+row=$("$program" list | sed -n 's/^\([0-9]*\) 0 [0-9]* clip 576x1024$/\1/p')
 
 # count NAME: a counter of the run, from the totals or from its only kernel.
 count() { sed -n 's/.*"'"$1"'": \([0-9]*\).*/\1/p' "$scratch/stats.json"; }
 
-"$simulator" --quiet --stats "$scratch/stats.json" -- "$program" "$row" fused 1 >"$scratch/said"
+"$simulator" --quiet --stats "$scratch/stats.json" -- "$program" "$row" 0 1 >"$scratch/said"
 cat "$scratch/said"
 moved=$(sed -n 's/^kept [0-9]* moved //p' "$scratch/said")
 launches=$(count kernel_launches)
@@ -51,7 +51,7 @@ expect "footprint_write_sectors" "$distinct" $((moved * row_sectors + 1))
 seed=1
 while [ $seed -le 20 ]; do
   "$simulator" --quiet --seed $seed --race-exit 86 --stats "$scratch/stats.json" -- \
-    "$program" "$row" fused 1 >"$scratch/said" 2>&1 || {
+    "$program" "$row" 0 1 >"$scratch/said" 2>&1 || {
     cat "$scratch/said" >&2
     echo "seed $seed fails" >&2
     exit 1
