@@ -71,8 +71,8 @@ def made(kind, *values):
 
 
 class Tailcut:
-    """tailcut_prune_visual on numpy arrays, everything prepared: call() is the library call alone
-    (and ctypes)."""
+    """tailcut_prune_visual on numpy arrays, everything prepared: call() is the library call (and
+    ctypes)."""
 
     def __init__(self, library, np, x, c):
         self.keep = x, c
@@ -89,7 +89,7 @@ class Tailcut:
         room = np.zeros(size.value + 256, np.uint8)
         workspace = P((room.ctypes.data + 255) // 256 * 256)
         self.check(lib.tailcut_workspace_init(handle, workspace, size, None))
-        self.out = np.empty_like(x)
+        self.out = aligned(np, np.zeros_like(x))
         self.kept = np.empty(TOKENS, np.int32)
         self.count = np.zeros(1, np.int32)
         dtype = F16 if x.dtype == np.float16 else F32
@@ -98,17 +98,17 @@ class Tailcut:
         reference = made(Reference, GIVEN, 0, c.ctypes.data, 0)
         selection = made(Selection, self.count.ctypes.data, self.kept.ctypes.data, LOCAL)
         rows = made(Rows, x.ctypes.data, self.out.ctypes.data, x.itemsize * DIM, 1, PACKED, 0, 4)
-        self.args = (handle, *map(ctypes.pointer, (batch, tokens, reference)), None,
-                     ctypes.pointer(selection), ctypes.pointer(rows), 1, workspace, size, None)
-        lib.tailcut_prune_visual.argtypes = [P] * 7 + [I32, P, SIZE, P]
-        self.room = room
+        self.keep += batch, tokens, reference, selection, rows, room
+        address = ctypes.addressof
+        args = (handle.value, address(batch), address(tokens), address(reference), None,
+                address(selection), address(rows), 1, workspace.value, size.value, None)
+        prune = lib.tailcut_prune_visual
+        prune.argtypes = [P] * 7 + [I32, P, SIZE, P]
+        self.call = lambda: prune(*args) and self.check(-1)
 
     def check(self, status):
         if status != 0:
             sys.exit("compare.py: " + self.lib.tailcut_last_error().decode())
-
-    def call(self):
-        self.check(self.lib.tailcut_prune_visual(*self.args))
 
     def result(self):
         self.call()
@@ -161,7 +161,16 @@ def features(np, dtype):
     c = random.standard_normal(DIM)
     lean = np.where(random.random(TOKENS) < 0.25, random.uniform(0.5, 2, TOKENS), 0.1)
     x = random.standard_normal((TOKENS, DIM)) + lean[:, None] * c
-    return x.astype(dtype), c.astype(dtype)
+    return aligned(np, x.astype(dtype)), c.astype(dtype)
+
+
+def aligned(np, a):
+    """A copy on a 64-byte boundary, where PyTorch puts its tensors; for every contender."""
+    room = np.empty(a.nbytes + 64, np.uint8)
+    at = -room.ctypes.data % 64
+    copy = room[at:at + a.nbytes].view(a.dtype).reshape(a.shape)
+    copy[...] = a
+    return copy
 
 
 # ----------------------------------------------------------------------------------- measurement
@@ -222,8 +231,14 @@ def main():
           + (f"; PyTorch {torch.__version__}, {torch.get_num_threads()} threads" if torch else ""))
     print(f"fused prune of {TOKENS} x {DIM}, all cores; medians of {options.rounds * CALLS} calls "
           f"in {options.rounds} interleaved rounds\n")
-    print("| dtype | what                       |   median us |  times tailcut's | kept | differing |")
-    print("|-------|----------------------------|------------:|-----------------:|-----:|----------:|")
+    if hasattr(os, "getloadavg") and os.getloadavg()[0] > 0.75:
+        print(f"The machine is busy (load {os.getloadavg()[0]:.1f}): threads that wait for each other "
+              "wait for others, too.\nMedians then say little; the least times are nearer to the "
+              "truth.\n")
+    print("| dtype | what                       | median us |   least us | median, times tailcut's "
+          "| kept | differing |")
+    print("|-------|----------------------------|----------:|-----------:|------------------------:"
+          "|-----:|----------:|")
     rows, bad = [], False
     for dtype, label in ((np.float16, "f16"), (np.float32, "f32")):
         x, c = features(np, dtype)
@@ -245,10 +260,11 @@ def main():
             median, off = statistics.median(times[name]), differing(kept, found[name])
             # Scores that are rounded to fp16 tie and swap at the cut; fp32 ones hardly do.
             bad |= off > TOKENS // 50
-            print(f"| {label:5} | {name:26} | {median:11.1f} | {median / base:16.1f} "
+            least = min(times[name])
+            print(f"| {label:5} | {name:26} | {median:9.1f} | {least:10.1f} | {median / base:23.1f} "
                   f"| {len(found[name]):4} | {off:9} |", flush=True)
-            rows.append({"dtype": label, "name": name, "us_median": median, "ratio": median / base,
-                         "kept": len(found[name]), "differing": off})
+            rows.append({"dtype": label, "name": name, "us_median": median, "us_min": least,
+                         "ratio": median / base, "kept": len(found[name]), "differing": off})
     if options.json:
         with open(options.json, "w", encoding="utf-8") as file:
             json.dump({"cpu": cpu_name(), "cores": os.cpu_count(), "numpy": np.__version__,

@@ -39,7 +39,7 @@ one() {
   curve=$out/$image/curve-$name.svg
   view=$out/$image/patches-$name.svg
   json=$($tailcut prune --tokens "$features/$image.npy" --cls-row 0 "$@" --kept "$kept" \
-    --repeat $repeat --json)
+    --threads 1 --repeat $repeat --json)
   $tailcut view --image "$features/$image.png" --grid 16x16 --kept "$kept" -o "$view"
   tokens=$(field tokens "$json")
   k=$(field kept "$json")
@@ -73,8 +73,8 @@ HTML
 
 otsu=
 printf 'Encoder features of %d photographs, 256 patches each, cosine to CLS, fp16.\n' $#
-printf 'time: score, cut and compaction of one image, median of %d; GB/s: tokens read and kept.\n' \
-  $repeat
+printf 'time: score, cut and compaction of one image on one thread, median of %d;\n' $repeat
+printf 'GB/s: of the tokens read and kept.\n'
 for image in "$@"; do
   mkdir -p "$out/$image"
   echo "<h2>$image</h2>" >>$out/index.html

@@ -46,6 +46,7 @@ __attribute__((target("avx2"))) static uint64_t sum_avx2(const char *p, size_t b
 
 __attribute__((target("avx512f"))) static uint64_t sum_avx512(const char *p, size_t bytes) {
   __m512i a[8];
+  uint64_t lanes[8], sum = 0;
   for (int r = 0; r < 8; r++) a[r] = _mm512_setzero_si512();
   for (size_t i = 0; i < bytes / STEP * STEP; i += 512) {
     for (int r = 0; r < 8; r++) {
@@ -53,7 +54,9 @@ __attribute__((target("avx512f"))) static uint64_t sum_avx512(const char *p, siz
     }
   }
   for (int r = 1; r < 8; r++) a[0] = _mm512_add_epi64(a[0], a[r]);
-  return (uint64_t)_mm512_reduce_add_epi64(a[0]);
+  _mm512_storeu_si512((void *)lanes, a[0]);
+  for (int e = 0; e < 8; e++) sum += lanes[e];
+  return sum;
 }
 #endif
 

@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* report: the table on stdout (columns named as nvbench names them) and the JSON file. */
+#define _GNU_SOURCE 1 /* getloadavg under -std=c11 */
+#include <stdlib.h>
 #include <string.h>
 
 #include "bench.h"
@@ -24,8 +26,16 @@ static const char heading[] =
     "------:|-------:|------:|\n";
 
 void bench_report_open(bench_report *report, FILE *json) {
+  double load = 0;
   report->json = json;
   report->rows = 0;
+  if (getloadavg(&load, 1) == 1 && load > 0.75) {
+    fprintf(
+        stderr,
+        "tailcut_bench: the machine is busy (load %.1f): rows with several threads are not to be "
+        "trusted\n",
+        load);
+  }
   printf("%s\n", tailcut_build_info());
   printf(
       "time: median of one call. %%read: share of the GB/s of plain_sum, a vector sum of as many\n"

@@ -5,7 +5,8 @@
  * Formula: result row j = source row kept[j] (+ cls_row). Strategy: a row is a line of units of
  * 1 to 16 bytes, the widest that divides every address of its array; a block moves one slice of the
  * units of some rows: for up to 1,024 rows it first works out where they come from and go to, then
- * each thread holds one unit of four rows at a time.
+ * each thread holds one unit of four rows at a time. All widths share this code but for the access
+ * itself, and what a block works on lies in shared memory: 64 registers, four blocks per SM.
  *   out of place  a block has a tile of 64 result rows (or a part of it) and a slice of 512 bytes
  *   in place      a block has a slice (at least 128 bytes) of a whole segment and sweeps its rows
  * What a block does depends on host bounds only; blocks past the true counts leave at once.
@@ -21,9 +22,10 @@
  * does the same damage as on the CPU. Slot tables only rename rows, one to one.
  * Loads are plain ones: the compiler must not take rows for constant.
  * Precision: bytes are copied. Limits: a lone array of narrow rows in place is swept by one block:
- * about 1 us per 1,024 rows.
+ * about 1 us per 1,024 rows [estimate].
  *
- * Ladder: 1. as described. Prediction: out of place 85% of the copy bandwidth from 16 MB on, in place
+ * Ladder: 1. a copy of the code for each width: 110 registers, two blocks per SM. 2. a switch around
+ * the accesses: 64, four. Prediction: out of place 85% of the copy bandwidth from 16 MB on, in place
  * the same from two slices per SM on; not measured.
  */
 #include "sweep.cuh"
@@ -56,17 +58,55 @@ __device__ inline bool take_segment(const compact_args<MOST> &args, const tc_row
   range->dst_start = segment.start;
   range->kept = args.kept + segment.start;
   if (!a.packed && !args.kept_packed) return true;
-  const int64_t offset = args.new_cu[b];
-  if (offset < 0 || offset + range->k > args.s.total) return false;
+  const int32_t offset = args.new_cu[b];
+  if (offset < 0 || (int64_t)offset + range->k > args.s.total) return false;
   if (a.packed) range->dst_start = offset;
   if (args.kept_packed) range->kept = args.kept + offset;
   return true;
 }
 
+/* The rows that block of work `task` of an array is about; false: there are none. */
 template <int MOST>
-__global__ void __launch_bounds__(TC_SWEEP_THREADS)
+__device__ inline bool take_task(const compact_args<MOST> &args, const tc_row_array &a,
+                                 int64_t task, tc_row_range *range) {
+  const bool zeroes = a.zero_tail && !a.packed; /* rows k .. n-1 */
+  range->cls_row = args.s.cls_row;
+  range->flat = args.s.cu_seqlens != nullptr;
+  if (a.in_place) {
+    if (!take_segment(args, a, (int32_t)task, range)) return false;
+    range->from = 0;
+    range->to = zeroes ? range->n : range->k;
+  } else if (task < args.t.bound * args.split) {
+    const int64_t tile = task / args.split;
+    if (tile >= tc_tiles_total(args.t, args.s)) return false;
+    int32_t index;
+    const int32_t b = tc_tile_find(args.t, args.s, tile, &index);
+    if (!take_segment(args, a, b, range)) return false;
+    const int32_t rows = TC_BLOCK / args.split;
+    range->from = index * TC_BLOCK + (int32_t)(task % args.split) * rows;
+    range->to = min(range->from + rows, zeroes ? range->n : range->k);
+  } else { /* the tail of a PACKED result: rows from the last result to the last candidate */
+    const int32_t result = args.new_cu[args.s.segments];
+    const int64_t last =
+        args.s.n != nullptr ? args.s.n[args.s.segments]
+                            : (int64_t)args.s.segments * max(args.s.max_tokens - args.s.cls_row, 0);
+    const int64_t row = (task - args.t.bound * args.split) * TC_BLOCK;
+    if (result < 0) return false;
+    range->b = range->n = 0;
+    range->start = range->dst_start = range->k = 0;
+    range->kept = nullptr;
+    range->from = max((int32_t)row, result);
+    range->to = (int32_t)min(row + TC_BLOCK, last);
+  }
+  return range->from < range->to;
+}
+
+template <int MOST>
+__global__ void __launch_bounds__(TC_SWEEP_THREADS, 4)
     compact(const __grid_constant__ compact_args<MOST> args) {
   __shared__ int64_t src_at[TC_SWEEP_ROWS], dst_at[TC_SWEEP_ROWS];
+  __shared__ tc_row_array array;
+  __shared__ tc_row_range range;
   const int64_t work = args.first[args.arrays];
   for (int64_t number = blockIdx.x; number < work; number += gridDim.x) {
     int lo = 0, hi = args.arrays; /* first[lo] <= number < first[hi] */
@@ -78,41 +118,17 @@ __global__ void __launch_bounds__(TC_SWEEP_THREADS)
         hi = mid;
       }
     }
-    const tc_row_array &a = args.array[lo];
-    const int64_t slice = (number - args.first[lo]) % a.slices;
-    const int64_t task = (number - args.first[lo]) / a.slices;
-    tc_row_range range;
-    range.cls_row = args.s.cls_row;
-    range.flat = args.s.cu_seqlens != nullptr;
-    const bool zeroes = a.zero_tail && !a.packed; /* rows k .. n-1 */
-    if (a.in_place) {
-      if (!take_segment(args, a, (int32_t)task, &range)) continue;
-      range.from = 0;
-      range.to = zeroes ? range.n : range.k;
-    } else if (task < args.t.bound * args.split) {
-      const int64_t tile = task / args.split;
-      if (tile >= tc_tiles_total(args.t, args.s)) continue;
-      int32_t index;
-      const int32_t b = tc_tile_find(args.t, args.s, tile, &index);
-      if (!take_segment(args, a, b, &range)) continue;
-      const int32_t rows = TC_BLOCK / args.split;
-      range.from = (int64_t)index * TC_BLOCK + task % args.split * rows;
-      range.to = min(range.from + rows, zeroes ? (int64_t)range.n : range.k);
-    } else { /* the tail of a PACKED result: rows from the last result to the last candidate */
-      const int64_t result = args.new_cu[args.s.segments];
-      const int64_t last = args.s.n != nullptr ? args.s.n[args.s.segments]
-                                               : (int64_t)args.s.segments *
-                                                     max(args.s.max_tokens - args.s.cls_row, 0);
-      if (result < 0) continue;
-      const int64_t row = (task - args.t.bound * args.split) * TC_BLOCK;
-      range.b = 0;
-      range.n = 0;
-      range.start = range.dst_start = range.k = 0;
-      range.kept = nullptr;
-      range.from = max(row, result);
-      range.to = min(row + TC_BLOCK, last);
+    const int64_t slices = args.array[lo].slices, at = number - args.first[lo];
+    tc_row_range found;
+    found.slice = at % slices;
+    if (!take_task(args, args.array[lo], at / slices, &found)) continue; /* the whole block */
+    __syncthreads(); /* the array and range of the work before are no longer used */
+    if (threadIdx.x < sizeof(tc_row_array) / 8) {
+      ((uint64_t *)&array)[threadIdx.x] = ((const uint64_t *)&args.array[lo])[threadIdx.x];
     }
-    tc_move_units(a, range, slice, src_at, dst_at);
+    if (threadIdx.x == 0) range = found;
+    __syncthreads();
+    tc_move_rows(array, range, src_at, dst_at);
   }
 }
 
@@ -134,8 +150,8 @@ cudaError_t launch(const tc_cuda *device, const tc_segments *segments, const int
   args.arrays = num_rows;
   int64_t sweeps = 0, tiles = 0;
   for (int32_t i = 0; i < num_rows; i++) {
-    args.array[i] = tc_describe_rows(rows[i], uniform);
-    tc_slice_rows(&args.array[i], 512);
+    args.array[i] = tc_describe(rows[i], uniform);
+    tc_slice(&args.array[i], 512, TC_SWEEP_COLUMNS);
     if (args.array[i].in_place) {
       sweeps += args.array[i].slices * segments->segments;
     } else {
@@ -151,7 +167,7 @@ cudaError_t launch(const tc_cuda *device, const tc_segments *segments, const int
     tc_row_array *a = &args.array[i];
     int64_t tasks = args.t.bound * args.split;
     if (a->in_place) {
-      tc_slice_rows(a, narrow);
+      tc_slice(a, narrow, TC_SWEEP_COLUMNS);
       tasks = segments->segments;
     } else if (a->packed && a->zero_tail) {
       if (segments->n == nullptr && (!uniform || segments->lengths != nullptr)) {

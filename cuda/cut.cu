@@ -27,8 +27,6 @@ tc_long_plan tc_cut_plan(const tc_cuda *device, int64_t segments, int64_t max_to
     plan.ctas *= 2;
   }
   plan.clusters = (int32_t)most;
-  /* A cluster for each segment: one launch does it, whatever the lengths are. */
-  if (segments <= most) plan.least = -1;
   return plan;
 }
 
@@ -47,8 +45,11 @@ extern "C" cudaError_t tc_cuda_cut(const tc_cuda *device, const tc_segments *seg
                                    char *scratch, cudaStream_t stream) {
   const tc_cut_args args = {*segments, scores, roles, *rule, *out};
   if (segments->segments == 0) return cudaSuccess;
-  const tc_long_plan plan = tc_cut_plan(device, segments->segments,
-                                        segments->max_tokens - segments->cls_row, segments->total);
+  tc_long_plan plan = tc_cut_plan(device, segments->segments,
+                                  segments->max_tokens - segments->cls_row, segments->total);
+  /* Where each segment has a cluster, and all are long or they are few, one launch does it. */
+  const bool all_long = segments->cu_seqlens == nullptr && segments->lengths == nullptr;
+  if (segments->segments <= plan.clusters && (all_long || segments->segments <= 4)) plan.least = -1;
   const cudaError_t error = plan.least < 0 ? cudaSuccess : tc_cut_short(args, stream);
   if (error != cudaSuccess || plan.clusters == 0) return error;
   return needs_order(args) ? tc_cut_long(args, plan, scratch, stream)

@@ -33,6 +33,8 @@ __global__ void __launch_bounds__(TC_SWEEP_THREADS) pair(const __grid_constant__
     int64_t at[2][TC_SWEEP_ROWS];
   } space;
   __shared__ int32_t kept[space_type::ROWS];
+  __shared__ tc_row_array array;
+  __shared__ tc_row_range range;
   const tc_segments &s = args.cut.segments;
   const int32_t b = (int32_t)blockIdx.x / args.blocks, block = (int32_t)blockIdx.x % args.blocks;
   const tc_segment segment = tc_segment_at(s, b);
@@ -50,24 +52,28 @@ __global__ void __launch_bounds__(TC_SWEEP_THREADS) pair(const __grid_constant__
       args.new_cu[1] = k;
     }
   }
-  tc_row_range range;
-  range.b = b;
-  range.n = segment.n;
-  range.cls_row = s.cls_row;
-  range.flat = s.cu_seqlens != nullptr;
-  range.start = segment.start;
-  range.k = k;
-  range.from = 0;
-  range.kept = kept;
   int64_t before = 0; /* slices of the arrays so far: blocks go on where the last array ended */
   for (int32_t i = 0; i < args.arrays; i++) {
     const tc_row_array &a = args.array[i];
-    range.dst_start = a.packed ? 0 : segment.start;
-    range.to = a.zero_tail ? segment.n : k;
-    const int64_t first = (block + args.blocks - before % args.blocks) % args.blocks;
-    for (int64_t slice = first; slice < a.slices; slice += args.blocks) {
-      tc_move_units(a, range, slice, space.at[0], space.at[1]);
+    for (int64_t slice = (block + args.blocks - before % args.blocks) % args.blocks;
+         slice < a.slices; slice += args.blocks) {
+      __syncthreads(); /* what was moved before is done with the array and the range */
+      if (threadIdx.x == 0) {
+        array = a;
+        range.b = b;
+        range.n = segment.n;
+        range.cls_row = s.cls_row;
+        range.flat = s.cu_seqlens != nullptr;
+        range.start = segment.start;
+        range.dst_start = a.packed ? 0 : segment.start;
+        range.k = k;
+        range.from = 0;
+        range.to = a.zero_tail ? segment.n : k;
+        range.kept = kept;
+        range.slice = slice;
+      }
       __syncthreads();
+      tc_move_rows(array, range, space.at[0], space.at[1]);
     }
     before += a.slices;
   }
@@ -92,8 +98,8 @@ extern "C" cudaError_t tc_cuda_pair(const tc_cuda *device, const tc_segments *se
   args.new_cu = new_cu;
   int64_t slices = 0;
   for (int32_t i = 0; i < num_rows; i++) {
-    args.array[i] = tc_describe_rows(rows[i], segments->cu_seqlens == nullptr);
-    tc_slice_rows(&args.array[i], 128);
+    args.array[i] = tc_describe(rows[i], segments->cu_seqlens == nullptr);
+    tc_slice(&args.array[i], 128, TC_SWEEP_COLUMNS);
     slices += args.array[i].slices;
   }
   /* A block per slice while that is what fills the device: each repeats the cut. */

@@ -8,6 +8,8 @@ typedef struct cpu_state {
   const tc_kernels *kernels;
 } cpu_state;
 
+static void nothing(tc_run *run, tc_team team) { (void)run, (void)team; }
+
 static tailcut_status cpu_create(tailcut_handle handle, const tailcut_config *config) {
   static const char *const names[] = {"scalar", "neon", "avx2", "avx512"};
   const char *wanted = getenv("TAILCUT_SIMD");
@@ -32,6 +34,8 @@ static tailcut_status cpu_create(tailcut_handle handle, const tailcut_config *co
 #if !defined(_OPENMP)
   handle->threads = 1;
 #endif
+  /* OpenMP makes its threads at the first region of a calling thread: better here than in a run. */
+  tc_team_run(handle->threads, nothing, NULL);
   tc_log(handle, TC_LOG_INFO, "cpu: %s, %d threads", state->kernels->name, (int)handle->threads);
   return TAILCUT_OK;
 }
