@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* cuda_counters: a program whose work is counted from outside, by a simulator or a profiler: a handle,
- * one call of the table on fixed contents, made a number of times. tests/install/counters.sh and
- * gate.sh read the counters.
+/* cuda_counters: a program whose work is counted from outside, by a simulator or a profiler: a
+ * handle, one call of the table on fixed contents, made a number of times. counters.sh and gate.sh
+ * of tests/install read the counters.
  *   cuda_counters list              lines of: row, form, launches of one call, name
  *   cuda_counters ROW FORM CALLS    the first call is checked against the CPU; prints the kept rows
  *                                   and how many of them moved */

@@ -46,8 +46,8 @@ int32_t tt_call_launches(const tt_call_row *row, int form);
 
 typedef struct tt_call tt_call;
 
-/* Memory on both sides; contents by tt_call_fill, from a shape (lengths or offsets, invalid ones among
- * them) to the bytes that no call may touch. It uploads them. */
+/* Memory on both sides. tt_call_fill makes the contents, from a shape (lengths or offsets, invalid
+ * ones among them) to the bytes that no call may touch, and uploads them. */
 tt_call *tt_call_new(const tt_call_row *row, const tt_backend *backend);
 void tt_call_free(tt_call *call);
 void tt_call_fill(tt_call *call, tt_random *random);
@@ -61,7 +61,7 @@ void tt_call_expect(tt_call *call);
 
 /* The outputs and inputs that differ between the sides; each is printed. */
 int tt_call_compare(tt_call *call);
-/* After tt_call_expect, of LOCAL rows: how many are kept and how many of these change their place. */
+/* After tt_call_expect, of LOCAL rows: how many are kept, how many of these change their place. */
 int64_t tt_call_moved(const tt_call *call, int64_t *kept);
 
 #endif /* TAILCUT_TESTS_CALLS_H_ */

@@ -12,6 +12,7 @@ mkdir -p "$scratch"
 cd "$source"
 
 # Two at a time. A file without kernels reports nothing.
+# shellcheck disable=SC2016 # the inner shell expands
 printf '%s\n' cuda/*.cu | xargs -P 2 -I FILE sh -c '
   file=$1 scratch=$2 nvcc=$3
   shift 3
