@@ -4,8 +4,8 @@
  *
  * A case (cases.c) is a step at one size. A suite is a device: it opens a case as a scene, that is
  * the data, checked outputs, and the rows to be timed. measure.c times the rows of a scene in
- * interleaved rounds, report.c prints them. A further device is a further bench_suite: one file
- * bench/<device>.c and one line in main.c.
+ * interleaved rounds, the suite's format (report.c: the CPU's) prints them. A further device is a
+ * further bench_suite: one file bench/<device>.c and one line in main.c.
  */
 #ifndef TAILCUT_BENCH_H_
 #define TAILCUT_BENCH_H_
@@ -27,13 +27,15 @@ typedef struct bench_case {
   bool quick;                    /* also with --quick */
 } bench_case;
 
-extern const bench_case bench_cases[];
+extern const bench_case bench_cases[]; /* cases.c: the CPU's */
 extern const int bench_case_count;
 
 /* One timed thing. */
 typedef struct bench_row {
   const char *name;       /* the step; with a variant, such as "prune_visual packed" */
   int32_t threads;        /* CPU; 0 for other devices */
+  const char *cache;      /* CUDA: "hot" or "cold", the L2 before the call; otherwise NULL */
+  int calls_fixed;        /* calls of one sample: a graph's nodes; 0: measure.c finds how many */
   double bytes;           /* that one call must read and write */
   int (*call)(void *of);  /* what is timed; nonzero: it failed, with a message on stderr */
   int (*reset)(void *of); /* before every call, not timed; NULL: nothing to do */
@@ -53,35 +55,53 @@ typedef struct bench_scene {
   const bench_case *what;
   bench_row row[BENCH_MOST_ROWS];
   int rows;
-  void *data; /* the suite's own */
+  bool brief;   /* one round will do: a simulator's times mean nothing */
+  int64_t kept; /* rows that a call keeps, all segments together; 0 where nothing is cut */
+  void *data;   /* the suite's own */
 } bench_scene;
+
+/* The table on stdout and the JSON file. */
+typedef struct bench_report {
+  FILE *json; /* or NULL */
+  int rows;
+} bench_report;
+
+typedef struct bench_format {
+  void (*open)(bench_report *report);
+  void (*scene)(bench_report *report, const char *device, const bench_scene *scene);
+  void (*close)(bench_report *report);
+} bench_format;
 
 typedef struct bench_suite {
   const char *device;
-  /* Whether the device is here; if not, *why says so. */
-  bool (*available)(const char **why);
+  const bench_format *format;
+  /* Takes device `index`; fails with a message on stderr when it is not here. NULL: nothing to do.
+   * stop is called in either case. */
+  int (*start)(int index);
+  void (*stop)(void);
+  /* The cases. Before start: those of a real device. */
+  const bench_case *(*cases)(bool quick, int *count);
   /* Makes the data of scene->what, checks every output (against the scalar level, parts against
    * fused, ...) and adds the rows. No rows: this device does not do the case. */
   int (*open)(bench_scene *scene);
   void (*close)(bench_scene *scene);
   /* Runs `calls` calls of the row (reset before each), *us their mean time. NULL: wall clock. */
   int (*time)(const bench_row *row, int calls, double *us);
+  /* After the timing: are the outputs still right? NULL: not asked. */
+  int (*check)(bench_scene *scene);
 } bench_suite;
 
 extern const bench_suite bench_suite_cpu;
+#if defined(TAILCUT_HAVE_CUDA)
+extern const bench_suite bench_suite_cuda;
+#endif
 
 /* measure.c */
 int bench_measure(const bench_suite *suite, bench_scene *scene, bool quick);
 double bench_now_us(void);
 
 /* report.c */
-typedef struct bench_report {
-  FILE *json; /* or NULL */
-  int rows;
-} bench_report;
-void bench_report_open(bench_report *report, FILE *json);
-void bench_report_scene(bench_report *report, const char *device, const bench_scene *scene);
-void bench_report_close(bench_report *report);
+extern const bench_format bench_format_cpu;
 void bench_case_name(const bench_case *c, char *text, size_t size); /* step/8x576x1024/f16 */
 const char *bench_dtype_name(int32_t dtype);
 

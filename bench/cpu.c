@@ -364,4 +364,16 @@ static void close_cpu(bench_scene *scene) {
   free(w);
 }
 
-const bench_suite bench_suite_cpu = {"cpu", NULL, open_cpu, close_cpu, NULL};
+static const bench_case *cases_cpu(bool quick, int *count) {
+  (void)quick;
+  *count = bench_case_count;
+  return bench_cases;
+}
+
+const bench_suite bench_suite_cpu = {
+    .device = "cpu",
+    .format = &bench_format_cpu,
+    .cases = cases_cpu,
+    .open = open_cpu,
+    .close = close_cpu,
+};

@@ -76,13 +76,18 @@ int bench_measure(const bench_suite *suite, bench_scene *scene, bool quick) {
   for (int r = 0; r < scene->rows; r++) { /* warm up, and find how many calls make a sample */
     bench_row *row = &scene->row[r];
     double first = 0;
-    for (int i = 0; i < 3 && status == BENCH_OK; i++) status = timed(row, 1, &first);
+    for (int i = 0; i < (scene->brief ? 1 : 3) && status == BENCH_OK; i++) {
+      status = timed(row, 1, &first);
+    }
     if (status != BENCH_OK) return status;
-    row->calls_per_sample = first < sample_us ? (int)(sample_us / (first + 0.1)) + 1 : 1;
+    row->calls_per_sample = row->calls_fixed > 0 ? row->calls_fixed
+                            : first < sample_us  ? (int)(sample_us / (first + 0.1)) + 1
+                                                 : 1;
   }
   const double start = bench_now_us();
+  const int most = scene->brief ? 1 : MOST_ROUNDS;
   int rounds = 0;
-  while (rounds < MOST_ROUNDS &&
+  while (rounds < most &&
          (rounds < LEAST_ROUNDS || bench_now_us() - start < budget_us * scene->rows / 4)) {
     for (int i = 0; i < scene->rows; i++) {
       const int r = (i + rounds) % scene->rows;

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* report: the table on stdout (columns named as nvbench names them) and the JSON file. */
+/* report: the CPU's table on stdout (columns named as nvbench names them) and JSON file; names. */
 #define _GNU_SOURCE 1 /* getloadavg under -std=c11 */
 #include <stdlib.h>
 #include <string.h>
@@ -25,10 +25,8 @@ static const char heading[] =
     "|-----------------------|---------:|-------:|-----:|-------|--------:|--------:|-----------:|"
     "------:|-------:|------:|\n";
 
-void bench_report_open(bench_report *report, FILE *json) {
+static void open_report(bench_report *report) {
   double load = 0;
-  report->json = json;
-  report->rows = 0;
   if (getloadavg(&load, 1) == 1 && load > 0.75) {
     fprintf(
         stderr,
@@ -41,7 +39,8 @@ void bench_report_open(bench_report *report, FILE *json) {
       "time: median of one call. %%read: share of the GB/s of plain_sum, a vector sum of as many\n"
       "bytes on as many threads, timed in the same rounds.\n\n%s",
       heading);
-  if (json != NULL) fprintf(json, "{\"build\": %s,\n \"rows\": [", tailcut_build_info());
+  if (report->json != NULL)
+    fprintf(report->json, "{\"build\": %s,\n \"rows\": [", tailcut_build_info());
 }
 
 static void time_text(double us, char *text, size_t size) {
@@ -85,7 +84,7 @@ static void json_row(bench_report *report, const char *device, const bench_scene
   }
 }
 
-void bench_report_scene(bench_report *report, const char *device, const bench_scene *scene) {
+static void report_scene(bench_report *report, const char *device, const bench_scene *scene) {
   for (int r = 0; r < scene->rows; r++) {
     print_row(scene, &scene->row[r]);
     if (report->json != NULL) json_row(report, device, scene, &scene->row[r]);
@@ -94,6 +93,8 @@ void bench_report_scene(bench_report *report, const char *device, const bench_sc
   fflush(stdout); /* a scene takes seconds */
 }
 
-void bench_report_close(bench_report *report) {
+static void close_report(bench_report *report) {
   if (report->json != NULL) fputs("\n ]}\n", report->json);
 }
+
+const bench_format bench_format_cpu = {open_report, report_scene, close_report};

@@ -48,7 +48,7 @@ static int list_cpu(tt_backend *list) {
 
 static int list_cuda(tt_backend *list) {
 #if defined(TAILCUT_HAVE_CUDA)
-  static const char *const names[] = {"cuda", "cuda-cluster-8", "cuda-parts", "cuda-sm-80"};
+  static const char *const names[] = {"cuda-device", "cuda-cluster-8", "cuda-parts", "cuda-sm-80"};
   for (int form = TT_FORM_DEVICE; form <= TT_FORM_SM_80; form++) {
     const tt_backend cuda = {"", TAILCUT_DEVICE_CUDA, 1, NULL, 0, &tt_memory_cuda, form};
     list[form] = cuda;
@@ -83,7 +83,13 @@ const tt_backend *tt_backends(int *count) {
     const char *wanted = getenv("TAILCUT_TEST_BACKENDS");
     if (wanted == NULL || wanted[0] == '\0') wanted = "cpu";
     if (strcmp(wanted, "cpu") == 0) n = list_cpu(list);
-    if (strcmp(wanted, "cuda") == 0) n = list_cuda(list);
+    if (strncmp(wanted, "cuda", 4) == 0) n = list_cuda(list);
+    if (strcmp(wanted, "cpu") != 0 && strcmp(wanted, "cuda") != 0) { /* one by its name */
+      int i = 0;
+      while (i < n && strcmp(wanted, list[i].name) != 0) i++;
+      if (i < n) list[0] = list[i];
+      n = i < n;
+    }
     if (n == 0) die("TAILCUT_TEST_BACKENDS: nothing to test in this build", wanted);
   }
   *count = n;

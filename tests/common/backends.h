@@ -12,7 +12,7 @@
 /* A backend as it is tested: a device kind with one of its settings. On the CPU these are the SIMD
  * levels that this machine has, with several thread counts. */
 typedef struct tt_backend {
-  char name[24];       /* "cpu-scalar-1", "cpu-avx512-3", "cuda" */
+  char name[24];       /* "cpu-scalar-1", "cpu-avx512-3", "cuda-device" */
   int32_t device_kind; /* tailcut_device_kind */
   int32_t threads;
   const char *simd; /* what TAILCUT_SIMD is set to while the handle is made; NULL: not set */
@@ -30,7 +30,7 @@ typedef enum tt_form {
 } tt_form;
 
 /* The list, in a fixed order; [0] is the oracle (scalar, one thread) where the CPU is tested.
- * TAILCUT_TEST_BACKENDS=cpu|cuda picks (default cpu). Aborts with a message when there is nothing
+ * TAILCUT_TEST_BACKENDS=cpu|cuda or the name of one picks (default cpu). Aborts with a message when there is nothing
  * to test: never empty. */
 const tt_backend *tt_backends(int *count);
 

@@ -1,0 +1,53 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* cuda_cases: the sizes that are timed on CUDA. 576x1024 is one image of CLIP ViT-L/14 at 336
+ * pixels; a server sees 1 to 256 of them at once. 256, 1024x1280 and 2880 tokens are smaller and
+ * larger images; 65536 tokens in one segment are a video. */
+#if defined(TAILCUT_HAVE_CUDA)
+
+#include "cuda.h"
+
+#define SHAPES(step, quick_too)                                                                  \
+  {step, 1, 576, 1024, TAILCUT_F16, true}, {step, 8, 576, 1024, TAILCUT_F16, quick_too},         \
+      {step, 64, 576, 1024, TAILCUT_F16, quick_too}, {step, 256, 576, 1024, TAILCUT_F16, false}, \
+      {step, 1, 576, 1024, TAILCUT_BF16, false}, {step, 64, 576, 1024, TAILCUT_BF16, false},     \
+      {step, 1, 576, 1024, TAILCUT_F32, false}, {step, 64, 576, 1024, TAILCUT_F32, false},       \
+      {step, 1, 256, 1024, TAILCUT_F16, false}, {step, 1, 1024, 1280, TAILCUT_F16, false},       \
+      {step, 1, 2880, 1024, TAILCUT_F16, false}, {                                               \
+    step, 1, 65536, 1024, TAILCUT_F16, false                                                     \
+  }
+
+static const bench_case cases[] = {
+    SHAPES("prune_visual", true),
+    SHAPES("score", false),
+    {"cut", 1, 576, 0, TAILCUT_F32, true},
+    {"cut", 1, 1024, 0, TAILCUT_F32, false},
+    {"cut", 1, 2048, 0, TAILCUT_F32, false},
+    {"cut", 1, 4096, 0, TAILCUT_F32, false},
+    {"cut", 1, 8192, 0, TAILCUT_F32, false},
+    {"cut", 1, 16384, 0, TAILCUT_F32, false},
+    {"cut", 1, 65536, 0, TAILCUT_F32, true},
+    {"cut", 8, 576, 0, TAILCUT_F32, false},
+    {"cut", 64, 576, 0, TAILCUT_F32, false},
+    {"cut", 256, 576, 0, TAILCUT_F32, false},
+    SHAPES("compact", false),
+};
+
+/* For the simulator with --quick: the same steps, small. The last two take the forms for rows that
+ * do not fit on chip. */
+static const bench_case small_cases[] = {
+    {"score", 2, 40, 64, TAILCUT_F16, true},         {"cut", 2, 70, 0, TAILCUT_F32, true},
+    {"compact", 2, 40, 64, TAILCUT_BF16, true},      {"prune_visual", 2, 40, 64, TAILCUT_F16, true},
+    {"prune_visual", 1, 33, 48, TAILCUT_F32, true},  {"cut", 1, 2500, 0, TAILCUT_F32, true},
+    {"prune_visual", 1, 2100, 8, TAILCUT_F16, true},
+};
+
+const bench_case *bench_cuda_cases(bool quick, int *count) {
+  const bool small = quick && bench_the_gpu.simulated;
+  *count = small ? (int)(sizeof small_cases / sizeof small_cases[0])
+                 : (int)(sizeof cases / sizeof cases[0]);
+  return small ? small_cases : cases;
+}
+
+#else
+typedef int bench_cuda_cases_is_not_built;
+#endif

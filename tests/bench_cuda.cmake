@@ -1,0 +1,25 @@
+# SPDX-License-Identifier: Apache-2.0
+# cmake -DBENCH=tailcut_bench -DJSON=FILE -P bench_cuda.cmake: the CUDA benchmark, short, runs, finds
+# every output right, and leaves JSON that parses and has rows. (What it times is not looked at.)
+file(REMOVE ${JSON})
+execute_process(COMMAND ${BENCH} --device cuda --quick --json ${JSON} RESULT_VARIABLE status)
+if(NOT status EQUAL 0)
+  message(FATAL_ERROR "tailcut_bench: exit status ${status}")
+endif()
+file(READ ${JSON} text)
+string(JSON name GET "${text}" device name)
+string(JSON version GET "${text}" version)
+string(JSON empty GET "${text}" empty_node_us)
+string(JSON copy GET "${text}" copy_gbs)
+string(JSON rows LENGTH "${text}" rows)
+if(rows LESS 8)
+  message(FATAL_ERROR "${JSON}: ${rows} rows")
+endif()
+math(EXPR last "${rows} - 1")
+foreach(i RANGE ${last})
+  foreach(member IN ITEMS name segments tokens dim dtype l2 nodes bytes us_median us_minus_empty noise
+      ambiguous gbs copy_share)
+    string(JSON value GET "${text}" rows ${i} ${member}) # an error when it is not there
+  endforeach()
+endforeach()
+message(STATUS "${name}: ${rows} rows")
