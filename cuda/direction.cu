@@ -16,6 +16,7 @@
  * Ladder: 1. as described. Prediction: 6 us for 576 x 1024 fp16, of which 1 us is the last arriver;
  * 80% of the copy bandwidth for 64 such images; not measured.
  */
+#include "delay.cuh"
 #include "dot.cuh"
 #include "tiles.cuh"
 
@@ -174,6 +175,7 @@ __global__ void __launch_bounds__(THREADS, 2)
     if (args.arrived != nullptr) {
       const int32_t blocks = (segment.n + TC_BLOCK - 1) / TC_BLOCK;
       uint32_t *arrived = args.arrived + (b - args.t.first);
+      tc_delay(0);
       __threadfence(); /* our sums before our arrival */
       __syncthreads();
       if (threadIdx.x == 0) last = atomicAdd(arrived, 1u) == (uint32_t)blocks - 1;

@@ -16,6 +16,7 @@
  */
 #include "cluster.cuh"
 #include "decide.cuh"
+#include "delay.cuh"
 #include "dot.cuh"
 #include "fused.h"
 #include "move.cuh"
@@ -385,6 +386,7 @@ __global__ void __launch_bounds__(TC_FUSED_WARPS * 32, 1)
   int32_t k = 0, flags = m.valid ? 0 : TAILCUT_FLAG_INVALID;
   tc_spread spread = {0, 0, 0};
   if (m.n > 0) {
+    tc_delay(0);
     score_tokens<DTYPE>(p, m, v, local, norm, tc_shared(&barrier[0]), lane);
     tc_barrier_wait(&barrier[0]);
     if (p.rule.scale == TAILCUT_SCALE_AUTO) rescale(v, m.n, &largest);
@@ -395,6 +397,7 @@ __global__ void __launch_bounds__(TC_FUSED_WARPS * 32, 1)
     const bool splits =
         !plain && (p.rule.detector == TAILCUT_OTSU || p.rule.detector == TAILCUT_CHORD ||
                    p.rule.detector == TAILCUT_MASS);
+    tc_delay(1);
     tc_best best = rank_tokens(p, m, v, curve, splits, tc_shared(&barrier[1]), lane);
     if (lane == 0) block_bests[warp] = best;
     __syncthreads();
@@ -408,6 +411,7 @@ __global__ void __launch_bounds__(TC_FUSED_WARPS * 32, 1)
         tc_send64(to + 8, (uint32_t)best.rank, there);
       }
     }
+    tc_delay(2);
     tc_barrier_wait(&barrier[1]);
 
     best = lane < p.cluster ? bests[lane] : tc_best_none();
@@ -425,6 +429,7 @@ __global__ void __launch_bounds__(TC_FUSED_WARPS * 32, 1)
   int32_t offset = 0;
   if (p.ordered) {
     if (warp == 0) {
+      tc_delay(3);
       offset = look_back(p, turn, k, rank == 0, lane);
       if (lane == 0) {
         offset_here = offset;
@@ -436,6 +441,7 @@ __global__ void __launch_bounds__(TC_FUSED_WARPS * 32, 1)
   }
   if (rank == 0 && threadIdx.x == 0) report(p, m, k, flags, offset);
 
+  tc_delay(4);
   if (m.tokens > 0) {
     int32_t j = 0; /* kept tokens before this warp's first */
     for (int32_t i = lane; i < m.i0; i += 32) j += tc_spread_keeps(spread, v.ranks[i]);

@@ -12,6 +12,7 @@
 
 #include <cooperative_groups.h>
 
+#include "delay.cuh"
 #include "segments.cuh"
 
 #define TC_FULL 0xFFFFFFFFu
@@ -157,6 +158,7 @@ class tc_gang {
   __device__ const slot *post(T v) {
     static_assert(sizeof(T) <= sizeof(slot), "fits a slot");
     slot *own = &space_.slots[set_][cta * WARPS + warp];
+    tc_delay(set_);
     slot *there = peer(own, lane % ctas); /* a rank that exists: the compiler may move this up */
     if (lane < ctas) memcpy(there, &v, sizeof v);
     sync();

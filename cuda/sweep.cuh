@@ -4,6 +4,7 @@
 #ifndef TAILCUT_SWEEP_CUH_
 #define TAILCUT_SWEEP_CUH_
 
+#include "delay.cuh"
 #include "rows.cuh"
 
 constexpr int TC_SWEEP_THREADS = 256;
@@ -90,7 +91,9 @@ __device__ inline void tc_move_group(const tc_row_array &a, const tc_unit_grid &
                                 : 0;
       held[i] = make_uint4((uint32_t)made, 0, 0, 0);
     }
+    tc_delay(0);
     tc_load_units(held, from, a.width);
+    tc_delay(1);
     if (a.in_place) __syncthreads();
     tc_store_units(held, to, a.width);
   }

@@ -2,9 +2,11 @@
 # SPDX-License-Identifier: Apache-2.0
 # The installed library, moved to another place, serves a find_package and a pkg-config consumer,
 # shared and static; the source tree serves add_subdirectory under the same target names.
-#   consumers.sh SOURCE_DIR BUILD_DIR SCRATCH_DIR CMAKE CC PKG_CONFIG
+#   consumers.sh SOURCE_DIR BUILD_DIR SCRATCH_DIR CMAKE CC PKG_CONFIG [OPTION...]
+# The options are this build's own, for the build from source.
 set -eu
 source=$1 build=$2 scratch=$3 cmake=$4 cc=$5 pkg_config=$6
+shift 6
 consumer=$source/tests/install/consumer
 rm -rf "$scratch"
 mkdir -p "$scratch"
@@ -30,7 +32,7 @@ project() {
   "$scratch/$name/app_static"
 }
 project find_package -DCMAKE_PREFIX_PATH="$prefix"
-project add_subdirectory -DTAILCUT_SOURCE="$source"
+project add_subdirectory -DTAILCUT_SOURCE="$source" "$@"
 
 echo "-- a version that does not exist yet is refused"
 if "$cmake" -S "$consumer" -B "$scratch/refused" -DCMAKE_C_COMPILER="$cc" \
