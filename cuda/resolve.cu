@@ -17,8 +17,9 @@
 namespace {
 
 constexpr int THREADS = 1024, ITEMS = 4;
-typedef cub::BlockScan<int32_t, THREADS> max_scan;
-typedef cub::BlockScan<uint64_t, THREADS> sum_scan;
+/* Warp scans: the default one spills at 1,024 threads. */
+typedef cub::BlockScan<int32_t, THREADS, cub::BLOCK_SCAN_WARP_SCANS> max_scan;
+typedef cub::BlockScan<uint64_t, THREADS, cub::BLOCK_SCAN_WARP_SCANS> sum_scan;
 
 struct larger {
   __device__ int32_t operator()(int32_t a, int32_t b) const { return a > b ? a : b; }

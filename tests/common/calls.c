@@ -1,0 +1,460 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* calls: the table of calls, and what makes one of them. */
+#include "calls.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "problem.h"
+#include "reference.h"
+
+#define SCORE TAILCUT_CALL_SCORE
+#define DIRECTION TAILCUT_CALL_MEAN_DIRECTION
+#define CUT TAILCUT_CALL_CUT
+#define COMPACT TAILCUT_CALL_COMPACT
+#define PRUNE TAILCUT_CALL_PRUNE_VISUAL
+#define ROW TAILCUT_REFERENCE_ROW
+#define MEAN TAILCUT_REFERENCE_MEAN
+
+/* Launches: a part is resolve and itself; prefix sums and PACKED kept are one more each. A pair is
+ * score and the rest, with the mean direction before and prefix sums behind. */
+const tt_call_row tt_call_rows[] = {
+    {"score", SCORE, TT_UNIFORM, 4, 40, 48, 2, .parts = 2},
+    {"score lengths row", SCORE, TT_LENGTHS, 5, 40, 264, 2, 2, .source = ROW},
+    {"score ragged f32", SCORE, TT_RAGGED, 5, 40, 40, 2, 2, .dtype = TAILCUT_F32},
+    {"score ragged mean", SCORE, TT_RAGGED, 5, 70, 48, 3, 3, .source = MEAN},
+    {"direction", DIRECTION, TT_UNIFORM, 3, 70, 48, 2, .parts = 2},
+    {"direction lengths bf16", DIRECTION, TT_LENGTHS, 5, 70, 40, 2, 2, .dtype = TAILCUT_BF16},
+    {"direction ragged", DIRECTION, TT_RAGGED, 6, 130, 24, 2, .parts = 2},
+    {"cut", CUT, TT_UNIFORM, 4, 90, 0, 3, .parts = 3},
+    {"cut bare", CUT, TT_UNIFORM, 4, 90, 0, 2, 2, .bare = 1},
+    {"cut lengths chord", CUT, TT_LENGTHS, 6, 90, 0, 3, 3, .detector = TAILCUT_CHORD,
+     .spread = 0.4},
+    {"cut ragged gap packed", CUT, TT_RAGGED, 6, 90, 0, 4, 4, .detector = TAILCUT_GAP, .packed = 1},
+    {"cut long", CUT, TT_UNIFORM, 1, 4500, 0, 2, 2, .bare = 1, .replays = 6},
+    {"cut long lengths", CUT, TT_LENGTHS, 3, 5000, 0, 3, 3, .replays = 8},
+    {"cut long ragged mass", CUT, TT_RAGGED, 4, 4700, 0, 2, 2, .detector = TAILCUT_MASS, .bare = 1,
+     .replays = 8},
+    {"compact", COMPACT, TT_UNIFORM, 4, 40, 48, 2, 2, .rows = TT_CALL_TOKENS | TT_CALL_SMALL},
+    {"compact lengths packed", COMPACT, TT_LENGTHS, 5, 40, 24, 2, 2, .packed = 1,
+     .rows = TT_CALL_APART | TT_CALL_WIDE | TT_CALL_POSITIONS | TT_CALL_TAIL},
+    {"compact ragged slots", COMPACT, TT_RAGGED, 5, 40, 24, 2, 2,
+     .rows = TT_CALL_TOKENS | TT_CALL_SLOTS | TT_CALL_WIDE | TT_CALL_TAIL},
+    {"prune bare", PRUNE, TT_UNIFORM, 3, 40, 48, 1, 4, .pair = 2, .bare = 1,
+     .rows = TT_CALL_TOKENS},
+    {"prune row, rides", PRUNE, TT_UNIFORM, 3, 41, 264, 1, 5, .pair = 3, .source = ROW,
+     .rows = TT_CALL_TOKENS | TT_CALL_SMALL | TT_CALL_POSITIONS},
+    {"prune lengths, rides not", PRUNE, TT_LENGTHS, 5, 40, 48, 2, 5, .pair = 3,
+     .rows = TT_CALL_TOKENS | TT_CALL_WIDE | TT_CALL_SMALL},
+    {"prune lengths row bf16", PRUNE, TT_LENGTHS, 5, 40, 48, 1, 4, .pair = 2, .dtype = TAILCUT_BF16,
+     .source = ROW, .bare = 1, .rows = TT_CALL_TOKENS},
+    {"prune ragged packed", PRUNE, TT_RAGGED, 5, 40, 48, 1, 6, .packed = 1, .rows = TT_CALL_APART},
+    {"prune ragged row f32", PRUNE, TT_RAGGED, 5, 40, 40, 1, 5, .dtype = TAILCUT_F32, .source = ROW,
+     .bare = 1, .rows = TT_CALL_APART},
+    {"prune ragged slots", PRUNE, TT_RAGGED, 5, 40, 48, 2, 5, .pair = 3, .spread = 0.5,
+     .detector = TAILCUT_CHORD, .rows = TT_CALL_TOKENS | TT_CALL_SLOTS},
+    {"prune mean", PRUNE, TT_UNIFORM, 3, 70, 48, 2, 5, .pair = 3, .source = MEAN, .bare = 1,
+     .rows = TT_CALL_TOKENS | TT_CALL_SMALL},
+    {"prune lengths mean", PRUNE, TT_LENGTHS, 5, 70, 48, 3, 6, .pair = 5, .source = MEAN,
+     .rows = TT_CALL_TOKENS},
+    {"prune ragged mean packed", PRUNE, TT_RAGGED, 5, 70, 24, 4, 7, .source = MEAN, .packed = 1,
+     .rows = TT_CALL_APART | TT_CALL_WIDE},
+    {"prune one packed", PRUNE, TT_LENGTHS, 1, 40, 48, 1, 6, .pair = 2, .packed = 1,
+     .rows = TT_CALL_APART | TT_CALL_POSITIONS},
+    {"prune packed tail", PRUNE, TT_LENGTHS, 4, 40, 24, 5, 5, .bare = 1,
+     .rows = TT_CALL_APART | TT_CALL_TAIL},
+    {"prune without rows", PRUNE, TT_RAGGED, 5, 40, 24, 1, 4, .pair = 3, .detector = TAILCUT_IQR},
+    {"prune 1100 segments", PRUNE, TT_RAGGED, 1100, 4, 8, 3, 5, .rows = TT_CALL_APART, .bare = 1,
+     .replays = 5},
+    {"prune long", PRUNE, TT_LENGTHS, 1, 4600, 8, 4, 4, .bare = 1, .rows = TT_CALL_TOKENS,
+     .replays = 6},
+    {"clip 576x1024", PRUNE, TT_UNIFORM, 1, 576, 1024, 1, 4, .pair = 2, .bare = 1,
+     .rows = TT_CALL_TOKENS, .replays = -1},
+};
+const int tt_call_row_count = sizeof tt_call_rows / sizeof tt_call_rows[0];
+
+int32_t tt_call_launches(const tt_call_row *row, int form) {
+  if (form == TT_FORM_DEVICE || form == TT_FORM_CLUSTER_8) return row->launches;
+  return form == TT_FORM_SM_80 && row->pair ? row->pair : row->parts;
+}
+
+/* The arrays of a call. */
+enum {
+  SHAPE,
+  MATRIX,
+  VECTOR,
+  ROLES,
+  SCORES,
+  FLAGS,
+  DIRECTIONS,
+  COUNTS,
+  KEPT,
+  NEW_CU,
+  OUT_FLAGS,
+  CURVE,
+  RANKS,
+  HOST_COUNTS,
+  SLOTS,
+  ARRAYS /* two for each row array: source and destination */
+};
+enum { MOST_ROWS = 7, BUFFERS = ARRAYS + 2 * MOST_ROWS, HOST = 0, DEVICE = 1 };
+
+static const char *const names[] = {
+    "shape", "tokens",         "reference", "roles", "scores", "flags",       "direction", "counts",
+    "kept",  "new_cu_seqlens", "flags",     "curve", "ranks",  "host_counts", "slots"};
+
+typedef struct buffer {
+  void *side[2]; /* host, device; NULL: no such argument */
+  size_t bytes;
+} buffer;
+
+struct tt_call {
+  const tt_call_row *row;
+  const tt_backend *backend;
+  tailcut_handle cpu;
+  tt_workspace cpu_workspace;
+  buffer buffers[BUFFERS];
+  tailcut_rows rows[MOST_ROWS]; /* without pointers */
+  int in_place[MOST_ROWS];      /* 1: its own memory; 2: the matrix; 3: from the matrix */
+  int32_t num_rows;
+  int64_t total;
+};
+
+static int32_t size_of(const tt_call *c) {
+  return (int32_t)tt_size(c->row->dtype ? c->row->dtype : TAILCUT_F16);
+}
+
+/* asked: of the device too. The CPU backend is asked for everything: its kept list says which rows
+ * are unspecified. */
+static void add(tt_call *c, int id, size_t bytes, int asked) {
+  buffer *b = &c->buffers[id];
+  b->bytes = bytes;
+  b->side[HOST] = tt_host(bytes);
+  if (!asked) return;
+  b->side[DEVICE] = id == HOST_COUNTS ? c->backend->memory->alloc_host(bytes)
+                                      : tt_upload(c->backend, NULL, bytes, 0);
+}
+
+static void add_rows(tt_call *c, unsigned kind) {
+  static const tailcut_rows defaults = TAILCUT_ROWS_INITIALIZER;
+  const int i = c->num_rows++;
+  tailcut_rows *r = &c->rows[i];
+  const int64_t scored = (int64_t)c->row->dim * size_of(c);
+  *r = defaults;
+  r->part_bytes = kind == TT_CALL_SMALL || kind == TT_CALL_TAIL ? 8
+                  : kind == TT_CALL_WIDE                        ? 2 * scored
+                  : kind == TT_CALL_SLOTS                       ? 20
+                  : kind == TT_CALL_POSITIONS                   ? 4
+                                                                : scored;
+  if (kind == TT_CALL_APART || kind == TT_CALL_TAIL) r->placement = TAILCUT_PACKED;
+  if (kind == TT_CALL_SMALL || kind == TT_CALL_TAIL) r->flags = TAILCUT_ROWS_ZERO_TAIL;
+  if (kind == TT_CALL_POSITIONS) r->flags = TAILCUT_ROWS_RENUMBER;
+  const size_t bytes = (size_t)(c->total * r->part_bytes);
+  c->in_place[i] = kind == TT_CALL_TOKENS                         ? 2
+                   : kind == TT_CALL_APART                        ? 3
+                   : kind == TT_CALL_WIDE || kind == TT_CALL_TAIL ? 0
+                                                                  : 1;
+  if (c->in_place[i] == 0) add(c, ARRAYS + 2 * i, bytes, 1);
+  if (c->in_place[i] != 2) add(c, ARRAYS + 2 * i + 1, bytes, 1);
+  if (kind == TT_CALL_SLOTS) add(c, SLOTS, 4 * (size_t)c->total, 1);
+}
+
+tt_call *tt_call_new(const tt_call_row *row, const tt_backend *backend) {
+  tt_call *c = tt_host(sizeof *c);
+  const size_t segments = 4 * (size_t)row->segments, full = !row->bare;
+  c->row = row;
+  c->backend = backend;
+  c->total = (int64_t)row->segments * row->max_tokens;
+  const size_t rows = 4 * (size_t)c->total;
+  const int cuts = row->kind == CUT || row->kind == PRUNE;
+  if (row->layout != TT_UNIFORM) add(c, SHAPE, segments + 4 * (row->layout == TT_RAGGED), 1);
+  if (row->kind != CUT) add(c, MATRIX, (size_t)(c->total * row->dim * size_of(c)), 1);
+  if ((row->kind == SCORE || row->kind == PRUNE) && row->source == 0) {
+    add(c, VECTOR, (size_t)(row->dim * size_of(c)), 1);
+  }
+  if (row->kind == DIRECTION && row->layout == TT_RAGGED) add(c, ROLES, (size_t)c->total, 1);
+  if (row->kind == DIRECTION) add(c, DIRECTIONS, segments * (size_t)row->dim, 1);
+  if (row->kind == SCORE || row->kind == CUT) add(c, SCORES, rows, 1);
+  if (row->kind == PRUNE) add(c, SCORES, rows, (int)full);
+  if (row->kind == SCORE || row->kind == CUT) add(c, FLAGS, segments, 1);
+  if (cuts || row->kind == COMPACT) {
+    add(c, COUNTS, segments, 1);
+    add(c, KEPT, rows, full || row->kind == COMPACT);
+    add(c, NEW_CU, segments + 4, full || row->kind == COMPACT);
+  }
+  for (int id = OUT_FLAGS; cuts && id <= HOST_COUNTS; id++) {
+    add(c, id, id == CURVE || id == RANKS ? rows : segments, (int)full);
+  }
+  for (unsigned bit = 1; bit <= TT_CALL_TAIL; bit *= 2) {
+    if (row->rows & bit) add_rows(c, bit);
+  }
+  if (tailcut_create(&c->cpu, NULL) != TAILCUT_OK) abort();
+  static const tt_backend cpu = {.name = "cpu", .memory = &tt_memory_cpu};
+  const tailcut_limits limits = tt_call_limits(row);
+  c->cpu_workspace = tt_workspace_new(&cpu, c->cpu, row->kind, &limits);
+  return c;
+}
+
+void tt_call_free(tt_call *c) {
+  for (int i = 0; i < BUFFERS; i++) {
+    free(c->buffers[i].side[HOST]);
+    if (i == HOST_COUNTS && c->buffers[i].side[DEVICE] != NULL) {
+      c->backend->memory->release_host(c->buffers[i].side[DEVICE]);
+    } else {
+      tt_free(c->backend, c->buffers[i].side[DEVICE]);
+    }
+  }
+  tt_memory_cpu.release(c->cpu_workspace.data);
+  tailcut_destroy(c->cpu);
+  free(c);
+}
+
+/* ---------------------------------------------------------------------------------- the call -- */
+
+static tailcut_batch batch_of(const tt_call *c, int side) {
+  tailcut_batch batch = TAILCUT_BATCH_INITIALIZER;
+  batch.segments = c->row->segments;
+  batch.max_tokens = c->row->max_tokens;
+  batch.total_tokens = c->total;
+  batch.cls_row = c->row->source == ROW;
+  if (c->row->layout == TT_LENGTHS) batch.lengths = c->buffers[SHAPE].side[side];
+  if (c->row->layout == TT_RAGGED) batch.cu_seqlens = c->buffers[SHAPE].side[side];
+  return batch;
+}
+
+static tailcut_rows rows_of(const tt_call *c, int i, int side) {
+  tailcut_rows r = c->rows[i];
+  r.dst = c->buffers[c->in_place[i] == 2 ? MATRIX : ARRAYS + 2 * i + 1].side[side];
+  r.src = c->in_place[i] == 0   ? c->buffers[ARRAYS + 2 * i].side[side]
+          : c->in_place[i] == 3 ? c->buffers[MATRIX].side[side]
+                                : r.dst;
+  if (r.part_bytes == 20) r.src_slots = r.dst_slots = c->buffers[SLOTS].side[side];
+  return r;
+}
+
+tailcut_limits tt_call_limits(const tt_call_row *row) {
+  tailcut_limits limits = TAILCUT_LIMITS_INITIALIZER;
+  limits.segments = row->segments;
+  limits.max_tokens = row->max_tokens;
+  limits.total_tokens = (int64_t)row->segments * row->max_tokens;
+  limits.dim = row->kind == CUT || row->kind == COMPACT ? 0 : row->dim;
+  return limits;
+}
+
+static tailcut_status call_on(const tt_call *c, tailcut_handle handle, int side, tt_workspace w,
+                              void *stream) {
+  const tt_call_row *row = c->row;
+  const tailcut_batch batch = batch_of(c, side);
+  tailcut_tokens tokens = TAILCUT_TOKENS_INITIALIZER;
+  tailcut_reference reference = TAILCUT_REFERENCE_INITIALIZER;
+  tailcut_rule rule = TAILCUT_RULE_INITIALIZER;
+  tailcut_selection s = TAILCUT_SELECTION_INITIALIZER;
+  tailcut_rows rows[MOST_ROWS];
+  void *at[BUFFERS];
+  for (int i = 0; i < BUFFERS; i++) at[i] = c->buffers[i].side[side];
+  for (int i = 0; i < c->num_rows; i++) rows[i] = rows_of(c, i, side);
+  const int32_t placement = row->packed ? TAILCUT_PACKED : TAILCUT_LOCAL;
+  tokens.data = at[MATRIX];
+  tokens.dim = row->dim;
+  if (row->dtype) tokens.dtype = row->dtype;
+  if (row->source) reference.source = row->source;
+  reference.data = at[VECTOR];
+  if (row->detector) rule.detector = row->detector;
+  rule.spread = row->spread;
+  s.counts = at[COUNTS], s.kept = at[KEPT], s.kept_placement = placement;
+  s.new_cu_seqlens = at[NEW_CU], s.flags = at[OUT_FLAGS];
+  s.curve = at[CURVE], s.ranks = at[RANKS], s.host_counts = at[HOST_COUNTS];
+  s.scores = row->kind == PRUNE ? at[SCORES] : NULL;
+  switch (row->kind) {
+    case SCORE:
+      return tailcut_score(handle, &batch, &tokens, &reference, at[SCORES], at[FLAGS], w.data,
+                           w.size, stream);
+    case DIRECTION:
+      return tailcut_mean_direction(handle, &batch, &tokens, at[ROLES], at[DIRECTIONS], w.data,
+                                    w.size, stream);
+    case CUT:
+      return tailcut_cut(handle, &batch, at[SCORES], NULL, at[FLAGS], &rule, &s, w.data, w.size,
+                         stream);
+    case COMPACT:
+      return tailcut_compact(handle, &batch, at[KEPT], placement, at[COUNTS], at[NEW_CU], rows,
+                             c->num_rows, w.data, w.size, stream);
+    default:
+      return tailcut_prune_visual(handle, &batch, &tokens, &reference, &rule, &s, rows, c->num_rows,
+                                  w.data, w.size, stream);
+  }
+}
+
+tailcut_status tt_call_run(const tt_call *c, tailcut_handle handle, tt_workspace w, void *stream) {
+  return call_on(c, handle, DEVICE, w, stream);
+}
+
+void tt_call_expect(tt_call *c) {
+  if (call_on(c, c->cpu, HOST, c->cpu_workspace, NULL) == TAILCUT_OK) return;
+  fprintf(stderr, "%s on the CPU: %s\n", c->row->name, tailcut_last_error());
+  abort();
+}
+
+/* ------------------------------------------------------------------------------ new contents -- */
+
+/* Lengths: zero, full and invalid ones among them. Offsets: in three of four fills with damage. */
+static void fill_shape(tt_call *c, tt_random *random) {
+  int32_t *shape = c->buffers[SHAPE].side[HOST];
+  const int32_t most = c->row->max_tokens, segments = c->row->segments;
+  int32_t at = tt_below(random, 3);
+  for (int32_t b = 0; b < segments; b++) {
+    const int roll = tt_below(random, 8);
+    int32_t n = roll == 0 ? 0 : roll < 3 ? most : tt_below(random, most + 1);
+    if (c->row->layout == TT_LENGTHS) {
+      if (roll == 3) n = -tt_below(random, 100);
+      if (roll == 4) n = most + 1 + tt_below(random, 100);
+      shape[b] = n;
+    } else {
+      if (n > c->total - at) n = (int32_t)c->total - at;
+      shape[b] = at;
+      at += n;
+    }
+  }
+  if (c->row->layout == TT_LENGTHS) return;
+  shape[segments] = at;
+  int32_t *one = &shape[tt_below(random, segments + 1)];
+  const int roll = tt_below(random, 4);
+  if (roll == 1) *one = -1 - tt_below(random, 9);
+  if (roll == 2) *one = (int32_t)c->total + 1 + tt_below(random, 9);
+  if (roll == 3) *one += most;
+}
+
+/* Counts and kept lists as a caller might have them: mostly sound. */
+static void fill_kept(tt_call *c, tt_random *random) {
+  const tailcut_batch batch = batch_of(c, HOST);
+  int32_t *counts = c->buffers[COUNTS].side[HOST], *kept = c->buffers[KEPT].side[HOST];
+  int32_t *cu = c->buffers[NEW_CU].side[HOST];
+  cu[0] = 0;
+  for (int32_t b = 0; b < batch.segments; b++) {
+    const ref_segment s = ref_segment_of(&batch, b);
+    const int roll = tt_below(random, 12), share = tt_below(random, 5);
+    int32_t k = 0, *list = kept + (c->row->packed ? cu[b] : s.start);
+    for (int32_t i = 0; i < s.n; i++) {
+      if (share == 4 || tt_below(random, 4) < share) list[k++] = i;
+    }
+    if (roll == 1 && k > 2) list[k / 2] += s.n; /* not to be followed */
+    counts[b] = roll == 0 ? (b % 2 ? -k : s.n + 1) : k;
+    cu[b + 1] = cu[b] + (roll == 0 ? 0 : k);
+  }
+}
+
+static void fill_slots(tt_call *c, tt_random *random) {
+  int32_t *slots = c->buffers[SLOTS].side[HOST];
+  const int32_t n = (int32_t)c->total, turn = tt_below(random, n);
+  for (int32_t i = 0; i < n; i++) {
+    slots[i] = tt_below(random, 8) == 0 ? -1 : (n - 1 - i + turn) % n;
+  }
+}
+
+void tt_call_fill(tt_call *c, tt_random *random) {
+  const tt_call_row *row = c->row;
+  const int32_t dtype = row->dtype ? row->dtype : TAILCUT_F16;
+  for (int i = 0; i < BUFFERS; i++) {
+    if (c->buffers[i].side[HOST]) memset(c->buffers[i].side[HOST], TT_POISON, c->buffers[i].bytes);
+  }
+  if (row->layout != TT_UNIFORM) fill_shape(c, random);
+  if (c->buffers[MATRIX].bytes) {
+    unsigned spikes = tt_below(random, 4) ? TT_TIES : TT_PLAIN;
+    /* What a NaN of a direction looks like is not specified. */
+    if (row->kind != DIRECTION && row->source != MEAN) spikes |= TT_NOT_FINITE | TT_ZERO_ROWS;
+    if (row->dim >= 1024) spikes = TT_PLAIN;
+    tt_tokens(random, c->buffers[MATRIX].side[HOST], dtype, c->total, row->dim, row->dim, spikes);
+  }
+  for (int32_t i = 0; c->buffers[VECTOR].bytes && i < row->dim; i++) {
+    const float v = tt_get(c->buffers[MATRIX].side[HOST], dtype, (size_t)i);
+    const float base = v - v == 0.0f ? v : 0.0f;
+    tt_put(c->buffers[VECTOR].side[HOST], dtype, (size_t)i, base + (float)tt_normal(random));
+  }
+  uint8_t *roles = c->buffers[ROLES].side[HOST];
+  for (size_t i = 0; i < c->buffers[ROLES].bytes; i++) roles[i] = (uint8_t)tt_below(random, 4);
+  if (row->kind == CUT) {
+    const tt_curve kind = tt_below(random, 4) ? TT_COSINES : (tt_curve)tt_below(random, TT_CURVES);
+    tt_curve_scores(random, kind, c->buffers[SCORES].side[HOST], c->total);
+    int32_t *flags = c->buffers[FLAGS].side[HOST];
+    for (int32_t b = 0; b < row->segments; b++) {
+      flags[b] = tt_below(random, 8) ? 0 : 1 << tt_below(random, 4);
+    }
+  }
+  if (row->kind == COMPACT) fill_kept(c, random);
+  if (c->buffers[SLOTS].bytes) fill_slots(c, random);
+  for (int i = ARRAYS; i < BUFFERS; i++) {
+    uint8_t *bytes = c->buffers[i].side[HOST];
+    for (size_t n = 0; n < c->buffers[i].bytes; n++) bytes[n] = (uint8_t)tt_next(random);
+  }
+  for (int i = 0; i < BUFFERS; i++) {
+    buffer *b = &c->buffers[i];
+    if (b->side[DEVICE] == NULL) continue;
+    if (i == HOST_COUNTS) {
+      memcpy(b->side[DEVICE], b->side[HOST], b->bytes);
+    } else {
+      c->backend->memory->upload(b->side[DEVICE], b->side[HOST], b->bytes);
+    }
+  }
+  c->backend->memory->sync(); /* other streams may go on from here */
+}
+
+/* --------------------------------------------------------------------------------- comparing -- */
+
+/* Which bytes of a row array's destination are unspecified. */
+static uint8_t *open_bytes(const tt_call *c, int i, size_t bytes) {
+  const tailcut_batch batch = batch_of(c, HOST);
+  tailcut_rows r = rows_of(c, i, HOST);
+  uint8_t *open = tt_host(bytes), *scratch = tt_host(bytes);
+  if (r.src == r.dst) r.src = scratch;
+  r.dst = scratch;
+  ref_compact(&batch, c->buffers[KEPT].side[HOST], c->row->packed ? TAILCUT_PACKED : TAILCUT_LOCAL,
+              c->buffers[COUNTS].side[HOST], c->buffers[NEW_CU].side[HOST], &r, open);
+  free(scratch);
+  return open;
+}
+
+int tt_call_compare(tt_call *c) {
+  int differ = 0;
+  for (int id = 0; id < BUFFERS; id++) {
+    const buffer *b = &c->buffers[id];
+    if (b->side[DEVICE] == NULL) continue;
+    uint8_t *got = tt_host(b->bytes), *open = NULL;
+    const uint8_t *want = b->side[HOST];
+    if (id == HOST_COUNTS) {
+      memcpy(got, b->side[DEVICE], b->bytes);
+    } else {
+      tt_download(c->backend, got, b->side[DEVICE], b->bytes);
+    }
+    const int same = memcmp(got, want, b->bytes) == 0;
+    for (int i = 0; !same && i < c->num_rows; i++) {
+      if (id == (c->in_place[i] == 2 ? MATRIX : ARRAYS + 2 * i + 1)) {
+        open = open_bytes(c, i, b->bytes);
+      }
+    }
+    for (size_t i = 0; !same && i < b->bytes; i++) {
+      if (got[i] == want[i] || (open != NULL && open[i])) continue;
+      printf("FAILED %s on %s: %s%s differs at byte %zu of %zu: %02x, expected %02x\n",
+             c->row->name, c->backend->name, id < ARRAYS ? names[id] : "row array ",
+             id < ARRAYS ? "" : (const char[]){(char)('0' + (id - ARRAYS) / 2), '\0'}, i, b->bytes,
+             got[i], want[i]);
+      differ++;
+      break;
+    }
+    free(got);
+    free(open);
+  }
+  return differ;
+}
+
+int64_t tt_call_moved(const tt_call *c, int64_t *kept) {
+  const tailcut_batch batch = batch_of(c, HOST);
+  const int32_t *counts = c->buffers[COUNTS].side[HOST], *list = c->buffers[KEPT].side[HOST];
+  int64_t moved = 0;
+  *kept = 0;
+  for (int32_t b = 0; counts != NULL && b < batch.segments; b++) {
+    const ref_segment s = ref_segment_of(&batch, b);
+    for (int32_t j = 0; j < counts[b]; j++) moved += list[s.start + j] + batch.cls_row != j;
+    *kept += counts[b];
+  }
+  return moved;
+}

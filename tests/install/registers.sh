@@ -1,0 +1,67 @@
+#!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
+# What the compiler says of every kernel for sm_90: nothing is spilled, nothing stands on a stack, the
+# fused kernels leave room for their 512 threads, static shared memory fits where nobody opts in. The
+# table it prints is the project's record.
+#   registers.sh SOURCE_DIR BUILD_DIR SCRATCH_DIR NVCC FLAGS...
+set -eu
+source=$1 build=$2 scratch=$3 nvcc=$4
+shift 4
+rm -rf "$scratch"
+mkdir -p "$scratch"
+cd "$source"
+
+# Two at a time. A file without kernels reports nothing.
+# shellcheck disable=SC2016 # the inner shell expands
+printf '%s\n' cuda/*.cu | xargs -P 2 -I FILE sh -c '
+  file=$1 scratch=$2 nvcc=$3
+  shift 3
+  name=$(basename "$file" .cu)
+  "$nvcc" "$@" -arch=sm_90 -cubin -Xptxas -v -o "$scratch/$name.cubin" "$file" 2>"$scratch/$name.log" || {
+    cat "$scratch/$name.log" >&2
+    exit 255
+  }' sh FILE "$scratch" "$nvcc" "$@" -Iinclude -Isrc -Icuda -I"$build"
+
+demangle=$(dirname "$nvcc")/cu++filt
+[ -x "$demangle" ] || demangle=c++filt
+printf '%-16s %-40s %9s %8s\n' file kernel registers shared
+failed=0
+for log in "$scratch"/*.log; do
+  name=$(basename "$log" .log)
+  "$demangle" <"$log" | awk -v file="$name" '
+    function bad(what) { print file ": " kernel ": " what >"/dev/stderr"; failed = 1 }
+    /Compiling entry function/ {
+      kernel = $0
+      sub(/^[^\047]*\047/, "", kernel)
+      sub(/\047 for .*/, "", kernel)
+      sub(/^void /, "", kernel)
+      gsub(/<unnamed>::|\(anonymous namespace\)::/, "", kernel)
+      sub(/\([^()]*\)$/, "", kernel)
+      kernels++
+    }
+    /bytes stack frame/ {
+      if ($1 + 0 != 0) bad($1 " bytes of stack")
+      if ($5 + 0 != 0 || $9 + 0 != 0) bad($5 " bytes of spill stores, " $9 " of loads")
+      frames++
+    }
+    /: Used [0-9]+ registers/ {
+      registers = shared = 0
+      for (i = 2; i <= NF; i++) {
+        if ($i ~ /^registers/) registers = $(i - 1)
+        if ($i ~ /^smem/) shared = $(i - 2)
+      }
+      printf "%-16s %-40s %9d %8d\n", file, kernel, registers, shared
+      if (shared > 49152) bad(shared " bytes of static shared memory")
+      if (file == "fused" && registers > 128) bad(registers " registers, expected 128 at most")
+      used++
+    }
+    END {
+      if (used != kernels || frames < kernels) bad("the report was not understood")
+      exit failed
+    }' || failed=1
+  if [ "$(grep -c 'Compiling entry function' "$log")" -eq 0 ] && grep -q __global__ "cuda/$name.cu"; then
+    echo "$name: no kernel in the report" >&2
+    failed=1
+  fi
+done
+[ "$failed" -eq 0 ]
