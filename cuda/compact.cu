@@ -28,6 +28,7 @@
  * the accesses: 64, four. Prediction: out of place 85% of the copy bandwidth from 16 MB on, in place
  * the same from two slices per SM on; not measured.
  */
+#include "launch.cuh"
 #include "sweep.cuh"
 #include "tiles.cuh"
 
@@ -177,8 +178,7 @@ cudaError_t launch(const tc_cuda *device, const tc_segments *segments, const int
     }
     args.first[i + 1] = args.first[i] + tasks * a->slices;
   }
-  compact<MOST><<<tc_grid(args.first[num_rows]), TC_SWEEP_THREADS, 0, stream>>>(args);
-  return cudaGetLastError();
+  return tc_launch(compact<MOST>, tc_grid(args.first[num_rows]), TC_SWEEP_THREADS, 0, stream, args);
 }
 
 }  // namespace

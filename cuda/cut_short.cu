@@ -11,6 +11,7 @@
  * measured.
  */
 #include "cut_block.cuh"
+#include "launch.cuh"
 
 namespace {
 
@@ -26,8 +27,8 @@ __global__ void __launch_bounds__(THREADS, 1) cut_short(const __grid_constant__ 
 
 template <int THREADS, int ITEMS>
 cudaError_t launch(const tc_cut_args &args, cudaStream_t stream) {
-  cut_short<THREADS, ITEMS><<<(unsigned)args.segments.segments, THREADS, 0, stream>>>(args);
-  return cudaGetLastError();
+  return tc_launch(cut_short<THREADS, ITEMS>, (unsigned)args.segments.segments, THREADS, 0, stream,
+                   args);
 }
 
 }  // namespace

@@ -18,6 +18,7 @@
  */
 #include "delay.cuh"
 #include "dot.cuh"
+#include "launch.cuh"
 #include "tiles.cuh"
 
 namespace {
@@ -245,12 +246,11 @@ extern "C" cudaError_t tc_cuda_direction(const tc_cuda *, const tc_segments *seg
   args.arrived = is_long ? nullptr : space->lasting->blocks;
   const int width = tc_token_width(segments, tokens);
   const int column = width == 16 ? 0 : width == 8 ? 1 : width == 4 ? 2 : 3;
-  KERNELS[tokens->dtype - 1][column]<<<tc_grid(args.t.bound), THREADS, 0, stream>>>(args);
-  const cudaError_t error = cudaGetLastError();
+  const cudaError_t error = tc_launch(KERNELS[tokens->dtype - 1][column], tc_grid(args.t.bound),
+                                      THREADS, 0, stream, args);
   if (error != cudaSuccess || !is_long) return error;
   const int64_t slices = ((int64_t)tokens->dim + FINISH_THREADS - 1) / FINISH_THREADS;
-  direction_finish<<<tc_grid(slices * count), FINISH_THREADS, 0, stream>>>(args);
-  return cudaGetLastError();
+  return tc_launch(direction_finish, tc_grid(slices * count), FINISH_THREADS, 0, stream, args);
 }
 
 extern "C" cudaError_t tc_cuda_load_direction(tc_cuda *) {

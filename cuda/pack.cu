@@ -13,6 +13,7 @@
  */
 #include <cub/block/block_scan.cuh>
 
+#include "launch.cuh"
 #include "tiles.cuh"
 
 namespace {
@@ -89,8 +90,7 @@ __global__ void __launch_bounds__(PACK_THREADS)
 
 extern "C" cudaError_t tc_cuda_scan(const tc_cuda *, int32_t segments, const int32_t *counts,
                                     int32_t *new_cu, cudaStream_t stream) {
-  scan<<<1, SCAN_THREADS, 0, stream>>>(segments, counts, new_cu);
-  return cudaGetLastError();
+  return tc_launch(scan, 1, SCAN_THREADS, 0, stream, segments, counts, new_cu);
 }
 
 extern "C" cudaError_t tc_cuda_pack(const tc_cuda *, const tc_segments *segments,
@@ -98,9 +98,8 @@ extern "C" cudaError_t tc_cuda_pack(const tc_cuda *, const tc_segments *segments
                                     const int32_t *new_cu, int32_t *packed, cudaStream_t stream) {
   if (segments->segments <= 0) return cudaSuccess;
   const tc_tiles t = tc_tiles_of(*segments, 0, segments->segments);
-  pack<<<tc_grid((t.bound + PACK_WARPS - 1) / PACK_WARPS), PACK_THREADS, 0, stream>>>(
-      *segments, t, kept, counts, new_cu, packed);
-  return cudaGetLastError();
+  return tc_launch(pack, tc_grid((t.bound + PACK_WARPS - 1) / PACK_WARPS), PACK_THREADS, 0, stream,
+                   *segments, t, kept, counts, new_cu, packed);
 }
 
 extern "C" cudaError_t tc_cuda_load_pack(tc_cuda *) {

@@ -13,6 +13,7 @@
  * 576x1024 fp16, as graph node; not measured.
  */
 #include "cut_block.cuh"
+#include "launch.cuh"
 #include "sweep.cuh"
 
 namespace {
@@ -107,8 +108,7 @@ extern "C" cudaError_t tc_cuda_pair(const tc_cuda *device, const tc_segments *se
   args.blocks = (int32_t)(slices < 1 ? 1 : slices < most ? slices : most);
   const int32_t n = segments->max_tokens - segments->cls_row;
   const unsigned grid = (unsigned)segments->segments * (unsigned)args.blocks;
-  KERNELS[n > 4 * TC_SWEEP_THREADS]<<<grid, TC_SWEEP_THREADS, 0, stream>>>(args);
-  return cudaGetLastError();
+  return tc_launch(KERNELS[n > 4 * TC_SWEEP_THREADS], grid, TC_SWEEP_THREADS, 0, stream, args);
 }
 
 extern "C" cudaError_t tc_cuda_load_pair(tc_cuda *) {

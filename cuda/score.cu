@@ -16,6 +16,7 @@
  * measured.
  */
 #include "dot.cuh"
+#include "launch.cuh"
 #include "tiles.cuh"
 
 namespace {
@@ -241,9 +242,8 @@ extern "C" cudaError_t tc_cuda_score(const tc_cuda *device, const tc_segments *s
   args.staged = bytes + SMEM_KEPT_BACK <= device->smem_block;
   const int width = tc_token_width(segments, tokens);
   const int column = width == 16 ? 0 : width == 8 ? 1 : width == 4 ? 2 : 3;
-  KERNELS[tokens->dtype - 1][column]<<<tc_grid(args.t.bound * args.split), THREADS,
-                                       args.staged ? (size_t)bytes : 0, stream>>>(args);
-  return cudaGetLastError();
+  return tc_launch(KERNELS[tokens->dtype - 1][column], tc_grid(args.t.bound * args.split), THREADS,
+                   args.staged ? (size_t)bytes : 0, stream, args);
 }
 
 extern "C" cudaError_t tc_cuda_load_score(tc_cuda *device) {

@@ -28,17 +28,20 @@ static int other_device(void) {
   return count - 1;
 }
 
-/* The call from another current device, which must be the current one afterwards. */
+/* The call from another current device, which must be the current one afterwards; and with an error
+ * of the caller's that nobody has asked for yet, which is neither the call's nor lost by it. */
 static void call_once(const tt_call *call, const char *name, tailcut_handle handle, tt_workspace w,
                       cudaStream_t stream) {
   const int other = other_device();
   int current = -1;
   OK(cudaSetDevice(other));
+  cr_assert_eq(cudaSetDevice(-1), cudaErrorInvalidDevice);
   const tailcut_status status = tt_call_run(call, handle, w, stream);
   OK(cudaGetDevice(&current));
   cr_assert_eq(status, TAILCUT_OK, "%s: %s", name, tailcut_last_error());
   cr_assert_eq(current, other, "%s: the current device was %d and is %d", name, other, current);
-  cr_assert_eq(cudaPeekAtLastError(), cudaSuccess, "%s leaves an error behind", name);
+  cr_assert_eq(cudaGetLastError(), cudaErrorInvalidDevice, "%s: the caller's error is lost", name);
+  cr_assert_eq(cudaGetLastError(), cudaSuccess, "%s leaves an error behind", name);
   OK(cudaSetDevice(0));
 }
 
