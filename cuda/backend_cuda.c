@@ -221,8 +221,8 @@ static tailcut_status cut(tc_cuda_run *run, const float *scores, int32_t *flags,
   out.curve = selection->curve;
   out.ranks = selection->ranks;
   out.host_counts = selection->host_counts;
-  LAUNCH(cut, run->device, &run->segments, scores, run->call->roles, &run->call->rule, &out,
-         run->space.cut, run->stream);
+  LAUNCH(cut, run->device, &run->segments, scores, run->call->roles, run->call->input_flags,
+         &run->call->rule, &out, run->space.cut, run->stream);
   if (selection->new_cu_seqlens != NULL) run->space.new_cu = selection->new_cu_seqlens;
   if (selection->new_cu_seqlens != NULL || packed || needs_offsets) {
     LAUNCH(scan, run->device, run->call->batch.segments, out.counts, run->space.new_cu,
@@ -260,16 +260,22 @@ static int any_packed(const tc_call *call) {
 }
 
 static tailcut_status run_score(tc_cuda_run *run) {
-  int32_t *flags = run->call->out_flags != NULL ? run->call->out_flags : run->space.flags;
+  const tc_call *call = run->call;
+  if (call->out_flags == NULL && call->batch.cu_seqlens == NULL) {
+    return score(run, call->out_scores, NULL, 0);
+  }
+  int32_t *flags = call->out_flags != NULL ? call->out_flags : run->space.flags;
   const tailcut_status status = resolve(run, flags);
-  return status != TAILCUT_OK ? status : score(run, run->call->out_scores, flags, 0);
+  return status != TAILCUT_OK ? status : score(run, call->out_scores, flags, 0);
 }
 
 static tailcut_status run_mean_direction(tc_cuda_run *run) {
   const tc_call *call = run->call;
   const int32_t group = run->space.directions_group;
-  const tailcut_status status = resolve(run, run->space.flags);
-  if (status != TAILCUT_OK) return status;
+  if (call->batch.cu_seqlens != NULL) { /* else a kernel knows where each segment is */
+    const tailcut_status status = resolve(run, run->space.flags);
+    if (status != TAILCUT_OK) return status;
+  }
   for (int32_t first = 0; first < call->batch.segments; first += group) {
     const int32_t left = call->batch.segments - first;
     LAUNCH(direction, run->device, &run->segments, &call->tokens, call->roles, first,
@@ -280,7 +286,13 @@ static tailcut_status run_mean_direction(tc_cuda_run *run) {
 }
 
 static tailcut_status run_cut(tc_cuda_run *run) {
+  const tailcut_batch *batch = &run->call->batch;
   const tailcut_selection *selection = &run->call->selection;
+  /* The kernel for short segments works them out itself where that is cheap. */
+  if (batch->max_tokens - batch->cls_row <= TC_CUT_SHORT &&
+      (batch->cu_seqlens == NULL || batch->segments <= TC_CHUNK_SEGMENTS)) {
+    return cut(run, run->call->in_scores, selection->flags, 0);
+  }
   int32_t *flags = selection->flags != NULL ? selection->flags : run->space.flags;
   const tailcut_status status = resolve(run, flags);
   return status != TAILCUT_OK ? status : cut(run, run->call->in_scores, flags, 0);
@@ -288,8 +300,15 @@ static tailcut_status run_cut(tc_cuda_run *run) {
 
 static tailcut_status run_compact(tc_cuda_run *run) {
   const tc_call *call = run->call;
-  const tailcut_status status = resolve(run, run->space.flags);
-  if (status != TAILCUT_OK) return status;
+  int counts_all = call->batch.cu_seqlens != NULL; /* a packed tail ends with the last candidate */
+  for (int32_t i = 0; i < call->num_rows && call->batch.lengths != NULL; i++) {
+    const tailcut_rows r = tc_rows_at(call->rows, i, &call->batch);
+    counts_all |= r.placement == TAILCUT_PACKED && (r.flags & TAILCUT_ROWS_ZERO_TAIL);
+  }
+  if (counts_all) {
+    const tailcut_status status = resolve(run, run->space.flags);
+    if (status != TAILCUT_OK) return status;
+  }
   return compact(run, 0, call->kept, call->kept_placement, call->counts, call->new_cu_seqlens);
 }
 
@@ -305,8 +324,7 @@ static tailcut_status prune_fused(tc_cuda_run *run, tc_fused_plan *plan, uint64_
   int rest = 0;
   for (int32_t i = 0; i < call->num_rows; i++) rest |= i >= 64 || !(rides >> i & 1);
   /* The kernel works segments out itself where it is cheap; MEAN's launch wants tiles. */
-  if ((call->batch.cu_seqlens != NULL && (segments > TC_CHUNK_SEGMENTS || mean)) ||
-      (call->batch.lengths != NULL && mean)) {
+  if (call->batch.cu_seqlens != NULL && (segments > TC_CHUNK_SEGMENTS || mean)) {
     const tailcut_status status = resolve(run, run->space.flags);
     if (status != TAILCUT_OK) return status;
     plan->segments = run->segments;
@@ -371,7 +389,7 @@ static tailcut_status prune_pair(tc_cuda_run *run, float *scores) {
   const int ragged = call->batch.cu_seqlens != NULL;
   tailcut_rows rows[TC_PAIR_ARRAYS];
   tailcut_status status = TAILCUT_OK;
-  if ((ragged && (segments > TC_CHUNK_SEGMENTS || mean)) || (call->batch.lengths != NULL && mean)) {
+  if (ragged && (segments > TC_CHUNK_SEGMENTS || mean)) {
     status = resolve(run, run->space.resolved_flags);
   }
   if (status == TAILCUT_OK) status = score(run, scores, run->space.flags, 1);

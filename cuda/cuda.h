@@ -98,20 +98,21 @@ cudaError_t tc_cuda_direction(const tc_cuda *device, const tc_segments *segments
                               int32_t count, const tc_cuda_space *space, float *out,
                               cudaStream_t stream);
 
-/* cut.cu: counts, kept (LOCAL), flags, curve, ranks of every segment. `flags` [segments] comes in
- * from resolve and score and goes out whole; NULL members of `out` are not wanted, counts and kept
- * are always given. kept holds segment-local indices by row number. */
+/* cut.cu: counts, kept (LOCAL), flags, curve, ranks of every segment. NULL members of `out` are not
+ * wanted; counts and kept are always given. kept holds segment-local indices by row number.
+ * Resolved segments: out->flags comes in from resolve and score and goes out whole. Segments that are
+ * not (at most TC_CUT_SHORT candidates each): what input_flags, if not NULL, say is honoured. */
+#define TC_CUT_SHORT 4096 /* rows of a segment that one block cuts in shared memory */
 typedef struct tc_cuda_cut_out {
   int32_t *counts, *kept, *flags;
   float *curve;
   int32_t *ranks;
   int32_t *host_counts;
 } tc_cuda_cut_out;
-/* Needs start and n (resolve). */
 size_t tc_cuda_cut_scratch(const tc_cuda *device, const tailcut_limits *limits);
 cudaError_t tc_cuda_cut(const tc_cuda *device, const tc_segments *segments, const float *scores,
-                        const uint8_t *roles, const tailcut_rule *rule, const tc_cuda_cut_out *out,
-                        char *scratch, cudaStream_t stream);
+                        const uint8_t *roles, const int32_t *input_flags, const tailcut_rule *rule,
+                        const tc_cuda_cut_out *out, char *scratch, cudaStream_t stream);
 /* pack.cu: new_cu [segments + 1] = prefix sums of counts; then, where packed is given, kept indices
  * from LOCAL to PACKED placement. */
 cudaError_t tc_cuda_scan(const tc_cuda *device, int32_t segments, const int32_t *counts,

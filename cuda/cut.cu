@@ -41,9 +41,9 @@ extern "C" size_t tc_cuda_cut_scratch(const tc_cuda *device, const tailcut_limit
 
 extern "C" cudaError_t tc_cuda_cut(const tc_cuda *device, const tc_segments *segments,
                                    const float *scores, const uint8_t *roles,
-                                   const tailcut_rule *rule, const tc_cuda_cut_out *out,
-                                   char *scratch, cudaStream_t stream) {
-  const tc_cut_args args = {*segments, scores, roles, *rule, *out};
+                                   const int32_t *input_flags, const tailcut_rule *rule,
+                                   const tc_cuda_cut_out *out, char *scratch, cudaStream_t stream) {
+  const tc_cut_args args = {*segments, scores, roles, *rule, *out, input_flags};
   if (segments->segments == 0) return cudaSuccess;
   tc_long_plan plan = tc_cut_plan(device, segments->segments,
                                   segments->max_tokens - segments->cls_row, segments->total);

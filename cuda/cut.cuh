@@ -5,14 +5,13 @@
 
 #include "detect.cuh"
 
-#define TC_CUT_SHORT 4096 /* rows of a segment that one block cuts in shared memory */
-
 struct tc_cut_args {
   tc_segments segments;
   const float *scores;
   const uint8_t *roles;
   tailcut_rule rule;
   tc_cuda_cut_out out;
+  const int32_t *input_flags; /* where segments are not resolved: the caller's, or NULL */
 };
 
 /* How long segments are launched: `clusters` of `ctas` blocks, each with `slot` bytes of scratch. */

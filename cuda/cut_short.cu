@@ -19,9 +19,17 @@ template <int THREADS, int ITEMS>
 __global__ void __launch_bounds__(THREADS, 1) cut_short(const __grid_constant__ tc_cut_args args) {
   __shared__ tc_block_space<THREADS, ITEMS> space;
   const int32_t b = (int32_t)blockIdx.x;
-  const tc_segment segment = tc_segment_at(args.segments, b);
+  tc_segment segment = tc_segment_at(args.segments, b);
   if (segment.n > THREADS * ITEMS) return;
-  const int32_t flags = args.out.flags[b] | (segment.valid ? 0 : TAILCUT_FLAG_INVALID);
+  int32_t flags;
+  if (args.segments.start != nullptr) {
+    flags = args.out.flags[b]; /* resolve's, and the score's */
+  } else {
+    flags = args.input_flags != nullptr ? args.input_flags[b] : 0;
+    flags &= TAILCUT_FLAG_BAD_REFERENCE | TAILCUT_FLAG_INVALID;
+    if (!segment.valid) flags |= TAILCUT_FLAG_INVALID;
+    if (flags & TAILCUT_FLAG_INVALID) segment.n = 0;
+  }
   tc_cut_block(space, args, b, segment, flags, true, args.out.kept + segment.start);
 }
 

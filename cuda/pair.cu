@@ -92,7 +92,7 @@ extern "C" cudaError_t tc_cuda_pair(const tc_cuda *device, const tc_segments *se
                                     int32_t num_rows, cudaStream_t stream) {
   if (segments->segments <= 0) return cudaSuccess;
   pair_args args;
-  args.cut = {*segments, scores, nullptr, *rule, *out};
+  args.cut = {*segments, scores, nullptr, *rule, *out, nullptr};
   args.flags = flags;
   args.kept_packed = kept_packed;
   args.arrays = num_rows;

@@ -17,26 +17,27 @@
 #define ROW TAILCUT_REFERENCE_ROW
 #define MEAN TAILCUT_REFERENCE_MEAN
 
-/* Launches: a part is resolve and itself; prefix sums and PACKED kept are one more each. A pair is
+/* Launches: a part is itself, and resolve before it unless a kernel can tell where each segment is
+ * (uniform batches; few segments in a cut); prefix sums and PACKED kept are one more each. A pair is
  * score and the rest, with the mean direction before and prefix sums behind. */
 const tt_call_row tt_call_rows[] = {
     {"score", SCORE, TT_UNIFORM, 4, 40, 48, 2, .parts = 2},
     {"score lengths row", SCORE, TT_LENGTHS, 5, 40, 264, 2, 2, .source = ROW},
     {"score ragged f32", SCORE, TT_RAGGED, 5, 40, 40, 2, 2, .dtype = TAILCUT_F32},
     {"score ragged mean", SCORE, TT_RAGGED, 5, 70, 48, 3, 3, .source = MEAN},
-    {"direction", DIRECTION, TT_UNIFORM, 3, 70, 48, 2, .parts = 2},
-    {"direction lengths bf16", DIRECTION, TT_LENGTHS, 5, 70, 40, 2, 2, .dtype = TAILCUT_BF16},
+    {"direction", DIRECTION, TT_UNIFORM, 3, 70, 48, 1, .parts = 1},
+    {"direction lengths bf16", DIRECTION, TT_LENGTHS, 5, 70, 40, 1, 1, .dtype = TAILCUT_BF16},
     {"direction ragged", DIRECTION, TT_RAGGED, 6, 130, 24, 2, .parts = 2},
-    {"cut", CUT, TT_UNIFORM, 4, 90, 0, 3, .parts = 3},
-    {"cut bare", CUT, TT_UNIFORM, 4, 90, 0, 2, 2, .bare = 1},
-    {"cut lengths chord", CUT, TT_LENGTHS, 6, 90, 0, 3, 3, .detector = TAILCUT_CHORD,
+    {"cut", CUT, TT_UNIFORM, 4, 90, 0, 2, .parts = 2},
+    {"cut bare", CUT, TT_UNIFORM, 4, 90, 0, 1, 1, .bare = 1},
+    {"cut lengths chord", CUT, TT_LENGTHS, 6, 90, 0, 2, 2, .detector = TAILCUT_CHORD,
      .spread = 0.4},
-    {"cut ragged gap packed", CUT, TT_RAGGED, 6, 90, 0, 4, 4, .detector = TAILCUT_GAP, .packed = 1},
+    {"cut ragged gap packed", CUT, TT_RAGGED, 6, 90, 0, 3, 3, .detector = TAILCUT_GAP, .packed = 1},
     {"cut long", CUT, TT_UNIFORM, 1, 4500, 0, 2, 2, .bare = 1, .replays = 6},
     {"cut long lengths", CUT, TT_LENGTHS, 3, 5000, 0, 3, 3, .replays = 8},
     {"cut long ragged mass", CUT, TT_RAGGED, 4, 4700, 0, 2, 2, .detector = TAILCUT_MASS, .bare = 1,
      .replays = 8},
-    {"compact", COMPACT, TT_UNIFORM, 4, 40, 48, 2, 2, .rows = TT_CALL_TOKENS | TT_CALL_SMALL},
+    {"compact", COMPACT, TT_UNIFORM, 4, 40, 48, 1, 1, .rows = TT_CALL_TOKENS | TT_CALL_SMALL},
     {"compact lengths packed", COMPACT, TT_LENGTHS, 5, 40, 24, 2, 2, .packed = 1,
      .rows = TT_CALL_APART | TT_CALL_WIDE | TT_CALL_POSITIONS | TT_CALL_TAIL},
     {"compact ragged slots", COMPACT, TT_RAGGED, 5, 40, 24, 2, 2,
@@ -56,7 +57,7 @@ const tt_call_row tt_call_rows[] = {
      .detector = TAILCUT_CHORD, .rows = TT_CALL_TOKENS | TT_CALL_SLOTS},
     {"prune mean", PRUNE, TT_UNIFORM, 3, 70, 48, 2, 5, .pair = 3, .source = MEAN, .bare = 1,
      .rows = TT_CALL_TOKENS | TT_CALL_SMALL},
-    {"prune lengths mean", PRUNE, TT_LENGTHS, 5, 70, 48, 3, 6, .pair = 5, .source = MEAN,
+    {"prune lengths mean", PRUNE, TT_LENGTHS, 5, 70, 48, 2, 6, .pair = 4, .source = MEAN,
      .rows = TT_CALL_TOKENS},
     {"prune ragged mean packed", PRUNE, TT_RAGGED, 5, 70, 24, 4, 7, .source = MEAN, .packed = 1,
      .rows = TT_CALL_APART | TT_CALL_WIDE},
