@@ -150,7 +150,7 @@ __global__ void __launch_bounds__(THREADS, 2)
       for (int i = (int)lane; i < TC_BLOCK; i += 32) {
         const bool counts =
             i < rows && (roles == nullptr || (roles[index * TC_BLOCK + i] & TAILCUT_ROLE_QUERY));
-        const uint32_t mask = __ballot_sync(TC_ALL_LANES, counts);
+        const uint32_t mask = __ballot_sync(TC_FULL, counts);
         if (counts) list[before + __popc(mask & ((1u << lane) - 1))] = i;
         before += __popc(mask);
       }

@@ -27,10 +27,9 @@
 
 #include <cuda_fp16.h>
 
-#include "cuda.h"
+#include "segments.cuh"
 
 #define TC_RUN_ELEMENTS 256
-#define TC_ALL_LANES 0xFFFFFFFFu
 
 template <int DTYPE>
 struct tc_type {
@@ -157,7 +156,7 @@ __device__ inline float tc_group(const float *a) {
   for (int k = 0; k < 4; k++) {
     if (DTYPE == TAILCUT_F32) {
       const bool odd = threadIdx.x & 1;
-      const float other = __shfl_xor_sync(TC_ALL_LANES, odd ? a[k] : a[k + 4], 1);
+      const float other = __shfl_xor_sync(TC_FULL, odd ? a[k] : a[k + 4], 1);
       b[k] = __fadd_rn(odd ? a[k + 4] : a[k], other);
     } else {
       b[k] = __fadd_rn(a[k], a[k + 4]);
@@ -170,7 +169,7 @@ template <int DTYPE>
 __device__ inline float tc_across(float v) {
 #pragma unroll
   for (int stride = 8; stride > 0; stride /= 2) {
-    v = __fadd_rn(v, __shfl_xor_sync(TC_ALL_LANES, v, DTYPE == TAILCUT_F32 ? 2 * stride : stride));
+    v = __fadd_rn(v, __shfl_xor_sync(TC_FULL, v, DTYPE == TAILCUT_F32 ? 2 * stride : stride));
   }
   return v;
 }
@@ -179,7 +178,7 @@ __device__ inline float tc_across(float v) {
 template <int DTYPE>
 __device__ inline float tc_sum(const float *a) {
   float v = tc_group<DTYPE>(a);
-  v = __fadd_rn(v, __shfl_xor_sync(TC_ALL_LANES, v, tc_type<DTYPE>::square_lane));
+  v = __fadd_rn(v, __shfl_xor_sync(TC_FULL, v, tc_type<DTYPE>::square_lane));
   return tc_across<DTYPE>(v);
 }
 
@@ -188,7 +187,7 @@ template <int DTYPE>
 __device__ inline float tc_sum_both(const float *dot, const float *square) {
   const float d = tc_group<DTYPE>(dot), q = tc_group<DTYPE>(square);
   const bool second = threadIdx.x & tc_type<DTYPE>::square_lane;
-  const float other = __shfl_xor_sync(TC_ALL_LANES, second ? d : q, tc_type<DTYPE>::square_lane);
+  const float other = __shfl_xor_sync(TC_FULL, second ? d : q, tc_type<DTYPE>::square_lane);
   return tc_across<DTYPE>(__fadd_rn(second ? q : d, other));
 }
 

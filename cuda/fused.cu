@@ -18,9 +18,8 @@
 #include "decide.cuh"
 #include "delay.cuh"
 #include "dot.cuh"
-#include "fused.h"
-#include "move.cuh"
-#include "segments.cuh"
+#include "fused_rows.cuh"
+#include "look_back.cuh"
 
 namespace {
 
@@ -43,44 +42,6 @@ __device__ shared_view carve(const tc_fused_plan &p, char *memory) {
   v.ranks = (int32_t *)(v.entries + even);
   v.sorted = v.ranks + even;
   return v;
-}
-
-struct image {
-  int32_t b, start, n;
-  int32_t i0, tokens; /* this warp's first candidate, and how many it has */
-  bool valid;
-};
-
-/* Starts the copies of candidate i's pieces into its slot. */
-__device__ void load_token(const tc_fused_plan &p, const image &m, int32_t i, char *slot,
-                           int lane) {
-  for (int32_t a = 0; a < p.num_arrays; a++) {
-    const tc_fused_array &array = p.arrays[a];
-    if (array.load_bytes == 0) continue;
-    const int64_t row = (int64_t)i + p.segments.cls_row;
-    const char *src = array.src + (p.segments.cu_seqlens != nullptr
-                                       ? (m.start + row) * array.src_row
-                                       : m.b * array.src_segment + row * array.src_row);
-    for (int32_t part = 0; part < array.parts; part++) {
-      tc_load_bytes(slot + array.slot + part * array.slot_part, src + part * array.src_part,
-                    array.load_bytes, array.src_width, lane);
-    }
-  }
-}
-
-/* The image's reference as fp32, by all threads of the block. */
-template <int DTYPE>
-__device__ void load_reference(const tc_fused_plan &p, const image &m, float *reference) {
-  const char *row = (const char *)p.reference;
-  if (row == nullptr) {
-    row = (const char *)p.tokens.data + tc_token_offset(p.segments, p.tokens, m.b, m.start, -1);
-  } else {
-    row += (int64_t)(m.b - p.first) * p.reference_stride;
-  }
-  for (uint32_t e = threadIdx.x; e < (uint32_t)p.reference_floats; e += blockDim.x) {
-    reference[tc_place<DTYPE>(e)] =
-        e < (uint32_t)p.tokens.dim ? tc_element(row, p.reference_dtype, e) : 0.0f;
-  }
 }
 
 template <int DTYPE>
@@ -128,8 +89,8 @@ __device__ void sum_rows(const tc_fused_plan &p, const char *row, const float *r
 
 /* Scores T of this warp's tokens and sends what they are; lane t finishes token t. */
 template <int DTYPE, int T>
-__device__ void score_some(const tc_fused_plan &p, const image &m, const shared_view &v, int32_t t0,
-                           int32_t local, float norm, uint32_t barrier, int lane) {
+__device__ void score_some(const tc_fused_plan &p, const tc_image &m, const shared_view &v,
+                           int32_t t0, int32_t local, float norm, uint32_t barrier, int lane) {
   float sums[T], dot = 0.0f, square = 0.0f;
   sum_rows<DTYPE, T>(p, v.slots + (size_t)(local + t0) * p.slot_bytes, v.reference, sums);
 #pragma unroll
@@ -153,7 +114,7 @@ __device__ void score_some(const tc_fused_plan &p, const image &m, const shared_
 }
 
 template <int DTYPE>
-__device__ void score_tokens(const tc_fused_plan &p, const image &m, const shared_view &v,
+__device__ void score_tokens(const tc_fused_plan &p, const tc_image &m, const shared_view &v,
                              int32_t local, float norm, uint32_t barrier, int lane) {
   int32_t t = 0;
   for (; t + 3 <= m.tokens; t += 3) score_some<DTYPE, 3>(p, m, v, t, local, norm, barrier, lane);
@@ -181,7 +142,7 @@ __device__ void rescale(const shared_view &v, int32_t n, uint32_t *largest) {
 /* Ranks T of this warp's tokens, sends the ranks; lane t returns the split that token t stands for,
  * if `splits`. */
 template <int T>
-__device__ tc_best rank_some(const tc_fused_plan &p, const image &m, const shared_view &v,
+__device__ tc_best rank_some(const tc_fused_plan &p, const tc_image &m, const shared_view &v,
                              const tc_curve &curve, int32_t t0, bool splits, uint32_t barrier,
                              int lane) {
   const int32_t i0 = m.i0 + t0;
@@ -221,7 +182,7 @@ __device__ tc_best rank_some(const tc_fused_plan &p, const image &m, const share
   return tc_split_value(p.rule, curve, rank, value, sum + value);
 }
 
-__device__ tc_best rank_tokens(const tc_fused_plan &p, const image &m, const shared_view &v,
+__device__ tc_best rank_tokens(const tc_fused_plan &p, const tc_image &m, const shared_view &v,
                                const tc_curve &curve, bool splits, uint32_t barrier, int lane) {
   const tc_best_join join;
   tc_best best = tc_best_none();
@@ -235,46 +196,8 @@ __device__ tc_best rank_tokens(const tc_fused_plan &p, const image &m, const sha
   return splits ? tc_warp_reduce(best, join) : best;
 }
 
-/* The kept tokens of all earlier segments of the batch, for a warp of every block. Each segment's
- * count stands in lasting->prefix as 1 << 62 | count, or with all earlier ones of this launch as
- * 2 << 62 | sum. Segments take their turn by ticket, so the one waited for is running. */
-__device__ int32_t look_back(const tc_fused_plan &p, int32_t turn, int32_t k, bool publishes,
-                             int lane) {
-  const uint64_t one = 1ull << 62, all = 2ull << 62;
-  volatile uint64_t *prefix = p.lasting->prefix;
-  const int32_t before = p.first > 0 ? p.new_cu[p.first] : 0; /* an earlier launch wrote it */
-  if (publishes && lane == 0 && turn > 0) atomicExch((unsigned long long *)&prefix[turn], one | k);
-  int64_t sum = 0;
-  for (int32_t at = turn - 1; at >= 0; at -= 32) {
-    const int32_t mine = at - lane;
-    uint64_t word = all;
-    if (mine >= 0) {
-      while ((word = prefix[mine]) == 0) {
-      }
-    }
-    const uint32_t whole = __ballot_sync(TC_FULL, word >= all);
-    const int first = whole ? __ffs(whole) - 1 : 31;
-    sum += tc_warp_reduce(lane <= first ? (int64_t)(word & (one - 1)) : 0, tc_plus());
-    if (whole) break;
-  }
-  if (publishes && lane == 0) {
-    atomicExch((unsigned long long *)&prefix[turn], all | (uint64_t)(sum + k));
-  }
-  return before + (int32_t)sum;
-}
-
-/* Leaves the lasting state as it was found, by the last block of the launch. */
-__device__ void leave(const tc_fused_plan &p) {
-  __threadfence();
-  const uint32_t blocks = (uint32_t)(p.cluster * p.count);
-  if (atomicAdd(&p.lasting->arrived, 1u) != blocks - 1) return;
-  for (int32_t i = 0; i < p.count; i++) p.lasting->prefix[i] = 0;
-  p.lasting->ticket = 0;
-  p.lasting->arrived = 0;
-}
-
 /* What one thread says of an image. */
-__device__ void report(const tc_fused_plan &p, const image &m, int32_t k, int32_t flags,
+__device__ void report(const tc_fused_plan &p, const tc_image &m, int32_t k, int32_t flags,
                        int32_t offset) {
   p.counts[m.b] = k;
   if (p.flags != nullptr) p.flags[m.b] = flags;
@@ -282,51 +205,6 @@ __device__ void report(const tc_fused_plan &p, const image &m, int32_t k, int32_
   if (p.new_cu == nullptr) return;
   if (m.b == 0) p.new_cu[0] = 0;
   p.new_cu[m.b + 1] = offset + k;
-}
-
-/* Stores a kept token: result j of the segment. */
-__device__ void store_token(const tc_fused_plan &p, const image &m, int32_t i, int32_t j,
-                            int32_t offset, const char *slot, int lane) {
-  if (lane == 0) {
-    if (p.kept != nullptr) p.kept[m.start + j] = i;
-    if (p.kept_packed != nullptr) p.kept_packed[offset + j] = i;
-  }
-  for (int32_t a = 1; a < p.num_arrays; a++) {
-    const tc_fused_array &array = p.arrays[a];
-    const bool flat = array.packed || p.segments.cu_seqlens != nullptr;
-    const int64_t row = (array.packed ? offset : flat ? m.start : 0) + (int64_t)j;
-    char *dst = array.dst + (flat ? 0 : m.b * array.dst_segment) + row * array.dst_row;
-    if (array.flags & TAILCUT_ROWS_RENUMBER) {
-      for (int32_t part = lane; part < array.parts; part += 32) {
-        tc_store_position(dst + part * array.dst_part, array.part_bytes, j);
-      }
-      continue;
-    }
-    if (dst == array.src + (p.segments.cu_seqlens != nullptr
-                                ? (m.start + (int64_t)i + p.segments.cls_row) * array.src_row
-                                : m.b * array.src_segment +
-                                      ((int64_t)i + p.segments.cls_row) * array.src_row)) {
-      continue; /* in place and already there */
-    }
-    for (int32_t part = 0; part < array.parts; part++) {
-      tc_store_bytes(dst + part * array.dst_part, slot + array.slot + part * array.slot_part,
-                     array.part_bytes, array.dst_width, lane);
-    }
-  }
-}
-
-/* Zeroes result row j of the arrays that ask for it. */
-__device__ void zero_row(const tc_fused_plan &p, const image &m, int32_t j, int lane) {
-  for (int32_t a = 1; a < p.num_arrays; a++) {
-    const tc_fused_array &array = p.arrays[a];
-    if (!(array.flags & TAILCUT_ROWS_ZERO_TAIL)) continue;
-    const int64_t row = (p.segments.cu_seqlens != nullptr ? m.start : 0) + (int64_t)j;
-    char *dst = array.dst + (p.segments.cu_seqlens != nullptr ? 0 : m.b * array.dst_segment) +
-                row * array.dst_row;
-    for (int32_t part = 0; part < array.parts; part++) {
-      tc_store_bytes(dst + part * array.dst_part, nullptr, array.part_bytes, array.dst_width, lane);
-    }
-  }
 }
 #endif
 
@@ -353,7 +231,7 @@ __global__ void __launch_bounds__(TC_FUSED_WARPS * 32, 1)
                  : "r"(tc_peer(tc_shared(&turn_here), 0))
                  : "memory");
   }
-  image m;
+  tc_image m;
   m.b = p.first + turn;
   const tc_segment segment = tc_segment_at(p.segments, m.b);
   m.start = segment.start, m.n = segment.n, m.valid = segment.valid;
@@ -372,9 +250,9 @@ __global__ void __launch_bounds__(TC_FUSED_WARPS * 32, 1)
   m.i0 = (int32_t)rank * p.block_tokens + local;
   m.tokens = max(0, min(p.warp_tokens, m.n - m.i0));
   for (int32_t t = 0; t < m.tokens; t++) {
-    load_token(p, m, m.i0 + t, v.slots + (size_t)(local + t) * p.slot_bytes, lane);
+    tc_load_token(p, m, m.i0 + t, v.slots + (size_t)(local + t) * p.slot_bytes, lane);
   }
-  if (m.n > 0) load_reference<DTYPE>(p, m, v.reference);
+  if (m.n > 0) tc_load_reference<DTYPE>(p, m, v.reference);
   __syncthreads();
   float norm = 0.0f;
   if (m.n > 0) norm = reference_norm<DTYPE>(p, v.reference);
@@ -430,10 +308,10 @@ __global__ void __launch_bounds__(TC_FUSED_WARPS * 32, 1)
   if (p.ordered) {
     if (warp == 0) {
       tc_delay(3);
-      offset = look_back(p, turn, k, rank == 0, lane);
+      offset = tc_look_back(p, turn, k, rank == 0, lane);
       if (lane == 0) {
         offset_here = offset;
-        leave(p);
+        tc_leave(p);
       }
     }
     __syncthreads();
@@ -449,9 +327,9 @@ __global__ void __launch_bounds__(TC_FUSED_WARPS * 32, 1)
     for (int32_t t = 0; t < m.tokens; t++) {
       const int32_t i = m.i0 + t;
       if (tc_spread_keeps(spread, v.ranks[i])) {
-        store_token(p, m, i, j++, offset, v.slots + (size_t)(local + t) * p.slot_bytes, lane);
+        tc_store_token(p, m, i, j++, offset, v.slots + (size_t)(local + t) * p.slot_bytes, lane);
       }
-      if (i >= k) zero_row(p, m, i, lane);
+      if (i >= k) tc_zero_row(p, m, i, lane);
     }
   }
 #endif

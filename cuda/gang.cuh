@@ -15,7 +15,6 @@
 #include "delay.cuh"
 #include "segments.cuh"
 
-#define TC_FULL 0xFFFFFFFFu
 #define TC_GANG_MOST 16 /* blocks of a cluster */
 
 /* v of the lane whose number differs by `mask`; T is made of 4-byte words. */

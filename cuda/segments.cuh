@@ -6,6 +6,8 @@
 
 #include "cuda.h"
 
+#define TC_FULL 0xFFFFFFFFu /* a whole warp */
+
 struct tc_segment {
   int32_t start, n;
   bool valid;
@@ -45,7 +47,7 @@ __device__ inline tc_segment tc_segment_at(const tc_segments &s, int32_t b) {
     for (int32_t i = (int32_t)(threadIdx.x & 31); i <= b; i += 32) {
       highest = max(highest, s.cu_seqlens[i]);
     }
-    highest = __reduce_max_sync(0xFFFFFFFFu, highest);
+    highest = __reduce_max_sync(TC_FULL, highest);
   }
   return tc_segment_judge(s, b, highest);
 }

@@ -54,7 +54,7 @@ __device__ inline int32_t tc_tile_find(const tc_tiles &t, const tc_segments &s, 
     const int64_t step = (hi - lo + 31) / 32;
     const int64_t probe = lo + (int64_t)(threadIdx.x & 31) * step;
     const bool below = probe < hi && s.tiles[probe] <= target;
-    const int steps = __popc(__ballot_sync(0xFFFFFFFFu, below)) - 1;
+    const int steps = __popc(__ballot_sync(TC_FULL, below)) - 1;
     lo += steps * step;
     hi = lo + step < hi ? lo + step : hi;
   }

@@ -1,0 +1,98 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* fused_rows: an image's rows on their way to and from a block's shared memory (fused.cu). */
+#ifndef TAILCUT_FUSED_ROWS_CUH_
+#define TAILCUT_FUSED_ROWS_CUH_
+
+#include "dot.cuh"
+#include "fused.h"
+#include "move.cuh"
+#include "segments.cuh"
+
+#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 900
+
+struct tc_image {
+  int32_t b, start, n;
+  int32_t i0, tokens; /* this warp's first candidate, and how many it has */
+  bool valid;
+};
+
+/* Starts the copies of candidate i's pieces into its slot. */
+__device__ inline void tc_load_token(const tc_fused_plan &p, const tc_image &m, int32_t i,
+                                     char *slot, int lane) {
+  for (int32_t a = 0; a < p.num_arrays; a++) {
+    const tc_fused_array &array = p.arrays[a];
+    if (array.load_bytes == 0) continue;
+    const int64_t row = (int64_t)i + p.segments.cls_row;
+    const char *src = array.src + (p.segments.cu_seqlens != nullptr
+                                       ? (m.start + row) * array.src_row
+                                       : m.b * array.src_segment + row * array.src_row);
+    for (int32_t part = 0; part < array.parts; part++) {
+      tc_load_bytes(slot + array.slot + part * array.slot_part, src + part * array.src_part,
+                    array.load_bytes, array.src_width, lane);
+    }
+  }
+}
+
+/* The image's reference as fp32, by all threads of the block. */
+template <int DTYPE>
+__device__ inline void tc_load_reference(const tc_fused_plan &p, const tc_image &m,
+                                         float *reference) {
+  const char *row = (const char *)p.reference;
+  if (row == nullptr) {
+    row = (const char *)p.tokens.data + tc_token_offset(p.segments, p.tokens, m.b, m.start, -1);
+  } else {
+    row += (int64_t)(m.b - p.first) * p.reference_stride;
+  }
+  for (uint32_t e = threadIdx.x; e < (uint32_t)p.reference_floats; e += blockDim.x) {
+    reference[tc_place<DTYPE>(e)] =
+        e < (uint32_t)p.tokens.dim ? tc_element(row, p.reference_dtype, e) : 0.0f;
+  }
+}
+
+/* Stores a kept token: result j of the segment. */
+__device__ inline void tc_store_token(const tc_fused_plan &p, const tc_image &m, int32_t i,
+                                      int32_t j, int32_t offset, const char *slot, int lane) {
+  if (lane == 0) {
+    if (p.kept != nullptr) p.kept[m.start + j] = i;
+    if (p.kept_packed != nullptr) p.kept_packed[offset + j] = i;
+  }
+  for (int32_t a = 1; a < p.num_arrays; a++) {
+    const tc_fused_array &array = p.arrays[a];
+    const bool flat = array.packed || p.segments.cu_seqlens != nullptr;
+    const int64_t row = (array.packed ? offset : flat ? m.start : 0) + (int64_t)j;
+    char *dst = array.dst + (flat ? 0 : m.b * array.dst_segment) + row * array.dst_row;
+    if (array.flags & TAILCUT_ROWS_RENUMBER) {
+      for (int32_t part = lane; part < array.parts; part += 32) {
+        tc_store_position(dst + part * array.dst_part, array.part_bytes, j);
+      }
+      continue;
+    }
+    if (dst == array.src + (p.segments.cu_seqlens != nullptr
+                                ? (m.start + (int64_t)i + p.segments.cls_row) * array.src_row
+                                : m.b * array.src_segment +
+                                      ((int64_t)i + p.segments.cls_row) * array.src_row)) {
+      continue; /* in place and already there */
+    }
+    for (int32_t part = 0; part < array.parts; part++) {
+      tc_store_bytes(dst + part * array.dst_part, slot + array.slot + part * array.slot_part,
+                     array.part_bytes, array.dst_width, lane);
+    }
+  }
+}
+
+/* Zeroes result row j of the arrays that ask for it. */
+__device__ inline void tc_zero_row(const tc_fused_plan &p, const tc_image &m, int32_t j, int lane) {
+  for (int32_t a = 1; a < p.num_arrays; a++) {
+    const tc_fused_array &array = p.arrays[a];
+    if (!(array.flags & TAILCUT_ROWS_ZERO_TAIL)) continue;
+    const int64_t row = (p.segments.cu_seqlens != nullptr ? m.start : 0) + (int64_t)j;
+    char *dst = array.dst + (p.segments.cu_seqlens != nullptr ? 0 : m.b * array.dst_segment) +
+                row * array.dst_row;
+    for (int32_t part = 0; part < array.parts; part++) {
+      tc_store_bytes(dst + part * array.dst_part, nullptr, array.part_bytes, array.dst_width, lane);
+    }
+  }
+}
+
+#endif
+#endif /* TAILCUT_FUSED_ROWS_CUH_ */
