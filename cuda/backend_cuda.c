@@ -183,6 +183,16 @@ static tailcut_status resolve(tc_cuda_run *run, int32_t *flags) {
   return TAILCUT_OK;
 }
 
+/* Whether resolve must come before a kernel that works on whole segments, or (tiles) on tiles of
+ * them: many offsets are dear to go through for every block, and without resolve each segment is given
+ * as many tiles as the longest may have. */
+static int needs_resolve(const tc_cuda_run *run, int tiles) {
+  const tailcut_batch *batch = &run->call->batch;
+  const int64_t most = (int64_t)batch->segments * (batch->max_tokens / TC_BLOCK + 1);
+  if (batch->cu_seqlens == NULL) return 0;
+  return batch->segments > TC_CHUNK_SEGMENTS || (tiles && most > 16384);
+}
+
 /* Scores by the call's reference; MEAN's directions are made for a group of segments at a time. */
 static tailcut_status score(tc_cuda_run *run, float *scores, int32_t *flags, int stores_flags) {
   const tc_call *call = run->call;
@@ -288,9 +298,7 @@ static tailcut_status run_mean_direction(tc_cuda_run *run) {
 static tailcut_status run_cut(tc_cuda_run *run) {
   const tailcut_batch *batch = &run->call->batch;
   const tailcut_selection *selection = &run->call->selection;
-  /* The kernel for short segments works them out itself where that is cheap. */
-  if (batch->max_tokens - batch->cls_row <= TC_CUT_SHORT &&
-      (batch->cu_seqlens == NULL || batch->segments <= TC_CHUNK_SEGMENTS)) {
+  if (batch->max_tokens - batch->cls_row <= TC_CUT_SHORT && !needs_resolve(run, 0)) {
     return cut(run, run->call->in_scores, selection->flags, 0);
   }
   int32_t *flags = selection->flags != NULL ? selection->flags : run->space.flags;
@@ -323,8 +331,7 @@ static tailcut_status prune_fused(tc_cuda_run *run, tc_fused_plan *plan, uint64_
   const int offsets = packed || selection->new_cu_seqlens != NULL || any_packed(call);
   int rest = 0;
   for (int32_t i = 0; i < call->num_rows; i++) rest |= i >= 64 || !(rides >> i & 1);
-  /* The kernel works segments out itself where it is cheap; MEAN's launch wants tiles. */
-  if (call->batch.cu_seqlens != NULL && (segments > TC_CHUNK_SEGMENTS || mean)) {
+  if (needs_resolve(run, mean)) {
     const tailcut_status status = resolve(run, run->space.flags);
     if (status != TAILCUT_OK) return status;
     plan->segments = run->segments;
@@ -385,11 +392,9 @@ static tailcut_status prune_pair(tc_cuda_run *run, float *scores) {
   const tc_call *call = run->call;
   const tailcut_selection *selection = &call->selection;
   const int32_t segments = call->batch.segments;
-  const int mean = call->reference.source == TAILCUT_REFERENCE_MEAN;
-  const int ragged = call->batch.cu_seqlens != NULL;
   tailcut_rows rows[TC_PAIR_ARRAYS];
   tailcut_status status = TAILCUT_OK;
-  if (ragged && (segments > TC_CHUNK_SEGMENTS || mean)) {
+  if (needs_resolve(run, 1)) {
     status = resolve(run, run->space.resolved_flags);
   }
   if (status == TAILCUT_OK) status = score(run, scores, run->space.flags, 1);
