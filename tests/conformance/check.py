@@ -149,7 +149,7 @@ def all_cases(args):
         yield random_case(args.seed, args.only)
         return
     if not args.no_crafted:
-        yield from crafted_cases()
+        yield from (case for i, case in enumerate(crafted_cases()) if i % args.every == 0)
     for i in range(args.cases):
         yield random_case(args.seed, i)
 
@@ -163,6 +163,7 @@ def main():
     parser.add_argument("--threads", default="-1,1,2,3", help="--threads values to draw from, comma separated; -1 leaves the option out")
     parser.add_argument("--only", type=int, help="run just this random case of the seed")
     parser.add_argument("--no-crafted", action="store_true", help="leave the crafted cases out")
+    parser.add_argument("--every", type=int, default=1, metavar="N", help="only every N-th of the crafted cases")
     parser.add_argument("--keep", help="where inputs of failed cases stay (default: a new folder)")
     parser.add_argument("--timeout", type=float, default=60, help="seconds allowed per case")
     parser.add_argument("--workers", type=int, default=2, help="cases run at once")
