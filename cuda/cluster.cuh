@@ -83,11 +83,12 @@ __device__ inline void tc_barrier_wait(uint64_t *barrier) {
   }
 }
 
+/* Not the .aligned forms: a warp may come here from a branch that not all its lanes took. */
 __device__ inline void tc_cluster_arrive() {
-  asm volatile("barrier.cluster.arrive.release.aligned;" ::: "memory");
+  asm volatile("barrier.cluster.arrive.release;" ::: "memory");
 }
 __device__ inline void tc_cluster_wait() {
-  asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory");
+  asm volatile("barrier.cluster.wait.acquire;" ::: "memory");
 }
 __device__ inline uint32_t tc_cluster_rank() {
   uint32_t r;
