@@ -20,7 +20,9 @@ import sys
 import time
 
 TOKENS, DIM = 576, 1024
-PAUSE, SETTLE, CALLS = 0.03, 0.003, 8  # seconds of pause and of calls not timed; calls timed
+# Seconds of pause and of calls not timed; calls timed. After a pause the cores of a virtual machine take
+# some ten milliseconds to come back to speed, all the more when two have to.
+PAUSE, SETTLE, CALLS = 0.03, 0.02, 24
 SLOWING = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE", "OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS",
            "MKL_NUM_THREADS")
 
