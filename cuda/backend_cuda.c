@@ -185,12 +185,10 @@ static tailcut_status resolve(tc_cuda_run *run, int32_t *flags) {
 
 /* Whether resolve must come before a kernel that works on whole segments, or (tiles) on tiles of
  * them: many offsets are dear to go through for every block, and without resolve each segment is given
- * as many tiles as the longest may have. */
+ * as many tiles as the longest may have, for which there is no memory. */
 static int needs_resolve(const tc_cuda_run *run, int tiles) {
   const tailcut_batch *batch = &run->call->batch;
-  const int64_t most = (int64_t)batch->segments * (batch->max_tokens / TC_BLOCK + 1);
-  if (batch->cu_seqlens == NULL) return 0;
-  return batch->segments > TC_CHUNK_SEGMENTS || (tiles && most > 16384);
+  return batch->cu_seqlens != NULL && (tiles || batch->segments > TC_CHUNK_SEGMENTS);
 }
 
 /* Scores by the call's reference; MEAN's directions are made for a group of segments at a time. */
@@ -282,7 +280,7 @@ static tailcut_status run_score(tc_cuda_run *run) {
 static tailcut_status run_mean_direction(tc_cuda_run *run) {
   const tc_call *call = run->call;
   const int32_t group = run->space.directions_group;
-  if (call->batch.cu_seqlens != NULL) { /* else a kernel knows where each segment is */
+  if (needs_resolve(run, 1)) {
     const tailcut_status status = resolve(run, run->space.flags);
     if (status != TAILCUT_OK) return status;
   }
@@ -394,7 +392,7 @@ static tailcut_status prune_pair(tc_cuda_run *run, float *scores) {
   const int32_t segments = call->batch.segments;
   tailcut_rows rows[TC_PAIR_ARRAYS];
   tailcut_status status = TAILCUT_OK;
-  if (needs_resolve(run, 1)) {
+  if (needs_resolve(run, call->reference.source == TAILCUT_REFERENCE_MEAN)) {
     status = resolve(run, run->space.resolved_flags);
   }
   if (status == TAILCUT_OK) status = score(run, scores, run->space.flags, 1);

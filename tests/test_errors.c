@@ -120,6 +120,7 @@ static void make(args *a, const tt_backend *backend, tailcut_handle handle) {
     if (size > a->workspace_size) a->workspace_size = size;
   }
   a->workspace = tt_upload(backend, NULL, a->workspace_size, 0);
+  cr_assert_eq(tailcut_workspace_init(handle, a->workspace, a->workspace_size, NULL), TAILCUT_OK);
 }
 
 static void drop(args *a) {

@@ -59,7 +59,7 @@ const tt_call_row tt_call_rows[] = {
      .rows = TT_CALL_TOKENS | TT_CALL_SMALL},
     {"prune lengths mean", PRUNE, TT_LENGTHS, 5, 70, 48, 2, 6, .pair = 4, .source = MEAN,
      .rows = TT_CALL_TOKENS},
-    {"prune ragged mean packed", PRUNE, TT_RAGGED, 5, 70, 24, 3, 7, .source = MEAN, .packed = 1,
+    {"prune ragged mean packed", PRUNE, TT_RAGGED, 5, 70, 24, 4, 7, .source = MEAN, .packed = 1,
      .rows = TT_CALL_APART | TT_CALL_WIDE},
     {"prune one packed", PRUNE, TT_LENGTHS, 1, 40, 48, 1, 6, .pair = 2, .packed = 1,
      .rows = TT_CALL_APART | TT_CALL_POSITIONS},
