@@ -260,6 +260,16 @@ static tailcut_status compact(tc_cuda_run *run, uint64_t done, const int32_t *ke
   return TAILCUT_OK;
 }
 
+/* Whether compact must know how many candidates there are in all: a packed tail ends with them. */
+static int counts_candidates(const tc_call *call) {
+  if (call->batch.cu_seqlens == NULL && call->batch.lengths == NULL) return 0; /* it can tell */
+  for (int32_t i = 0; i < call->num_rows; i++) {
+    const tailcut_rows r = tc_rows_at(call->rows, i, &call->batch);
+    if (r.placement == TAILCUT_PACKED && (r.flags & TAILCUT_ROWS_ZERO_TAIL)) return 1;
+  }
+  return 0;
+}
+
 static int any_packed(const tc_call *call) {
   for (int32_t i = 0; i < call->num_rows; i++) {
     if (tc_rows_at(call->rows, i, &call->batch).placement == TAILCUT_PACKED) return 1;
@@ -306,12 +316,7 @@ static tailcut_status run_cut(tc_cuda_run *run) {
 
 static tailcut_status run_compact(tc_cuda_run *run) {
   const tc_call *call = run->call;
-  int counts_all = call->batch.cu_seqlens != NULL; /* a packed tail ends with the last candidate */
-  for (int32_t i = 0; i < call->num_rows && call->batch.lengths != NULL; i++) {
-    const tailcut_rows r = tc_rows_at(call->rows, i, &call->batch);
-    counts_all |= r.placement == TAILCUT_PACKED && (r.flags & TAILCUT_ROWS_ZERO_TAIL);
-  }
-  if (counts_all) {
+  if (needs_resolve(run, 1) || counts_candidates(call)) {
     const tailcut_status status = resolve(run, run->space.flags);
     if (status != TAILCUT_OK) return status;
   }
@@ -364,8 +369,12 @@ static tailcut_status prune_fused(tc_cuda_run *run, tc_fused_plan *plan, uint64_
     }
     LAUNCH(fused, plan, run->stream);
   }
-  return rest ? compact(run, rides, run->space.kept, TAILCUT_LOCAL, plan->counts, run->space.new_cu)
-              : TAILCUT_OK;
+  if (!rest) return TAILCUT_OK;
+  if (run->segments.n == NULL && counts_candidates(call)) {
+    const tailcut_status status = resolve(run, run->space.resolved_flags);
+    if (status != TAILCUT_OK) return status;
+  }
+  return compact(run, rides, run->space.kept, TAILCUT_LOCAL, plan->counts, run->space.new_cu);
 }
 
 /* Whether two launches will do: score, then cut and compact together. */

@@ -102,8 +102,8 @@ int tc_fused_make(tc_fused_plan *p, const tc_cuda *device, const tc_call *call,
     const int is_scored = loads && !slots && r.parts == 1 && a.src == p->arrays[0].src &&
                           a.src_row == p->arrays[0].src_row &&
                           (ragged || a.src_segment == p->arrays[0].src_segment);
-    if (whole_tail) return 0; /* needs the candidates of all segments: the long way has them */
-    if (slots || i >= 64 || p->num_arrays == TC_FUSED_ARRAYS + 1) continue;
+    /* A packed tail ends with the last candidate of all segments: compact knows it. */
+    if (whole_tail || slots || i >= 64 || p->num_arrays == TC_FUSED_ARRAYS + 1) continue;
     if (is_scored) {
       if (a.part_bytes > p->arrays[0].load_bytes) p->arrays[0].load_bytes = a.part_bytes;
     } else if (loads) {

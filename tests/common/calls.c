@@ -63,7 +63,7 @@ const tt_call_row tt_call_rows[] = {
      .rows = TT_CALL_APART | TT_CALL_WIDE},
     {"prune one packed", PRUNE, TT_LENGTHS, 1, 40, 48, 1, 6, .pair = 2, .packed = 1,
      .rows = TT_CALL_APART | TT_CALL_POSITIONS},
-    {"prune packed tail", PRUNE, TT_LENGTHS, 4, 40, 24, 5, 5, .bare = 1,
+    {"prune packed tail", PRUNE, TT_LENGTHS, 4, 40, 24, 3, 5, .bare = 1,
      .rows = TT_CALL_APART | TT_CALL_TAIL},
     {"prune without rows", PRUNE, TT_RAGGED, 5, 40, 24, 1, 4, .pair = 3, .detector = TAILCUT_IQR},
     {"prune 1100 segments", PRUNE, TT_RAGGED, 1100, 4, 8, 3, 5, .rows = TT_CALL_APART, .bare = 1,
