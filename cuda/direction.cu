@@ -7,8 +7,9 @@
  * thread per one or two columns for the weighted sums, so no sum is ever split; the second reading
  * comes from L1 or L2. The last to arrive of a segment's blocks adds the block sums in ascending
  * order. Which block that is depends on timing; what it adds, and in which order, does not.
- * A block of which no row counts leaves -0 in every column: u + -0 is u for every u, so adding it
- * is skipping it, and nobody needs to be told.
+ * A block of which no row counts leaves zeros, and adding them is skipping it: u + 0 is u for every u
+ * but -0, which a sum that begins at +0 never becomes (rounded to nearest, x + y is -0 only if both
+ * are).
  * Precision: as METHOD.md, bit for bit (a component that is NaN may have another payload). Limits:
  * where segments may have more than LONG_BLOCKS blocks the last arriver would read too much alone
  * (4 MB for 65,536 rows of 1,024 columns); there a second launch adds, spread over columns.
@@ -65,10 +66,9 @@ template <int DTYPE, int COLUMNS>
 __device__ inline void sum_columns(const char *block, int64_t stride, const float *weights,
                                    const int32_t *list, int rows, uint32_t d, float *sums) {
   constexpr int size = tc_type<DTYPE>::size;
-  const float least = rows > 0 ? 0.0f : -0.0f;
   float a[COLUMNS];
 #pragma unroll
-  for (int c = 0; c < COLUMNS; c++) a[c] = least;
+  for (int c = 0; c < COLUMNS; c++) a[c] = 0.0f;
   const char *column = block + (size_t)d * size;
 #pragma unroll 8
   for (int j = 0; j < rows; j++) {
