@@ -435,7 +435,7 @@ typedef struct tailcut_rows {
  *   counts          device int32 [segments]; a count that is negative or above the segment's
  *                   candidates, or an invalid segment, counts as 0. An index kept[j] that is
  *                   outside the segment, below j, or not above kept[j-1] is never followed: result
- *                   row j is left as it is
+ *                   row j is left as it is (TAILCUT_ROWS_RENUMBER writes j all the same)
  *   new_cu_seqlens  device int32 [segments + 1], needed where anything is PACKED, otherwise NULL
  *   rows            `num_rows` >= 0 descriptors; the arrays must not overlap each other
  * Errors: NULL, STRUCT_SIZE, RANGE, ENUM, CONFLICT, ALIGNMENT, OVERLAP, WORKSPACE, DEVICE. */
