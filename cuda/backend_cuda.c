@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* backend_cuda: CUDA's row of the backend table: the device, the run calls as sequences of launches.
+/* backend_cuda: CUDA's row of the backend table: the run calls as sequences of launches.
  *
  * A run call sets the handle's device, enqueues on the caller's stream and restores the caller's
  * device. It allocates nothing and waits for nothing: create has loaded every kernel. */
@@ -9,125 +9,6 @@
 #include "cuda.h"
 #include "fused.h"
 #include "layout.h"
-#include "tailcut_cuda_build.h"
-
-#define TC_CUDA_LEAST 80 /* the oldest architecture there is code for */
-
-tailcut_status tc_cuda_status(cudaError_t error, const char *what) {
-  if (error == cudaSuccess) return TAILCUT_OK;
-  return tc_fail(TAILCUT_ERROR_DEVICE, "%s: %s (%s)", what, cudaGetErrorName(error),
-                 cudaGetErrorString(error));
-}
-
-/* ------------------------------------------------------------------------------------ create -- */
-
-/* Why there is no device, in words that say what to do. */
-static tailcut_status no_device(cudaError_t error) {
-  int driver = 0, runtime = 0;
-  cudaDriverGetVersion(&driver);
-  cudaRuntimeGetVersion(&runtime);
-  cudaGetLastError(); /* the caller must not find our error in the thread's state */
-  if (driver == 0) {
-    return tc_fail(TAILCUT_ERROR_NO_DEVICE, "no CUDA driver on this machine (%s)",
-                   cudaGetErrorName(error));
-  }
-  if (error == cudaErrorInsufficientDriver) {
-    return tc_fail(
-        TAILCUT_ERROR_NO_DEVICE,
-        "the CUDA driver is too old: it supports CUDA %d.%d, expected %d.%d or newer (%s)",
-        driver / 1000, driver % 1000 / 10, runtime / 1000, runtime % 1000 / 10,
-        cudaGetErrorName(error));
-  }
-  return tc_fail(TAILCUT_ERROR_NO_DEVICE, "no CUDA device: %s (%s)", cudaGetErrorName(error),
-                 cudaGetErrorString(error));
-}
-
-static cudaError_t load_all(tc_cuda *device) {
-  cudaError_t (*const loads[])(tc_cuda *) = {
-      tc_cuda_load_resolve, tc_cuda_load_score,   tc_cuda_load_direction, tc_cuda_load_cut,
-      tc_cuda_load_pack,    tc_cuda_load_compact, tc_cuda_load_fused,
-  };
-  for (size_t i = 0; i < sizeof loads / sizeof loads[0]; i++) {
-    const cudaError_t error = loads[i](device);
-    if (error != cudaSuccess) return error;
-  }
-  return cudaSuccess;
-}
-
-static cudaError_t describe(tc_cuda *device) {
-  int major = 0, minor = 0, clusters = 0;
-  const struct {
-    int *value;
-    enum cudaDeviceAttr attribute;
-  } asked[] = {
-      {&major, cudaDevAttrComputeCapabilityMajor},
-      {&minor, cudaDevAttrComputeCapabilityMinor},
-      {&device->sms, cudaDevAttrMultiProcessorCount},
-      {&device->smem_block, cudaDevAttrMaxSharedMemoryPerBlockOptin},
-      {&clusters, cudaDevAttrClusterLaunch},
-  };
-  for (size_t i = 0; i < sizeof asked / sizeof asked[0]; i++) {
-    const cudaError_t error =
-        cudaDeviceGetAttribute(asked[i].value, asked[i].attribute, device->device);
-    if (error != cudaSuccess) return error;
-  }
-  device->capability = 10 * major + minor;
-  device->fuses = 1;
-  device->cluster_max = clusters ? 16 : 1; /* until loading says otherwise */
-  return cudaSuccess;
-}
-
-static tailcut_status open_device(tc_cuda *device) {
-  cudaError_t error = describe(device);
-  if (error != cudaSuccess) return tc_cuda_status(error, "cudaDeviceGetAttribute");
-  if (device->capability < TC_CUDA_LEAST) {
-    return tc_fail(TAILCUT_ERROR_UNSUPPORTED, "CUDA device %d is sm_%d; expected sm_%d or newer",
-                   device->device, device->capability, TC_CUDA_LEAST);
-  }
-  error = load_all(device);
-  if (error == cudaErrorNoKernelImageForDevice || error == cudaErrorInvalidDeviceFunction ||
-      error == cudaErrorUnsupportedPtxVersion) {
-    cudaGetLastError();
-    return tc_fail(TAILCUT_ERROR_UNSUPPORTED,
-                   "CUDA device %d is sm_%d; this build has no code for it (architectures %s): %s",
-                   device->device, device->capability, TAILCUT_CUDA_ARCHITECTURES,
-                   cudaGetErrorName(error));
-  }
-  return tc_cuda_status(error, "loading kernels");
-}
-
-static tailcut_status cuda_create(tailcut_handle handle, const tailcut_config *config) {
-  int count = 0, previous = 0;
-  cudaError_t error = cudaGetDeviceCount(&count);
-  if (error != cudaSuccess || count == 0) {
-    return no_device(error != cudaSuccess ? error : cudaErrorNoDevice);
-  }
-  if (config->device_index >= count) {
-    return tc_fail(TAILCUT_ERROR_NO_DEVICE, "config->device_index is %d; expected 0 to %d",
-                   (int)config->device_index, count - 1);
-  }
-  tc_cuda *device = calloc(1, sizeof *device);
-  if (device == NULL) {
-    return tc_fail(TAILCUT_ERROR_MEMORY, "cannot allocate %zu bytes", sizeof *device);
-  }
-  device->device = config->device_index;
-  error = cudaGetDevice(&previous);
-  if (error == cudaSuccess) error = cudaSetDevice(device->device);
-  tailcut_status status = tc_cuda_status(error, "cudaSetDevice");
-  if (status == TAILCUT_OK) {
-    status = open_device(device);
-    cudaSetDevice(previous);
-  }
-  if (status != TAILCUT_OK) {
-    free(device);
-    return status;
-  }
-  handle->state = device;
-  handle->threads = 1;
-  tc_log(handle, TC_LOG_INFO, "cuda:%d: sm_%d, %d SMs, clusters up to %d", device->device,
-         device->capability, device->sms, device->cluster_max);
-  return TAILCUT_OK;
-}
 
 static void cuda_destroy(tailcut_handle handle) { free(handle->state); }
 
@@ -496,7 +377,7 @@ static tailcut_status cuda_stage_2(tailcut_handle handle, const tc_call *call) {
 const tc_backend tc_backend_cuda = {
     "cuda",
     TAILCUT_DEVICE_CUDA,
-    cuda_create,
+    tc_cuda_create,
     cuda_destroy,
     cuda_workspace_size,
     cuda_workspace_init,

@@ -71,6 +71,10 @@ typedef struct tc_cuda_space {
   char *cut;                /* scratch of the cut, tc_cuda_cut_scratch bytes */
 } tc_cuda_space;
 
+/* device.c. A CUDA error as a status whose message says what failed (OK for cudaSuccess). */
+tailcut_status tc_cuda_status(cudaError_t error, const char *what);
+tailcut_status tc_cuda_create(tailcut_handle handle, const tailcut_config *config);
+
 /* ------------------------------------------------------------------ launchers, one per step -- */
 
 /* resolve.cu: start, n (and their sum), tiles and flags (0 or INVALID, or'ed with the BAD_REFERENCE and INVALID
