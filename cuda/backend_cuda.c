@@ -64,12 +64,13 @@ static tailcut_status resolve(tc_cuda_run *run, int32_t *flags) {
   return TAILCUT_OK;
 }
 
-/* Whether resolve must come before a kernel that works on whole segments, or (tiles) on tiles of
- * them: many offsets are dear to go through for every block, and without resolve each segment is given
- * as many tiles as the longest may have, for which there is no memory. */
-static int needs_resolve(const tc_cuda_run *run, int tiles) {
-  const tailcut_batch *batch = &run->call->batch;
-  return batch->cu_seqlens != NULL && (tiles || batch->segments > TC_CHUNK_SEGMENTS);
+/* Kernels find ragged segments themselves: a block for whole segments goes through the offsets, a
+ * block for a tile of rows searches them. With more segments than this the latter is dearer than
+ * resolve's launch. */
+#define TC_FEW_SEGMENTS 32
+
+static int needs_resolve(const tc_cuda_run *run, int32_t most) {
+  return run->call->batch.cu_seqlens != NULL && run->call->batch.segments > most;
 }
 
 /* Scores by the call's reference; MEAN's directions are made for a group of segments at a time. */
@@ -141,9 +142,11 @@ static tailcut_status compact(tc_cuda_run *run, uint64_t done, const int32_t *ke
   return TAILCUT_OK;
 }
 
-/* Whether compact must know how many candidates there are in all: a packed tail ends with them. */
+/* Whether compact must be told how many candidates there are in all: a packed tail ends with them,
+ * and each of its blocks would count them. */
 static int counts_candidates(const tc_call *call) {
-  if (call->batch.cu_seqlens == NULL && call->batch.lengths == NULL) return 0; /* it can tell */
+  if (call->batch.cu_seqlens == NULL && call->batch.lengths == NULL) return 0;
+  if (call->batch.segments <= TC_CHUNK_SEGMENTS) return 0;
   for (int32_t i = 0; i < call->num_rows; i++) {
     const tailcut_rows r = tc_rows_at(call->rows, i, &call->batch);
     if (r.placement == TAILCUT_PACKED && (r.flags & TAILCUT_ROWS_ZERO_TAIL)) return 1;
@@ -160,7 +163,7 @@ static int any_packed(const tc_call *call) {
 
 static tailcut_status run_score(tc_cuda_run *run) {
   const tc_call *call = run->call;
-  if (call->out_flags == NULL && call->batch.cu_seqlens == NULL) {
+  if (call->out_flags == NULL && !needs_resolve(run, TC_FEW_SEGMENTS)) {
     return score(run, call->out_scores, NULL, 0);
   }
   int32_t *flags = call->out_flags != NULL ? call->out_flags : run->space.flags;
@@ -171,7 +174,7 @@ static tailcut_status run_score(tc_cuda_run *run) {
 static tailcut_status run_mean_direction(tc_cuda_run *run) {
   const tc_call *call = run->call;
   const int32_t group = run->space.directions_group;
-  if (needs_resolve(run, 1)) {
+  if (needs_resolve(run, group)) {
     const tailcut_status status = resolve(run, run->space.flags);
     if (status != TAILCUT_OK) return status;
   }
@@ -187,7 +190,8 @@ static tailcut_status run_mean_direction(tc_cuda_run *run) {
 static tailcut_status run_cut(tc_cuda_run *run) {
   const tailcut_batch *batch = &run->call->batch;
   const tailcut_selection *selection = &run->call->selection;
-  if (batch->max_tokens - batch->cls_row <= TC_CUT_SHORT && !needs_resolve(run, 0)) {
+  if (batch->max_tokens - batch->cls_row <= TC_CUT_SHORT &&
+      !needs_resolve(run, TC_CHUNK_SEGMENTS)) {
     return cut(run, run->call->in_scores, selection->flags, 0);
   }
   int32_t *flags = selection->flags != NULL ? selection->flags : run->space.flags;
@@ -197,11 +201,20 @@ static tailcut_status run_cut(tc_cuda_run *run) {
 
 static tailcut_status run_compact(tc_cuda_run *run) {
   const tc_call *call = run->call;
-  if (needs_resolve(run, 1) || counts_candidates(call)) {
+  if (needs_resolve(run, TC_FEW_SEGMENTS) || counts_candidates(call)) {
     const tailcut_status status = resolve(run, run->space.flags);
     if (status != TAILCUT_OK) return status;
   }
   return compact(run, 0, call->kept, call->kept_placement, call->counts, call->new_cu_seqlens);
+}
+
+/* The row arrays that the launches before have not moved. */
+static tailcut_status compact_rest(tc_cuda_run *run, uint64_t done, const int32_t *counts) {
+  if (run->segments.n == NULL && counts_candidates(run->call)) {
+    const tailcut_status status = resolve(run, run->space.resolved_flags);
+    if (status != TAILCUT_OK) return status;
+  }
+  return compact(run, done, run->space.kept, TAILCUT_LOCAL, counts, run->space.new_cu);
 }
 
 /* One launch for the whole batch (more where MEAN's directions or very many segments need them),
@@ -215,7 +228,7 @@ static tailcut_status prune_fused(tc_cuda_run *run, tc_fused_plan *plan, uint64_
   const int offsets = packed || selection->new_cu_seqlens != NULL || any_packed(call);
   int rest = 0;
   for (int32_t i = 0; i < call->num_rows; i++) rest |= i >= 64 || !(rides >> i & 1);
-  if (needs_resolve(run, mean)) {
+  if (needs_resolve(run, mean ? run->space.directions_group : TC_CHUNK_SEGMENTS)) {
     const tailcut_status status = resolve(run, run->space.flags);
     if (status != TAILCUT_OK) return status;
     plan->segments = run->segments;
@@ -250,58 +263,58 @@ static tailcut_status prune_fused(tc_cuda_run *run, tc_fused_plan *plan, uint64_
     }
     LAUNCH(fused, plan, run->stream);
   }
-  if (!rest) return TAILCUT_OK;
-  if (run->segments.n == NULL && counts_candidates(call)) {
-    const tailcut_status status = resolve(run, run->space.resolved_flags);
-    if (status != TAILCUT_OK) return status;
-  }
-  return compact(run, rides, run->space.kept, TAILCUT_LOCAL, plan->counts, run->space.new_cu);
+  return rest ? compact_rest(run, rides, plan->counts) : TAILCUT_OK;
 }
 
 /* Whether two launches will do: score, then cut and compact together. */
 static int makes_a_pair(const tc_cuda_run *run) {
-  const tc_call *call = run->call;
-  const int one = call->batch.segments == 1;
-  if (!run->device->fuses || call->batch.max_tokens - call->batch.cls_row > TC_PAIR_TOKENS)
-    return 0;
-  if (call->num_rows > TC_PAIR_ARRAYS) return 0;
-  if (!one && call->selection.kept != NULL && call->selection.kept_placement == TAILCUT_PACKED) {
-    return 0;
-  }
-  for (int32_t i = 0; i < call->num_rows; i++) {
-    const tailcut_rows r = tc_rows_at(call->rows, i, &call->batch);
-    if (r.placement != TAILCUT_PACKED) continue;
-    if (!one || (r.flags & TAILCUT_ROWS_ZERO_TAIL)) return 0;
-  }
-  return 1;
+  const tailcut_batch *batch = &run->call->batch;
+  return run->device->fuses && batch->max_tokens - batch->cls_row <= TC_PAIR_TOKENS;
 }
 
+/* Two launches for the whole batch (more as for prune_fused). */
 static tailcut_status prune_pair(tc_cuda_run *run, float *scores) {
   const tc_call *call = run->call;
   const tailcut_selection *selection = &call->selection;
   const int32_t segments = call->batch.segments;
-  tailcut_rows rows[TC_PAIR_ARRAYS];
+  const int mean = call->reference.source == TAILCUT_REFERENCE_MEAN;
+  const int packed = selection->kept != NULL && selection->kept_placement == TAILCUT_PACKED;
+  const int offsets = packed || selection->new_cu_seqlens != NULL || any_packed(call);
+  const int rest = call->num_rows > TC_PAIR_ARRAYS;
+  tc_pair_plan plan;
   tailcut_status status = TAILCUT_OK;
-  if (needs_resolve(run, call->reference.source == TAILCUT_REFERENCE_MEAN)) {
+  if (needs_resolve(run, mean ? run->space.directions_group : TC_CHUNK_SEGMENTS)) {
     status = resolve(run, run->space.resolved_flags);
   }
   if (status == TAILCUT_OK) status = score(run, scores, run->space.flags, 1);
   if (status != TAILCUT_OK) return status;
-  for (int32_t i = 0; i < call->num_rows; i++) rows[i] = tc_rows_at(call->rows, i, &call->batch);
-  tc_cuda_cut_out out;
-  out.counts = selection->counts;
-  out.kept = selection->kept;
-  out.flags = selection->flags;
-  out.curve = selection->curve;
-  out.ranks = selection->ranks;
-  out.host_counts = selection->host_counts;
-  LAUNCH(pair, run->device, &run->segments, scores, run->space.flags, &call->rule, &out,
-         selection->kept_placement == TAILCUT_PACKED,
-         segments == 1 ? selection->new_cu_seqlens : NULL, rows, call->num_rows, run->stream);
-  if (selection->new_cu_seqlens != NULL && segments > 1) {
-    LAUNCH(scan, run->device, segments, selection->counts, selection->new_cu_seqlens, run->stream);
+  if (selection->new_cu_seqlens != NULL) run->space.new_cu = selection->new_cu_seqlens;
+  if (selection->kept != NULL && !packed) run->space.kept = selection->kept;
+  plan.segments = run->segments;
+  plan.scores = scores;
+  plan.flags = run->space.flags;
+  plan.rule = call->rule;
+  plan.out.counts = selection->counts;
+  plan.out.kept = rest || (selection->kept != NULL && !packed) ? run->space.kept : NULL;
+  plan.out.flags = selection->flags;
+  plan.out.curve = selection->curve;
+  plan.out.ranks = selection->ranks;
+  plan.out.host_counts = selection->host_counts;
+  plan.kept_packed = packed ? selection->kept : NULL;
+  plan.new_cu = offsets ? run->space.new_cu : NULL;
+  plan.ordered = offsets && segments > 1;
+  plan.lasting = run->space.lasting;
+  plan.num_rows = rest ? TC_PAIR_ARRAYS : call->num_rows;
+  for (int32_t i = 0; i < plan.num_rows; i++) {
+    plan.rows[i] = tc_rows_at(call->rows, i, &call->batch);
   }
-  return TAILCUT_OK;
+  const int32_t most = plan.ordered ? TC_CHUNK_SEGMENTS : segments;
+  for (plan.first = 0; plan.first < segments; plan.first += most) {
+    plan.count = segments - plan.first < most ? segments - plan.first : most;
+    LAUNCH(pair, run->device, &plan, run->stream);
+  }
+  if (!rest) return TAILCUT_OK;
+  return compact_rest(run, ((uint64_t)1 << TC_PAIR_ARRAYS) - 1, selection->counts);
 }
 
 static tailcut_status run_prune_visual(tc_cuda_run *run) {

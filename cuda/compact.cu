@@ -82,15 +82,13 @@ __device__ inline bool take_task(const compact_args<MOST> &args, const tc_row_ar
     if (tile >= tc_tiles_total(args.t, args.s)) return false;
     int32_t index;
     const int32_t b = tc_tile_find(args.t, args.s, tile, &index);
-    if (!take_segment(args, a, b, range)) return false;
+    if (b < 0 || !take_segment(args, a, b, range)) return false;
     const int32_t rows = TC_BLOCK / args.split;
     range->from = index * TC_BLOCK + (int32_t)(task % args.split) * rows;
     range->to = min(range->from + rows, zeroes ? range->n : range->k);
   } else { /* the tail of a PACKED result: rows from the last result to the last candidate */
     const int32_t result = args.new_cu[args.s.segments];
-    const int64_t last =
-        args.s.n != nullptr ? args.s.n[args.s.segments]
-                            : (int64_t)args.s.segments * max(args.s.max_tokens - args.s.cls_row, 0);
+    const int64_t last = tc_candidates_after(args.s, -1);
     const int64_t row = (task - args.t.bound * args.split) * TC_BLOCK;
     if (result < 0) return false;
     range->b = range->n = 0;
@@ -171,9 +169,6 @@ cudaError_t launch(const tc_cuda *device, const tc_segments *segments, const int
       tc_slice(a, narrow, TC_SWEEP_COLUMNS);
       tasks = segments->segments;
     } else if (a->packed && a->zero_tail) {
-      if (segments->n == nullptr && (!uniform || segments->lengths != nullptr)) {
-        return cudaErrorInvalidValue; /* the number of candidates is resolve's to say */
-      }
       tasks += tail_tiles;
     }
     args.first[i + 1] = args.first[i] + tasks * a->slices;

@@ -48,10 +48,10 @@ typedef struct tc_segments {
 /* What stays in a workspace from call to call, at its beginning whatever the call: all zero when a
  * call starts, left all zero by every call (tailcut_workspace_init makes it so first). */
 typedef struct tc_cuda_lasting {
-  uint32_t ticket;  /* fused: images taken so far */
-  uint32_t arrived; /* fused, cut: clusters or blocks that are done */
+  uint32_t ticket;  /* fused, pair: images or blocks taken so far */
+  uint32_t arrived; /* fused, pair, cut: clusters or blocks that are done */
   uint32_t unused[62];
-  uint64_t prefix[TC_CHUNK_SEGMENTS]; /* fused: look-back over kept counts */
+  uint64_t prefix[TC_CHUNK_SEGMENTS]; /* fused, pair: look-back over kept counts */
   uint32_t blocks[TC_CHUNK_SEGMENTS]; /* direction: blocks of a segment that have arrived */
 } tc_cuda_lasting;
 
@@ -133,15 +133,25 @@ cudaError_t tc_cuda_compact(const tc_cuda *device, const tc_segments *segments, 
 
 /* pair.cu: the second launch of a prune_visual that is made of two, where there are no clusters:
  * cut and compact of images of at most TC_PAIR_TOKENS candidates, after tc_cuda_score has stored
- * `flags`. num_rows <= TC_PAIR_ARRAYS; nothing PACKED with ZERO_TAIL, and nothing PACKED at all
- * with more than one segment. out->kept and out->flags may be NULL; kept is LOCAL, or PACKED where
- * kept_packed. new_cu (one segment alone) may be NULL. */
+ * `flags`. out->kept (LOCAL), kept_packed, new_cu, out->flags may be NULL. ordered: an output depends
+ * on the counts of earlier segments; then count <= TC_CHUNK_SEGMENTS and, with more segments than
+ * that, new_cu is needed. */
 #define TC_PAIR_TOKENS 2048
 #define TC_PAIR_ARRAYS 8
-cudaError_t tc_cuda_pair(const tc_cuda *device, const tc_segments *segments, const float *scores,
-                         const int32_t *flags, const tailcut_rule *rule, const tc_cuda_cut_out *out,
-                         int kept_packed, int32_t *new_cu, const tailcut_rows *rows,
-                         int32_t num_rows, cudaStream_t stream);
+typedef struct tc_pair_plan {
+  tc_segments segments;
+  int32_t first, count; /* segments of this launch */
+  const float *scores;
+  const int32_t *flags;
+  tailcut_rule rule;
+  tc_cuda_cut_out out;
+  int32_t *kept_packed, *new_cu;
+  int32_t ordered;
+  tc_cuda_lasting *lasting;
+  int32_t num_rows; /* <= TC_PAIR_ARRAYS */
+  tailcut_rows rows[TC_PAIR_ARRAYS];
+} tc_pair_plan;
+cudaError_t tc_cuda_pair(const tc_cuda *device, const tc_pair_plan *plan, cudaStream_t stream);
 
 /* Loads every kernel of a file (lazy loading would allocate in a run call), sets attributes, lowers
  * cluster_max to what fits the device. */

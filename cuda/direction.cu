@@ -48,17 +48,16 @@ __device__ inline int count_rows(const uint8_t *roles, int32_t n) {
 }
 
 /* Column d of a segment's direction from its block sums. */
-__device__ inline void finish_column(const direction_args &args, int32_t b, int32_t n, int32_t rows,
-                                     uint32_t d) {
+__device__ inline void finish_column(const direction_args &args, int32_t b,
+                                     const tc_segment &segment, int32_t rows, uint32_t d) {
   const uint32_t dim = (uint32_t)args.tokens.dim;
-  const int32_t g = b - args.t.first, blocks = (n + TC_BLOCK - 1) / TC_BLOCK;
-  const int64_t tile = args.t.per > 0 ? (int64_t)g * args.t.per
-                                      : (int64_t)args.s.tiles[b] - args.s.tiles[args.t.first];
+  const int32_t blocks = (segment.n + TC_BLOCK - 1) / TC_BLOCK;
+  const int64_t tile = tc_tile_first(args.t, args.s, b, segment.start);
   const float *sums = args.block_sums + tile * dim + d;
   float u = 0.0f;
 #pragma unroll 8
   for (int32_t i = 0; i < blocks; i++) u = __fadd_rn(u, __ldcg(sums + (int64_t)i * dim));
-  args.out[(int64_t)g * dim + d] = rows > 0 ? __fdiv_rn(u, (float)rows) : 0.0f;
+  args.out[(int64_t)(b - args.t.first) * dim + d] = rows > 0 ? __fdiv_rn(u, (float)rows) : 0.0f;
 }
 
 /* COLUMNS columns from d on: weighted sum of the listed rows, stored as a block sum. */
@@ -139,9 +138,10 @@ __global__ void __launch_bounds__(THREADS, 2)
   for (int64_t tile = blockIdx.x; tile < tiles; tile += gridDim.x) {
     int32_t index;
     const int32_t b = tc_tile_find(args.t, args.s, tile, &index);
+    if (b < 0) continue; /* the same for the whole block, as below */
     const tc_segment segment = tc_segment_at(args.s, b);
     const int32_t rows = min(TC_BLOCK, segment.n - index * TC_BLOCK);
-    if (rows <= 0) continue; /* the same for the whole block */
+    if (rows <= 0) continue;
     const uint8_t *roles = args.roles != nullptr ? args.roles + segment.start : nullptr;
     const char *block = (const char *)args.tokens.data +
                         tc_token_offset(args.s, args.tokens, b, segment.start, index * TC_BLOCK);
@@ -187,7 +187,7 @@ __global__ void __launch_bounds__(THREADS, 2)
         if (roles != nullptr) atomicAdd(&total, count_rows(roles, segment.n));
         __syncthreads();
         for (uint32_t d = threadIdx.x; d < dim; d += THREADS) {
-          finish_column(args, b, segment.n, total, d);
+          finish_column(args, b, segment, total, d);
         }
       }
     }
@@ -212,7 +212,7 @@ __global__ void __launch_bounds__(FINISH_THREADS)
       __syncthreads();
     }
     const int64_t d = unit % slices * FINISH_THREADS + threadIdx.x;
-    if (d < dim) finish_column(args, b, segment.n, total, (uint32_t)d);
+    if (d < dim) finish_column(args, b, segment, total, (uint32_t)d);
     __syncthreads();
   }
 }

@@ -308,10 +308,11 @@ __global__ void __launch_bounds__(TC_FUSED_WARPS * 32, 1)
   if (p.ordered) {
     if (warp == 0) {
       tc_delay(3);
-      offset = tc_look_back(p, turn, k, rank == 0, lane);
+      const int32_t before = p.first > 0 ? p.new_cu[p.first] : 0; /* an earlier launch's */
+      offset = tc_look_back(p.lasting, before, turn, k, rank == 0, lane);
       if (lane == 0) {
         offset_here = offset;
-        tc_leave(p);
+        tc_leave(p.lasting, p.count, (uint32_t)(p.cluster * p.count));
       }
     }
     __syncthreads();
@@ -324,12 +325,16 @@ __global__ void __launch_bounds__(TC_FUSED_WARPS * 32, 1)
     int32_t j = 0; /* kept tokens before this warp's first */
     for (int32_t i = lane; i < m.i0; i += 32) j += tc_spread_keeps(spread, v.ranks[i]);
     j = __reduce_add_sync(TC_FULL, j);
+    /* Each image zeroes as many rows of a packed tail as it drops: those that lie behind all results
+     * even if every later image kept all it has, but not if this one did. The last image's end with
+     * the last result, and together they are the tail. */
+    const int64_t tail = p.packed_tail ? (int64_t)offset + tc_candidates_after(p.segments, m.b) : 0;
     for (int32_t t = 0; t < m.tokens; t++) {
       const int32_t i = m.i0 + t;
       if (tc_spread_keeps(spread, v.ranks[i])) {
         tc_store_token(p, m, i, j++, offset, v.slots + (size_t)(local + t) * p.slot_bytes, lane);
       }
-      if (i >= k) tc_zero_row(p, m, i, lane);
+      if (i >= k) tc_zero_row(p, m, i, tail, lane);
     }
   }
 #endif

@@ -22,7 +22,9 @@ typedef struct tc_fused_array {
   int64_t src_row, dst_row;         /* strides in bytes */
   int64_t src_segment, dst_segment; /* uniform batches */
   int64_t src_part, dst_part;
-  int32_t part_bytes, parts;
+  const void *src_slots, *dst_slots; /* NULL: no table */
+  int64_t page_rows, page_stride;
+  int32_t slot_bytes, part_bytes, parts;
   int32_t slot, slot_part; /* where the parts stand in a token's slot, bytes from part to part */
   int32_t load_bytes;      /* bytes of a part to load; 0: another array's load brings them */
   int32_t src_width, dst_width; /* widest access that suits every part: 16, 8, 4, 2 or 1 */
@@ -40,6 +42,7 @@ typedef struct tc_fused_plan {
   int32_t cluster, warps, block_tokens, warp_tokens;
   int32_t slot_bytes, reference_floats; /* the latter: dim, rounded up to 256 */
   int32_t ordered;                      /* an output depends on the counts of earlier segments */
+  int32_t packed_tail;                  /* a PACKED array asks for zeros */
   int32_t num_arrays;
   tc_cuda_lasting *lasting;
   int32_t *counts, *kept, *kept_packed, *new_cu, *flags, *ranks, *host_counts;

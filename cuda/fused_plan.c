@@ -57,11 +57,61 @@ static tc_fused_array describe(const tailcut_rows *r) {
   a.src_part = r->src_part_stride, a.dst_part = r->dst_part_stride;
   a.part_bytes = (int32_t)r->part_bytes, a.parts = r->parts;
   a.packed = r->placement == TAILCUT_PACKED, a.flags = r->flags;
-  a.src_width = width_of((uint64_t)(uintptr_t)a.src | (uint64_t)a.src_row |
+  a.src_slots = r->src_slots, a.dst_slots = r->dst_slots;
+  a.slot_bytes = r->slot_bytes, a.page_rows = r->page_rows, a.page_stride = r->page_stride;
+  const uint64_t pages = r->page_rows > 0 ? (uint64_t)r->page_stride : 0;
+  a.src_width = width_of((uint64_t)(uintptr_t)a.src | (uint64_t)a.src_row | pages |
                          (uint64_t)a.src_segment | (a.parts > 1 ? (uint64_t)a.src_part : 0));
-  a.dst_width = width_of((uint64_t)(uintptr_t)a.dst | (uint64_t)a.dst_row |
+  a.dst_width = width_of((uint64_t)(uintptr_t)a.dst | (uint64_t)a.dst_row | pages |
                          (uint64_t)a.dst_segment | (a.parts > 1 ? (uint64_t)a.dst_part : 0));
   return a;
+}
+
+/* Memory that each segment has its share of: segment b's lies in [base + b*stride, + span). Stride 0:
+ * in [base, base + span), nobody knows where. */
+typedef struct tc_region {
+  uint64_t base;
+  int64_t stride, span;
+} tc_region;
+
+/* Whether what one segment writes may be what another one reads. A call is its parts one after the
+ * other: everything is read before anything is written. In one launch that holds for a segment by
+ * itself, not for what an earlier one overwrites. */
+static int reaches(tc_region write, tc_region read, int32_t segments) {
+  const uint64_t write_end = write.base + (uint64_t)(write.stride * (segments - 1) + write.span);
+  const uint64_t read_end = read.base + (uint64_t)(read.stride * (segments - 1) + read.span);
+  if (segments == 1 || write_end <= read.base || read_end <= write.base) return 0;
+  if (write.stride == 0 || write.stride != read.stride) return 1;
+  const int64_t offset = (int64_t)(read.base - write.base);
+  return offset + read.span > write.stride || offset < write.span - write.stride;
+}
+
+static tc_region rows_region(const char *base, const tailcut_batch *batch, int flat, int64_t row,
+                             int64_t segment, int64_t bytes) {
+  const int64_t rows = flat ? batch->total_tokens : batch->max_tokens;
+  const tc_region region = {(uint64_t)(uintptr_t)base, flat ? 0 : segment,
+                            rows > 0 ? (rows - 1) * row + bytes : 0};
+  return region;
+}
+
+/* Whether an array's rows may be written while other segments are still being scored. What is reached
+ * through slots is the caller's to keep apart. */
+static int may_ride(const tc_fused_array *a, const tc_fused_array *scored, const tc_call *call) {
+  const tailcut_batch *batch = &call->batch;
+  const int ragged = batch->cu_seqlens != NULL;
+  if (a->dst_slots != NULL) return 1;
+  const tc_region write = rows_region(a->dst, batch, ragged || a->packed, a->dst_row,
+                                      a->dst_segment, (a->parts - 1) * a->dst_part + a->part_bytes);
+  const tc_region tokens = rows_region(scored->src, batch, ragged, scored->src_row,
+                                       scored->src_segment, scored->part_bytes);
+  const int in_place = !a->packed && a->dst == scored->src && a->dst_row == scored->src_row &&
+                       (ragged || a->dst_segment == scored->src_segment);
+  if (!in_place && reaches(write, tokens, batch->segments)) return 0;
+  if (call->reference.source != TAILCUT_REFERENCE_GIVEN) return 1;
+  const int64_t size = tc_dtype_size(call->reference.dtype);
+  const tc_region reference = {(uint64_t)(uintptr_t)call->reference.data,
+                               call->reference.segment_stride * size, call->tokens.dim * size};
+  return !reaches(write, reference, batch->segments);
 }
 
 /* The scored rows as an array that is only loaded. */
@@ -102,8 +152,10 @@ int tc_fused_make(tc_fused_plan *p, const tc_cuda *device, const tc_call *call,
     const int is_scored = loads && !slots && r.parts == 1 && a.src == p->arrays[0].src &&
                           a.src_row == p->arrays[0].src_row &&
                           (ragged || a.src_segment == p->arrays[0].src_segment);
-    /* A packed tail ends with the last candidate of all segments: compact knows it. */
-    if (whole_tail || slots || i >= 64 || p->num_arrays == TC_FUSED_ARRAYS + 1) continue;
+    /* Where a packed tail ends, each image works out from all lengths. */
+    if (whole_tail && segments->segments > TC_CHUNK_SEGMENTS) continue;
+    if (i >= 64 || p->num_arrays == TC_FUSED_ARRAYS + 1) continue;
+    if (!may_ride(&a, &p->arrays[0], call)) continue;
     if (is_scored) {
       if (a.part_bytes > p->arrays[0].load_bytes) p->arrays[0].load_bytes = a.part_bytes;
     } else if (loads) {
@@ -113,6 +165,7 @@ int tc_fused_make(tc_fused_plan *p, const tc_cuda *device, const tc_call *call,
       a.load_bytes = a.part_bytes;
       a.slot = -1; /* placed below */
     }
+    p->packed_tail |= whole_tail;
     *rides |= (uint64_t)1 << i;
     p->arrays[p->num_arrays++] = a;
   }

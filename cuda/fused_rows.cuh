@@ -6,6 +6,7 @@
 #include "dot.cuh"
 #include "fused.h"
 #include "move.cuh"
+#include "rows.cuh"
 #include "segments.cuh"
 
 #if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 900
@@ -16,19 +17,33 @@ struct tc_image {
   bool valid;
 };
 
+/* Bytes from an array's base to candidate i's row; -1: there is none. */
+__device__ inline int64_t tc_source_at(const tc_fused_plan &p, const tc_image &m,
+                                       const tc_fused_array &a, int32_t i) {
+  const int64_t row = (int64_t)i + p.segments.cls_row;
+  return tc_row_offset(a, a.src_slots, a.src_row, a.src_segment, p.segments.cu_seqlens != nullptr,
+                       m.start + row, m.b, row);
+}
+
+/* To result row j of a segment whose results begin at row `first` (LOCAL: its own first row). */
+__device__ inline int64_t tc_result_at(const tc_fused_plan &p, const tc_image &m,
+                                       const tc_fused_array &a, int64_t first, int32_t j) {
+  return tc_row_offset(a, a.dst_slots, a.dst_row, a.dst_segment,
+                       a.packed || p.segments.cu_seqlens != nullptr, first + j, m.b, j);
+}
+
 /* Starts the copies of candidate i's pieces into its slot. */
 __device__ inline void tc_load_token(const tc_fused_plan &p, const tc_image &m, int32_t i,
                                      char *slot, int lane) {
   for (int32_t a = 0; a < p.num_arrays; a++) {
     const tc_fused_array &array = p.arrays[a];
     if (array.load_bytes == 0) continue;
-    const int64_t row = (int64_t)i + p.segments.cls_row;
-    const char *src = array.src + (p.segments.cu_seqlens != nullptr
-                                       ? (m.start + row) * array.src_row
-                                       : m.b * array.src_segment + row * array.src_row);
+    const int64_t at = tc_source_at(p, m, array, i);
+    if (at < 0) continue;
     for (int32_t part = 0; part < array.parts; part++) {
-      tc_load_bytes(slot + array.slot + part * array.slot_part, src + part * array.src_part,
-                    array.load_bytes, array.src_width, lane);
+      tc_load_bytes(slot + array.slot + part * array.slot_part,
+                    array.src + at + part * array.src_part, array.load_bytes, array.src_width,
+                    lane);
     }
   }
 }
@@ -58,21 +73,17 @@ __device__ inline void tc_store_token(const tc_fused_plan &p, const tc_image &m,
   }
   for (int32_t a = 1; a < p.num_arrays; a++) {
     const tc_fused_array &array = p.arrays[a];
-    const bool flat = array.packed || p.segments.cu_seqlens != nullptr;
-    const int64_t row = (array.packed ? offset : flat ? m.start : 0) + (int64_t)j;
-    char *dst = array.dst + (flat ? 0 : m.b * array.dst_segment) + row * array.dst_row;
+    const int64_t to = tc_result_at(p, m, array, array.packed ? offset : m.start, j);
+    if (to < 0) continue;
+    char *dst = array.dst + to;
     if (array.flags & TAILCUT_ROWS_RENUMBER) {
       for (int32_t part = lane; part < array.parts; part += 32) {
         tc_store_position(dst + part * array.dst_part, array.part_bytes, j);
       }
       continue;
     }
-    if (dst == array.src + (p.segments.cu_seqlens != nullptr
-                                ? (m.start + (int64_t)i + p.segments.cls_row) * array.src_row
-                                : m.b * array.src_segment +
-                                      ((int64_t)i + p.segments.cls_row) * array.src_row)) {
-      continue; /* in place and already there */
-    }
+    const int64_t at = tc_source_at(p, m, array, i);
+    if (at < 0 || array.src + at == dst) continue; /* no row, or in place and already there */
     for (int32_t part = 0; part < array.parts; part++) {
       tc_store_bytes(dst + part * array.dst_part, slot + array.slot + part * array.slot_part,
                      array.part_bytes, array.dst_width, lane);
@@ -80,16 +91,18 @@ __device__ inline void tc_store_token(const tc_fused_plan &p, const tc_image &m,
   }
 }
 
-/* Zeroes result row j of the arrays that ask for it. */
-__device__ inline void tc_zero_row(const tc_fused_plan &p, const tc_image &m, int32_t j, int lane) {
+/* Zeroes a row in each array that asks for it: result row j of the segment (LOCAL), or of one whose
+ * results begin at `tail` (PACKED). */
+__device__ inline void tc_zero_row(const tc_fused_plan &p, const tc_image &m, int32_t j,
+                                   int64_t tail, int lane) {
   for (int32_t a = 1; a < p.num_arrays; a++) {
     const tc_fused_array &array = p.arrays[a];
     if (!(array.flags & TAILCUT_ROWS_ZERO_TAIL)) continue;
-    const int64_t row = (p.segments.cu_seqlens != nullptr ? m.start : 0) + (int64_t)j;
-    char *dst = array.dst + (p.segments.cu_seqlens != nullptr ? 0 : m.b * array.dst_segment) +
-                row * array.dst_row;
+    const int64_t to = tc_result_at(p, m, array, array.packed ? tail : m.start, j);
+    if (to < 0) continue;
     for (int32_t part = 0; part < array.parts; part++) {
-      tc_store_bytes(dst + part * array.dst_part, nullptr, array.part_bytes, array.dst_width, lane);
+      tc_store_bytes(array.dst + to + part * array.dst_part, nullptr, array.part_bytes,
+                     array.dst_width, lane);
     }
   }
 }

@@ -3,17 +3,17 @@
 #ifndef TAILCUT_LOOK_BACK_CUH_
 #define TAILCUT_LOOK_BACK_CUH_
 
-#include "fused.h"
 #include "gang.cuh"
 
-/* The kept tokens of all earlier segments of the batch, for a warp of every block. Each segment's
- * count stands in lasting->prefix as 1 << 62 | count, or with all earlier ones of this launch as
- * 2 << 62 | sum. Segments take their turn by ticket, so the one waited for is running. */
-__device__ inline int32_t tc_look_back(const tc_fused_plan &p, int32_t turn, int32_t k,
-                                       bool publishes, int lane) {
+/* The kept tokens of all earlier segments of the batch, for a warp of every block of segment `turn`
+ * of this launch, which keeps k; `before` were kept before the launch. Each segment's count stands in
+ * lasting->prefix as 1 << 62 | count, or with all earlier ones of this launch as 2 << 62 | sum; one
+ * block of a segment publishes it. Segments take their turn by ticket, so the one waited for is
+ * running. */
+__device__ inline int32_t tc_look_back(tc_cuda_lasting *lasting, int32_t before, int32_t turn,
+                                       int32_t k, bool publishes, int lane) {
   const uint64_t one = 1ull << 62, all = 2ull << 62;
-  volatile uint64_t *prefix = p.lasting->prefix;
-  const int32_t before = p.first > 0 ? p.new_cu[p.first] : 0; /* an earlier launch wrote it */
+  volatile uint64_t *prefix = lasting->prefix;
   if (publishes && lane == 0 && turn > 0) atomicExch((unsigned long long *)&prefix[turn], one | k);
   int64_t sum = 0;
   for (int32_t at = turn - 1; at >= 0; at -= 32) {
@@ -34,14 +34,13 @@ __device__ inline int32_t tc_look_back(const tc_fused_plan &p, int32_t turn, int
   return before + (int32_t)sum;
 }
 
-/* Leaves the lasting state as it was found, by the last block of the launch. */
-__device__ inline void tc_leave(const tc_fused_plan &p) {
+/* Leaves the lasting state as it was found, by the last of the launch's blocks to come here. */
+__device__ inline void tc_leave(tc_cuda_lasting *lasting, int32_t segments, uint32_t blocks) {
   __threadfence();
-  const uint32_t blocks = (uint32_t)(p.cluster * p.count);
-  if (atomicAdd(&p.lasting->arrived, 1u) != blocks - 1) return;
-  for (int32_t i = 0; i < p.count; i++) p.lasting->prefix[i] = 0;
-  p.lasting->ticket = 0;
-  p.lasting->arrived = 0;
+  if (atomicAdd(&lasting->arrived, 1u) != blocks - 1) return;
+  for (int32_t i = 0; i < segments; i++) lasting->prefix[i] = 0;
+  lasting->ticket = 0;
+  lasting->arrived = 0;
 }
 
 #endif /* TAILCUT_LOOK_BACK_CUH_ */

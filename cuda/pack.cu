@@ -80,6 +80,7 @@ __global__ void __launch_bounds__(PACK_THREADS)
        tile += step) {
     int32_t index;
     const int32_t b = tc_tile_find(t, s, tile, &index);
+    if (b < 0) continue;
     const int32_t start = tc_segment_at(s, b).start, count = counts[b], to = new_cu[b];
     const int32_t end = min(count, (index + 1) * TC_BLOCK);
     for (int32_t j = index * TC_BLOCK + lane; j < end; j += 32) packed[to + j] = kept[start + j];

@@ -29,11 +29,12 @@ __device__ inline int64_t tc_slot_of(const void *slots, int bytes, int64_t i) {
   return bytes == 8 ? tc_global((const int64_t *)slots)[i] : tc_global((const int32_t *)slots)[i];
 }
 
-/* Bytes from an array's base to a row: number `number` of the batch, row r of segment b; -1: there
+/* Bytes from an array's base (tc_row_array, tc_fused_array) to a row: number `number` of the batch, row r of segment b; -1: there
  * is no such row. */
-__device__ inline int64_t tc_row_offset(const tc_row_array &a, const void *slots,
-                                        int64_t row_stride, int64_t segment_stride, bool flat,
-                                        int64_t number, int32_t b, int64_t r) {
+template <class ARRAY>
+__device__ inline int64_t tc_row_offset(const ARRAY &a, const void *slots, int64_t row_stride,
+                                        int64_t segment_stride, bool flat, int64_t number,
+                                        int32_t b, int64_t r) {
   if (slots != nullptr) {
     const int64_t slot = tc_slot_of(slots, a.slot_bytes, number);
     if (slot < 0) return -1;

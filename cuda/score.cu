@@ -144,10 +144,11 @@ __global__ void __launch_bounds__(THREADS) score(const __grid_constant__ score_a
   for (int64_t unit = blockIdx.x; unit < units; unit += gridDim.x) {
     int32_t index;
     const int32_t b = tc_tile_find(args.t, args.s, unit / args.split, &index);
+    if (b < 0) continue; /* the same for the whole block, as below */
     const tc_segment segment = tc_segment_at(args.s, b);
     const int32_t first = index * TC_BLOCK + (int32_t)(unit % args.split) * rows_each;
     const int32_t rows = min(rows_each, segment.n - first);
-    if (rows <= 0) continue; /* the same for the whole block */
+    if (rows <= 0) continue;
     const char *tokens = (const char *)args.tokens.data;
     const char *tile = tokens + tc_token_offset(args.s, args.tokens, b, segment.start, first);
     piece<DTYPE> ahead;

@@ -52,6 +52,34 @@ __device__ inline tc_segment tc_segment_at(const tc_segments &s, int32_t b) {
   return tc_segment_judge(s, b, highest);
 }
 
+/* Candidates of all segments after segment b (-1: of all). Called as tc_segment_at; without resolve's
+ * results every length is looked at. Not inlined: compact has no registers to spare for it. */
+__device__ __noinline__ inline int64_t tc_candidates_after(const tc_segments &s, int32_t b) {
+  const int32_t lane = (int32_t)(threadIdx.x & 31);
+  if (s.cu_seqlens == nullptr && s.lengths == nullptr) {
+    return (int64_t)(s.segments - 1 - b) * max(s.max_tokens - s.cls_row, 0);
+  }
+  if (s.n != nullptr && b < 0) return s.n[s.segments];
+  int32_t highest = 0; /* of all offsets before these */
+  uint32_t sum = 0;    /* row numbers are below 2^31 */
+  for (int32_t base = s.cu_seqlens != nullptr ? 0 : (b + 1) / 32 * 32; base < s.segments;
+       base += 32) {
+    const int32_t i = base + lane;
+    int32_t top = highest;
+    if (s.cu_seqlens != nullptr) {
+      if (i < s.segments) top = max(top, s.cu_seqlens[i]);
+#pragma unroll
+      for (int step = 1; step < 32; step <<= 1) {
+        const int32_t other = __shfl_up_sync(TC_FULL, top, step);
+        if (lane >= step) top = max(top, other);
+      }
+      highest = __shfl_sync(TC_FULL, top, 31);
+    }
+    if (i > b && i < s.segments) sum += (uint32_t)tc_segment_judge(s, i, top).n;
+  }
+  return __reduce_add_sync(TC_FULL, sum);
+}
+
 /* Bytes from tokens.data to candidate i of segment b (i = -1 with cls_row: the segment's first
  * row). */
 __device__ inline int64_t tc_token_offset(const tc_segments &s, const tailcut_tokens &tokens,
@@ -61,22 +89,6 @@ __device__ inline int64_t tc_token_offset(const tc_segments &s, const tailcut_to
                               ? (start + row) * tokens.row_stride
                               : b * tokens.segment_stride + row * tokens.row_stride;
   return element * (tokens.dtype == TAILCUT_F32 ? 4 : 2);
-}
-
-/* The segment that tile `tile` (of TC_BLOCK candidates) belongs to, among [lo, hi): the last one
- * with tiles[b] <= tile; *index is the tile's number in it. Needs resolve's results. */
-__device__ inline int32_t tc_tile_segment(const tc_segments &s, int32_t lo, int32_t hi,
-                                          int32_t tile, int32_t *index) {
-  while (hi - lo > 1) {
-    const int32_t mid = lo + (hi - lo) / 2;
-    if (s.tiles[mid] <= tile) {
-      lo = mid;
-    } else {
-      hi = mid;
-    }
-  }
-  *index = tile - s.tiles[lo];
-  return lo;
 }
 
 #endif /* TAILCUT_SEGMENTS_CUH_ */

@@ -6,25 +6,35 @@
 
 #include "segments.cuh"
 
-/* The tiles of segments [first, first + count). per: tiles of each segment where they are dealt by
- * arithmetic; 0: resolve's prefix sums are searched. */
+/* The tiles of segments [first, first + count), dealt in one of three ways:
+ *   evenly      by arithmetic, as many to each segment as the longest may have
+ *   by prefix   resolve's prefix sums are searched
+ *   by start    ragged, all segments, not resolved: segment b's tiles begin with number
+ *               start(b) / TC_BLOCK + b. They end before segment b + 1's begin, since
+ *               ceil(n / 64) <= floor(n / 64) + 1 and start(b + 1) >= start(b) + n; so a number
+ *               belongs to one segment at most, and its offset alone says where its tiles are. */
+enum { TC_EVENLY, TC_BY_PREFIX, TC_BY_START };
 struct tc_tiles {
-  int32_t first, count, per;
+  int32_t first, count, deal, per; /* per: tiles of a segment, evenly */
   int64_t bound; /* no more than this many tiles, plus one for each segment without any */
 };
 
 static inline tc_tiles tc_tiles_of(const tc_segments &s, int32_t first, int32_t count) {
   const int64_t most = s.max_tokens > s.cls_row ? s.max_tokens - s.cls_row : 0;
-  const int64_t per = (most + TC_BLOCK - 1) / TC_BLOCK;
-  const int64_t even = (int64_t)count * (per > 0 ? per : 1);
-  const int64_t ragged = s.total / TC_BLOCK + count;
+  const int64_t per = most > 0 ? (most + TC_BLOCK - 1) / TC_BLOCK : 1;
+  const int64_t even = count * per, ragged = s.total / TC_BLOCK + count;
+  const bool all = first == 0 && count == s.segments;
   tc_tiles t;
   t.first = first;
   t.count = count;
-  /* Arithmetic needs no memory access, but gives every segment as many tiles as the longest. */
-  const bool search = s.tiles != nullptr && (s.cu_seqlens != nullptr || s.lengths != nullptr);
-  t.per = search ? 0 : (int32_t)(per > 0 ? per : 1);
-  t.bound = search && ragged < even ? ragged : even;
+  t.per = (int32_t)per;
+  t.deal = TC_EVENLY;
+  if (s.tiles != nullptr && (s.cu_seqlens != nullptr || s.lengths != nullptr)) {
+    t.deal = TC_BY_PREFIX;
+  } else if (s.cu_seqlens != nullptr && all && ragged < even) {
+    t.deal = TC_BY_START;
+  }
+  t.bound = t.deal != TC_EVENLY && ragged < even ? ragged : even;
   return t;
 }
 
@@ -35,16 +45,46 @@ static inline unsigned tc_grid(int64_t units) {
 }
 
 __device__ inline int64_t tc_tiles_total(const tc_tiles &t, const tc_segments &s) {
-  if (t.per > 0) return (int64_t)t.count * t.per;
-  return s.tiles[t.first + t.count] - s.tiles[t.first];
+  return t.deal == TC_BY_PREFIX ? s.tiles[t.first + t.count] - s.tiles[t.first] : t.bound;
 }
 
-/* The segment of tile `tile` (counted from the first segment's first); *index is its number in the
- * segment. Called by whole, converged warps: 32 probes at a time, since each round is a trip to
- * L2 and a binary search would take five times as many. */
+/* The number of the first tile of segment b, which starts at row `start`. */
+__device__ inline int64_t tc_tile_first(const tc_tiles &t, const tc_segments &s, int32_t b,
+                                        int32_t start) {
+  return t.deal == TC_EVENLY      ? (int64_t)(b - t.first) * t.per
+         : t.deal == TC_BY_PREFIX ? (int64_t)s.tiles[b] - s.tiles[t.first]
+                                  : (int64_t)start / TC_BLOCK + b;
+}
+
+/* By start: each offset says whether the tile is its segment's; whether that segment is valid takes
+ * all offsets before it, so only those that say so are judged. */
+__device__ inline int32_t tc_tile_by_start(const tc_segments &s, int64_t tile, int32_t *index) {
+  const int32_t lane = (int32_t)(threadIdx.x & 31);
+#pragma unroll 2
+  for (int32_t base = 0; base < s.segments; base += 32) {
+    bool mine = false;
+    if (base + lane < s.segments) {
+      const tc_segment one = tc_segment_judge(s, base + lane, 0);
+      const int64_t at = tile - (one.start / TC_BLOCK + base + lane);
+      mine = one.n > 0 && at >= 0 && at <= (one.n - 1) / TC_BLOCK;
+    }
+    for (uint32_t mask = __ballot_sync(TC_FULL, mine); mask != 0; mask &= mask - 1) {
+      const int32_t b = base + __ffs(mask) - 1;
+      const tc_segment whole = tc_segment_at(s, b);
+      *index = (int32_t)(tile - (whole.start / TC_BLOCK + b));
+      if (whole.n > 0) return b;
+    }
+  }
+  return -1;
+}
+
+/* The segment of tile `tile`, -1: it is nobody's; *index is its number in the segment. Called by
+ * whole, converged warps: 32 probes at a time, since each round is a trip to L2 and a binary search
+ * would take five times as many. */
 __device__ inline int32_t tc_tile_find(const tc_tiles &t, const tc_segments &s, int64_t tile,
                                        int32_t *index) {
-  if (t.per > 0) {
+  if (t.deal == TC_BY_START) return tc_tile_by_start(s, tile, index);
+  if (t.deal == TC_EVENLY) {
     *index = (int32_t)(tile % t.per);
     return t.first + (int32_t)(tile / t.per);
   }

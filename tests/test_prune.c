@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* prune: the table of cases (tests/common/cases.c) on every backend: the parts and the fused call,
  * each against the reference, so parts equal the fused call and every backend equals every other;
- * then batch invariance: a segment gives the same bits alone and in any batch. */
+ * then batch invariance: a segment gives the same bits alone and in any batch; and that nothing is
+ * overwritten before it has been read. */
 #include <criterion/criterion.h>
 #include <stdlib.h>
 #include <string.h>
@@ -131,4 +132,111 @@ static void batch_invariance(int32_t source) {
 Test(prune, a_segment_is_the_same_in_any_batch) {
   batch_invariance(TAILCUT_REFERENCE_ROW);
   batch_invariance(TAILCUT_REFERENCE_MEAN);
+}
+
+/* ----------------------------------------------------------- what is read and what is written -- */
+
+enum { ROWS = 40, WIDTH = 48, IMAGES = 6, MEMORY = 12, ROW = WIDTH * 2, IMAGE = ROWS * ROW };
+
+/* Byte offsets in one piece of memory of MEMORY images. */
+typedef struct places {
+  const char *name;
+  size_t tokens, reference, dst;
+  int64_t reference_stride; /* elements */
+  int32_t placement;
+  int apart; /* the rows come from other memory */
+} places;
+
+static const places all_places[] = {
+    {"an image's row is everybody's reference", 0, IMAGE + 2 * ROW, 0, 0, TAILCUT_LOCAL, 0},
+    {"the next image's first row", 0, IMAGE, 0, ROWS *WIDTH, TAILCUT_LOCAL, 0},
+    {"the last row of the image before", ROW, 0, ROW, ROWS *WIDTH, TAILCUT_LOCAL, 0},
+    {"the image's own row", 0, 3 * ROW, 0, ROWS *WIDTH, TAILCUT_LOCAL, 0},
+    {"packed over the scored rows", 0, IMAGES *IMAGE, 0, 0, TAILCUT_PACKED, 1},
+    {"over the next image's scored rows", 0, IMAGES *IMAGE, IMAGE, 0, TAILCUT_LOCAL, 1},
+    {"over the reference", 0, IMAGES *IMAGE + 8 * ROW, 6 * IMAGE, 0, TAILCUT_PACKED, 1},
+};
+
+/* The call, or its parts one after the other; the memory afterwards in `out`. */
+static void prune_places(const tt_backend *backend, const places *at, const char *memory,
+                         const char *other, int parts, char *out) {
+  tailcut_batch batch = TAILCUT_BATCH_INITIALIZER;
+  tailcut_tokens tokens = TAILCUT_TOKENS_INITIALIZER;
+  tailcut_reference reference = TAILCUT_REFERENCE_INITIALIZER;
+  tailcut_rule rule = TAILCUT_RULE_INITIALIZER;
+  tailcut_selection s = TAILCUT_SELECTION_INITIALIZER;
+  tailcut_limits limits = TAILCUT_LIMITS_INITIALIZER;
+  tailcut_rows rows = TAILCUT_ROWS_INITIALIZER;
+  const size_t bytes = MEMORY * IMAGE;
+  tailcut_handle handle = tt_create(backend);
+  char *device = tt_upload(backend, memory, bytes, 0),
+       *source = tt_upload(backend, other, bytes, 0);
+  batch.segments = limits.segments = IMAGES;
+  batch.max_tokens = limits.max_tokens = ROWS;
+  limits.dim = tokens.dim = WIDTH;
+  tokens.data = device + at->tokens;
+  reference.data = device + at->reference;
+  reference.segment_stride = at->reference_stride;
+  rule.detector = TAILCUT_TOPK;
+  rule.k = 25;
+  rows.dst = device + at->dst;
+  rows.src = at->apart ? source : rows.dst;
+  rows.part_bytes = ROW;
+  rows.placement = at->placement;
+  s.counts = tt_upload(backend, NULL, 4 * IMAGES, 0);
+  s.new_cu_seqlens = tt_upload(backend, NULL, 4 * (IMAGES + 1), 0);
+  s.kept = tt_upload(backend, NULL, 4 * IMAGES * ROWS, 0);
+  s.scores = tt_upload(backend, NULL, 4 * IMAGES * ROWS, 0);
+  tt_workspace w = tt_workspace_new(backend, handle, TAILCUT_CALL_PRUNE_VISUAL, &limits);
+  if (!parts) {
+    cr_assert_eq(tailcut_prune_visual(handle, &batch, &tokens, &reference, &rule, &s, &rows, 1,
+                                      w.data, w.size, NULL),
+                 TAILCUT_OK, "%s", tailcut_last_error());
+  } else {
+    float *scores = s.scores;
+    s.scores = NULL;
+    rule.scale = TAILCUT_SCALE_UNIT;
+    cr_assert_eq(
+        tailcut_score(handle, &batch, &tokens, &reference, scores, NULL, w.data, w.size, NULL),
+        TAILCUT_OK, "%s", tailcut_last_error());
+    cr_assert_eq(tailcut_cut(handle, &batch, scores, NULL, NULL, &rule, &s, w.data, w.size, NULL),
+                 TAILCUT_OK, "%s", tailcut_last_error());
+    cr_assert_eq(tailcut_compact(handle, &batch, s.kept, TAILCUT_LOCAL, s.counts, s.new_cu_seqlens,
+                                 &rows, 1, w.data, w.size, NULL),
+                 TAILCUT_OK, "%s", tailcut_last_error());
+    s.scores = scores;
+  }
+  tt_download(backend, out, device, bytes);
+  tt_free(backend, device);
+  tt_free(backend, source);
+  tt_free(backend, s.counts);
+  tt_free(backend, s.new_cu_seqlens);
+  tt_free(backend, s.kept);
+  tt_free(backend, s.scores);
+  tt_workspace_free(backend, w);
+  tailcut_destroy(handle);
+}
+
+Test(prune, everything_is_read_before_it_is_overwritten) {
+  const size_t values = MEMORY * ROWS * WIDTH, bytes = values * 2;
+  int count;
+  const tt_backend *backends = tt_backends(&count);
+  tt_random random = {5};
+  char *memory = tt_host(bytes), *other = tt_host(bytes), *call = tt_host(bytes);
+  char *parts = tt_host(bytes);
+  for (size_t p = 0; p < sizeof all_places / sizeof all_places[0]; p++) {
+    tt_tokens(&random, memory, TAILCUT_F16, MEMORY * ROWS, WIDTH, WIDTH, TT_PLAIN);
+    tt_tokens(&random, other, TAILCUT_F16, MEMORY * ROWS, WIDTH, WIDTH, TT_PLAIN);
+    for (int i = 0; i < count; i++) {
+      prune_places(&backends[i], &all_places[p], memory, other, 0, call);
+      prune_places(&backends[i], &all_places[p], memory, other, 1, parts);
+      cr_expect(memcmp(call, memory, bytes) != 0, "%s: nothing was written", all_places[p].name);
+      cr_expect(memcmp(call, parts, bytes) == 0, "%s: the call is not its parts on %s",
+                all_places[p].name, backends[i].name);
+    }
+  }
+  free(memory);
+  free(other);
+  free(call);
+  free(parts);
 }

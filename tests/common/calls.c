@@ -18,8 +18,8 @@
 #define MEAN TAILCUT_REFERENCE_MEAN
 
 /* Launches: a part is itself, and resolve before it unless a kernel can tell where each segment is
- * (uniform batches; few segments in a cut); prefix sums and PACKED kept are one more each. A pair is
- * score and the rest, with the mean direction before and prefix sums behind. */
+ * (uniform batches; few segments); prefix sums and PACKED kept are one more each. A pair is score
+ * and the rest, with the mean direction before. */
 const tt_call_row tt_call_rows[] = {
     {"score", SCORE, TT_UNIFORM, 4, 40, 48, 2, .parts = 2},
     {"score lengths row", SCORE, TT_LENGTHS, 5, 40, 264, 2, 2, .source = ROW},
@@ -27,7 +27,8 @@ const tt_call_row tt_call_rows[] = {
     {"score ragged mean", SCORE, TT_RAGGED, 5, 70, 48, 3, 3, .source = MEAN},
     {"direction", DIRECTION, TT_UNIFORM, 3, 70, 48, 1, .parts = 1},
     {"direction lengths bf16", DIRECTION, TT_LENGTHS, 5, 70, 40, 1, 1, .dtype = TAILCUT_BF16},
-    {"direction ragged", DIRECTION, TT_RAGGED, 6, 130, 24, 2, .parts = 2},
+    {"direction ragged", DIRECTION, TT_RAGGED, 6, 130, 24, 1, .parts = 1},
+    {"direction ragged long", DIRECTION, TT_RAGGED, 3, 4200, 8, 2, 2, .replays = 10},
     {"cut", CUT, TT_UNIFORM, 4, 90, 0, 2, .parts = 2},
     {"cut bare", CUT, TT_UNIFORM, 4, 90, 0, 1, 1, .bare = 1},
     {"cut lengths chord", CUT, TT_LENGTHS, 6, 90, 0, 2, 2, .detector = TAILCUT_CHORD,
@@ -38,36 +39,47 @@ const tt_call_row tt_call_rows[] = {
     {"cut long ragged mass", CUT, TT_RAGGED, 4, 4700, 0, 2, 2, .detector = TAILCUT_MASS, .bare = 1,
      .replays = 8},
     {"compact", COMPACT, TT_UNIFORM, 4, 40, 48, 1, 1, .rows = TT_CALL_TOKENS | TT_CALL_SMALL},
-    {"compact lengths packed", COMPACT, TT_LENGTHS, 5, 40, 24, 2, 2, .packed = 1,
+    {"compact lengths packed", COMPACT, TT_LENGTHS, 5, 40, 24, 1, 1, .packed = 1,
      .rows = TT_CALL_APART | TT_CALL_WIDE | TT_CALL_POSITIONS | TT_CALL_TAIL},
-    {"compact ragged slots", COMPACT, TT_RAGGED, 5, 40, 24, 2, 2,
+    {"compact ragged slots", COMPACT, TT_RAGGED, 5, 40, 24, 1, 1,
      .rows = TT_CALL_TOKENS | TT_CALL_SLOTS | TT_CALL_WIDE | TT_CALL_TAIL},
+    {"compact 40 ragged", COMPACT, TT_RAGGED, 40, 30, 8, 2, 2,
+     .rows = TT_CALL_WIDE | TT_CALL_WIDE_TAIL},
     {"prune bare", PRUNE, TT_UNIFORM, 3, 40, 48, 1, 4, .pair = 2, .bare = 1,
      .rows = TT_CALL_TOKENS},
-    {"prune row, rides", PRUNE, TT_UNIFORM, 3, 41, 264, 1, 5, .pair = 3, .source = ROW,
+    {"prune row, rides", PRUNE, TT_UNIFORM, 3, 41, 264, 1, 5, .pair = 2, .source = ROW,
      .rows = TT_CALL_TOKENS | TT_CALL_SMALL | TT_CALL_POSITIONS},
-    {"prune lengths, rides not", PRUNE, TT_LENGTHS, 5, 40, 48, 2, 5, .pair = 3,
+    {"prune lengths, rides not", PRUNE, TT_LENGTHS, 5, 40, 48, 2, 5, .pair = 2,
      .rows = TT_CALL_TOKENS | TT_CALL_WIDE | TT_CALL_SMALL},
     {"prune lengths row bf16", PRUNE, TT_LENGTHS, 5, 40, 48, 1, 4, .pair = 2, .dtype = TAILCUT_BF16,
      .source = ROW, .bare = 1, .rows = TT_CALL_TOKENS},
-    {"prune ragged packed", PRUNE, TT_RAGGED, 5, 40, 48, 1, 6, .packed = 1, .rows = TT_CALL_APART},
-    {"prune ragged row f32", PRUNE, TT_RAGGED, 5, 40, 40, 1, 5, .dtype = TAILCUT_F32, .source = ROW,
-     .bare = 1, .rows = TT_CALL_APART},
-    {"prune ragged slots", PRUNE, TT_RAGGED, 5, 40, 48, 2, 5, .pair = 3, .spread = 0.5,
+    {"prune ragged packed", PRUNE, TT_RAGGED, 5, 40, 48, 1, 6, .pair = 2, .packed = 1,
+     .rows = TT_CALL_APART},
+    {"prune ragged row f32", PRUNE, TT_RAGGED, 5, 40, 40, 1, 5, .pair = 2, .dtype = TAILCUT_F32,
+     .source = ROW, .bare = 1, .rows = TT_CALL_APART},
+    {"prune ragged slots", PRUNE, TT_RAGGED, 5, 40, 48, 1, 5, .pair = 2, .spread = 0.5,
      .detector = TAILCUT_CHORD, .rows = TT_CALL_TOKENS | TT_CALL_SLOTS},
     {"prune mean", PRUNE, TT_UNIFORM, 3, 70, 48, 2, 5, .pair = 3, .source = MEAN, .bare = 1,
      .rows = TT_CALL_TOKENS | TT_CALL_SMALL},
-    {"prune lengths mean", PRUNE, TT_LENGTHS, 5, 70, 48, 2, 6, .pair = 4, .source = MEAN,
+    {"prune lengths mean", PRUNE, TT_LENGTHS, 5, 70, 48, 2, 6, .pair = 3, .source = MEAN,
      .rows = TT_CALL_TOKENS},
-    {"prune ragged mean packed", PRUNE, TT_RAGGED, 5, 70, 24, 4, 7, .source = MEAN, .packed = 1,
-     .rows = TT_CALL_APART | TT_CALL_WIDE},
+    {"prune ragged mean", PRUNE, TT_RAGGED, 40, 70, 24, 2, 5, .pair = 3, .source = MEAN,
+     .rows = TT_CALL_TOKENS, .bare = 1},
+    {"prune ragged mean packed", PRUNE, TT_RAGGED, 5, 70, 24, 3, 7, .pair = 3, .source = MEAN,
+     .packed = 1, .rows = TT_CALL_APART | TT_CALL_WIDE},
     {"prune one packed", PRUNE, TT_LENGTHS, 1, 40, 48, 1, 6, .pair = 2, .packed = 1,
      .rows = TT_CALL_APART | TT_CALL_POSITIONS},
-    {"prune packed tail", PRUNE, TT_LENGTHS, 4, 40, 24, 3, 5, .bare = 1,
+    {"prune ragged packed tail", PRUNE, TT_RAGGED, 40, 40, 24, 1, 5, .pair = 2, .bare = 1,
+     .rows = TT_CALL_TAIL | TT_CALL_TOKENS},
+    {"prune one packed tail", PRUNE, TT_LENGTHS, 1, 40, 24, 1, 5, .pair = 2, .bare = 1,
+     .rows = TT_CALL_TAIL},
+    {"prune wide packed tail", PRUNE, TT_RAGGED, 5, 40, 24, 2, 5, .pair = 2, .bare = 1,
+     .rows = TT_CALL_TAIL | TT_CALL_WIDE_TAIL},
+    {"prune packed tail", PRUNE, TT_LENGTHS, 4, 40, 24, 1, 5, .pair = 2, .bare = 1,
      .rows = TT_CALL_APART | TT_CALL_TAIL},
-    {"prune without rows", PRUNE, TT_RAGGED, 5, 40, 24, 1, 4, .pair = 3, .detector = TAILCUT_IQR},
-    {"prune 1100 segments", PRUNE, TT_RAGGED, 1100, 4, 8, 3, 5, .rows = TT_CALL_APART, .bare = 1,
-     .replays = 5},
+    {"prune without rows", PRUNE, TT_RAGGED, 5, 40, 24, 1, 4, .pair = 2, .detector = TAILCUT_IQR},
+    {"prune 1100 segments", PRUNE, TT_RAGGED, 1100, 4, 8, 3, 5, .pair = 4, .rows = TT_CALL_APART,
+     .bare = 1, .replays = 5},
     {"prune long", PRUNE, TT_LENGTHS, 1, 4600, 8, 4, 4, .bare = 1, .rows = TT_CALL_TOKENS,
      .replays = 6},
     {"clip 576x1024", PRUNE, TT_UNIFORM, 1, 576, 1024, 1, 4, .pair = 2, .bare = 1,
@@ -99,7 +111,7 @@ enum {
   SLOTS,
   ARRAYS /* two for each row array: source and destination */
 };
-enum { MOST_ROWS = 7, BUFFERS = ARRAYS + 2 * MOST_ROWS, HOST = 0, DEVICE = 1 };
+enum { MOST_ROWS = 8, BUFFERS = ARRAYS + 2 * MOST_ROWS, HOST = 0, DEVICE = 1 };
 
 static const char *const names[] = {
     "shape", "tokens",         "reference", "roles", "scores", "flags",       "direction", "counts",
@@ -143,19 +155,20 @@ static void add_rows(tt_call *c, unsigned kind) {
   tailcut_rows *r = &c->rows[i];
   const int64_t scored = (int64_t)c->row->dim * size_of(c);
   *r = defaults;
-  r->part_bytes = kind == TT_CALL_SMALL || kind == TT_CALL_TAIL ? 8
-                  : kind == TT_CALL_WIDE                        ? 2 * scored
-                  : kind == TT_CALL_SLOTS                       ? 20
-                  : kind == TT_CALL_POSITIONS                   ? 4
-                                                                : scored;
-  if (kind == TT_CALL_APART || kind == TT_CALL_TAIL) r->placement = TAILCUT_PACKED;
-  if (kind == TT_CALL_SMALL || kind == TT_CALL_TAIL) r->flags = TAILCUT_ROWS_ZERO_TAIL;
+  r->part_bytes = kind == TT_CALL_SMALL || kind == TT_CALL_TAIL       ? 8
+                  : kind == TT_CALL_WIDE || kind == TT_CALL_WIDE_TAIL ? 2 * scored
+                  : kind == TT_CALL_SLOTS                             ? 20
+                  : kind == TT_CALL_POSITIONS                         ? 4
+                                                                      : scored;
+  const int tail = kind == TT_CALL_TAIL || kind == TT_CALL_WIDE_TAIL;
+  if (kind == TT_CALL_APART || tail) r->placement = TAILCUT_PACKED;
+  if (kind == TT_CALL_SMALL || tail) r->flags = TAILCUT_ROWS_ZERO_TAIL;
   if (kind == TT_CALL_POSITIONS) r->flags = TAILCUT_ROWS_RENUMBER;
   const size_t bytes = (size_t)(c->total * r->part_bytes);
-  c->in_place[i] = kind == TT_CALL_TOKENS                         ? 2
-                   : kind == TT_CALL_APART                        ? 3
-                   : kind == TT_CALL_WIDE || kind == TT_CALL_TAIL ? 0
-                                                                  : 1;
+  c->in_place[i] = kind == TT_CALL_TOKENS         ? 2
+                   : kind == TT_CALL_APART        ? 3
+                   : kind == TT_CALL_WIDE || tail ? 0
+                                                  : 1;
   if (c->in_place[i] == 0) add(c, ARRAYS + 2 * i, bytes, 1);
   if (c->in_place[i] != 2) add(c, ARRAYS + 2 * i + 1, bytes, 1);
   if (kind == TT_CALL_SLOTS) add(c, SLOTS, 4 * (size_t)c->total, 1);
@@ -187,7 +200,7 @@ tt_call *tt_call_new(const tt_call_row *row, const tt_backend *backend) {
   for (int id = OUT_FLAGS; cuts && id <= HOST_COUNTS; id++) {
     add(c, id, id == CURVE || id == RANKS ? rows : segments, (int)full);
   }
-  for (unsigned bit = 1; bit <= TT_CALL_TAIL; bit *= 2) {
+  for (unsigned bit = 1; bit <= TT_CALL_WIDE_TAIL; bit *= 2) {
     if (row->rows & bit) add_rows(c, bit);
   }
   if (tailcut_create(&c->cpu, NULL) != TAILCUT_OK) abort();

@@ -15,9 +15,10 @@ enum {
   TT_CALL_APART = 2,      /* the scored matrix, PACKED into other memory */
   TT_CALL_SMALL = 4,      /* 8 bytes a row in place, zero tail: rides along with the scored rows */
   TT_CALL_WIDE = 8,       /* twice the scored row, LOCAL to other memory: does not ride along */
-  TT_CALL_SLOTS = 16,     /* through a slot table, in place: does not ride along */
+  TT_CALL_SLOTS = 16,     /* through a slot table, in place: rides along */
   TT_CALL_POSITIONS = 32, /* new positions: need no source, ride along */
-  TT_CALL_TAIL = 64       /* PACKED with a zero tail: needs all counts, rules the one launch out */
+  TT_CALL_TAIL = 64,      /* PACKED with a zero tail, 8 bytes a row: rides along */
+  TT_CALL_WIDE_TAIL = 128 /* the same, twice the scored row: does not */
 };
 
 typedef struct tt_call_row {

@@ -69,7 +69,7 @@ const tt_case tt_cases[] = {
      .source = TAILCUT_REFERENCE_MEAN},
     {"mean, one long of many", TT_VISUAL, TT_RAGGED, 12, .max_tokens = 400, .dim = 64,
      .shape = (const int32_t[]){0, 3, 5, 5, 9, 370, 374, 380, 381, 381, 390, 392, 395},
-     .source = TAILCUT_REFERENCE_MEAN},
+     .source = TAILCUT_REFERENCE_MEAN, .rows = TT_ROWS_TOKENS},
     {"mean of 64", TT_VISUAL, .max_tokens = 64, .source = TAILCUT_REFERENCE_MEAN},
     {"mean of 65", TT_VISUAL, .max_tokens = 65, .source = TAILCUT_REFERENCE_MEAN},
     {"mean of 300", TT_VISUAL, TT_LENGTHS, .max_tokens = 300, .dtype = TAILCUT_BF16,
