@@ -67,6 +67,8 @@ const tt_call_row tt_call_rows[] = {
      .rows = TT_CALL_TOKENS, .bare = 1},
     {"prune ragged mean packed", PRUNE, TT_RAGGED, 5, 70, 24, 3, 7, .pair = 3, .source = MEAN,
      .packed = 1, .rows = TT_CALL_APART | TT_CALL_WIDE},
+    {"prune behind CLS", PRUNE, TT_UNIFORM, 4, 40, 48, 1, 4, .pair = 2, .gap = 1, .bare = 1,
+     .rows = TT_CALL_TOKENS},
     {"prune one packed", PRUNE, TT_LENGTHS, 1, 40, 48, 1, 6, .pair = 2, .packed = 1,
      .rows = TT_CALL_APART | TT_CALL_POSITIONS},
     {"prune ragged packed tail", PRUNE, TT_RAGGED, 40, 40, 24, 1, 5, .pair = 2, .bare = 1,
@@ -138,6 +140,12 @@ static int32_t size_of(const tt_call *c) {
   return (int32_t)tt_size(c->row->dtype ? c->row->dtype : TAILCUT_F16);
 }
 
+/* Bytes before the first segment's rows, and from segment to segment, of the scored matrix. */
+static int64_t gap_of(const tt_call *c) { return c->row->gap * c->row->dim * size_of(c); }
+static int64_t pitch_of(const tt_call *c) {
+  return (int64_t)(c->row->max_tokens + c->row->gap) * c->row->dim * size_of(c);
+}
+
 /* asked: of the device too. The CPU backend is asked for everything: its kept list says which rows
  * are unspecified. */
 static void add(tt_call *c, int id, size_t bytes, int asked) {
@@ -183,8 +191,8 @@ tt_call *tt_call_new(const tt_call_row *row, const tt_backend *backend) {
   const size_t rows = 4 * (size_t)c->total;
   const int cuts = row->kind == CUT || row->kind == PRUNE;
   if (row->layout != TT_UNIFORM) add(c, SHAPE, segments + 4 * (row->layout == TT_RAGGED), 1);
-  if (row->kind != CUT) add(c, MATRIX, (size_t)(c->total * row->dim * size_of(c)), 1);
-  if ((row->kind == SCORE || row->kind == PRUNE) && row->source == 0) {
+  if (row->kind != CUT) add(c, MATRIX, (size_t)(row->segments * pitch_of(c)), 1);
+  if ((row->kind == SCORE || row->kind == PRUNE) && row->source == 0 && !row->gap) {
     add(c, VECTOR, (size_t)(row->dim * size_of(c)), 1);
   }
   if (row->kind == DIRECTION && row->layout == TT_RAGGED) add(c, ROLES, (size_t)c->total, 1);
@@ -243,6 +251,11 @@ static tailcut_rows rows_of(const tt_call *c, int i, int side) {
   r.src = c->in_place[i] == 0   ? c->buffers[ARRAYS + 2 * i].side[side]
           : c->in_place[i] == 3 ? c->buffers[MATRIX].side[side]
                                 : r.dst;
+  if (c->in_place[i] == 2 && c->row->gap) {
+    r.dst = (char *)r.dst + gap_of(c);
+    r.src = r.dst;
+    r.src_segment_stride = r.dst_segment_stride = pitch_of(c);
+  }
   if (r.part_bytes == 20) r.src_slots = r.dst_slots = c->buffers[SLOTS].side[side];
   return r;
 }
@@ -269,11 +282,13 @@ static tailcut_status call_on(const tt_call *c, tailcut_handle handle, int side,
   for (int i = 0; i < BUFFERS; i++) at[i] = c->buffers[i].side[side];
   for (int i = 0; i < c->num_rows; i++) rows[i] = rows_of(c, i, side);
   const int32_t placement = row->packed ? TAILCUT_PACKED : TAILCUT_LOCAL;
-  tokens.data = at[MATRIX];
+  tokens.data = (char *)at[MATRIX] + gap_of(c);
+  if (row->gap) tokens.segment_stride = pitch_of(c) / size_of(c);
   tokens.dim = row->dim;
   if (row->dtype) tokens.dtype = row->dtype;
   if (row->source) reference.source = row->source;
-  reference.data = at[VECTOR];
+  reference.data = row->gap ? at[MATRIX] : at[VECTOR];
+  if (row->gap) reference.segment_stride = tokens.segment_stride;
   if (row->detector) rule.detector = row->detector;
   rule.spread = row->spread;
   s.counts = at[COUNTS], s.kept = at[KEPT], s.kept_placement = placement;
@@ -377,7 +392,8 @@ void tt_call_fill(tt_call *c, tt_random *random) {
     /* What a NaN of a direction looks like is not specified. */
     if (row->kind != DIRECTION && row->source != MEAN) spikes |= TT_NOT_FINITE | TT_ZERO_ROWS;
     if (row->dim >= 1024) spikes = TT_PLAIN;
-    tt_tokens(random, c->buffers[MATRIX].side[HOST], dtype, c->total, row->dim, row->dim, spikes);
+    tt_tokens(random, c->buffers[MATRIX].side[HOST], dtype, c->total + row->gap * row->segments,
+              row->dim, row->dim, spikes);
   }
   for (int32_t i = 0; c->buffers[VECTOR].bytes && i < row->dim; i++) {
     const float v = tt_get(c->buffers[MATRIX].side[HOST], dtype, (size_t)i);
@@ -419,10 +435,11 @@ static uint8_t *open_bytes(const tt_call *c, int i, size_t bytes) {
   const tailcut_batch batch = batch_of(c, HOST);
   tailcut_rows r = rows_of(c, i, HOST);
   uint8_t *open = tt_host(bytes), *scratch = tt_host(bytes);
-  if (r.src == r.dst) r.src = scratch;
-  r.dst = scratch;
+  const int64_t gap = c->in_place[i] == 2 ? gap_of(c) : 0;
+  if (r.src == r.dst) r.src = scratch + gap;
+  r.dst = scratch + gap;
   ref_compact(&batch, c->buffers[KEPT].side[HOST], c->row->packed ? TAILCUT_PACKED : TAILCUT_LOCAL,
-              c->buffers[COUNTS].side[HOST], c->buffers[NEW_CU].side[HOST], &r, open);
+              c->buffers[COUNTS].side[HOST], c->buffers[NEW_CU].side[HOST], &r, open + gap);
   free(scratch);
   return open;
 }

@@ -33,6 +33,7 @@ typedef struct tt_call_row {
   int32_t source;   /* tailcut_reference_source, default GIVEN; ROW has a CLS row */
   int32_t detector; /* default OTSU */
   double spread;
+  int32_t gap;     /* uniform: a CLS row stands before each segment's rows and is the reference */
   int32_t packed;  /* kept indices PACKED */
   int32_t bare;    /* nothing but counts (where rows or PACKED kept need no more) */
   unsigned rows;   /* TT_CALL_ bits */
