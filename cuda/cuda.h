@@ -55,7 +55,7 @@ typedef struct tc_cuda_lasting {
   uint32_t blocks[TC_CHUNK_SEGMENTS]; /* direction: blocks of a segment that have arrived */
 } tc_cuda_lasting;
 
-/* The workspace of a call, laid out by backend_cuda.c. Pointers a call kind does not use are NULL. */
+/* The workspace of a call, laid out by layout.c. Pointers a call kind does not use are NULL. */
 typedef struct tc_cuda_space {
   tc_cuda_lasting *lasting;
   int32_t *start, *n, *tiles; /* resolve's results */

@@ -94,17 +94,20 @@ static tc_region rows_region(const char *base, const tailcut_batch *batch, int f
   return region;
 }
 
-/* Whether an array's rows may be written while other segments are still being scored. What is reached
- * through slots is the caller's to keep apart. */
+/* Whether an array's rows may be written while other segments are still being scored. How far slots
+ * reach is unknown here, and the caller's to answer for (tailcut.h); where they count from is not. */
 static int may_ride(const tc_fused_array *a, const tc_fused_array *scored, const tc_call *call) {
   const tailcut_batch *batch = &call->batch;
-  const int ragged = batch->cu_seqlens != NULL;
-  if (a->dst_slots != NULL) return 1;
-  const tc_region write = rows_region(a->dst, batch, ragged || a->packed, a->dst_row,
-                                      a->dst_segment, (a->parts - 1) * a->dst_part + a->part_bytes);
+  const int ragged = batch->cu_seqlens != NULL, slots = a->dst_slots != NULL;
+  const int64_t bytes = (a->parts - 1) * a->dst_part + a->part_bytes;
+  const tc_region base = {(uint64_t)(uintptr_t)a->dst, 0, bytes};
+  const tc_region write =
+      slots ? base
+            : rows_region(a->dst, batch, ragged || a->packed, a->dst_row, a->dst_segment, bytes);
   const tc_region tokens = rows_region(scored->src, batch, ragged, scored->src_row,
                                        scored->src_segment, scored->part_bytes);
-  const int in_place = !a->packed && a->dst == scored->src && a->dst_row == scored->src_row &&
+  const int in_place = !slots && !a->packed && a->dst == scored->src &&
+                       a->dst_row == scored->src_row &&
                        (ragged || a->dst_segment == scored->src_segment);
   if (!in_place && reaches(write, tokens, batch->segments)) return 0;
   if (call->reference.source != TAILCUT_REFERENCE_GIVEN) return 1;

@@ -448,7 +448,7 @@ TAILCUT_API tailcut_status tailcut_compact(tailcut_handle handle, const tailcut_
 /* Prune visual tokens (fused): score, cut and compact of stage 1. Equals the three parts called
  * one after the other. `selection` may leave everything but counts NULL; `rows` usually begins
  * with the tokens themselves, in place or PACKED. The scored matrix may be one of the arrays that
- * are compacted, and the reference may be in it; what an array reaches through slots must not
+ * are compacted, and the reference may be in it; what an array writes through slots must not
  * overlap either. A PACKED row array needs no selection.new_cu_seqlens here. Errors: as the parts. */
 TAILCUT_API tailcut_status tailcut_prune_visual(
     tailcut_handle handle, const tailcut_batch *batch, const tailcut_tokens *tokens,

@@ -145,16 +145,18 @@ typedef struct places {
   int64_t reference_stride; /* elements */
   int32_t placement;
   int apart; /* the rows come from other memory */
+  int slots; /* and go through a table that turns their order */
 } places;
 
 static const places all_places[] = {
-    {"an image's row is everybody's reference", 0, IMAGE + 2 * ROW, 0, 0, TAILCUT_LOCAL, 0},
-    {"the next image's first row", 0, IMAGE, 0, ROWS *WIDTH, TAILCUT_LOCAL, 0},
-    {"the last row of the image before", ROW, 0, ROW, ROWS *WIDTH, TAILCUT_LOCAL, 0},
-    {"the image's own row", 0, 3 * ROW, 0, ROWS *WIDTH, TAILCUT_LOCAL, 0},
-    {"packed over the scored rows", 0, IMAGES *IMAGE, 0, 0, TAILCUT_PACKED, 1},
-    {"over the next image's scored rows", 0, IMAGES *IMAGE, IMAGE, 0, TAILCUT_LOCAL, 1},
-    {"over the reference", 0, IMAGES *IMAGE + 8 * ROW, 6 * IMAGE, 0, TAILCUT_PACKED, 1},
+    {"an image's row is everybody's reference", 0, IMAGE + 2 * ROW, 0, 0, TAILCUT_LOCAL, 0, 0},
+    {"the next image's first row", 0, IMAGE, 0, ROWS *WIDTH, TAILCUT_LOCAL, 0, 0},
+    {"the last row of the image before", ROW, 0, ROW, ROWS *WIDTH, TAILCUT_LOCAL, 0, 0},
+    {"the image's own row", 0, 3 * ROW, 0, ROWS *WIDTH, TAILCUT_LOCAL, 0, 0},
+    {"packed over the scored rows", 0, IMAGES *IMAGE, 0, 0, TAILCUT_PACKED, 1, 0},
+    {"by slots, the last scored row first", 0, IMAGES *IMAGE, 0, 0, TAILCUT_PACKED, 1, 1},
+    {"over the next image's scored rows", 0, IMAGES *IMAGE, IMAGE, 0, TAILCUT_LOCAL, 1, 0},
+    {"over the reference", 0, IMAGES *IMAGE + 8 * ROW, 6 * IMAGE, 0, TAILCUT_PACKED, 1, 0},
 };
 
 /* The call, or its parts one after the other; the memory afterwards in `out`. */
@@ -183,6 +185,10 @@ static void prune_places(const tt_backend *backend, const places *at, const char
   rows.src = at->apart ? source : rows.dst;
   rows.part_bytes = ROW;
   rows.placement = at->placement;
+  int32_t table[IMAGES * ROWS];
+  for (int32_t i = 0; i < IMAGES * ROWS; i++) table[i] = IMAGES * ROWS - 1 - i;
+  void *slots = tt_upload(backend, table, sizeof table, 0);
+  if (at->slots) rows.dst_slots = slots;
   s.counts = tt_upload(backend, NULL, 4 * IMAGES, 0);
   s.new_cu_seqlens = tt_upload(backend, NULL, 4 * (IMAGES + 1), 0);
   s.kept = tt_upload(backend, NULL, 4 * IMAGES * ROWS, 0);
@@ -209,6 +215,7 @@ static void prune_places(const tt_backend *backend, const places *at, const char
   tt_download(backend, out, device, bytes);
   tt_free(backend, device);
   tt_free(backend, source);
+  tt_free(backend, slots);
   tt_free(backend, s.counts);
   tt_free(backend, s.new_cu_seqlens);
   tt_free(backend, s.kept);
