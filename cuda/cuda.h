@@ -131,11 +131,18 @@ cudaError_t tc_cuda_compact(const tc_cuda *device, const tc_segments *segments, 
                             int32_t kept_placement, const int32_t *counts, const int32_t *new_cu,
                             const tailcut_rows *rows, int32_t num_rows, cudaStream_t stream);
 
+/* What the forms of prune_visual that cut and move in one launch (fused.cu, pair.cu) leave behind.
+ * Pointers that are NULL are not wanted, but counts are. */
+typedef struct tc_cuda_prune_out {
+  tc_cuda_cut_out cut;           /* kept: LOCAL */
+  int32_t *kept_packed, *new_cu; /* new_cu is needed where lasting is */
+  tc_cuda_lasting *lasting;      /* NULL: nothing depends on the counts of earlier segments. Else a
+                                    launch has at most TC_CHUNK_SEGMENTS of them */
+} tc_cuda_prune_out;
+
 /* pair.cu: the second launch of a prune_visual that is made of two, where there are no clusters:
  * cut and compact of images of at most TC_PAIR_TOKENS candidates, after tc_cuda_score has stored
- * `flags`. out->kept (LOCAL), kept_packed, new_cu, out->flags may be NULL. ordered: an output depends
- * on the counts of earlier segments; then count <= TC_CHUNK_SEGMENTS and, with more segments than
- * that, new_cu is needed. */
+ * `flags`. */
 #define TC_PAIR_TOKENS 2048
 #define TC_PAIR_ARRAYS 8
 typedef struct tc_pair_plan {
@@ -144,24 +151,18 @@ typedef struct tc_pair_plan {
   const float *scores;
   const int32_t *flags;
   tailcut_rule rule;
-  tc_cuda_cut_out out;
-  int32_t *kept_packed, *new_cu;
-  int32_t ordered;
-  tc_cuda_lasting *lasting;
+  tc_cuda_prune_out out;
   int32_t num_rows; /* <= TC_PAIR_ARRAYS */
   tailcut_rows rows[TC_PAIR_ARRAYS];
 } tc_pair_plan;
 cudaError_t tc_cuda_pair(const tc_cuda *device, const tc_pair_plan *plan, cudaStream_t stream);
 
-/* Loads every kernel of a file (lazy loading would allocate in a run call), sets attributes, lowers
- * cluster_max to what fits the device. */
-cudaError_t tc_cuda_load_resolve(tc_cuda *device);
-cudaError_t tc_cuda_load_score(tc_cuda *device);
-cudaError_t tc_cuda_load_direction(tc_cuda *device);
-cudaError_t tc_cuda_load_cut(tc_cuda *device);
-cudaError_t tc_cuda_load_pack(tc_cuda *device);
-cudaError_t tc_cuda_load_compact(tc_cuda *device);
-cudaError_t tc_cuda_load_pair(tc_cuda *device);
+/* <step>.cu: tc_cuda_load_<step> loads every kernel of the step (lazy loading would allocate in a run
+ * call), sets attributes, lowers cluster_max to what fits the device. device.c calls them all. */
+#define TC_CUDA_STEPS(X) X(resolve) X(score) X(direction) X(cut) X(pack) X(compact) X(pair) X(fused)
+#define TC_CUDA_LOAD(step) cudaError_t tc_cuda_load_##step(tc_cuda *device);
+TC_CUDA_STEPS(TC_CUDA_LOAD)
+#undef TC_CUDA_LOAD
 
 #if defined(__cplusplus)
 }

@@ -36,8 +36,9 @@ static tailcut_status no_device(cudaError_t error) {
 
 static cudaError_t load_all(tc_cuda *device) {
   cudaError_t (*const loads[])(tc_cuda *) = {
-      tc_cuda_load_resolve, tc_cuda_load_score,   tc_cuda_load_direction, tc_cuda_load_cut,
-      tc_cuda_load_pack,    tc_cuda_load_compact, tc_cuda_load_fused,
+#define TC_CUDA_LOAD(step) tc_cuda_load_##step,
+      TC_CUDA_STEPS(TC_CUDA_LOAD)
+#undef TC_CUDA_LOAD
   };
   for (size_t i = 0; i < sizeof loads / sizeof loads[0]; i++) {
     const cudaError_t error = loads[i](device);

@@ -175,8 +175,8 @@ __device__ tc_best rank_some(const tc_fused_plan &p, const tc_image &m, const sh
     if (lane == t) mine = own[t], rank = r, sum = s;
   }
   if (lane >= T) return tc_best_none();
-  if (p.ranks != nullptr) p.ranks[m.start + i0 + lane] = rank;
-  if (p.curve != nullptr) p.curve[m.start + rank] = tc_key_score(mine.key);
+  if (p.out.cut.ranks != nullptr) p.out.cut.ranks[m.start + i0 + lane] = rank;
+  if (p.out.cut.curve != nullptr) p.out.cut.curve[m.start + rank] = tc_key_score(mine.key);
   if (!splits || mine.key == TC_KEY_NAN) return tc_best_none();
   const int32_t value = tc_curve_value(mine.q);
   return tc_split_value(p.rule, curve, rank, value, sum + value);
@@ -199,12 +199,12 @@ __device__ tc_best rank_tokens(const tc_fused_plan &p, const tc_image &m, const 
 /* What one thread says of an image. */
 __device__ void report(const tc_fused_plan &p, const tc_image &m, int32_t k, int32_t flags,
                        int32_t offset) {
-  p.counts[m.b] = k;
-  if (p.flags != nullptr) p.flags[m.b] = flags;
-  if (p.host_counts != nullptr) p.host_counts[m.b] = k;
-  if (p.new_cu == nullptr) return;
-  if (m.b == 0) p.new_cu[0] = 0;
-  p.new_cu[m.b + 1] = offset + k;
+  p.out.cut.counts[m.b] = k;
+  if (p.out.cut.flags != nullptr) p.out.cut.flags[m.b] = flags;
+  if (p.out.cut.host_counts != nullptr) p.out.cut.host_counts[m.b] = k;
+  if (p.out.new_cu == nullptr) return;
+  if (m.b == 0) p.out.new_cu[0] = 0;
+  p.out.new_cu[m.b + 1] = offset + k;
 }
 #endif
 
@@ -222,8 +222,8 @@ __global__ void __launch_bounds__(TC_FUSED_WARPS * 32, 1)
   const shared_view v = carve(p, memory);
 
   int32_t turn = blockIdx.x / p.cluster;
-  if (p.ordered) { /* images in the order in which clusters really start */
-    if (rank == 0 && threadIdx.x == 0) turn_here = (int32_t)atomicAdd(&p.lasting->ticket, 1u);
+  if (p.out.lasting != nullptr) { /* images in the order in which clusters really start */
+    if (rank == 0 && threadIdx.x == 0) turn_here = (int32_t)atomicAdd(&p.out.lasting->ticket, 1u);
     tc_cluster_arrive();
     tc_cluster_wait();
     asm volatile("ld.shared::cluster.u32 %0, [%1];"
@@ -305,14 +305,14 @@ __global__ void __launch_bounds__(TC_FUSED_WARPS * 32, 1)
   }
 
   int32_t offset = 0;
-  if (p.ordered) {
+  if (p.out.lasting != nullptr) {
     if (warp == 0) {
       tc_delay(3);
-      const int32_t before = p.first > 0 ? p.new_cu[p.first] : 0; /* an earlier launch's */
-      offset = tc_look_back(p.lasting, before, turn, k, rank == 0, lane);
+      const int32_t before = p.first > 0 ? p.out.new_cu[p.first] : 0; /* an earlier launch's */
+      offset = tc_look_back(p.out.lasting, before, turn, k, rank == 0, lane);
       if (lane == 0) {
         offset_here = offset;
-        tc_leave(p.lasting, p.count, (uint32_t)(p.cluster * p.count));
+        tc_leave(p.out.lasting, p.count, (uint32_t)(p.cluster * p.count));
       }
     }
     __syncthreads();

@@ -41,24 +41,22 @@ typedef struct tc_fused_plan {
   int32_t first, count; /* segments of this launch */
   int32_t cluster, warps, block_tokens, warp_tokens;
   int32_t slot_bytes, reference_floats; /* the latter: dim, rounded up to 256 */
-  int32_t ordered;                      /* an output depends on the counts of earlier segments */
   int32_t packed_tail;                  /* a PACKED array asks for zeros */
   int32_t num_arrays;
-  tc_cuda_lasting *lasting;
-  int32_t *counts, *kept, *kept_packed, *new_cu, *flags, *ranks, *host_counts;
-  float *scores, *curve;                      /* NULL: not wanted, but counts */
+  tc_cuda_prune_out out;
+  float *scores;                              /* NULL: not wanted */
   tc_fused_array arrays[TC_FUSED_ARRAYS + 1]; /* [0]: the scored rows */
 } tc_fused_plan;
 
-/* Plans the call's launch but for what `first` to `curve` say. Bit i of *rides: row array i rides
- * along (never one after the 64th). Returns 0 where the form does not suit the device or the call. */
+/* Plans the call's launch but for reference, first, count, out and scores. Bit i of *rides: row array
+ * i rides along (never one after the 64th). Returns 0 where the form does not suit the device or the
+ * call. */
 int tc_fused_make(tc_fused_plan *plan, const tc_cuda *device, const tc_call *call,
                   const tc_segments *segments, uint64_t *rides);
 size_t tc_fused_shared(const tc_fused_plan *plan);
 
 /* fused.cu: one launch for segments plan->first .. plan->first + plan->count - 1. */
 cudaError_t tc_cuda_fused(const tc_fused_plan *plan, cudaStream_t stream);
-cudaError_t tc_cuda_load_fused(tc_cuda *device); /* lowers cluster_max to what fits the device */
 
 #if defined(__cplusplus)
 }

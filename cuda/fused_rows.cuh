@@ -68,8 +68,8 @@ __device__ inline void tc_load_reference(const tc_fused_plan &p, const tc_image 
 __device__ inline void tc_store_token(const tc_fused_plan &p, const tc_image &m, int32_t i,
                                       int32_t j, int32_t offset, const char *slot, int lane) {
   if (lane == 0) {
-    if (p.kept != nullptr) p.kept[m.start + j] = i;
-    if (p.kept_packed != nullptr) p.kept_packed[offset + j] = i;
+    if (p.out.cut.kept != nullptr) p.out.cut.kept[m.start + j] = i;
+    if (p.out.kept_packed != nullptr) p.out.kept_packed[offset + j] = i;
   }
   for (int32_t a = 1; a < p.num_arrays; a++) {
     const tc_fused_array &array = p.arrays[a];

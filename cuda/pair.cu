@@ -123,11 +123,11 @@ extern "C" cudaError_t tc_cuda_pair(const tc_cuda *device, const tc_pair_plan *p
   if (plan->count <= 0) return cudaSuccess;
   const tc_segments &segments = plan->segments;
   pair_args args;
-  args.cut = {segments, plan->scores, nullptr, plan->rule, plan->out, nullptr};
+  args.cut = {segments, plan->scores, nullptr, plan->rule, plan->out.cut, nullptr};
   args.flags = plan->flags;
-  args.kept_packed = plan->kept_packed;
-  args.new_cu = plan->new_cu;
-  args.lasting = plan->ordered ? plan->lasting : nullptr;
+  args.kept_packed = plan->out.kept_packed;
+  args.new_cu = plan->out.new_cu;
+  args.lasting = plan->out.lasting;
   args.first = plan->first;
   args.count = plan->count;
   args.arrays = plan->num_rows;

@@ -11,46 +11,60 @@ static int any_packed(const tc_call *call) {
 }
 
 /* The row arrays that the launches before have not moved. */
-static tailcut_status compact_rest(tc_cuda_run *run, uint64_t done, const int32_t *counts) {
+static tailcut_status compact_rest(tc_cuda_run *run, uint64_t done) {
   if (run->segments.n == NULL && tc_run_counts_candidates(run->call)) {
     const tailcut_status status = tc_run_resolve(run, run->space.resolved_flags);
     if (status != TAILCUT_OK) return status;
   }
-  return tc_run_compact(run, done, run->space.kept, TAILCUT_LOCAL, counts, run->space.new_cu);
+  return tc_run_compact(run, done, run->space.kept, TAILCUT_LOCAL, run->call->selection.counts,
+                        run->space.new_cu);
+}
+
+/* Whether segments must be resolved before a kernel that takes whole ones, or MEAN's direction. */
+static int needs_resolve(const tc_cuda_run *run) {
+  const int mean = run->call->reference.source == TAILCUT_REFERENCE_MEAN;
+  return tc_run_needs_resolve(run, mean ? run->space.directions_group : TC_CHUNK_SEGMENTS);
+}
+
+/* What the call asks for, in the caller's arrays or the workspace; a LOCAL kept list also where
+ * row arrays are left for compact (rest). */
+static tc_cuda_prune_out wanted(tc_cuda_run *run, int rest) {
+  const tailcut_selection *selection = &run->call->selection;
+  const int packed = selection->kept != NULL && selection->kept_placement == TAILCUT_PACKED;
+  const int offsets = packed || selection->new_cu_seqlens != NULL || any_packed(run->call);
+  tc_cuda_prune_out out;
+  if (selection->new_cu_seqlens != NULL) run->space.new_cu = selection->new_cu_seqlens;
+  if (selection->kept != NULL && !packed) run->space.kept = selection->kept;
+  out.cut.counts = selection->counts;
+  out.cut.kept = rest || (selection->kept != NULL && !packed) ? run->space.kept : NULL;
+  out.cut.flags = selection->flags;
+  out.cut.curve = selection->curve;
+  out.cut.ranks = selection->ranks;
+  out.cut.host_counts = selection->host_counts;
+  out.kept_packed = packed ? selection->kept : NULL;
+  out.new_cu = offsets ? run->space.new_cu : NULL;
+  out.lasting = offsets && run->call->batch.segments > 1 ? run->space.lasting : NULL;
+  return out;
 }
 
 /* One launch for the whole batch (more where MEAN's directions or very many segments need them),
  * and one for the row arrays that did not ride along. */
 static tailcut_status prune_fused(tc_cuda_run *run, tc_fused_plan *plan, uint64_t rides) {
   const tc_call *call = run->call;
-  const tailcut_selection *selection = &call->selection;
   const int32_t segments = call->batch.segments;
   const int mean = call->reference.source == TAILCUT_REFERENCE_MEAN;
-  const int packed = selection->kept != NULL && selection->kept_placement == TAILCUT_PACKED;
-  const int offsets = packed || selection->new_cu_seqlens != NULL || any_packed(call);
   int rest = 0;
   for (int32_t i = 0; i < call->num_rows; i++) rest |= i >= 64 || !(rides >> i & 1);
-  if (tc_run_needs_resolve(run, mean ? run->space.directions_group : TC_CHUNK_SEGMENTS)) {
+  if (needs_resolve(run)) {
     const tailcut_status status = tc_run_resolve(run, run->space.flags);
     if (status != TAILCUT_OK) return status;
     plan->segments = run->segments;
   }
-  if (selection->new_cu_seqlens != NULL) run->space.new_cu = selection->new_cu_seqlens;
-  if (selection->kept != NULL && !packed) run->space.kept = selection->kept;
-  plan->ordered = offsets && segments > 1;
-  plan->lasting = run->space.lasting;
-  plan->counts = selection->counts;
-  plan->kept = rest || (selection->kept != NULL && !packed) ? run->space.kept : NULL;
-  plan->kept_packed = packed ? selection->kept : NULL;
-  plan->new_cu = offsets ? run->space.new_cu : NULL;
-  plan->flags = selection->flags;
-  plan->ranks = selection->ranks;
-  plan->host_counts = selection->host_counts;
-  plan->scores = selection->scores;
-  plan->curve = selection->curve;
-  const int32_t most = mean            ? run->space.directions_group
-                       : plan->ordered ? TC_CHUNK_SEGMENTS
-                                       : segments;
+  plan->out = wanted(run, rest);
+  plan->scores = call->selection.scores;
+  const int32_t most = mean                        ? run->space.directions_group
+                       : plan->out.lasting != NULL ? TC_CHUNK_SEGMENTS
+                                                   : segments;
   for (plan->first = 0; plan->first < segments; plan->first += most) {
     plan->count = segments - plan->first < most ? segments - plan->first : most;
     plan->reference_dtype = call->reference.dtype;
@@ -65,7 +79,7 @@ static tailcut_status prune_fused(tc_cuda_run *run, tc_fused_plan *plan, uint64_
     }
     LAUNCH(fused, plan, run->stream);
   }
-  return rest ? compact_rest(run, rides, plan->counts) : TAILCUT_OK;
+  return rest ? compact_rest(run, rides) : TAILCUT_OK;
 }
 
 /* Whether two launches will do: score, then cut and compact together. */
@@ -77,46 +91,28 @@ static int makes_a_pair(const tc_cuda_run *run) {
 /* Two launches for the whole batch (more as for prune_fused). */
 static tailcut_status prune_pair(tc_cuda_run *run, float *scores) {
   const tc_call *call = run->call;
-  const tailcut_selection *selection = &call->selection;
   const int32_t segments = call->batch.segments;
-  const int mean = call->reference.source == TAILCUT_REFERENCE_MEAN;
-  const int packed = selection->kept != NULL && selection->kept_placement == TAILCUT_PACKED;
-  const int offsets = packed || selection->new_cu_seqlens != NULL || any_packed(call);
   const int rest = call->num_rows > TC_PAIR_ARRAYS;
   tc_pair_plan plan;
   tailcut_status status = TAILCUT_OK;
-  if (tc_run_needs_resolve(run, mean ? run->space.directions_group : TC_CHUNK_SEGMENTS)) {
-    status = tc_run_resolve(run, run->space.resolved_flags);
-  }
+  if (needs_resolve(run)) status = tc_run_resolve(run, run->space.resolved_flags);
   if (status == TAILCUT_OK) status = tc_run_score(run, scores, run->space.flags, 1);
   if (status != TAILCUT_OK) return status;
-  if (selection->new_cu_seqlens != NULL) run->space.new_cu = selection->new_cu_seqlens;
-  if (selection->kept != NULL && !packed) run->space.kept = selection->kept;
   plan.segments = run->segments;
   plan.scores = scores;
   plan.flags = run->space.flags;
   plan.rule = call->rule;
-  plan.out.counts = selection->counts;
-  plan.out.kept = rest || (selection->kept != NULL && !packed) ? run->space.kept : NULL;
-  plan.out.flags = selection->flags;
-  plan.out.curve = selection->curve;
-  plan.out.ranks = selection->ranks;
-  plan.out.host_counts = selection->host_counts;
-  plan.kept_packed = packed ? selection->kept : NULL;
-  plan.new_cu = offsets ? run->space.new_cu : NULL;
-  plan.ordered = offsets && segments > 1;
-  plan.lasting = run->space.lasting;
+  plan.out = wanted(run, rest);
   plan.num_rows = rest ? TC_PAIR_ARRAYS : call->num_rows;
   for (int32_t i = 0; i < plan.num_rows; i++) {
     plan.rows[i] = tc_rows_at(call->rows, i, &call->batch);
   }
-  const int32_t most = plan.ordered ? TC_CHUNK_SEGMENTS : segments;
+  const int32_t most = plan.out.lasting != NULL ? TC_CHUNK_SEGMENTS : segments;
   for (plan.first = 0; plan.first < segments; plan.first += most) {
     plan.count = segments - plan.first < most ? segments - plan.first : most;
     LAUNCH(pair, run->device, &plan, run->stream);
   }
-  if (!rest) return TAILCUT_OK;
-  return compact_rest(run, ((uint64_t)1 << TC_PAIR_ARRAYS) - 1, selection->counts);
+  return rest ? compact_rest(run, ((uint64_t)1 << TC_PAIR_ARRAYS) - 1) : TAILCUT_OK;
 }
 
 tailcut_status tc_run_prune_visual(tc_cuda_run *run) {
