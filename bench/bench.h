@@ -104,6 +104,8 @@ double bench_now_us(void);
 extern const bench_format bench_format_cpu;
 void bench_case_name(const bench_case *c, char *text, size_t size); /* step/8x576x1024/f16 */
 const char *bench_dtype_name(int32_t dtype);
+int bench_failed(const bench_case *c, const char *what); /* BENCH_FAILED, said on stderr */
+int bench_done(tailcut_status status);                   /* BENCH_OK, or why not on stderr */
 
 /* data.c: rows of +-[0.5, 1); one in four agrees with row 0 in most signs: the curve has a head. */
 void bench_fill_tokens(void *tokens, int32_t dtype, int64_t rows, int64_t dim);

@@ -52,19 +52,6 @@ struct world {
 
 static uint64_t sink; /* keeps the plain sum from being left out */
 
-static int failed(const world *w, const char *what) {
-  char name[96];
-  bench_case_name(w->c, name, sizeof name);
-  fprintf(stderr, "tailcut_bench: %s: %s\n", name, what);
-  return BENCH_FAILED;
-}
-
-static int done(tailcut_status status) {
-  if (status == TAILCUT_OK) return BENCH_OK;
-  fprintf(stderr, "tailcut_bench: %s: %s\n", tailcut_status_string(status), tailcut_last_error());
-  return BENCH_FAILED;
-}
-
 /* ---------------------------------------------------------------------------- the timed calls -- */
 
 static tailcut_tokens tokens_of(const call *c) {
@@ -104,34 +91,34 @@ static tailcut_rows rows_of(const call *c) {
 static int run_score(const call *c) {
   const tailcut_tokens tokens = tokens_of(c);
   const tailcut_reference reference = reference_of(c);
-  return done(tailcut_score(c->w->handle[c->handle], &c->w->batch, &tokens, &reference,
-                            c->out->scores, c->out->flags, ROOM(c)));
+  return bench_done(tailcut_score(c->w->handle[c->handle], &c->w->batch, &tokens, &reference,
+                                  c->out->scores, c->out->flags, ROOM(c)));
 }
 
 static int run_mean_direction(const call *c) {
   const tailcut_tokens tokens = tokens_of(c);
-  return done(tailcut_mean_direction(c->w->handle[c->handle], &c->w->batch, &tokens, NULL,
-                                     c->out->direction, ROOM(c)));
+  return bench_done(tailcut_mean_direction(c->w->handle[c->handle], &c->w->batch, &tokens, NULL,
+                                           c->out->direction, ROOM(c)));
 }
 
 static int run_cut(const call *c) {
   const tailcut_selection selection = selection_of(c);
-  return done(tailcut_cut(c->w->handle[c->handle], &c->w->batch, c->w->scores_in, NULL, NULL, NULL,
-                          &selection, ROOM(c)));
+  return bench_done(tailcut_cut(c->w->handle[c->handle], &c->w->batch, c->w->scores_in, NULL, NULL,
+                                NULL, &selection, ROOM(c)));
 }
 
 /* The kept lists are the oracle's, which were made before. */
 static int run_compact(const call *c) {
   const outputs *made = &c->w->expected;
   const tailcut_rows rows = rows_of(c);
-  return done(tailcut_compact(c->w->handle[c->handle], &c->w->batch, made->kept, TAILCUT_LOCAL,
-                              made->counts, made->cu, &rows, 1, ROOM(c)));
+  return bench_done(tailcut_compact(c->w->handle[c->handle], &c->w->batch, made->kept,
+                                    TAILCUT_LOCAL, made->counts, made->cu, &rows, 1, ROOM(c)));
 }
 
 static int run_relevance(const call *c) {
   const tailcut_tokens tokens = tokens_of(c);
-  return done(tailcut_relevance(c->w->handle[c->handle], &c->w->batch, &tokens, c->w->roles, NULL,
-                                c->out->scores, c->out->flags, ROOM(c)));
+  return bench_done(tailcut_relevance(c->w->handle[c->handle], &c->w->batch, &tokens, c->w->roles,
+                                      NULL, c->out->scores, c->out->flags, ROOM(c)));
 }
 
 static int run_prune_visual(const call *c) {
@@ -139,8 +126,8 @@ static int run_prune_visual(const call *c) {
   const tailcut_reference reference = reference_of(c);
   const tailcut_selection selection = selection_of(c);
   const tailcut_rows rows = rows_of(c);
-  return done(tailcut_prune_visual(c->w->handle[c->handle], &c->w->batch, &tokens, &reference, NULL,
-                                   &selection, &rows, 1, ROOM(c)));
+  return bench_done(tailcut_prune_visual(c->w->handle[c->handle], &c->w->batch, &tokens, &reference,
+                                         NULL, &selection, &rows, 1, ROOM(c)));
 }
 
 static int run_parts(const call *c) {
@@ -150,8 +137,8 @@ static int run_parts(const call *c) {
   int status = run_score(c);
   if (status == BENCH_OK) {
     memcpy(c->w->scores_in, c->out->scores, sizeof(float) * (size_t)c->w->total);
-    status = done(tailcut_cut(c->w->handle[c->handle], &c->w->batch, c->w->scores_in, NULL,
-                              c->out->flags, &rule, &selection, ROOM(c)));
+    status = bench_done(tailcut_cut(c->w->handle[c->handle], &c->w->batch, c->w->scores_in, NULL,
+                                    c->out->flags, &rule, &selection, ROOM(c)));
   }
   return status == BENCH_OK ? run_compact(c) : status;
 }
@@ -204,10 +191,11 @@ static int check(world *w, bool with_rows, bool compact_only) {
     status = w->run(&c);
     if (status != BENCH_OK) break;
     const outputs *a = &w->expected, *b = &w->actual;
-    if (with_rows && !equal_rows(w, a, b, c.in_place)) return failed(w, "wrong rows");
+    if (with_rows && !equal_rows(w, a, b, c.in_place)) return bench_failed(w->c, "wrong rows");
     if (compact_only) continue;
     if (with_rows) memcpy(b->scores, a->scores, sizeof(float) * (size_t)w->total); /* not asked */
-    if (memcmp(a->block, b->block, a->small_bytes) != 0) return failed(w, "differs from scalar");
+    if (memcmp(a->block, b->block, a->small_bytes) != 0)
+      return bench_failed(w->c, "differs from scalar");
   }
   return status;
 }
@@ -240,18 +228,18 @@ static int make_handles(world *w, int32_t kind) {
     tailcut_config config = TAILCUT_CONFIG_INITIALIZER;
     config.threads = h == ALL ? 0 : 1;
     if (h == SCALAR) setenv("TAILCUT_SIMD", "scalar", 1);
-    status = done(tailcut_create(&w->handle[h], &config));
+    status = bench_done(tailcut_create(&w->handle[h], &config));
     if (h == SCALAR && saved == NULL) unsetenv("TAILCUT_SIMD");
     if (h == SCALAR && saved != NULL) setenv("TAILCUT_SIMD", saved, 1);
     for (int32_t k = TAILCUT_CALL_SCORE; k <= kind && status == BENCH_OK; k++) {
       size_t bytes = 0; /* the oracle calls the parts, too */
-      status = done(tailcut_workspace_size(w->handle[h], k, &limits, &bytes));
+      status = bench_done(tailcut_workspace_size(w->handle[h], k, &limits, &bytes));
       if (bytes > w->workspace_bytes[h]) w->workspace_bytes[h] = bytes;
     }
     if (status != BENCH_OK) break;
     w->workspace[h] = bench_allocate(w->workspace_bytes[h]);
-    status =
-        done(tailcut_workspace_init(w->handle[h], w->workspace[h], w->workspace_bytes[h], NULL));
+    status = bench_done(
+        tailcut_workspace_init(w->handle[h], w->workspace[h], w->workspace_bytes[h], NULL));
   }
   free(saved);
   return status;

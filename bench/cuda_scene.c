@@ -57,19 +57,6 @@ struct world {
   int variant_count;
 };
 
-static int failed(const world *w, const char *what) {
-  char name[96];
-  bench_case_name(w->c, name, sizeof name);
-  fprintf(stderr, "tailcut_bench: %s: %s\n", name, what);
-  return BENCH_FAILED;
-}
-
-static int done(tailcut_status status) {
-  if (status == TAILCUT_OK) return BENCH_OK;
-  fprintf(stderr, "tailcut_bench: %s: %s\n", tailcut_status_string(status), tailcut_last_error());
-  return BENCH_FAILED;
-}
-
 /* -------------------------------------------------------------------------------------- calls -- */
 
 /* A call of kind `kind` on a slot of the host or the device. */
@@ -96,23 +83,23 @@ static int issue(const world *w, int32_t kind, bool cuda, char *slot, bool in_pl
   rows.placement = in_place ? TAILCUT_LOCAL : TAILCUT_PACKED;
   switch (kind) {
     case TAILCUT_CALL_SCORE:
-      return done(tailcut_score(handle, &w->batch, &tokens, &reference,
-                                (float *)(void *)(slot + at->scores), NULL, room, room_bytes,
-                                stream));
+      return bench_done(tailcut_score(handle, &w->batch, &tokens, &reference,
+                                      (float *)(void *)(slot + at->scores), NULL, room, room_bytes,
+                                      stream));
     case TAILCUT_CALL_CUT:
-      return done(tailcut_cut(handle, &w->batch,
-                              (const float *)(const void *)(slot + at->scores_in), NULL, NULL, NULL,
-                              &selection, room, room_bytes, stream));
+      return bench_done(tailcut_cut(handle, &w->batch,
+                                    (const float *)(const void *)(slot + at->scores_in), NULL, NULL,
+                                    NULL, &selection, room, room_bytes, stream));
     case TAILCUT_CALL_COMPACT:
-      return done(
+      return bench_done(
           tailcut_compact(handle, &w->batch, (const int32_t *)(const void *)(slot + at->kept_in),
                           TAILCUT_LOCAL, (const int32_t *)(const void *)(slot + at->counts_in),
                           in_place ? NULL : (const int32_t *)(const void *)(slot + at->cu_in),
                           &rows, 1, room, room_bytes, stream));
     default:
       if (!in_place) selection.new_cu_seqlens = (int32_t *)(void *)(slot + at->cu);
-      return done(tailcut_prune_visual(handle, &w->batch, &tokens, &reference, NULL, &selection,
-                                       &rows, 1, room, room_bytes, stream));
+      return bench_done(tailcut_prune_visual(handle, &w->batch, &tokens, &reference, NULL,
+                                             &selection, &rows, 1, room, room_bytes, stream));
   }
 }
 
@@ -150,26 +137,26 @@ static int compare(const world *w, bool in_place) {
   const int32_t *cu = (const int32_t *)(const void *)(e + at->cu);
   if (w->kind == TAILCUT_CALL_SCORE) {
     if (memcmp(a + at->scores, e + at->scores, 4 * (size_t)w->total) == 0) return BENCH_OK;
-    return failed(w, "scores differ from the CPU's");
+    return bench_failed(w->c, "scores differ from the CPU's");
   }
   if (selects(w) && memcmp(a + at->counts, e + at->counts, 4 * segments) != 0) {
-    return failed(w, "counts differ from the CPU's");
+    return bench_failed(w->c, "counts differ from the CPU's");
   }
   if (w->kind == TAILCUT_CALL_PRUNE_VISUAL && !in_place &&
       memcmp(a + at->cu, e + at->cu, 4 * (segments + 1)) != 0) {
-    return failed(w, "offsets differ from the CPU's");
+    return bench_failed(w->c, "offsets differ from the CPU's");
   }
   for (size_t s = 0; s < segments; s++) {
     const size_t k = (size_t)counts[s], kept = at->kept + 4 * s * tokens;
     if (selects(w) && memcmp(a + kept, e + kept, 4 * k) != 0) {
-      return failed(w, "kept indices differ from the CPU's");
+      return bench_failed(w->c, "kept indices differ from the CPU's");
     }
     if (!moves_rows(w)) continue;
     const size_t packed = at->rows + (size_t)cu[s] * w->row_bytes;
     const size_t mine = in_place ? at->tokens + s * tokens * w->row_bytes : packed;
     if (memcmp(a + mine, e + packed, k * w->row_bytes) != 0) {
-      return failed(w, in_place ? "rows in place differ from the CPU's"
-                                : "packed rows differ from the CPU's");
+      return bench_failed(w->c, in_place ? "rows in place differ from the CPU's"
+                                         : "packed rows differ from the CPU's");
     }
   }
   return BENCH_OK;
@@ -243,16 +230,16 @@ static int make_workspaces(world *w) {
   if (result == TAILCUT_OK) {
     result = tailcut_workspace_size(bench_the_gpu.cuda, w->kind, &limits, &w->cuda_workspace_bytes);
   }
-  if (result != TAILCUT_OK) return done(result);
+  if (result != TAILCUT_OK) return bench_done(result);
   w->cpu_workspace = bench_allocate(w->cpu_workspace_bytes);
   int status = bench_cuda_done(cudaMalloc(&w->cuda_workspace, w->cuda_workspace_bytes + 1),
                                "memory for the workspace");
   if (status != BENCH_OK) return status;
-  status = done(
+  status = bench_done(
       tailcut_workspace_init(bench_the_gpu.cpu, w->cpu_workspace, w->cpu_workspace_bytes, NULL));
   if (status != BENCH_OK) return status;
-  return done(tailcut_workspace_init(bench_the_gpu.cuda, w->cuda_workspace, w->cuda_workspace_bytes,
-                                     bench_the_gpu.stream));
+  return bench_done(tailcut_workspace_init(bench_the_gpu.cuda, w->cuda_workspace,
+                                           w->cuda_workspace_bytes, bench_the_gpu.stream));
 }
 
 /* Inputs into the host's slot, expected outputs by the CPU backend behind them. */

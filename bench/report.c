@@ -19,6 +19,19 @@ void bench_case_name(const bench_case *c, char *text, size_t size) {
   }
 }
 
+int bench_failed(const bench_case *c, const char *what) {
+  char name[96];
+  bench_case_name(c, name, sizeof name);
+  fprintf(stderr, "tailcut_bench: %s: %s\n", name, what);
+  return BENCH_FAILED;
+}
+
+int bench_done(tailcut_status status) {
+  if (status == TAILCUT_OK) return BENCH_OK;
+  fprintf(stderr, "tailcut_bench: %s: %s\n", tailcut_status_string(status), tailcut_last_error());
+  return BENCH_FAILED;
+}
+
 static const char heading[] =
     "| row                   | segments | tokens |  dim | dtype | threads | samples |       time | "
     "noise |   GB/s | %read |\n"
