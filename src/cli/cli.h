@@ -20,6 +20,13 @@ enum { CLI_OK = 0, CLI_FAILED = 1, CLI_USAGE = 2 };
 __attribute__((format(printf, 2, 3)))
 #endif
 int cli_fail(int status, const char *format, ...);
+/* Prints "tailcut: warning: <message>" in the same way. */
+#if defined(__GNUC__)
+__attribute__((format(printf, 1, 2)))
+#endif
+void cli_warn(const char *format, ...);
+/* "prune": the name of the first command in a set of CLI_*. */
+const char *cli_command_name(int commands);
 
 /* ------------------------------------------------------------------------------- options.c -- */
 
@@ -34,13 +41,15 @@ enum {
 };
 
 #define CLI_MAX_BATCHES 16
+#define CLI_MAX_OPTIONS 80
+#define CLI_NO_LIMIT 2147483647.0 /* of an integer: as much as an int32 holds */
 
 typedef struct cli_options {
   int command; /* CLI_PRUNE .. CLI_BENCH */
   bool help;
   /* Files. `scores` is written by prune and prune-seq and read by cut and inspect; `kept` is read
    * by view. */
-  const char *tokens, *cls, *cu_seqlens, *hidden, *roles, *image;
+  const char *tokens, *cls, *cu_seqlens, *hidden, *roles, *q, *keys, *image;
   const char *out, *kept, *counts, *scores, *offsets, *flags, *svg;
   int32_t cls_row; /* 1: --cls-row 0 was given */
   int32_t cls_mean;
@@ -48,13 +57,14 @@ typedef struct cli_options {
   tailcut_rule rule;
   int32_t dtype;     /* tailcut_dtype, 0 when not given */
   int32_t relevance; /* tailcut_policy */
+  int32_t causal, last_query;
   int32_t device_kind, device_index;
   int32_t threads, repeat;
   int32_t segment;
   int32_t grid_rows, grid_columns;
   int32_t tokens_per_image, dim;
   int32_t batches[CLI_MAX_BATCHES], num_batches;
-  uint64_t seen; /* bit i: row i of the option table was given */
+  bool seen[CLI_MAX_OPTIONS]; /* which rows of the option table were given */
 } cli_options;
 
 /* Reads argv[2..] for `command` and checks everything that needs no file. */
@@ -161,7 +171,7 @@ typedef struct cli_job {
   cli_device device;
   int32_t call;          /* TAILCUT_CALL_PRUNE_VISUAL, _PRUNE_SEQUENCE or _CUT */
   const char *main_path; /* tokens, hidden states or scores */
-  cli_array main, cls, roles, offsets;
+  cli_array main, cls, roles, q, keys, offsets;
   tailcut_batch batch;
   tailcut_tokens tokens;
   tailcut_reference reference;
@@ -173,8 +183,9 @@ typedef struct cli_job {
   int64_t *starts;    /* [segments + 1], host: first row of each segment */
   int64_t candidates; /* of all segments; with roles: all rows */
   int64_t kept_total;
-  cli_buffer d_main, d_cls, d_roles, d_offsets, d_workspace;
+  cli_buffer d_main, d_cls, d_roles, d_q, d_keys, d_offsets, d_workspace;
   cli_buffer d_counts, d_kept, d_new_offsets, d_flags, d_scores, d_curve, d_out;
+  int32_t *nan_counts; /* [segments]: scores that are NaN; NULL where no segment has one */
   double us_min, us_median;
 } cli_job;
 
@@ -183,6 +194,8 @@ int64_t cli_job_candidates(const cli_job *job, int32_t b);
 /* Sets batch and starts from the main array, whose last `inner` dimensions are not tokens, and
  * from --cu-seqlens. Refuses what the library could not take. */
 int cli_job_segments(cli_job *job, int inner, int32_t cls_row);
+/* The library's dtype for a file of features, q or keys, as --dtype allows it. */
+int cli_job_dtype(const cli_job *job, const char *path, cli_type type, int32_t *dtype);
 /* tokens and main from a file of feature rows. */
 int cli_job_load_tokens(cli_job *job, const char *path, int32_t cls_row);
 /* Opens the device and makes every buffer. */
@@ -195,6 +208,8 @@ void cli_job_free(cli_job *job);
 
 /* report.c: the JSON object or the line for people. */
 int cli_report(const cli_job *job);
+/* warn.c: the flags in words, on stderr. */
+void cli_warn_flags(const cli_job *job);
 
 /* prune.c, cut.c: the inputs alone, for inspect. */
 int cli_prune_load(cli_job *job, const cli_options *options);

@@ -91,6 +91,7 @@ int cli_inspect(const cli_options *options) {
     measure(&curve);
     add_marks(&curve, &options->rule);
     status = draw(options, &curve);
+    if (status == CLI_OK) cli_warn_flags(&job);
   }
   cli_job_free(&job);
   return status;

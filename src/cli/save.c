@@ -64,5 +64,6 @@ int cli_job_execute(cli_job *job) {
   cli_outputs outputs = {.count = 0};
   const int status = run_and_save(job, &outputs);
   cli_outputs_discard(&outputs);
+  if (status == CLI_OK) cli_warn_flags(job);
   return status;
 }
