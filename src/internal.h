@@ -56,6 +56,7 @@ struct tailcut_handle_s {
   const tc_backend *backend;
   void *state; /* the backend's own */
   int32_t threads;
+  char info[512]; /* JSON, written by the backend's create */
   int32_t log_level;
   FILE *log_file;
 };
