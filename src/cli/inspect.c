@@ -87,7 +87,7 @@ int cli_inspect(const cli_options *options) {
                        .candidates = cli_job_candidates(&job, b),
                        .kept = ((const int32_t *)job.d_counts.host)[b],
                        .segment = b,
-                       .detector = cli_detector_name(options->rule.detector)};
+                       .detector = tailcut_detector_name(options->rule.detector)};
     measure(&curve);
     add_marks(&curve, &options->rule);
     status = draw(options, &curve);

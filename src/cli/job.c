@@ -12,6 +12,7 @@ static int workspace(cli_job *job) {
   limits.segments = job->batch.segments;
   limits.max_tokens = job->batch.max_tokens;
   limits.total_tokens = job->batch.total_tokens;
+  limits.groups = job->batch.groups;
   limits.q_heads = job->relevance.q_heads;
   limits.head_dim = job->relevance.head_dim;
   limits.dim = job->call == TAILCUT_CALL_CUT ? 0 : job->tokens.dim;
@@ -43,12 +44,16 @@ int cli_job_prepare(cli_job *job, bool want_out, bool want_curve) {
       {&job->d_q, &job->q, 0, job->q.data != NULL, "the queries"},
       {&job->d_keys, &job->keys, 0, job->keys.data != NULL, "the keys"},
       {&job->d_offsets, &job->offsets, 0, job->offsets.data != NULL, "the offsets"},
+      {&job->d_groups, &job->groups, 0, job->groups.data != NULL, "the groups"},
       {&job->d_counts, NULL, segments * 4, true, "the counts"},
       {&job->d_kept, NULL, rows * 4, true, "the kept indices"},
       {&job->d_new_offsets, NULL, (segments + 1) * 4, true, "the new offsets"},
       {&job->d_flags, NULL, segments * 4, true, "the flags"},
       {&job->d_scores, NULL, rows * 4, features, "the scores"},
       {&job->d_curve, NULL, rows * 4, want_curve, "the curve"},
+      {&job->d_mask, NULL, rows, job->options->mask != NULL, "the mask"},
+      {&job->d_group_counts, NULL, (size_t)job->batch.groups * 4,
+       job->options->group_counts != NULL, "the counts of the groups"},
       {&job->d_out, NULL, job->main.bytes, want_out, "the kept rows"},
   };
   for (size_t i = 0; i < sizeof list / sizeof list[0] && status == CLI_OK; i++) {
@@ -63,6 +68,7 @@ int cli_job_prepare(cli_job *job, bool want_out, bool want_curve) {
 
   const tailcut_selection selection = TAILCUT_SELECTION_INITIALIZER;
   job->batch.cu_seqlens = job->d_offsets.device;
+  job->batch.group_cu_seqlens = job->d_groups.device;
   job->tokens.data = job->d_main.device;
   if (job->cls.data != NULL) job->reference.data = job->d_cls.device;
   job->relevance.q = job->d_q.device;
@@ -75,6 +81,8 @@ int cli_job_prepare(cli_job *job, bool want_out, bool want_curve) {
   job->selection.flags = job->d_flags.device;
   job->selection.scores = job->d_scores.device;
   job->selection.curve = job->d_curve.device;
+  job->selection.mask = job->d_mask.device;
+  job->selection.group_counts = job->d_group_counts.device;
   job->num_rows = want_out ? 1 : 0;
   if (want_out) {
     const tailcut_rows array = TAILCUT_ROWS_INITIALIZER;
@@ -115,7 +123,9 @@ static int count_nans(cli_job *job) {
     if (job->nan_counts == NULL) return cli_fail(CLI_FAILED, "out of memory for the flags");
     const int64_t start = job->starts[b], n = cli_job_candidates(job, b);
     for (int64_t i = start; i < start + n; i++)
-      if (isnan(scores[i]) && (roles == NULL || (roles[i] & TAILCUT_ROLE_CANDIDATE)))
+      if (isnan(scores[i]) &&
+          (roles == NULL ||
+           (roles[i] & (TAILCUT_ROLE_CANDIDATE | TAILCUT_ROLE_ABSENT)) == TAILCUT_ROLE_CANDIDATE))
         job->nan_counts[b]++;
   }
   return CLI_OK;
@@ -141,6 +151,9 @@ static int fetch(cli_job *job) {
   status = cli_buffer_fetch(device, &job->d_kept, (size_t)job->kept_total * 4);
   if (status == CLI_OK) status = cli_buffer_fetch(device, &job->d_scores, job->d_scores.bytes);
   if (status == CLI_OK) status = cli_buffer_fetch(device, &job->d_curve, job->d_curve.bytes);
+  if (status == CLI_OK) status = cli_buffer_fetch(device, &job->d_mask, job->d_mask.bytes);
+  if (status == CLI_OK)
+    status = cli_buffer_fetch(device, &job->d_group_counts, job->d_group_counts.bytes);
   if (status == CLI_OK && job->num_rows > 0)
     status = cli_buffer_fetch(device, &job->d_out,
                               (size_t)job->kept_total * (size_t)job->rows.part_bytes);
@@ -168,10 +181,12 @@ int cli_job_run(cli_job *job) {
 }
 
 void cli_job_free(cli_job *job) {
-  cli_buffer *buffers[] = {&job->d_main,        &job->d_cls,      &job->d_roles,  &job->d_q,
-                           &job->d_keys,        &job->d_offsets,  &job->d_counts, &job->d_kept,
-                           &job->d_new_offsets, &job->d_flags,    &job->d_scores, &job->d_curve,
-                           &job->d_out,         &job->d_workspace};
+  cli_buffer *buffers[] = {&job->d_main,   &job->d_cls,      &job->d_roles,
+                           &job->d_q,      &job->d_keys,     &job->d_offsets,
+                           &job->d_groups, &job->d_mask,     &job->d_group_counts,
+                           &job->d_counts, &job->d_kept,     &job->d_new_offsets,
+                           &job->d_flags,  &job->d_scores,   &job->d_curve,
+                           &job->d_out,    &job->d_workspace};
   for (size_t i = 0; i < sizeof buffers / sizeof buffers[0]; i++)
     cli_buffer_free(&job->device, buffers[i]);
   cli_array_free(&job->main);
@@ -180,6 +195,7 @@ void cli_job_free(cli_job *job) {
   cli_array_free(&job->q);
   cli_array_free(&job->keys);
   cli_array_free(&job->offsets);
+  cli_array_free(&job->groups);
   free(job->starts);
   free(job->nan_counts);
   cli_device_close(&job->device);

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* options: reads the arguments of a command.
  *
- * A value is always the next argument (or what follows '='), so it may begin with '-'. An option
- * given twice, unknown to its command, or out of range is wrong usage. */
+ * A value is the next argument (or what follows '='), and may begin with '-' unless it is the name of
+ * an option. An option given twice, unknown to its command, or out of range is wrong usage. */
 #include <string.h>
 
 #include "options.h"
@@ -44,6 +44,11 @@ static int unknown(const char *argument, size_t length, int command) {
                   cli_nearest_hint(&nearest, hint));
 }
 
+static bool is_file(int row) {
+  return cli_option_table[row].kind == CLI_KIND_INPUT ||
+         cli_option_table[row].kind == CLI_KIND_OUTPUT;
+}
+
 static bool is_npy_name(const char *value) {
   const size_t length = strlen(value);
   return length > 4 && strcmp(value + length - 4, ".npy") == 0;
@@ -69,6 +74,10 @@ int cli_options_parse(cli_options *options, int command, int argc, char **argv) 
       value = equals + 1;
     } else if (++i < argc) {
       value = argv[i];
+      if (cli_option_find(value, strlen(value), command) >= 0)
+        return cli_fail(CLI_USAGE, "%s: needs a value, but %s follows%s",
+                        cli_option_table[row].name, value,
+                        is_file(row) ? "; a file of that name is ./ and the name" : "");
     } else {
       return cli_fail(CLI_USAGE, "%s: needs a value", cli_option_table[row].name);
     }

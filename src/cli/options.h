@@ -6,6 +6,7 @@
 #define TAILCUT_CLI_OPTIONS_H_
 
 #include "cli.h"
+#include "detectors.h"
 
 /* A word that an option takes, and what it means. Lists end with a NULL. */
 typedef struct cli_word {
@@ -60,19 +61,10 @@ int cli_options_check(cli_options *options);
 
 /* ------------------------------------------------------------------------------ detectors.c -- */
 
-/* What a detector reads of the rule, besides what every detector takes. */
-enum {
-  CLI_USES_K = 1,
-  CLI_USES_RATIO = 2, /* ratio or percent, and the rounding */
-  CLI_USES_TAU = 4,
-  CLI_USES_LAMBDA = 8,
-  CLI_USES_MASS = 16,
-  CLI_USES_WINDOW = 32,
-  CLI_USES_SEARCH = 64
-};
-
-/* Bits of CLI_USES_* for a tailcut_detector; 0 for no detector. */
-unsigned cli_detector_uses(int32_t detector);
+/* Bits of TC_USES_* (detectors.h) for a tailcut_detector; 0 for no detector. */
+uint32_t cli_detector_uses(int32_t detector);
+/* "k tokens": what it keeps, in words. */
+const char *cli_detector_keeps(int32_t detector);
 
 /* -------------------------------------------------------------------------------- suggest.c -- */
 

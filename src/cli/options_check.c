@@ -22,16 +22,16 @@ static const char *first_given(const cli_options *options, const char *const *na
 /* The options that only some detectors read. One that a single detector reads chooses it. */
 static const struct {
   const char *name;
-  unsigned use;
-} parameters[] = {{"--k", CLI_USES_K},           {"--ratio", CLI_USES_RATIO},
-                  {"--percent", CLI_USES_RATIO}, {"--rounding", CLI_USES_RATIO},
-                  {"--tau", CLI_USES_TAU},       {"--lambda", CLI_USES_LAMBDA},
-                  {"--mass", CLI_USES_MASS},     {"--window", CLI_USES_WINDOW},
-                  {"--search", CLI_USES_SEARCH}};
+  uint32_t use;
+} parameters[] = {{"--k", TC_USES_K},           {"--ratio", TC_USES_RATIO},
+                  {"--percent", TC_USES_RATIO}, {"--rounding", TC_USES_RATIO},
+                  {"--tau", TC_USES_TAU},       {"--lambda", TC_USES_LAMBDA},
+                  {"--mass", TC_USES_MASS},     {"--window", TC_USES_WINDOW},
+                  {"--search", TC_USES_SEARCH}};
 #define PARAMETERS (sizeof parameters / sizeof parameters[0])
 
 /* The only detector that reads `use`; 0 where there are several. */
-static int32_t only_reader(unsigned use) {
+static int32_t only_reader(uint32_t use) {
   int32_t found = 0;
   for (const cli_word *w = cli_detector_words; w->text != NULL; w++) {
     if (!(cli_detector_uses(w->value) & use)) continue;
@@ -42,7 +42,7 @@ static int32_t only_reader(unsigned use) {
 }
 
 /* "otsu, chord or gap": the detectors that read `use`. */
-static const char *readers(unsigned use, char text[128]) {
+static const char *readers(uint32_t use, char text[128]) {
   size_t used = 0;
   int left = 0;
   for (const cli_word *w = cli_detector_words; w->text != NULL; w++)
@@ -68,8 +68,8 @@ static int choose_detector(cli_options *options) {
     if (reader == 0 || !cli_option_given(options, parameters[i].name)) continue;
     if (chosen_by != NULL && reader != options->rule.detector)
       return cli_fail(CLI_USAGE, "%s: chooses the detector %s, but %s chooses %s; give only one",
-                      parameters[i].name, cli_detector_name(reader), chosen_by,
-                      cli_detector_name(options->rule.detector));
+                      parameters[i].name, tailcut_detector_name(reader), chosen_by,
+                      tailcut_detector_name(options->rule.detector));
     if (chosen_by == NULL) chosen_by = parameters[i].name;
     options->rule.detector = reader;
   }
@@ -79,7 +79,7 @@ static int choose_detector(cli_options *options) {
         (cli_detector_uses(detector) & parameters[i].use))
       continue;
     return cli_fail(CLI_USAGE, "%s: is not used by the detector %s%s%s; it is for %s",
-                    parameters[i].name, cli_detector_name(detector),
+                    parameters[i].name, tailcut_detector_name(detector),
                     chosen_by != NULL ? ", which is chosen by " : "",
                     chosen_by != NULL ? chosen_by : "", readers(parameters[i].use, text));
   }
@@ -119,7 +119,7 @@ static int check_rule(cli_options *options) {
                                                             : NULL;
   if (needs != NULL && !cli_option_given(options, needs))
     return cli_fail(CLI_USAGE, "%s: is required by the detector %s", needs,
-                    cli_detector_name(rule->detector));
+                    tailcut_detector_name(rule->detector));
   if (rule->max_keep >= 0 && rule->max_keep < rule->min_keep)
     return cli_fail(CLI_USAGE, "--max-keep: %d is below --min-keep, which is %d%s",
                     (int)rule->max_keep, (int)rule->min_keep,
@@ -129,23 +129,28 @@ static int check_rule(cli_options *options) {
 
 /* --------------------------------------------------------------------------- of each command -- */
 
-static const char *const references[] = {"--cls", "--cls-row", "--cls-mean", NULL};
+static const char *const references[] = {"--cls", "--cls-row", "--cls-mean", "--lag", NULL};
 
-static int check_reference(const cli_options *options) {
+static int check_reference(cli_options *options) {
   const char *const first = first_given(options, references);
   if (first == NULL)
-    return cli_fail(CLI_USAGE, "--cls: one of --cls, --cls-row 0 and --cls-mean is required");
+    return cli_fail(CLI_USAGE,
+                    "--cls: one of --cls, --cls-row 0, --cls-mean and --lag is required");
   const char *const *rest = references;
   while (*rest != first) rest++;
   const char *const second = first_given(options, rest + 1);
   if (second != NULL)
     return cli_fail(CLI_USAGE, "%s: cannot be combined with %s; there is one reference", second,
                     first);
+  if (!cli_option_given(options, "--prefix")) options->prefix = options->cls_row;
+  if (options->prefix < options->cls_row)
+    return cli_fail(CLI_USAGE, "--prefix: 0, but the row of --cls-row is no candidate: at least 1");
   return CLI_OK;
 }
 
-static int check_inspect(const cli_options *options) {
-  static const char *const of_tokens[] = {"--cls", "--cls-row", "--cls-mean", "--dtype", NULL};
+static int check_inspect(cli_options *options) {
+  static const char *const of_tokens[] = {"--cls",    "--cls-row", "--cls-mean", "--lag",
+                                          "--prefix", "--dtype",   NULL};
   if (options->scores == NULL && options->tokens == NULL)
     return cli_fail(CLI_USAGE, "--tokens: --tokens or --scores is required");
   if (options->scores != NULL && options->tokens != NULL)
@@ -174,7 +179,7 @@ static int check_relevance(const cli_options *options) {
   return CLI_OK;
 }
 
-static int check_command(const cli_options *options) {
+static int check_command(cli_options *options) {
   int status = CLI_OK;
   switch (options->command) {
     case CLI_PRUNE:
@@ -214,5 +219,7 @@ int cli_options_check(cli_options *options) {
   if (options->command & (CLI_PRUNE | CLI_CUT | CLI_PRUNE_SEQ | CLI_INSPECT))
     status = check_rule(options);
   if (status == CLI_OK) status = check_command(options);
+  if (status == CLI_OK && options->group_counts != NULL && options->groups == NULL)
+    return cli_fail(CLI_USAGE, "--group-counts: needs --groups");
   return status == CLI_OK ? check_outputs(options) : status;
 }

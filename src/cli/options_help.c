@@ -6,7 +6,7 @@ static const struct {
   int command;
   const char *usage, *about;
 } texts[] = {
-    {CLI_PRUNE, "prune --tokens X.npy (--cls C.npy | --cls-row 0 | --cls-mean) [options]",
+    {CLI_PRUNE, "prune --tokens X.npy (--cls C.npy | --cls-row 0 | --cls-mean | --lag n) [options]",
      "Scores visual tokens against a reference vector, cuts the tail, writes what is kept."},
     {CLI_CUT, "cut --scores S.npy [options]", "Cuts the tail of scores from anywhere."},
     {CLI_PRUNE_SEQ, "prune-seq --hidden H.npy --roles R.npy [--relevance POLICY] [options]",
@@ -15,7 +15,8 @@ static const struct {
      "Prints and draws a sorted score curve with its cut."},
     {CLI_VIEW, "view --image I --grid HxW --kept KEPT.npy --out V.svg",
      "Draws which patches of an image stay."},
-    {CLI_INFO, "info", "Says what this build and this machine can do."},
+    {CLI_INFO, "info [options]",
+     "Says what this build has and what runs on this machine (TAILCUT_SIMD counts)."},
     {CLI_BENCH, "bench [options]", "Times the library on synthetic tokens."},
 };
 #define TEXTS (sizeof texts / sizeof texts[0])
@@ -52,21 +53,25 @@ static void print_section(int command, cli_section section, const char *title) {
 /* Which options a detector reads, in words. */
 static void print_detectors(void) {
   static const struct {
-    unsigned use;
+    uint32_t use;
     const char *text;
-  } uses[] = {{CLI_USES_K, " --k"},          {CLI_USES_RATIO, " --ratio or --percent, --rounding"},
-              {CLI_USES_TAU, " --tau"},      {CLI_USES_LAMBDA, " --lambda"},
-              {CLI_USES_MASS, " --mass"},    {CLI_USES_WINDOW, " --window"},
-              {CLI_USES_SEARCH, " --search"}};
+  } uses[] = {{TC_USES_K, "--k"},          {TC_USES_RATIO, "--ratio or --percent, --rounding"},
+              {TC_USES_TAU, "--tau"},      {TC_USES_LAMBDA, "--lambda"},
+              {TC_USES_MASS, "--mass"},    {TC_USES_WINDOW, "--window"},
+              {TC_USES_SEARCH, "--search"}};
   puts(
-      "\nDetectors, and what each reads besides --min-keep, --max-keep, --round-to and --spread.\n"
-      "An option that one detector reads chooses it; one that the detector does not read is\n"
-      "refused. topk, ratio and threshold have no default for theirs.");
+      "\nDetectors: what each keeps, and what it reads besides --order, --min-keep, --max-keep,\n"
+      "--round-to and --spread. An option that one detector reads chooses it; one that the\n"
+      "detector does not read is refused. topk, ratio and threshold have no default for theirs.");
   for (const cli_word *w = cli_detector_words; w->text != NULL; w++) {
-    printf("  %-10s", w->text);
-    for (size_t i = 0; i < sizeof uses / sizeof uses[0]; i++)
-      if (cli_detector_uses(w->value) & uses[i].use) fputs(uses[i].text, stdout);
-    fputc('\n', stdout);
+    const char *before = " (";
+    printf("  %-10s %s", w->text, cli_detector_keeps(w->value));
+    for (size_t i = 0; i < sizeof uses / sizeof uses[0]; i++) {
+      if (!(cli_detector_uses(w->value) & uses[i].use)) continue;
+      printf("%s%s", before, uses[i].text);
+      before = ", ";
+    }
+    puts(before[0] == ',' ? ")" : "");
   }
 }
 

@@ -16,6 +16,7 @@ const cli_word cli_policy_words[] = {{"mean-cosine", TAILCUT_MEAN_COSINE},
                                      {"max-cosine", TAILCUT_MAX_COSINE},
                                      {"attention", TAILCUT_ATTENTION},
                                      {NULL, 0}};
+static const cli_word orders[] = {{"high", TAILCUT_HIGH}, {"low", TAILCUT_LOW}, {NULL, 0}};
 static const cli_word dtypes[] = {
     {"f16", TAILCUT_F16}, {"bf16", TAILCUT_BF16}, {"f32", TAILCUT_F32}, {NULL, 0}};
 static const cli_word scales[] = {
@@ -65,6 +66,10 @@ const cli_option cli_option_table[] = {
         "the first row of each segment is the reference"),
     FLAG("--cls-mean", VISUAL, INPUT, cls_mean,
          "the mean direction of each segment is the reference"),
+    INT("--lag", "n", VISUAL, INPUT, lag, 1, BIG,
+        "each candidate is compared with the n-th before it (n: tokens of a frame)"),
+    INT("--prefix", "p", VISUAL, INPUT, prefix, 0, TAILCUT_MAX_SEGMENT_TOKENS,
+        "the first p rows of each segment are no candidates (0; --cls-row: 1)"),
     INPUT("--scores", "S.npy", CLI_CUT | CLI_INSPECT, scores,
           "float32 scores to cut, [N], [B,N] or [total]"),
     WORD("--scale", "auto|unit", CLI_CUT | CLI_INSPECT, INPUT, rule.scale, scales,
@@ -79,6 +84,8 @@ const cli_option cli_option_table[] = {
          "attention: only the last query row of a sequence asks"),
     INPUT("--cu-seqlens", "S.npy", CURVES, cu_seqlens,
           "int32 offsets [B+1] of segments of different lengths"),
+    INPUT("--groups", "G.npy", WRITERS, groups,
+          "int32 offsets [G+1] over all rows: each group is cut by itself"),
     WORD("--dtype", "f16|bf16|f32", ROWS | CLI_BENCH, INPUT, dtype, dtypes,
          "type of the features; bf16 travels as uint16"),
     INT("--segment", "b", CLI_INSPECT, INPUT, segment, 0, BIG, "the segment that is drawn (0)"),
@@ -88,6 +95,8 @@ const cli_option cli_option_table[] = {
     /* The rule. */
     WORD("--detector", "NAME", CURVES, RULE, rule.detector, cli_detector_words,
          "how many are kept: one of those below (otsu)"),
+    WORD("--order", "high|low", WRITERS, RULE, rule.order, orders,
+         "which scores are kept: low keeps what is least similar (high)"),
     INT("--k", "n", CURVES, RULE, rule.k, 1, BIG, "topk: tokens kept"),
     REAL("--ratio", "r", rule.ratio, 0, 1, "ratio: share kept (dropped: with drop-...), 0..1"),
     INT("--percent", "p", CURVES, RULE, rule.percent, 0, 100,
@@ -95,7 +104,7 @@ const cli_option cli_option_table[] = {
     WORD("--rounding", "HOW", CURVES, RULE, rule.rounding, cli_rounding_words,
          "ratio: ceil|floor|nearest|drop-ceil|drop-trunc|drop-percent (ceil)"),
     {"--tau", NULL, "t", CURVES, CLI_SECTION_RULE, CLI_KIND_FLOAT, AT(rule.tau), 0, 0, NULL,
-     "threshold: least score kept"},
+     "threshold: least score kept (--order low: greatest)"},
     REAL("--lambda", "l", rule.lambda, -HUGE_VAL, HUGE_VAL,
          "mean: standard deviations above the mean (1)"),
     REAL("--mass", "f", rule.mass, 5e-324, 1, "mass: share of the mass kept, above 0 to 1 (0.9)"),
@@ -114,7 +123,7 @@ const cli_option cli_option_table[] = {
     INT("--dim", "d", CLI_BENCH, RUN, dim, 1, 65536, "channels (1024)"),
     OWN("--batch", "n,n,...", CLI_BENCH, RUN, LIST, 65536, "batch sizes (1,8,64)"),
     OWN("--device", "cpu|cuda[:i]", CURVES | CLI_BENCH, RUN, DEVICE, 0, "where it runs (cpu)"),
-    INT("--threads", "n", CURVES | CLI_BENCH, RUN, threads, 0, 1024,
+    INT("--threads", "n", CURVES | CLI_BENCH | CLI_INFO, RUN, threads, 0, 1024,
         "CPU threads, 0 means all cores (1)"),
     INT("--repeat", "n", WRITERS | CLI_BENCH, RUN, repeat, 1, 1000000, "runs that are timed (1)"),
     OUTPUT("--out", "-o", "OUT.npy", CLI_PRUNE | CLI_PRUNE_SEQ, out,
@@ -126,7 +135,10 @@ const cli_option cli_option_table[] = {
            "float32 scores in token order"),
     OUTPUT("--offsets", NULL, "CU.npy", WRITERS, offsets, "int32 offsets of the kept rows, [B+1]"),
     OUTPUT("--flags", NULL, "F.npy", WRITERS, flags, "int32 flags per segment, [B]"),
-    FLAG("--json", WRITERS | CLI_BENCH, RUN, json, "print one JSON object on standard output"),
+    OUTPUT("--mask", NULL, "M.npy", WRITERS, mask, "uint8 per row: 1 kept, 0 not"),
+    OUTPUT("--group-counts", NULL, "K.npy", WRITERS, group_counts, "int32 kept per group, [G]"),
+    FLAG("--json", WRITERS | CLI_BENCH | CLI_INFO, RUN, json,
+         "print one JSON object on standard output"),
 };
 const int cli_option_count = (int)(sizeof cli_option_table / sizeof cli_option_table[0]);
 _Static_assert(sizeof cli_option_table / sizeof cli_option_table[0] <= CLI_MAX_OPTIONS,

@@ -12,6 +12,9 @@ static int out_of_range(const cli_option *option, const char *value) {
   if (option->high >= CLI_NO_LIMIT)
     return cli_fail(CLI_USAGE, "%s: '%.200s' is out of range, expected at least %.0f", option->name,
                     value, option->low);
+  if (option->kind == CLI_KIND_INT)
+    return cli_fail(CLI_USAGE, "%s: '%.200s' is out of range, expected %.0f to %.0f", option->name,
+                    value, option->low, option->high);
   /* A low that is next to nothing stands for "above 0". */
   const bool above = option->low > 0 && option->low < 1e-300;
   return cli_fail(CLI_USAGE, "%s: '%.200s' is out of range, expected %s%g to %g", option->name,

@@ -18,7 +18,7 @@ int cli_report(const cli_job *job) {
   char device[32];
   const double ratio =
       job->candidates > 0 ? (double)job->kept_total / (double)job->candidates : 0.0;
-  const char *detector = cli_detector_name(job->rule.detector);
+  const char *detector = tailcut_detector_name(job->rule.detector);
   cli_device_name(&job->device, device);
   if (!job->options->json) {
     if (!wants_line(job)) return CLI_OK;

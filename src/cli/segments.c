@@ -42,7 +42,27 @@ static int load_offsets(const cli_job *job, const char *path, int64_t rows, cli_
   return CLI_OK;
 }
 
-int cli_job_segments(cli_job *job, int inner, int32_t cls_row) {
+/* Cut offsets over all rows. A group lies in one segment, so every segment begins at one of them. */
+static int load_groups(cli_job *job) {
+  const char *path = job->options->groups;
+  const int32_t segments = job->batch.segments;
+  const int status = load_offsets(job, path, job->starts[segments], &job->groups);
+  if (status != CLI_OK) return status;
+  const int32_t *offset = job->groups.data;
+  int64_t g = 0;
+  for (int32_t b = 0; b < segments; b++) {
+    while (g < job->groups.count && offset[g] < job->starts[b]) g++;
+    if (g == job->groups.count || offset[g] != job->starts[b])
+      return cli_fail(CLI_FAILED,
+                      "%s: lacks the offset %lld, where segment %d begins: a group "
+                      "must lie in one segment",
+                      path, (long long)job->starts[b], (int)b);
+  }
+  job->batch.groups = (int32_t)(job->groups.count - 1);
+  return CLI_OK;
+}
+
+int cli_job_segments(cli_job *job, int inner, int32_t prefix_rows) {
   const cli_array *a = &job->main;
   const int outer = a->dims - inner;
   const bool ragged = job->options->cu_seqlens != NULL;
@@ -75,19 +95,19 @@ int cli_job_segments(cli_job *job, int inner, int32_t cls_row) {
   const tailcut_batch batch = TAILCUT_BATCH_INITIALIZER;
   job->batch = batch;
   job->batch.segments = (int32_t)segments;
-  job->batch.prefix_rows = cls_row;
+  job->batch.prefix_rows = prefix_rows;
   int64_t longest = ragged || segments == 0 ? 0 : length;
   job->candidates = 0;
   for (int32_t b = 0; b < job->batch.segments; b++) {
     if (segment_rows(job, b) > longest) longest = segment_rows(job, b);
     job->candidates += cli_job_candidates(job, b);
   }
-  if (longest > TAILCUT_MAX_SEGMENT_TOKENS + cls_row)
+  if (longest > (int64_t)TAILCUT_MAX_SEGMENT_TOKENS + prefix_rows)
     return cli_fail(CLI_FAILED, "%s: a segment of %lld rows is too long, at most %d can compete",
                     job->main_path, (long long)longest, TAILCUT_MAX_SEGMENT_TOKENS);
   job->batch.max_tokens = (int32_t)longest;
   job->batch.total_tokens = job->starts[segments];
-  return CLI_OK;
+  return job->options->groups != NULL ? load_groups(job) : CLI_OK;
 }
 
 int cli_job_dtype(const cli_job *job, const char *path, cli_type type, int32_t *dtype) {
@@ -103,14 +123,14 @@ int cli_job_dtype(const cli_job *job, const char *path, cli_type type, int32_t *
   return CLI_OK;
 }
 
-int cli_job_load_tokens(cli_job *job, const char *path, int32_t cls_row) {
+int cli_job_load_tokens(cli_job *job, const char *path, int32_t prefix_rows) {
   job->main_path = path;
   int status = cli_npy_read(path, &job->main);
   if (status != CLI_OK) return status;
   const tailcut_tokens tokens = TAILCUT_TOKENS_INITIALIZER;
   job->tokens = tokens;
   status = cli_job_dtype(job, path, job->main.type, &job->tokens.dtype);
-  if (status == CLI_OK) status = cli_job_segments(job, 1, cls_row);
+  if (status == CLI_OK) status = cli_job_segments(job, 1, prefix_rows);
   if (status != CLI_OK) return status;
   /* Without rows nothing is read: one channel keeps the workspace of a [0, huge] array small. */
   const int32_t dim = (int32_t)job->main.shape[job->main.dims - 1];

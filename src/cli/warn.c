@@ -14,7 +14,7 @@ static int32_t flags_of(const cli_job *job, int32_t b) {
 static bool has_queries(const cli_job *job, int32_t b) {
   const uint8_t *roles = job->roles.data;
   for (int64_t i = job->starts[b]; i < job->starts[b + 1]; i++)
-    if (roles[i] & TAILCUT_ROLE_QUERY) return true;
+    if ((roles[i] & (TAILCUT_ROLE_QUERY | TAILCUT_ROLE_ABSENT)) == TAILCUT_ROLE_QUERY) return true;
   return false;
 }
 
@@ -34,8 +34,13 @@ static bool bad_vector(const cli_job *job, int32_t b) {
   return bad_reference(job, b) && !no_query(job, b);
 }
 
+static bool no_score(const cli_job *job, int32_t b) {
+  return (flags_of(job, b) & TAILCUT_FLAG_NO_SCORE) != 0 && !bad_reference(job, b);
+}
+
 static bool too_few(const cli_job *job, int32_t b) {
-  return (flags_of(job, b) & TAILCUT_FLAG_WHOLE) != 0 && !bad_reference(job, b);
+  return (flags_of(job, b) & (TAILCUT_FLAG_WHOLE | TAILCUT_FLAG_NO_SCORE)) == TAILCUT_FLAG_WHOLE &&
+         !bad_reference(job, b);
 }
 
 /* What is bad about the reference, by where it came from. */
@@ -76,7 +81,7 @@ static void warn_nans(const cli_job *job) {
   size_t used = 0;
   int32_t count = 0;
   for (int32_t b = 0; b < job->batch.segments; b++) {
-    const int32_t n = job->nan_counts[b];
+    const int32_t n = job->groups.data == NULL && no_score(job, b) ? 0 : job->nan_counts[b];
     if (n == 0 || count++ >= NAMED) continue;
     used += (size_t)snprintf(list + used, sizeof list - used, "%ssegment %d: %d score%s NaN",
                              used ? "; " : "", (int)b, (int)n, n == 1 ? " is" : "s are");
@@ -91,5 +96,11 @@ void cli_warn_flags(const cli_job *job) {
   warn(job, no_query, "it has no query rows");
   warn(job, bad_vector, reference_text(job));
   if (job->nan_counts != NULL) warn_nans(job);
-  warn(job, too_few, "it has fewer than 3 scores that are numbers");
+  const bool groups = job->groups.data != NULL;
+  warn(job, no_score,
+       groups ? "it has a group without a score that is a number"
+              : "not one of its scores is a number");
+  warn(job, too_few,
+       groups ? "it has a group with fewer than 3 scores that are numbers"
+              : "it has fewer than 3 scores that are numbers");
 }

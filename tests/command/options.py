@@ -1,17 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Check the options of the `tailcut` command: which go together, what each changes, what is said.
+"""Check what the `tailcut` command says: refusals, near misses, warnings, help.
 
-Every case is a command line with the exit status and the words that it must end with. Results are compared with small
-statements in numpy of what the option means. Prints one line per failure; exit status 1 if there was any.
+A refusal is a command line with the exit status and the words of the one line that it must end with.
 """
-import argparse
 import json
 import os
-import subprocess
-import sys
-import tempfile
+import re
 
 import numpy as np
+
+from command import check, run_tests
 
 PRUNE = ["prune", "--tokens", "x.npy", "--cls", "c.npy"]
 SEQ = ["prune-seq", "--hidden", "x.npy", "--roles", "r.npy"]
@@ -74,6 +72,14 @@ WRONG_USAGE = [
     (["prune", "--tokens", "x.npy", "--cls-row", "0", "--cls-mean"], ["--cls-mean: cannot be combined with --cls-row"]),
     (["prune", "--tokens", "x.npy", "--cls-row", "1"], ["--cls-row: only row 0"]),
     (["prune", "--cls", "c.npy"], ["--tokens: is required"]),
+    (["prune", "--tokens", "x.npy", "--lag", "3", "--cls-mean"], ["--lag: cannot be combined with --cls-mean"]),
+    (["prune", "--tokens", "x.npy", "--lag", "0"], ["--lag: '0' is out of range, expected at least 1"]),
+    (["prune", "--tokens", "x.npy", "--cls-row", "0", "--prefix", "0"], ["--prefix: 0", "--cls-row"]),
+    (PRUNE + ["--prefix", "-1"], ["--prefix: '-1' is out of range, expected 0 to 1048576"]),
+    (SEQ + ["--prefix", "1"], ["--prefix: is an option of prune, not of prune-seq"]),
+    (["inspect", "--scores", "s.npy", "--prefix", "1"], ["--prefix: is for --tokens"]),
+    (CUT + ["--order", "up"], ["--order: 'up' is not high|low"]),
+    (PRUNE + ["--group-counts", "g.npy"], ["--group-counts: needs --groups"]),
     # Commands and their own options.
     (["cut"], ["--scores: is required"]),
     (["prune-seq", "--hidden", "x.npy"], ["--roles: is required"]),
@@ -112,6 +118,7 @@ WRONG_USAGE = [
     (CUT + ["--k", "3", "--k", "4"], ["--k: is given twice"]),
     (CUT + ["--json=1"], ["--json: takes no value"]),
     (CUT + ["--k"], ["--k: needs a value"]),
+    (CUT + ["--kept", "--json"], ["--kept: needs a value, but --json follows"]),
     (CUT + ["x.npy"], ["x.npy: unexpected argument"]),
     (CUT + [""], ["unexpected argument"]),
     (CUT + ["--kept", ""], ["--kept: the file name is empty"]),
@@ -122,6 +129,12 @@ WRONG_USAGE = [
 
 # Bad files: exit status 1.
 BAD_INPUT = [
+    (CUT + ["--groups", "gfirst.npy"], ["gfirst.npy: the first offset is 1, not 0"]),
+    (CUT + ["--groups", "gdown.npy"], ["gdown.npy: offset 2 is 7, below the one before, 9"]),
+    (CUT + ["--groups", "glast.npy"], ["glast.npy: the last offset is 39, but s.npy has 40 rows"]),
+    (CUT + ["--groups", "gcross.npy", "--cu-seqlens", "cu.npy"], ["gcross.npy: lacks the offset 25, where segment 1 begins"]),
+    (CUT + ["--groups", "r.npy"], ["r.npy: "]),
+    (CUT + ["--groups", "missing.npy"], ["missing.npy: "]),
     (["prune-seq", "--hidden", "x.npy", "--roles", "r8.npy"], ["r8.npy: role 8 of row 5 is not 0 to 7"]),
     (ATTENTION + ["--q", "q.npy", "--keys", "keys5.npy"], ["keys5.npy: has 5 heads", "4 heads of q.npy"]),
     (ATTENTION + ["--q", "q.npy", "--keys", "keysd.npy"], ["keysd.npy: has 7 channels", "q.npy has 8"]),
@@ -129,42 +142,6 @@ BAD_INPUT = [
     (ATTENTION + ["--q", "q.npy", "--keys", "keys64.npy"], ["keys64.npy: is float16, but the queries in q.npy are float32"]),
     (ATTENTION + ["--q", "x.npy", "--keys", "keys.npy"], ["x.npy: has the shape [40, 16]"]),
 ]
-
-failures = []
-
-
-def check(condition, what):
-    if not condition:
-        failures.append(what)
-
-
-class Command:
-    def __init__(self, program, place):
-        self.program, self.place = program, place
-
-    def __call__(self, *argv, env=None):
-        done = subprocess.run([self.program, *map(str, argv)], cwd=self.place, capture_output=True, text=True, timeout=120,
-                              env={**os.environ, **(env or {})})
-        return done.returncode, done.stdout, done.stderr
-
-    def good(self, *argv, quiet=True, env=None):
-        """Standard output of a run that must succeed, and say nothing else."""
-        status, out, err = self(*argv, env=env)
-        check(status == 0 and (err == "" or not quiet), f"{' '.join(map(str, argv))}: exit status {status}, {err.strip()!r}")
-        return out
-
-    def results(self, *argv, quiet=True):
-        """The --json object, and the kept indices."""
-        out = self.good(*argv, "--json", "--kept", "got.npy", quiet=quiet)
-        return json.loads(out) if out else {}, self.load("got.npy")
-
-    def save(self, **arrays):
-        for name, array in arrays.items():
-            np.save(os.path.join(self.place, name + ".npy"), array)
-
-    def load(self, name):
-        path = os.path.join(self.place, name)
-        return np.load(path) if os.path.exists(path) else np.zeros(0)
 
 
 def refusals(run):
@@ -179,56 +156,6 @@ def refusals(run):
             for word in words:
                 check(word in err, f"{line}: {word!r} is not in {err.strip()!r}")
             check(sorted(os.listdir(run.place)) == before, f"{line}: left files")
-
-
-def choices(run, scores):
-    """What alone chooses a detector gives what the detector gives with it."""
-    n = len(scores)
-    ranked = np.argsort(-scores, kind="stable")
-    for argv, detector, k in (
-            (["--k", "7"], "topk", 7),
-            (["--ratio", "0.3"], "ratio", int(np.ceil(n * 0.3 - 1e-9))),
-            (["--tau", "-0.08"], "threshold", int((scores >= np.float32(-0.08)).sum())),
-            (["--percent", "30"], "ratio", n - n * 30 // 100),
-            (["--percent", "30", "--rounding", "drop-percent"], "ratio", n - n * 30 // 100),
-            (["--ratio", "0.33", "--rounding", "ceil"], "ratio", int(np.ceil(n * 0.33 - 1e-9))),
-            (["--ratio", "0.33", "--rounding", "floor"], "ratio", int(n * 0.33)),
-            (["--ratio", "0.33", "--rounding", "nearest"], "ratio", int(np.rint(n * 0.33))),
-            (["--ratio", "0.33", "--rounding", "drop-ceil"], "ratio", n - int(np.ceil(n * 0.33 - 1e-9))),
-            (["--ratio", "0.33", "--rounding", "drop-trunc"], "ratio", int(n * (1 - 0.33))),
-            (["--detector", "ratio", "--percent", "30"], "ratio", n - n * 30 // 100)):
-        report, kept = run.results(*CUT, *argv)
-        check(report.get("detector") == detector, f"cut {' '.join(argv)}: the detector is {report.get('detector')}")
-        check(np.array_equal(kept, np.sort(ranked[:k])), f"cut {' '.join(argv)}: keeps {len(kept)}, expected {k}")
-    for argv, detector in ((["--lambda", "0.5"], "mean"), (["--mass", "0.7"], "mass"), (["--window", "2"], "curvature")):
-        report, kept = run.results(*CUT, *argv)
-        named, same = run.results(*CUT, "--detector", detector, *argv)
-        check(report.get("detector") == detector and np.array_equal(kept, same), f"cut {' '.join(argv)}: not as with --detector {detector}")
-    report, _ = run.results(*CUT, "--search", "0.1:0.9")
-    check(report.get("detector") == "otsu" and report.get("threads") == 1, f"cut --search: {report}")
-
-
-def attention(run, x, roles, q, keys):
-    """--relevance attention against float64; --k takes the keys as well as --keys."""
-    run.save(kh=keys)
-    for options, causal, last in (([], False, False), (["--causal"], True, False), (["--last-query"], False, True),
-                                  (["--causal", "--last-query"], True, True)):
-        logits = np.einsum("thd,jhd->thj", q.astype(np.float64), np.repeat(keys, q.shape[1] // keys.shape[1], 1)) / np.sqrt(q.shape[2])
-        if causal:
-            logits = np.where(np.arange(len(x))[None, None, :] <= np.arange(len(x))[:, None, None], logits, -np.inf)
-        weights = np.exp(logits - logits.max(-1, keepdims=True))
-        weights /= weights.sum(-1, keepdims=True)
-        asking = np.flatnonzero(roles & 2)[-1:] if last else np.flatnonzero(roles & 2)
-        expected = weights[asking].mean((0, 1))
-        for name in ("--keys", "--k"):
-            run.good(*ATTENTION, "--q", "q.npy", name, "keys.npy", *options, "--k", 4, "--scores", "got-s.npy", "--kept", "got.npy")
-            scores, kept = run.load("got-s.npy"), run.load("got.npy")
-            candidate = (roles & 1) != 0
-            check(scores.shape == expected.shape and np.isnan(scores[~candidate]).all(), f"attention {options} {name}: the shape of the scores")
-            error = np.abs(scores[candidate] - expected[candidate]) - 1e-5 * np.maximum(np.abs(expected[candidate]), 2.0**-7)
-            check(error.max() <= 0, f"attention {options} {name}: off by {error.max():g}")
-            best = np.flatnonzero(candidate)[np.argsort(-scores[candidate], kind="stable")[:4]]
-            check(np.array_equal(kept, np.sort(np.concatenate([np.flatnonzero(~candidate), best]))), f"attention {options} {name}: kept {kept}")
 
 
 def warnings(run):
@@ -254,14 +181,18 @@ def warnings(run):
          ["segment 1: 1 score is NaN; segment 2: 2 scores are NaN; segment 3: 3 scores are NaN; segment 4: 4 scores are NaN; "
           "segment 5: 5 scores are NaN; and 2 segments more",
           "segment 7: it has fewer than 3 scores that are numbers: kept whole, up to --max-keep"], [0, 2, 2, 2, 2, 2, 2, 3])
+    run.save(wno=np.where(np.arange(72) // 9 == 2, np.nan, s).astype(np.float32), wg=np.int32([0, 9, 18, 20, 27, 36, 45, 54, 63, 72]))
+    told(cut + ["wno.npy"], ["segment 2: not one of its scores is a number: kept whole"], [0, 0, 19, 0, 0, 0, 0, 0])
+    told(cut + ["wno.npy", "--k", "3"], ["segment 2: not one of its scores is a number"], [0, 0, 18, 0, 0, 0, 0, 0])
+    told(cut + ["ws.npy", "--groups", "wg.npy"], ["segment 2: it has a group with fewer than 3 scores that are numbers: kept whole"], [0, 0, 1, 0, 0, 0, 0, 0])
     bad = x.reshape(8, 9, 16).copy()
     bad[3, 0] = 0
     bad[6, 0] = np.inf
     run.save(wb=bad, wz=np.zeros(16, np.float32), wm=np.kron(np.eye(8, 16, dtype=np.float32), np.float32([[1], [-1]])))
     told(["prune", "--tokens", "wb.npy", "--cls-row", "0"],
-         ["segments 3, 6: its CLS row is bad (norm 0 or not finite): kept whole", "segment 6: 8 scores are NaN"], [0, 0, 0, 5, 0, 0, 7, 0])
+         ["segments 3, 6: its CLS row is bad (norm 0 or not finite): kept whole", "segment 6: 8 scores are NaN"], [0, 0, 0, 5, 0, 0, 23, 0])
     told(["prune", "--tokens", "wb.npy", "--cls-row", "0", "--k", "2"],
-         ["segments 3, 6: its CLS row is bad (norm 0 or not finite)", "segment 6: 8 scores are NaN"], [0, 0, 0, 4, 0, 0, 6, 0])
+         ["segments 3, 6: its CLS row is bad (norm 0 or not finite)", "segment 6: 8 scores are NaN"], [0, 0, 0, 4, 0, 0, 22, 0])
     told(["prune", "--tokens", "wx.npy", "--cls", "wz.npy"], ["segment 0: its reference vector is bad (norm 0 or not finite): kept whole"], [5])
     told(["prune", "--tokens", "wm.npy", "--cls-mean"], ["segment 0: its mean direction is bad (norm 0 or not finite): kept whole"], [5])
     none = roles.reshape(8, 9).copy()
@@ -302,30 +233,42 @@ def help_texts(run):
     check(run.good("cut", "--k", "3", "--help") == run.good("cut", "--help"), "--help behind other options")
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--tailcut", required=True)
-    args = parser.parse_args()
+def info(run):
+    """info tells what a handle of this machine really has."""
+    usual = json.loads(run.good("info", "--json"))
+    cpu = usual["devices"][0]
+    check(cpu == {"backend": "cpu", "simd": usual["build"]["simd"], "threads": 1}, f"info --json: {cpu}")
+    for level in ("scalar", usual["build"]["simd"]):
+        told = json.loads(run.good("info", "--json", "--threads", 0, env={"TAILCUT_SIMD": level}))
+        check(told["devices"][0]["simd"] == level and told["cores"] >= 1, f"info with TAILCUT_SIMD={level}: {told}")
+    text = run.good("info", env={"TAILCUT_SIMD": "scalar"})
+    check(text.startswith("build: {") and '\ncpu: {"backend": "cpu", "simd": "scalar", "threads": 1}\n' in text and "\ncuda" in text, f"info: {text}")
+    status, out, err = run("info", env={"TAILCUT_SIMD": "mmx"})
+    check(status == 1 and out == "" and err.startswith("tailcut: cpu: TAILCUT_SIMD is 'mmx'") and err.count("\n") == 1, f"TAILCUT_SIMD=mmx: {status}, {err!r}")
+
+
+def readme(run):
+    """The README's two sections on the command name every option."""
+    with open(os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", "README.md"), encoding="utf-8") as file:
+        text = file.read()
+    text = text[text.index("## The command"):text.index("## What is supported")]
+    for command in ("prune", "cut", "prune-seq", "inspect", "view", "info"):
+        for option in re.findall("^  (--[a-z-]+)", run.good("help", command), re.M)[:-1]:  # the last is --help
+            check(re.search(option + r"\b(?!-)", text), f"README.md: {option} of {command} is not in its sections on the command")
+
+
+def lines(run):
+    """Files for the refusals, then all of them."""
     rng = np.random.default_rng(1)
-    with tempfile.TemporaryDirectory() as place:
-        run = Command(os.path.abspath(args.tailcut), place)
-        x = rng.standard_normal((40, 16)).astype(np.float32)
-        scores = np.sort(rng.standard_normal(97).astype(np.float32) ** 3)[rng.permutation(97)]
-        roles = np.uint8([1] * 20 + [2] * 10 + [3] * 4 + [0] * 6)
-        q, keys = (rng.standard_normal((40, h, 8)).astype(np.float32) for h in (4, 2))
-        run.save(x=x, c=x[0], s=scores, r=roles, q=q, keys=keys, keys5=np.zeros((40, 5, 8), np.float32), qn=q[1:],
-                 keysd=keys[:, :, :7], keys64=keys.astype(np.float16), r8=np.where(np.arange(40) == 5, 8, roles).astype(np.uint8))
-        refusals(run)
-        choices(run, scores)
-        attention(run, x, roles, q, keys)
-        warnings(run)
-        outputs(run)
-        help_texts(run)
-    for failure in failures:
-        print(failure)
-    print(f"options.py: {len(WRONG_USAGE) + len(BAD_INPUT)} refusals, {len(failures)} failures")
-    return 1 if failures else 0
+    x = rng.standard_normal((40, 16)).astype(np.float32)
+    roles = np.uint8([1] * 20 + [2] * 10 + [3] * 4 + [0] * 6)
+    q, keys = (rng.standard_normal((40, h, 8)).astype(np.float32) for h in (4, 2))
+    run.save(gfirst=np.int32([1, 40]), gdown=np.int32([0, 9, 7, 40]), glast=np.int32([0, 39]), gcross=np.int32([0, 20, 30, 40]), cu=np.int32([0, 25, 40]))
+    run.save(x=x, c=x[0], s=x[:, 0], r=roles, q=q, keys=keys, keys5=np.zeros((40, 5, 8), np.float32), qn=q[1:],
+             keysd=keys[:, :, :7], keys64=keys.astype(np.float16), r8=np.where(np.arange(40) == 5, 8, roles).astype(np.uint8))
+    refusals(run)
+    outputs(run)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_tests(__doc__, lines, warnings, help_texts, info, readme)
