@@ -20,11 +20,9 @@ int64_t cli_job_candidates(const cli_job *job, int32_t b) {
 static int load_offsets(cli_job *job, int64_t rows) {
   const char *path = job->options->cu_seqlens;
   char shape[CLI_SHAPE_TEXT];
-  int status = cli_npy_read(path, &job->offsets);
+  int status = cli_npy_read(path, CLI_NUMBERS, "offsets", &job->offsets);
   if (status != CLI_OK) return status;
   const cli_array *a = &job->offsets;
-  if (a->type != CLI_I32)
-    return cli_fail(CLI_FAILED, "%s: offsets must be int32, not %s", path, cli_type_name(a->type));
   if (a->dims != 1 || a->count < 1)
     return cli_fail(CLI_FAILED, "%s: offsets must have the shape [B+1], not %s", path,
                     cli_shape_text(a, shape));
@@ -95,11 +93,11 @@ int cli_job_segments(cli_job *job, int inner, int32_t cls_row) {
 static int feature_dtype(const cli_job *job, int32_t *dtype) {
   const int32_t asked = job->options->dtype;
   const cli_type type = job->main.type;
-  if (type != CLI_F16 && type != CLI_F32 && type != CLI_U16)
-    return cli_fail(CLI_FAILED, "%s: is %s, expected float16, float32, or uint16 with --dtype bf16",
-                    job->main_path, cli_type_name(type));
-  if (type == CLI_U16 && asked == 0)
-    return cli_fail(CLI_FAILED, "%s: is uint16, which needs --dtype bf16", job->main_path);
+  if (type == CLI_U16 && !job->main.bf16 && asked == 0)
+    return cli_fail(CLI_FAILED,
+                    "%s: is uint16; --dtype bf16 says that it holds bfloat16, other numbers need "
+                    ".astype(np.float32)",
+                    job->main_path);
   *dtype = type == CLI_F16 ? TAILCUT_F16 : type == CLI_F32 ? TAILCUT_F32 : TAILCUT_BF16;
   if (asked != 0 && asked != *dtype)
     return cli_fail(CLI_FAILED, "%s: is %s, which --dtype contradicts", job->main_path,
@@ -109,7 +107,7 @@ static int feature_dtype(const cli_job *job, int32_t *dtype) {
 
 int cli_job_load_tokens(cli_job *job, const char *path, int32_t cls_row) {
   job->main_path = path;
-  int status = cli_npy_read(path, &job->main);
+  int status = cli_npy_read(path, CLI_FEATURES, "features", &job->main);
   if (status != CLI_OK) return status;
   const tailcut_tokens tokens = TAILCUT_TOKENS_INITIALIZER;
   job->tokens = tokens;
@@ -243,18 +241,16 @@ static int fetch(cli_job *job) {
 int cli_job_run(cli_job *job) {
   const int32_t repeat = job->options->repeat;
   double *times = malloc((size_t)repeat * sizeof *times);
-  cli_progress progress;
   int status = times != NULL ? CLI_OK : cli_fail(CLI_FAILED, "--repeat: out of memory");
-  cli_progress_start(&progress);
+  cli_progress_runs("computing", repeat);
   for (int32_t i = 0; i < repeat && status == CLI_OK; i++) {
     const double start = cli_now();
     const tailcut_status result = call(job);
     status = cli_device_wait(&job->device);
     times[i] = 1e6 * (cli_now() - start);
     if (result != TAILCUT_OK) status = cli_library_failed(job->main_path, result);
-    cli_progress_step(&progress, i + 1, repeat);
+    cli_progress_step(i + 1);
   }
-  cli_progress_end(&progress);
   if (status == CLI_OK) cli_times_summary(times, repeat, &job->us_min, &job->us_median);
   free(times);
   return status == CLI_OK ? fetch(job) : status;

@@ -104,12 +104,16 @@ static const row table[] = {
      "round up to a multiple of m (1)"},
     {"--spread", "f", CURVES, DOUBLE, AT(rule.spread), 0, 1, NULL,
      "share of the kept tokens taken evenly from the tail (0)"},
-    {"--segment", "b", CLI_INSPECT, INT, AT(segment), 0, BIG, NULL,
+    {"--segment", "b", CLI_INSPECT | CLI_VIEW, INT, AT(segment), 0, BIG, NULL,
      "the segment that is drawn (0)"},
     {"--image", "I", CLI_VIEW, PATH, AT(image), 0, 0, NULL, "PNG or JPEG, embedded unchanged"},
     {"--grid", "HxW", CLI_VIEW, GRID, 0, 0, 0, NULL, "rows x columns of patches"},
     {"--kept", "KEPT.npy", CLI_VIEW, PATH, AT(kept), 0, 0, NULL,
      "kept patches as prune wrote them"},
+    {"--counts", "K.npy", CLI_VIEW, PATH, AT(counts), 0, 0, NULL,
+     "kept patches of each segment as prune wrote them, for --segment"},
+    {"--force", NULL, CLI_VIEW, FLAG, AT(force), 0, 0, NULL,
+     "draw a grid whose patches are far from square"},
     {"--tokens-per-image", "n", CLI_BENCH, INT, AT(tokens_per_image), 1, 1048576, NULL,
      "tokens of one segment (576)"},
     {"--dim", "d", CLI_BENCH, INT, AT(dim), 1, 65536, NULL, "channels (1024)"},
@@ -323,11 +327,34 @@ static int check_inspect(const cli_options *options) {
   return CLI_OK;
 }
 
-static int check_all(const cli_options *options) {
-  static const char *const names[] = {"--out",    "--kept",    "--counts",
-                                      "--scores", "--offsets", "--flags"};
-  const char *paths[] = {options->out,    options->kept,    options->counts,
-                         options->scores, options->offsets, options->flags};
+/* A file that is not among the outputs is an input. */
+static int check_files(cli_options *options, const char *const *paths, const char *const *names,
+                       int outputs) {
+  cli_file files[ROWS_OF_TABLE];
+  int count = 0;
+  options->to_stdout = false;
+  for (int i = 0; i < ROWS_OF_TABLE; i++) {
+    if (table[i].kind != PATH || !(options->seen >> i & 1)) continue;
+    cli_file *file = &files[count++];
+    file->option = table[i].name;
+    file->path = *(const char *const *)(const void *)((const char *)options + table[i].offset);
+    file->output = false;
+    for (int j = 0; j < outputs; j++)
+      if (paths[j] != NULL && strcmp(names[j], file->option) == 0) file->output = true;
+    if (!file->output || strcmp(file->path, "-") != 0) continue;
+    options->to_stdout = true;
+    if (options->json)
+      return cli_fail(CLI_USAGE, "--json: cannot be combined with %s -, both write to stdout",
+                      file->option);
+  }
+  return cli_files_check(files, count);
+}
+
+static int check_all(cli_options *options) {
+  static const char *const names[] = {"--out",     "--kept",  "--counts", "--scores",
+                                      "--offsets", "--flags", "-o"};
+  const char *paths[] = {options->out,     options->kept,  options->counts, options->scores,
+                         options->offsets, options->flags, options->svg};
   int status = CLI_OK;
   if (options->command & CURVES) status = check_rule(options);
   if (status != CLI_OK) return status;
@@ -343,15 +370,20 @@ static int check_all(const cli_options *options) {
       if ((status = required(options, "--hidden")) == CLI_OK) status = required(options, "--roles");
       break;
     case CLI_INSPECT:
-      return check_inspect(options);
+      status = check_inspect(options);
+      paths[3] = NULL; /* an input here */
+      break;
     case CLI_VIEW:
       if ((status = required(options, "--image")) == CLI_OK) status = required(options, "--grid");
       if (status == CLI_OK) status = required(options, "--kept");
-      return status == CLI_OK ? required(options, "-o") : status;
+      if (status == CLI_OK) status = required(options, "-o");
+      if (status == CLI_OK && given(options, "--segment")) status = required(options, "--counts");
+      paths[1] = paths[2] = NULL; /* inputs here */
+      break;
     default:
       return CLI_OK;
   }
-  return status == CLI_OK ? cli_outputs_distinct(paths, names, 6) : status;
+  return status == CLI_OK ? check_files(options, paths, names, 7) : status;
 }
 
 static void set_defaults(cli_options *options, int command) {

@@ -8,10 +8,8 @@ static int load_roles(cli_job *job) {
   const char *path = job->options->roles;
   cli_array *r = &job->roles;
   char shape[CLI_SHAPE_TEXT], wanted[CLI_SHAPE_TEXT];
-  const int status = cli_npy_read(path, r);
+  const int status = cli_npy_read(path, CLI_ROLES, "roles", r);
   if (status != CLI_OK) return status;
-  if (r->type != CLI_U8)
-    return cli_fail(CLI_FAILED, "%s: roles must be uint8, not %s", path, cli_type_name(r->type));
   cli_array expected = {.dims = job->main.dims - 1};
   memcpy(expected.shape, job->main.shape, sizeof expected.shape);
   if (r->dims != expected.dims ||
