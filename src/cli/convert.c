@@ -42,7 +42,7 @@ int cli_convertible(const char *name, cli_use use, const char *what, cli_type ty
                   uses[use].wanted, remedy);
 }
 
-/* ------------------------------------------------------------------------- order of the bytes -- */
+/* ------------------------------------------------------------------------ order of the bytes -- */
 
 static void swap_bytes(cli_array *a) {
   const size_t size = cli_type_size(a->type);
@@ -84,7 +84,7 @@ static int to_c_order(const char *name, cli_array *a) {
   return CLI_OK;
 }
 
-/* ------------------------------------------------------------------------------------- values -- */
+/* ------------------------------------------------------------------------------------ values -- */
 
 static float half_to_float(uint16_t half) {
   const uint32_t sign = (uint32_t)(half & 0x8000) << 16, mantissa = half & 0x3FF;
@@ -116,7 +116,7 @@ static int64_t to_floats(cli_array *a, float *to) {
     const float single = value >= 0x1.ffffffp127    ? (float)HUGE_VAL
                          : value <= -0x1.ffffffp127 ? (float)-HUGE_VAL
                                                     : (float)value;
-    lost += value != (double)single && (double)single - (double)single != 0.0;
+    lost += isfinite(value) && !isfinite(single);
     to[i] = single;
   }
   return lost;
