@@ -95,15 +95,14 @@ static void print_row(bench *b, const char *name, double least, double median) {
 static int time_call(bench *b, bool prune, double *times) {
   double least, median;
   int status = call(b, prune); /* warms up */
-  cli_progress progress;
-  cli_progress_start(&progress);
+  cli_progress_runs("run", b->options->repeat);
   for (int32_t i = 0; i < b->options->repeat && status == CLI_OK; i++) {
     const double start = cli_now();
     status = call(b, prune);
     times[i] = 1e6 * (cli_now() - start);
-    cli_progress_step(&progress, i + 1, b->options->repeat);
+    cli_progress_step(i + 1);
   }
-  cli_progress_end(&progress);
+  cli_progress_end();
   if (status != CLI_OK) return status;
   cli_times_summary(times, b->options->repeat, &least, &median);
   print_row(b, prune ? "prune_visual" : "score", least, median);

@@ -21,13 +21,19 @@ enum { CLI_OK = 0, CLI_FAILED = 1, CLI_USAGE = 2 };
 __attribute__((format(printf, 2, 3)))
 #endif
 int cli_fail(int status, const char *format, ...);
-/* Prints "tailcut: warning: <message>" in the same way. */
+/* "prune": the name of the first command in a set of CLI_*. */
+const char *cli_command_name(int commands);
+
+/* Control characters and bytes that are no text become '?'. */
+void cli_clean_line(char *line);
+
+/* Something to say on stderr besides the result, one line each. Notes wait: cli_notes_print when
+ * everything has been read and opened; a command that fails before says only why. */
 #if defined(__GNUC__)
 __attribute__((format(printf, 1, 2)))
 #endif
-void cli_warn(const char *format, ...);
-/* "prune": the name of the first command in a set of CLI_*. */
-const char *cli_command_name(int commands);
+void cli_note(const char *format, ...);
+void cli_notes_print(void);
 
 /* ------------------------------------------------------------------------------- options.c -- */
 
@@ -48,8 +54,8 @@ enum {
 typedef struct cli_options {
   int command; /* CLI_PRUNE .. CLI_BENCH */
   bool help;
-  /* Files. `scores` is written by prune and prune-seq and read by cut and inspect; `kept` is read
-   * by view. */
+  /* Files. `scores` is written by prune and prune-seq and read by cut and inspect; `kept` and
+   * `counts` are read by view. */
   const char *tokens, *cls, *cu_seqlens, *groups, *hidden, *roles, *q, *keys, *image;
   const char *out, *kept, *counts, *scores, *offsets, *flags, *mask, *group_counts, *svg;
   int32_t cls_row; /* 1: --cls-row 0 was given */
@@ -64,6 +70,8 @@ typedef struct cli_options {
   int32_t device_kind, device_index;
   int32_t threads, repeat;
   int32_t segment;
+  bool to_stdout; /* an output is "-" */
+  int32_t force;  /* view: draw whatever the shape of the grid */
   int32_t grid_rows, grid_columns;
   int32_t tokens_per_image, dim;
   int32_t batches[CLI_MAX_BATCHES], num_batches;
@@ -84,11 +92,28 @@ bool cli_parse_float(const char *text, float *value);
 
 /* ------------------------------------------------------------------------------------ npy.c -- */
 
-typedef enum cli_type { CLI_F16 = 1, CLI_F32, CLI_U16, CLI_U8, CLI_I32 } cli_type;
+typedef enum cli_type {
+  CLI_NO_TYPE = 0,
+  CLI_F16,
+  CLI_F32,
+  CLI_U16,
+  CLI_U8,
+  CLI_I32,
+  /* Only in files: an array that was read has none of these. */
+  CLI_F64,
+  CLI_I8,
+  CLI_I16,
+  CLI_I64,
+  CLI_U32,
+  CLI_U64,
+  CLI_BOOL,
+  CLI_V2 /* as ml_dtypes saves bfloat16 */
+} cli_type;
 #define CLI_MAX_DIMS 8
 
 typedef struct cli_array {
   cli_type type;
+  bool bf16; /* CLI_U16 that the file itself calls bfloat16 (V2) */
   int dims;
   int64_t shape[CLI_MAX_DIMS];
   int64_t count; /* elements */
@@ -98,7 +123,15 @@ typedef struct cli_array {
 
 size_t cli_type_size(cli_type type);
 const char *cli_type_name(cli_type type);
-int cli_npy_read(const char *path, cli_array *array);
+/* What an array is for, which says the types that it may have and become. */
+typedef enum cli_use {
+  CLI_FEATURES, /* float16, float32, uint16; float64 becomes float32, V2 bf16 */
+  CLI_SCORES,   /* float32; float16 and float64 become that */
+  CLI_NUMBERS,  /* int32: offsets, indices, counts; other whole numbers become that */
+  CLI_ROLES     /* uint8; other whole numbers and bool become that */
+} cli_use;
+/* `what` names the contents in messages ("offsets"). "-" is standard input. */
+int cli_npy_read(const char *path, cli_use use, const char *what, cli_array *array);
 void cli_array_free(cli_array *array);
 /* "[3, 4]" for messages; `text` has room for CLI_SHAPE_TEXT bytes. */
 #define CLI_SHAPE_TEXT (CLI_MAX_DIMS * 22 + 4)
@@ -115,13 +148,24 @@ typedef struct cli_outputs {
     const char *path; /* as the user wrote it, for messages */
     char *target;     /* where the rename goes (symbolic links followed) */
     char *temporary;
+    char *old;     /* the file that was there, until all are renamed */
+    bool replaces; /* there is one */
     FILE *file;
   } entry[CLI_MAX_OUTPUTS];
 } cli_outputs;
 
-/* Two options that name the same file: wrong usage. `paths` may hold NULLs. */
-int cli_outputs_distinct(const char *const *paths, const char *const *names, int count);
-/* Opens a temporary for `path` and returns it in *file. */
+/* A file that an option names. */
+typedef struct cli_file {
+  const char *option, *path;
+  bool output;
+} cli_file;
+/* An output that is an input or another output, and "-" given twice, are wrong usage. */
+int cli_files_check(const cli_file *files, int count);
+/* The file that an output replaces or makes, symbolic links followed: malloc'ed, NULL without
+ * memory. */
+char *cli_output_target(const char *path);
+/* Opens a temporary for `path` and returns it in *file; for "-" that is stdout, and what is written
+ * there cannot be taken back: write it last. */
 int cli_outputs_open(cli_outputs *outputs, const char *path, FILE **file);
 /* Writes a whole .npy file: header, then `bytes` of data. */
 int cli_npy_write(FILE *file, const char *path, cli_type type, const int64_t *shape, int dims,
@@ -132,6 +176,8 @@ int cli_outputs_commit(cli_outputs *outputs);
 void cli_outputs_discard(cli_outputs *outputs);
 /* Temporaries are removed when the process is interrupted. */
 void cli_install_signal_handlers(void);
+/* A descriptor 0, 1 or 2 that is closed would otherwise be that of the next file. */
+void cli_guard_streams(void);
 /* Flushes stdout; fails when anything printed there was lost. */
 int cli_flush_stdout(void);
 
@@ -198,7 +244,7 @@ int64_t cli_job_candidates(const cli_job *job, int32_t b);
  * --cu-seqlens and --groups. Refuses what the library could not take. */
 int cli_job_segments(cli_job *job, int inner, int32_t prefix_rows);
 /* The library's dtype for a file of features, q or keys, as --dtype allows it. */
-int cli_job_dtype(const cli_job *job, const char *path, cli_type type, int32_t *dtype);
+int cli_job_dtype(const cli_job *job, const char *path, const cli_array *array, int32_t *dtype);
 /* tokens and main from a file of feature rows. */
 int cli_job_load_tokens(cli_job *job, const char *path, int32_t prefix_rows);
 /* Opens the device and makes every buffer. */
@@ -211,7 +257,7 @@ void cli_job_free(cli_job *job);
 
 /* report.c: the JSON object or the line for people. */
 int cli_report(const cli_job *job);
-/* warn.c: the flags in words, on stderr. */
+/* warn.c: the flags in words, as notes. */
 void cli_warn_flags(const cli_job *job);
 
 /* prune.c, cut.c: the inputs alone, for inspect. */
@@ -220,15 +266,15 @@ int cli_cut_load(cli_job *job, const cli_options *options);
 
 /* ------------------------------------------------------------------------------- progress.c -- */
 
-typedef struct cli_progress {
-  double started, shown;
-  bool active, visible;
-} cli_progress;
-
 double cli_now(void); /* monotonic seconds */
-void cli_progress_start(cli_progress *progress);
-void cli_progress_step(cli_progress *progress, int64_t done, int64_t of);
-void cli_progress_end(cli_progress *progress);
+/* What is being done now: `of` bytes (0: not known) or runs. */
+void cli_progress_bytes(const char *what, int64_t of);
+void cli_progress_runs(const char *what, int64_t of);
+void cli_progress_step(int64_t so_far);
+/* Removes the line; before anything else is printed. */
+void cli_progress_end(void);
+/* The same for a signal handler. */
+void cli_progress_interrupted(void);
 
 /* ------------------------------------------------------------------------------------- json.c -- */
 

@@ -163,18 +163,16 @@ static int fetch(cli_job *job) {
 int cli_job_run(cli_job *job) {
   const int32_t repeat = job->options->repeat;
   double *times = malloc((size_t)repeat * sizeof *times);
-  cli_progress progress;
   int status = times != NULL ? CLI_OK : cli_fail(CLI_FAILED, "--repeat: out of memory");
-  cli_progress_start(&progress);
+  cli_progress_runs("computing", repeat);
   for (int32_t i = 0; i < repeat && status == CLI_OK; i++) {
     const double start = cli_now();
     const tailcut_status result = call(job);
     status = cli_device_wait(&job->device);
     times[i] = 1e6 * (cli_now() - start);
     if (result != TAILCUT_OK) status = cli_library_failed(job->main_path, result);
-    cli_progress_step(&progress, i + 1, repeat);
+    cli_progress_step(i + 1);
   }
-  cli_progress_end(&progress);
   if (status == CLI_OK) cli_times_summary(times, repeat, &job->us_min, &job->us_median);
   free(times);
   return status == CLI_OK ? fetch(job) : status;

@@ -34,31 +34,24 @@ static int utf8_length(const unsigned char *p) {
   return length;
 }
 
-/* One line of valid text, whatever bytes a file name has. */
-static void print_line(const char *before, const char *format, va_list args) {
-  char line[8192];
-  vsnprintf(line, sizeof line, format, args);
+void cli_clean_line(char *line) {
   for (unsigned char *p = (unsigned char *)line; *p != '\0';) {
     const int length = utf8_length(p);
     if (length == 0 || *p < ' ' || *p == 0x7F || (*p == 0xC2 && p[1] < 0xA0)) *p = '?';
     p += length > 0 ? length : 1;
   }
-  fprintf(stderr, "tailcut: %s%s\n", before, line);
 }
 
 int cli_fail(int status, const char *format, ...) {
+  char line[8192];
   va_list args;
   va_start(args, format);
-  print_line("", format, args);
+  vsnprintf(line, sizeof line, format, args);
   va_end(args);
+  cli_clean_line(line); /* one line of valid text, whatever bytes a file name has */
+  cli_progress_end();
+  fprintf(stderr, "tailcut: %s\n", line);
   return status;
-}
-
-void cli_warn(const char *format, ...) {
-  va_list args;
-  va_start(args, format);
-  print_line("warning: ", format, args);
-  va_end(args);
 }
 
 /* ---------------------------------------------------------------------------------- dispatch -- */
@@ -117,6 +110,7 @@ static int run(int argc, char **argv) {
 }
 
 int main(int argc, char **argv) {
+  cli_guard_streams();
   cli_install_signal_handlers();
   return run(argc, argv);
 }

@@ -197,21 +197,34 @@ static int check_command(cli_options *options) {
       if (status == CLI_OK) status = required(options, "--image");
       if (status == CLI_OK) status = required(options, "--grid");
       if (status == CLI_OK) status = required(options, "--kept");
-      return status == CLI_OK ? required(options, "--out") : status;
+      if (status == CLI_OK) status = required(options, "--out");
+      if (status == CLI_OK && cli_option_given(options, "--segment"))
+        status = required(options, "--counts");
+      return status;
     default:
       return CLI_OK;
   }
 }
 
-static int check_outputs(const cli_options *options) {
-  const char *paths[CLI_MAX_OPTIONS], *names[CLI_MAX_OPTIONS];
+/* No file is written that is read, or written twice; what goes to stdout goes there alone. */
+static int check_files(cli_options *options) {
+  cli_file files[CLI_MAX_OPTIONS];
   int count = 0;
   for (int i = 0; i < cli_option_count; i++) {
-    if (!options->seen[i] || cli_option_table[i].kind != CLI_KIND_OUTPUT) continue;
-    names[count] = cli_option_table[i].name;
-    memcpy(&paths[count++], (const char *)options + cli_option_table[i].offset, sizeof paths[0]);
+    const cli_option *option = &cli_option_table[i];
+    if (!options->seen[i] || (option->kind != CLI_KIND_INPUT && option->kind != CLI_KIND_OUTPUT))
+      continue;
+    cli_file *file = &files[count++];
+    file->option = option->name;
+    file->output = option->kind == CLI_KIND_OUTPUT;
+    memcpy(&file->path, (const char *)options + option->offset, sizeof file->path);
+    if (!file->output || strcmp(file->path, "-") != 0) continue;
+    options->to_stdout = true;
+    if (options->json)
+      return cli_fail(CLI_USAGE, "--json: cannot be combined with %s -, both write to stdout",
+                      file->option);
   }
-  return cli_outputs_distinct(paths, names, count);
+  return cli_files_check(files, count);
 }
 
 int cli_options_check(cli_options *options) {
@@ -221,5 +234,5 @@ int cli_options_check(cli_options *options) {
   if (status == CLI_OK) status = check_command(options);
   if (status == CLI_OK && options->group_counts != NULL && options->groups == NULL)
     return cli_fail(CLI_USAGE, "--group-counts: needs --groups");
-  return status == CLI_OK ? check_outputs(options) : status;
+  return status == CLI_OK ? check_files(options) : status;
 }

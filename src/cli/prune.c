@@ -8,11 +8,14 @@ static int load_reference(cli_job *job) {
   const char *path = job->options->cls;
   cli_array *c = &job->cls;
   char shape[CLI_SHAPE_TEXT];
-  int status = cli_npy_read(path, c);
+  int status = cli_npy_read(path, CLI_FEATURES, "the reference", c);
   if (status != CLI_OK) return status;
   if (c->type != job->main.type && c->type != CLI_F32)
-    return cli_fail(CLI_FAILED, "%s: is %s, but the tokens are %s: it must be that or float32",
-                    path, cli_type_name(c->type), cli_type_name(job->main.type));
+    return cli_fail(
+        CLI_FAILED,
+        "%s: is %s, but the tokens are %s: the reference must be %s; remedy: .astype(np.float32)",
+        path, cli_type_name(c->type), cli_type_name(job->main.type),
+        job->main.type == CLI_F32 ? "float32" : "that or float32");
   const int64_t dim = job->main.shape[job->main.dims - 1];
   const bool one = c->dims == 1 && c->shape[0] == dim;
   const bool each = c->dims == 2 && c->shape[0] == job->batch.segments && c->shape[1] == dim;

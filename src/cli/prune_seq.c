@@ -10,10 +10,8 @@ static int load_roles(cli_job *job) {
   const char *path = job->options->roles;
   cli_array *r = &job->roles;
   char shape[CLI_SHAPE_TEXT], wanted[CLI_SHAPE_TEXT];
-  const int status = cli_npy_read(path, r);
+  const int status = cli_npy_read(path, CLI_ROLES, "roles", r);
   if (status != CLI_OK) return status;
-  if (r->type != CLI_U8)
-    return cli_fail(CLI_FAILED, "%s: roles must be uint8, not %s", path, cli_type_name(r->type));
   cli_array expected = {.dims = job->main.dims - 1};
   memcpy(expected.shape, job->main.shape, sizeof expected.shape);
   if (r->dims != expected.dims ||
@@ -31,10 +29,11 @@ static int load_roles(cli_job *job) {
 }
 
 /* Heads of every row: the main array's shape without D, then heads and channels. */
-static int load_heads(cli_job *job, const char *path, cli_array *a, int32_t *heads) {
+static int load_heads(cli_job *job, const char *path, const char *what, cli_array *a,
+                      int32_t *heads) {
   const int outer = job->main.dims - 1;
   char shape[CLI_SHAPE_TEXT], wanted[CLI_SHAPE_TEXT];
-  const int status = cli_npy_read(path, a);
+  const int status = cli_npy_read(path, CLI_FEATURES, what, a);
   if (status != CLI_OK) return status;
   cli_array rows = {.dims = outer};
   memcpy(rows.shape, job->main.shape, sizeof rows.shape);
@@ -53,9 +52,9 @@ static int load_heads(cli_job *job, const char *path, cli_array *a, int32_t *hea
 static int load_attention(cli_job *job) {
   const cli_options *o = job->options;
   tailcut_relevance_options *r = &job->relevance;
-  int status = load_heads(job, o->q, &job->q, &r->q_heads);
-  if (status == CLI_OK) status = load_heads(job, o->keys, &job->keys, &r->k_heads);
-  if (status == CLI_OK) status = cli_job_dtype(job, o->q, job->q.type, &r->dtype);
+  int status = load_heads(job, o->q, "queries", &job->q, &r->q_heads);
+  if (status == CLI_OK) status = load_heads(job, o->keys, "keys", &job->keys, &r->k_heads);
+  if (status == CLI_OK) status = cli_job_dtype(job, o->q, &job->q, &r->dtype);
   if (status != CLI_OK) return status;
   const int last = job->q.dims - 1;
   if (job->keys.type != job->q.type)

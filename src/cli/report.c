@@ -9,8 +9,9 @@
  * files get none. */
 static bool wants_line(const cli_job *job) {
   const cli_options *o = job->options;
-  const bool writes = o->out || o->kept || o->counts || o->offsets || o->flags ||
-                      (o->scores && job->call != TAILCUT_CALL_CUT);
+  const bool writes = o->out || o->kept || o->counts || o->offsets || o->flags || o->mask ||
+                      o->group_counts || (o->scores && job->call != TAILCUT_CALL_CUT);
+  if (o->to_stdout) return false; /* a file goes there */
   return !writes || isatty(STDOUT_FILENO);
 }
 

@@ -19,10 +19,8 @@ int64_t cli_job_candidates(const cli_job *job, int32_t b) {
 /* Reads int32 offsets over the rows of the main array: first 0, never falling, last `rows`. */
 static int load_offsets(const cli_job *job, const char *path, int64_t rows, cli_array *a) {
   char shape[CLI_SHAPE_TEXT];
-  int status = cli_npy_read(path, a);
+  const int status = cli_npy_read(path, CLI_NUMBERS, "offsets", a);
   if (status != CLI_OK) return status;
-  if (a->type != CLI_I32)
-    return cli_fail(CLI_FAILED, "%s: offsets must be int32, not %s", path, cli_type_name(a->type));
   if (a->dims != 1 || a->count < 1)
     return cli_fail(CLI_FAILED, "%s: offsets must have the shape [n+1], not %s", path,
                     cli_shape_text(a, shape));
@@ -110,13 +108,14 @@ int cli_job_segments(cli_job *job, int inner, int32_t prefix_rows) {
   return job->options->groups != NULL ? load_groups(job) : CLI_OK;
 }
 
-int cli_job_dtype(const cli_job *job, const char *path, cli_type type, int32_t *dtype) {
+int cli_job_dtype(const cli_job *job, const char *path, const cli_array *array, int32_t *dtype) {
   const int32_t asked = job->options->dtype;
-  if (type != CLI_F16 && type != CLI_F32 && type != CLI_U16)
-    return cli_fail(CLI_FAILED, "%s: is %s, expected float16, float32, or uint16 with --dtype bf16",
-                    path, cli_type_name(type));
-  if (type == CLI_U16 && asked == 0)
-    return cli_fail(CLI_FAILED, "%s: is uint16, which needs --dtype bf16", path);
+  const cli_type type = array->type;
+  if (type == CLI_U16 && !array->bf16 && asked == 0)
+    return cli_fail(CLI_FAILED,
+                    "%s: is uint16; --dtype bf16 says that it holds bfloat16, other numbers need "
+                    ".astype(np.float32)",
+                    path);
   *dtype = type == CLI_F16 ? TAILCUT_F16 : type == CLI_F32 ? TAILCUT_F32 : TAILCUT_BF16;
   if (asked != 0 && asked != *dtype)
     return cli_fail(CLI_FAILED, "%s: is %s, which --dtype contradicts", path, cli_type_name(type));
@@ -125,11 +124,11 @@ int cli_job_dtype(const cli_job *job, const char *path, cli_type type, int32_t *
 
 int cli_job_load_tokens(cli_job *job, const char *path, int32_t prefix_rows) {
   job->main_path = path;
-  int status = cli_npy_read(path, &job->main);
+  int status = cli_npy_read(path, CLI_FEATURES, "features", &job->main);
   if (status != CLI_OK) return status;
   const tailcut_tokens tokens = TAILCUT_TOKENS_INITIALIZER;
   job->tokens = tokens;
-  status = cli_job_dtype(job, path, job->main.type, &job->tokens.dtype);
+  status = cli_job_dtype(job, path, &job->main, &job->tokens.dtype);
   if (status == CLI_OK) status = cli_job_segments(job, 1, prefix_rows);
   if (status != CLI_OK) return status;
   /* Without rows nothing is read: one channel keeps the workspace of a [0, huge] array small. */

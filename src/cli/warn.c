@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* warn: the flags of a run in words, on stderr. A line for each kind of trouble, with the first few
+/* warn: the flags of a run in words, notes on stderr. A line for each kind of trouble, with the first few
  * segments that have it: nothing failed, but the result may not be what was meant. */
 #include <string.h>
 
@@ -70,7 +70,7 @@ static void warn(const cli_job *job, bool (*has)(const cli_job *, int32_t), cons
   if (count == 0) return;
   if (count > NAMED)
     snprintf(list + used, sizeof list - used, " and %d more", (int)(count - NAMED));
-  cli_warn("segment%s %s: %s%s", count > 1 ? "s" : "", list, text,
+  cli_note("warning: segment%s %s: %s%s", count > 1 ? "s" : "", list, text,
            whole == 0                ? ""
            : job->rule.max_keep >= 0 ? ": kept whole, up to --max-keep"
                                      : ": kept whole");
@@ -88,7 +88,7 @@ static void warn_nans(const cli_job *job) {
   }
   if (count > NAMED)
     snprintf(list + used, sizeof list - used, "; and %d segments more", (int)(count - NAMED));
-  if (count > 0) cli_warn("%s", list);
+  if (count > 0) cli_note("warning: %s", list);
 }
 
 void cli_warn_flags(const cli_job *job) {
@@ -103,4 +103,5 @@ void cli_warn_flags(const cli_job *job) {
   warn(job, too_few,
        groups ? "it has a group with fewer than 3 scores that are numbers"
               : "it has fewer than 3 scores that are numbers");
+  cli_notes_print();
 }

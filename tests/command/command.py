@@ -1,62 +1,99 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Runs the `tailcut` command in a folder of its own, for the tests of the command."""
-import argparse
-import json
+"""What the tests of the command share: a folder per case, the command run in it, one line per failure."""
 import os
 import subprocess
 import sys
 import tempfile
+import traceback
 
 import numpy as np
 
-failures = []
-checks = [0]
+COMMAND = os.path.abspath(sys.argv[1]) if len(sys.argv) > 1 else sys.exit(f"usage: {sys.argv[0]} TAILCUT")
+CASES = []
 
 
-def check(condition, what):
-    checks[0] += 1
-    if not condition:
-        failures.append(what)
+def case(function):
+    CASES.append(function)
+    return function
 
 
-class Command:
-    def __init__(self, program, place):
-        self.program, self.place = program, place
-
-    def __call__(self, *argv, env=None):
-        done = subprocess.run([self.program, *map(str, argv)], cwd=self.place, capture_output=True, text=True, timeout=120,
-                              env={**os.environ, **(env or {})})
-        return done.returncode, done.stdout, done.stderr
-
-    def good(self, *argv, quiet=True, env=None):
-        """Standard output of a run that must succeed, and say nothing else."""
-        status, out, err = self(*argv, env=env)
-        check(status == 0 and (err == "" or not quiet), f"{' '.join(map(str, argv))}: exit status {status}, {err.strip()!r}")
-        return out
-
-    def results(self, *argv, quiet=True):
-        """The --json object, and the kept indices."""
-        out = self.good(*argv, "--json", "--kept", "got.npy", quiet=quiet)
-        return json.loads(out) if out else {}, self.load("got.npy")
-
-    def save(self, **arrays):
-        for name, array in arrays.items():
-            np.save(os.path.join(self.place, name + ".npy"), array)
-
-    def load(self, name):
-        path = os.path.join(self.place, name)
-        return np.load(path) if os.path.exists(path) else np.zeros(0)
+def run(*argv, **options):
+    """The command with captured output, in the case's folder. `data` is given on a pipe."""
+    data = options.pop("data", None)
+    stdin = {"input": data} if data is not None else {"stdin": options.pop("stdin", subprocess.DEVNULL)}
+    return subprocess.run([COMMAND, *map(str, argv)], stdout=options.pop("stdout", subprocess.PIPE), stderr=subprocess.PIPE, timeout=60, **stdin, **options)
 
 
-def run_tests(doc, *tests):
-    """Calls each test with a Command; prints what failed and ends the program."""
-    parser = argparse.ArgumentParser(description=doc)
-    parser.add_argument("--tailcut", required=True)
-    program = os.path.abspath(parser.parse_args().tailcut)
-    for test in tests:
-        with tempfile.TemporaryDirectory() as place:
-            test(Command(program, place))
-    for failure in failures:
-        print(failure)
-    print(f"{os.path.basename(sys.argv[0])}: {checks[0]} checks, {len(failures)} failures")
-    sys.exit(1 if failures else 0)
+def good(*argv, **options):
+    """Runs it and expects success; stderr as text comes back."""
+    done = run(*argv, **options)
+    assert done.returncode == 0, (argv, done.returncode, done.stderr)
+    return done.stderr.decode()
+
+
+def said(*argv, **options):
+    """Runs it, expects success and nothing on stderr; its standard output as text comes back."""
+    done = run(*argv, **options)
+    assert done.returncode == 0 and done.stderr == b"", (argv, done.returncode, done.stderr)
+    return done.stdout.decode()
+
+
+def refused(status, words, *argv, **options):
+    """Expects a failure with one line on stderr that has all the words, and a folder that stays as it is."""
+    before = contents()
+    done = run(*argv, **options)
+    text = done.stderr.decode()
+    assert done.returncode == status, (argv, done.returncode, text)
+    assert text.count("\n") == 1 and text.startswith("tailcut: "), (argv, text)
+    for word in words:
+        assert word in text, (argv, word, text)
+    assert contents() == before, (argv, "changed the folder")
+    assert not done.stdout, (argv, done.stdout[:80])
+    return text
+
+
+def contents(folder="."):
+    found = {}
+    for name in sorted(os.listdir(folder)):
+        path = os.path.join(folder, name)
+        if os.path.islink(path):
+            found[name] = ("link", os.readlink(path))
+        elif os.path.isdir(path):
+            found[name] = contents(path)
+        elif os.path.isfile(path):
+            with open(path, "rb") as stream:
+                found[name] = (os.stat(path).st_mode, stream.read())
+    return found
+
+
+def tokens(rows=24, dim=16, seed=3):
+    return np.random.default_rng(seed).normal(size=(rows, dim)).astype(np.float32)
+
+
+def save(**arrays):
+    for name, array in arrays.items():
+        np.save(name + ".npy", array)
+
+
+def saved(array):
+    """Bytes of its .npy."""
+    import io
+    stream = io.BytesIO()
+    np.save(stream, array)
+    return stream.getvalue()
+
+
+def main():
+    failed = 0
+    home = os.getcwd()
+    for function in CASES:
+        with tempfile.TemporaryDirectory(prefix="tailcut-command-") as folder:
+            os.chdir(folder)
+            try:
+                function()
+            except Exception:  # a test that fails in any way is a failed test
+                failed += 1
+                print(f"FAILED {function.__name__}: {function.__doc__}\n{traceback.format_exc()}", flush=True)
+            os.chdir(home)
+    print(f"{len(CASES) - failed} passed, {failed} failed")
+    return 1 if failed or not CASES else 0

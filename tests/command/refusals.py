@@ -1,15 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Check what the `tailcut` command says: refusals, near misses, warnings, help.
-
-A refusal is a command line with the exit status and the words of the one line that it must end with.
-"""
-import json
-import os
-import re
+"""refusals.py TAILCUT: the lines that the command does not take: status, and what its one line on stderr must say."""
+import sys
 
 import numpy as np
 
-from command import check, run_tests
+from command import case, main, refused, save
 
 PRUNE = ["prune", "--tokens", "x.npy", "--cls", "c.npy"]
 SEQ = ["prune-seq", "--hidden", "x.npy", "--roles", "r.npy"]
@@ -144,131 +139,31 @@ BAD_INPUT = [
 ]
 
 
-def refusals(run):
-    for status, cases in ((2, WRONG_USAGE), (1, BAD_INPUT)):
-        for argv, words in cases:
-            before = sorted(os.listdir(run.place))
-            got, out, err = run(*argv)
-            line = f"{' '.join(argv)!r}"
-            check(got == status, f"{line}: exit status {got}, expected {status}; {err.strip()!r}")
-            check(err.startswith("tailcut: ") and err.count("\n") == 1 and err.endswith("\n"), f"{line}: stderr is not one line: {err!r}")
-            check(out == "", f"{line}: printed {out[:80]!r}")
-            for word in words:
-                check(word in err, f"{line}: {word!r} is not in {err.strip()!r}")
-            check(sorted(os.listdir(run.place)) == before, f"{line}: left files")
-
-
-def warnings(run):
-    """Flags in words, on stderr and not in the way of --json."""
-    ragged = np.concatenate([[0], np.full(8, 9).cumsum()]).astype(np.int32)
-    x = np.random.default_rng(5).standard_normal((72, 16)).astype(np.float32)
-    roles = np.tile(np.uint8([1, 1, 1, 1, 1, 1, 2, 2, 0]), 8)
-
-    def told(argv, lines, flags):
-        status, out, err = run(*argv, "--json")
-        check(status == 0, f"{argv}: exit status {status}, {err!r}")
-        check(err == "".join(f"tailcut: warning: {line}\n" for line in lines), f"{argv}: stderr is {err!r}")
-        check(status == 0 and json.loads(out)["flags"] == flags, f"{argv}: stdout is {out!r}")
-
-    s = np.linspace(1, 0, 72, dtype=np.float32)
-    run.save(ws=s, wx=x, wr=roles, wcu=ragged, wnan=np.where(np.arange(72) % 9 < np.arange(72) // 9, np.nan, s).astype(np.float32))
-    cut = ["cut", "--cu-seqlens", "wcu.npy", "--scores"]
-    told(cut + ["ws.npy"], [], [0] * 8)
-    told(cut + ["wnan.npy"], ["segment 1: 1 score is NaN; segment 2: 2 scores are NaN; segment 3: 3 scores are NaN; segment 4: 4 scores are NaN; "
-                              "segment 5: 5 scores are NaN; and 2 segments more",
-                              "segment 7: it has fewer than 3 scores that are numbers: kept whole"], [0, 2, 2, 2, 2, 2, 2, 3])
-    told(cut + ["wnan.npy", "--max-keep", "5"],
-         ["segment 1: 1 score is NaN; segment 2: 2 scores are NaN; segment 3: 3 scores are NaN; segment 4: 4 scores are NaN; "
-          "segment 5: 5 scores are NaN; and 2 segments more",
-          "segment 7: it has fewer than 3 scores that are numbers: kept whole, up to --max-keep"], [0, 2, 2, 2, 2, 2, 2, 3])
-    run.save(wno=np.where(np.arange(72) // 9 == 2, np.nan, s).astype(np.float32), wg=np.int32([0, 9, 18, 20, 27, 36, 45, 54, 63, 72]))
-    told(cut + ["wno.npy"], ["segment 2: not one of its scores is a number: kept whole"], [0, 0, 19, 0, 0, 0, 0, 0])
-    told(cut + ["wno.npy", "--k", "3"], ["segment 2: not one of its scores is a number"], [0, 0, 18, 0, 0, 0, 0, 0])
-    told(cut + ["ws.npy", "--groups", "wg.npy"], ["segment 2: it has a group with fewer than 3 scores that are numbers: kept whole"], [0, 0, 1, 0, 0, 0, 0, 0])
-    bad = x.reshape(8, 9, 16).copy()
-    bad[3, 0] = 0
-    bad[6, 0] = np.inf
-    run.save(wb=bad, wz=np.zeros(16, np.float32), wm=np.kron(np.eye(8, 16, dtype=np.float32), np.float32([[1], [-1]])))
-    told(["prune", "--tokens", "wb.npy", "--cls-row", "0"],
-         ["segments 3, 6: its CLS row is bad (norm 0 or not finite): kept whole", "segment 6: 8 scores are NaN"], [0, 0, 0, 5, 0, 0, 23, 0])
-    told(["prune", "--tokens", "wb.npy", "--cls-row", "0", "--k", "2"],
-         ["segments 3, 6: its CLS row is bad (norm 0 or not finite)", "segment 6: 8 scores are NaN"], [0, 0, 0, 4, 0, 0, 22, 0])
-    told(["prune", "--tokens", "wx.npy", "--cls", "wz.npy"], ["segment 0: its reference vector is bad (norm 0 or not finite): kept whole"], [5])
-    told(["prune", "--tokens", "wm.npy", "--cls-mean"], ["segment 0: its mean direction is bad (norm 0 or not finite): kept whole"], [5])
-    none = roles.reshape(8, 9).copy()
-    none[[0, 2, 3, 4, 5, 7], 6:8] = 0
-    run.save(wn=none.ravel())
-    told(["prune-seq", "--hidden", "wx.npy", "--roles", "wn.npy", "--cu-seqlens", "wcu.npy"],
-         ["segments 0, 2, 3, 4, 5 and 1 more: it has no query rows: kept whole"], [5, 0, 5, 5, 5, 5, 0, 5])
-    few = np.where(np.arange(72) % 9 < 2, roles, roles & 2)
-    run.save(wf=few)
-    told(["prune-seq", "--hidden", "wx.npy", "--roles", "wf.npy"], [], [0])
-    told(["prune-seq", "--hidden", "wx.npy", "--roles", "wf.npy", "--cu-seqlens", "wcu.npy"],
-         ["segments 0, 1, 2, 3, 4 and 3 more: it has fewer than 3 scores that are numbers: kept whole"], [1] * 8)
-    status, out, err = run("inspect", "--scores", "wnan.npy", "--cu-seqlens", "wcu.npy")
-    check(status == 0 and err.count("\n") == 2 and "segment 1: 1 score is NaN" in err, f"inspect: {err!r}")
-
-
-def outputs(run):
-    """--out and -o are one option."""
-    for name in ("--out", "-o"):
-        run.good(*PRUNE, "--k", 3, name, f"o{name}.npy")
-        run.good("inspect", "--scores", "s.npy", name, f"o{name}.svg")
-    check(np.array_equal(run.load("o--out.npy"), run.load("o-o.npy")) and len(run.load("o-o.npy")) == 3, "prune -o is not --out")
-    check(os.path.exists(os.path.join(run.place, "o-o.svg")), "inspect -o")
-    status, _, err = run(*PRUNE, "-o", "a.npy", "--out", "b.npy")
-    check(status == 2 and "--out: is given twice" in err, f"-o and --out: {err!r}")
-
-
-def help_texts(run):
-    program = run.good("help")
-    check(program == run.good("--help") == run.good("-h"), "tailcut help is not tailcut --help")
-    for command in ("prune", "cut", "prune-seq", "inspect", "view", "info"):
-        text = run.good(command, "--help")
-        check(f"tailcut {command}" in program and text.startswith(f"tailcut {command}"), f"{command} --help: {text[:80]!r}")
-        check(text == run.good("help", command) == run.good(command, "-h"), f"tailcut help {command} is not {command} --help")
-        check(max(map(len, text.split("\n"))) <= 110, f"{command} --help: a line is too long")
-    for option in ("--detector", "--k", "--percent", "--rounding", "--threads", "--out, -o", "--json"):
-        check(f"  {option} " in run.good("prune", "--help"), f"prune --help does not list {option}")
-    check(run.good("cut", "--k", "3", "--help") == run.good("cut", "--help"), "--help behind other options")
-
-
-def info(run):
-    """info tells what a handle of this machine really has."""
-    usual = json.loads(run.good("info", "--json"))
-    cpu = usual["devices"][0]
-    check(cpu == {"backend": "cpu", "simd": usual["build"]["simd"], "threads": 1}, f"info --json: {cpu}")
-    for level in ("scalar", usual["build"]["simd"]):
-        told = json.loads(run.good("info", "--json", "--threads", 0, env={"TAILCUT_SIMD": level}))
-        check(told["devices"][0]["simd"] == level and told["cores"] >= 1, f"info with TAILCUT_SIMD={level}: {told}")
-    text = run.good("info", env={"TAILCUT_SIMD": "scalar"})
-    check(text.startswith("build: {") and '\ncpu: {"backend": "cpu", "simd": "scalar", "threads": 1}\n' in text and "\ncuda" in text, f"info: {text}")
-    status, out, err = run("info", env={"TAILCUT_SIMD": "mmx"})
-    check(status == 1 and out == "" and err.startswith("tailcut: cpu: TAILCUT_SIMD is 'mmx'") and err.count("\n") == 1, f"TAILCUT_SIMD=mmx: {status}, {err!r}")
-
-
-def readme(run):
-    """The README's two sections on the command name every option."""
-    with open(os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", "README.md"), encoding="utf-8") as file:
-        text = file.read()
-    text = text[text.index("## The command"):text.index("## What is supported")]
-    for command in ("prune", "cut", "prune-seq", "inspect", "view", "info"):
-        for option in re.findall("^  (--[a-z-]+)", run.good("help", command), re.M)[:-1]:  # the last is --help
-            check(re.search(option + r"\b(?!-)", text), f"README.md: {option} of {command} is not in its sections on the command")
-
-
-def lines(run):
-    """Files for the refusals, then all of them."""
+def files():
     rng = np.random.default_rng(1)
     x = rng.standard_normal((40, 16)).astype(np.float32)
     roles = np.uint8([1] * 20 + [2] * 10 + [3] * 4 + [0] * 6)
     q, keys = (rng.standard_normal((40, h, 8)).astype(np.float32) for h in (4, 2))
-    run.save(gfirst=np.int32([1, 40]), gdown=np.int32([0, 9, 7, 40]), glast=np.int32([0, 39]), gcross=np.int32([0, 20, 30, 40]), cu=np.int32([0, 25, 40]))
-    run.save(x=x, c=x[0], s=x[:, 0], r=roles, q=q, keys=keys, keys5=np.zeros((40, 5, 8), np.float32), qn=q[1:],
+    save(gfirst=np.int32([1, 40]), gdown=np.int32([0, 9, 7, 40]), glast=np.int32([0, 39]), gcross=np.int32([0, 20, 30, 40]), cu=np.int32([0, 25, 40]))
+    save(x=x, c=x[0], s=x[:, 0], r=roles, q=q, keys=keys, keys5=np.zeros((40, 5, 8), np.float32), qn=q[1:],
              keysd=keys[:, :, :7], keys64=keys.astype(np.float16), r8=np.where(np.arange(40) == 5, 8, roles).astype(np.uint8))
-    refusals(run)
-    outputs(run)
+
+
+@case
+def wrong_usage():
+    """Exit status 2."""
+    files()
+    for argv, words in WRONG_USAGE:
+        refused(2, words, *argv)
+
+
+@case
+def bad_input():
+    """Exit status 1."""
+    files()
+    for argv, words in BAD_INPUT:
+        refused(1, words, *argv)
 
 
 if __name__ == "__main__":
-    run_tests(__doc__, lines, warnings, help_texts, info, readme)
+    sys.exit(main())
