@@ -57,7 +57,7 @@ typedef struct cli_options {
   /* Files. `scores` is written by prune and prune-seq and read by cut and inspect; `kept` and
    * `counts` are read by view. */
   const char *tokens, *cls, *cu_seqlens, *groups, *hidden, *roles, *q, *keys, *image;
-  const char *out, *kept, *counts, *scores, *offsets, *flags, *mask, *group_counts, *svg;
+  const char *out, *kept, *counts, *scores, *offsets, *flags, *mask, *group_counts;
   int32_t cls_row; /* 1: --cls-row 0 was given */
   int32_t cls_mean;
   int32_t lag;    /* candidates; 0 when not given */

@@ -74,11 +74,11 @@ static int draw(const cli_options *options, const cli_curve *curve) {
   cli_outputs outputs = {.count = 0};
   FILE *file = NULL;
   int status = CLI_OK;
-  if (options->svg != NULL) status = cli_outputs_open(&outputs, options->svg, &file);
+  if (options->out != NULL) status = cli_outputs_open(&outputs, options->out, &file);
   if (status == CLI_OK) cli_notes_print();
   if (status == CLI_OK && file != NULL) {
     cli_plot_svg(file, curve);
-    if (ferror(file)) status = cli_fail(CLI_FAILED, "%s: %s", options->svg, strerror(errno));
+    if (ferror(file)) status = cli_fail(CLI_FAILED, "%s: %s", options->out, strerror(errno));
   }
   if (status == CLI_OK && file != stdout) {
     cli_plot_text(stdout, curve);

@@ -99,7 +99,7 @@ const cli_option cli_option_table[] = {
     /* The rule. */
     WORD("--detector", "NAME", CURVES, RULE, rule.detector, cli_detector_words,
          "how many are kept: one of those below (otsu)"),
-    WORD("--order", "high|low", WRITERS, RULE, rule.order, orders,
+    WORD("--order", "high|low", CURVES, RULE, rule.order, orders,
          "which scores are kept: low keeps what is least similar (high)"),
     INT("--k", "n", CURVES, RULE, rule.k, 1, BIG, "topk: tokens kept"),
     REAL("--ratio", "r", rule.ratio, 0, 1, "ratio: share kept (dropped: with drop-...), 0..1"),
@@ -132,7 +132,7 @@ const cli_option cli_option_table[] = {
     INT("--repeat", "n", WRITERS | CLI_BENCH, RUN, repeat, 1, 1000000, "runs that are timed (1)"),
     OUTPUT("--out", "-o", "OUT.npy", CLI_PRUNE | CLI_PRUNE_SEQ, out,
            "kept rows of all segments, [sum k, D]"),
-    OUTPUT("--out", "-o", "OUT.svg", CLI_INSPECT | CLI_VIEW, svg, "the picture"),
+    OUTPUT("--out", "-o", "OUT.svg", CLI_INSPECT | CLI_VIEW, out, "the picture"),
     OUTPUT("--kept", NULL, "KEPT.npy", WRITERS, kept, "int32 indices inside each segment, [sum k]"),
     OUTPUT("--counts", NULL, "K.npy", WRITERS, counts, "int32 kept per segment, [B]"),
     OUTPUT("--scores", NULL, "S.npy", CLI_PRUNE | CLI_PRUNE_SEQ, scores,
