@@ -52,6 +52,9 @@ typedef struct cli_options {
   int32_t threads, repeat;
   int32_t segment;
   int32_t grid_rows, grid_columns;
+  /* bench. What is 0 or NULL was not given. */
+  const char *filter, *json_file;
+  int32_t quick, list;
   int32_t tokens_per_image, dim;
   int32_t batches[CLI_MAX_BATCHES], num_batches;
   uint64_t seen; /* bit i: row i of the option table was given */
@@ -226,6 +229,6 @@ int cli_prune_seq(const cli_options *options);
 int cli_inspect(const cli_options *options);
 int cli_view(const cli_options *options);
 int cli_info(const cli_options *options);
-int cli_bench(const cli_options *options);
+int cli_bench(const cli_options *options); /* bench/bench.c */
 
 #endif /* TAILCUT_CLI_H_ */

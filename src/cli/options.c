@@ -111,14 +111,13 @@ static const row table[] = {
     {"--kept", "KEPT.npy", CLI_VIEW, PATH, AT(kept), 0, 0, NULL,
      "kept patches as prune wrote them"},
     {"--tokens-per-image", "n", CLI_BENCH, INT, AT(tokens_per_image), 1, 1048576, NULL,
-     "tokens of one segment (576)"},
-    {"--dim", "d", CLI_BENCH, INT, AT(dim), 1, 65536, NULL, "channels (1024)"},
-    {"--batch", "n,n,...", CLI_BENCH, LIST, 0, 1, 65536, NULL, "batch sizes (1,8,64)"},
+     "one size instead of the list: tokens of an image (576)"},
+    {"--dim", "d", CLI_BENCH, INT, AT(dim), 1, 65536, NULL, "the same: channels (1024)"},
+    {"--batch", "n,n,...", CLI_BENCH, LIST, 0, 1, 65536, NULL, "the same: images at once (1,8,64)"},
     {"--device", "cpu|cuda[:i]", CURVES | CLI_BENCH, DEVICE, 0, 0, 0, NULL, "where it runs (cpu)"},
     {"--threads", "n", CURVES | CLI_BENCH, INT, AT(threads), 0, 1024, NULL,
      "CPU threads, 0 means all cores (0)"},
-    {"--repeat", "n", WRITERS | CLI_BENCH, INT, AT(repeat), 1, 1000000, NULL,
-     "runs that are timed (1; bench: 20)"},
+    {"--repeat", "n", WRITERS, INT, AT(repeat), 1, 1000000, NULL, "runs that are timed (1)"},
     {"--out", "OUT.npy", CLI_PRUNE | CLI_PRUNE_SEQ, PATH, AT(out), 0, 0, NULL,
      "kept rows of all segments, [sum k, D]"},
     {"--kept", "KEPT.npy", WRITERS, PATH, AT(kept), 0, 0, NULL,
@@ -130,7 +129,13 @@ static const row table[] = {
      "int32 offsets of the kept rows, [B+1]"},
     {"--flags", "F.npy", WRITERS, PATH, AT(flags), 0, 0, NULL, "int32 flags per segment, [B]"},
     {"-o", "OUT.svg", CLI_INSPECT | CLI_VIEW, PATH, AT(svg), 0, 0, NULL, "the picture"},
-    {"--json", NULL, WRITERS | CLI_BENCH, FLAG, AT(json), 0, 0, NULL,
+    {"--filter", "NAME", CLI_BENCH, PATH, AT(filter), 0, 0, NULL,
+     "only cases whose name contains NAME, as score/64x576x1024/f16 does"},
+    {"--quick", NULL, CLI_BENCH, FLAG, AT(quick), 0, 0, NULL, "fewer sizes, shorter"},
+    {"--list", NULL, CLI_BENCH, FLAG, AT(list), 0, 0, NULL,
+     "print the names of the cases, no more"},
+    {"--json", "FILE", CLI_BENCH, PATH, AT(json_file), 0, 0, NULL, "the results as JSON, too"},
+    {"--json", NULL, WRITERS, FLAG, AT(json), 0, 0, NULL,
      "print one JSON object on standard output"},
 };
 #define ROWS_OF_TABLE ((int)(sizeof table / sizeof table[0]))
@@ -361,13 +366,7 @@ static void set_defaults(cli_options *options, int command) {
   options->rule = rule;
   options->relevance = TAILCUT_MEAN_COSINE;
   options->device_kind = TAILCUT_DEVICE_CPU;
-  options->repeat = command == CLI_BENCH ? 20 : 1;
-  options->tokens_per_image = 576;
-  options->dim = 1024;
-  options->num_batches = 3;
-  options->batches[0] = 1;
-  options->batches[1] = 8;
-  options->batches[2] = 64;
+  options->repeat = 1;
 }
 
 int cli_options_parse(cli_options *options, int command, int argc, char **argv) {
@@ -424,7 +423,8 @@ static const struct {
     {CLI_VIEW, "view --image I --grid HxW --kept KEPT.npy -o V.svg",
      "Draws which patches of an image stay."},
     {CLI_INFO, "info", "Says what this build and this machine can do."},
-    {CLI_BENCH, "bench [options]", "Times the library on synthetic tokens."},
+    {CLI_BENCH, "bench [options]",
+     "Times every step on synthetic tokens, after checking what it computes."},
 };
 
 void cli_print_help(int command) {
