@@ -5,11 +5,8 @@
 
 #include <stdio.h>
 
+#include "exact.h"
 #include "tailcut.h"
-
-#if defined(__FAST_MATH__)
-#error "tailcut promises exact bits: build it without -ffast-math"
-#endif
 
 /* The arguments of any run call after validation: structs are whole, defaults filled in, strides
  * explicit. What a call kind does not use is zero. */

@@ -73,6 +73,9 @@ typedef struct cli_options {
   bool to_stdout; /* an output is "-" */
   int32_t force;  /* view: draw whatever the shape of the grid */
   int32_t grid_rows, grid_columns;
+  /* bench. What is 0 or NULL was not given. */
+  const char *filter, *json_file;
+  int32_t quick, list;
   int32_t tokens_per_image, dim;
   int32_t batches[CLI_MAX_BATCHES], num_batches;
   bool seen[CLI_MAX_OPTIONS]; /* which rows of the option table were given */
@@ -290,6 +293,6 @@ int cli_prune_seq(const cli_options *options);
 int cli_inspect(const cli_options *options);
 int cli_view(const cli_options *options);
 int cli_info(const cli_options *options);
-int cli_bench(const cli_options *options);
+int cli_bench(const cli_options *options); /* bench/bench.c */
 
 #endif /* TAILCUT_CLI_H_ */

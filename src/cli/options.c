@@ -14,14 +14,8 @@ static void set_defaults(cli_options *options, int command) {
   options->rule = rule;
   options->relevance = TAILCUT_MEAN_COSINE;
   options->device_kind = TAILCUT_DEVICE_CPU;
-  options->threads = 1;
-  options->repeat = command == CLI_BENCH ? 20 : 1;
-  options->tokens_per_image = 576;
-  options->dim = 1024;
-  options->num_batches = 3;
-  options->batches[0] = 1;
-  options->batches[1] = 8;
-  options->batches[2] = 64;
+  options->threads = command == CLI_BENCH ? 0 : 1;
+  options->repeat = 1;
 }
 
 /* An argument that is no option of the command: says what is near, or which command has it. */

@@ -18,6 +18,7 @@ typedef enum cli_kind {
   CLI_KIND_FLAG,
   CLI_KIND_INPUT, /* a file that is read */
   CLI_KIND_OUTPUT,
+  CLI_KIND_TEXT,
   CLI_KIND_INT,
   CLI_KIND_DOUBLE,
   CLI_KIND_FLOAT,

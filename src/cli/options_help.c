@@ -17,7 +17,8 @@ static const struct {
      "Draws which patches of an image stay."},
     {CLI_INFO, "info [options]",
      "Says what this build has and what runs on this machine (TAILCUT_SIMD counts)."},
-    {CLI_BENCH, "bench [options]", "Times the library on synthetic tokens."},
+    {CLI_BENCH, "bench [options]",
+     "Times every step on synthetic tokens, after checking what it computes."},
 };
 #define TEXTS (sizeof texts / sizeof texts[0])
 

@@ -34,6 +34,8 @@ static const cli_word scales[] = {
   { name, NULL, value, commands, CLI_SECTION_INPUT, CLI_KIND_INPUT, AT(member), 0, 0, NULL, help }
 #define OUTPUT(name, brief, value, commands, member, help) \
   { name, brief, value, commands, CLI_SECTION_RUN, CLI_KIND_OUTPUT, AT(member), 0, 0, NULL, help }
+#define TEXT(name, value, commands, member, help) \
+  { name, NULL, value, commands, CLI_SECTION_RUN, CLI_KIND_TEXT, AT(member), 0, 0, NULL, help }
 #define FLAG(name, commands, section, member, help) \
   { name, NULL, NULL, commands, CLI_SECTION_##section, CLI_KIND_FLAG, AT(member), 0, 0, NULL, help }
 #define INT(name, value, commands, section, member, low, high, help)                               \
@@ -86,7 +88,7 @@ const cli_option cli_option_table[] = {
           "int32 offsets [B+1] of segments of different lengths"),
     INPUT("--groups", "G.npy", WRITERS, groups,
           "int32 offsets [G+1] over all rows: each group is cut by itself"),
-    WORD("--dtype", "f16|bf16|f32", ROWS | CLI_BENCH, INPUT, dtype, dtypes,
+    WORD("--dtype", "f16|bf16|f32", ROWS, INPUT, dtype, dtypes,
          "type of the features; bf16 travels as uint16"),
     INT("--segment", "b", CLI_INSPECT | CLI_VIEW, INPUT, segment, 0, BIG,
         "the segment that is drawn (0)"),
@@ -122,14 +124,23 @@ const cli_option cli_option_table[] = {
     REAL("--spread", "f", rule.spread, 0, 1,
          "share of the kept tokens taken evenly from the tail (0)"),
     /* Where it runs, what it leaves. */
+    TEXT("--filter", "NAME", CLI_BENCH, filter,
+         "only cases whose name contains NAME, as score/64x576x1024/f16 does"),
+    FLAG("--quick", CLI_BENCH, RUN, quick, "fewer sizes, shorter"),
+    FLAG("--list", CLI_BENCH, RUN, list, "print the names of the cases, no more"),
+    OWN("--batch", "n,n,...", CLI_BENCH, RUN, LIST, 65536,
+        "sizes of one's own in place of the list: images at once (1,8,64)"),
+    WORD("--dtype", "f16|bf16|f32", CLI_BENCH, RUN, dtype, dtypes,
+         "the same: type of the features (f16)"),
     INT("--tokens-per-image", "n", CLI_BENCH, RUN, tokens_per_image, 1, 1048576,
-        "tokens of one segment (576)"),
-    INT("--dim", "d", CLI_BENCH, RUN, dim, 1, 65536, "channels (1024)"),
-    OWN("--batch", "n,n,...", CLI_BENCH, RUN, LIST, 65536, "batch sizes (1,8,64)"),
+        "the same: tokens of an image (576)"),
+    INT("--dim", "d", CLI_BENCH, RUN, dim, 1, 65536, "the same: channels (1024)"),
     OWN("--device", "cpu|cuda[:i]", CURVES | CLI_BENCH, RUN, DEVICE, 0, "where it runs (cpu)"),
-    INT("--threads", "n", CURVES | CLI_BENCH | CLI_INFO, RUN, threads, 0, 1024,
+    INT("--threads", "n", CLI_BENCH, RUN, threads, 0, 1024,
+        "CPU threads of the rows on several, 0 means all cores (0)"),
+    INT("--threads", "n", CURVES | CLI_INFO, RUN, threads, 0, 1024,
         "CPU threads, 0 means all cores (1)"),
-    INT("--repeat", "n", WRITERS | CLI_BENCH, RUN, repeat, 1, 1000000, "runs that are timed (1)"),
+    INT("--repeat", "n", WRITERS, RUN, repeat, 1, 1000000, "runs that are timed (1)"),
     OUTPUT("--out", "-o", "OUT.npy", CLI_PRUNE | CLI_PRUNE_SEQ, out,
            "kept rows of all segments, [sum k, D]"),
     OUTPUT("--out", "-o", "OUT.svg", CLI_INSPECT | CLI_VIEW, out, "the picture"),
@@ -141,8 +152,8 @@ const cli_option cli_option_table[] = {
     OUTPUT("--flags", NULL, "F.npy", WRITERS, flags, "int32 flags per segment, [B]"),
     OUTPUT("--mask", NULL, "M.npy", WRITERS, mask, "uint8 per row: 1 kept, 0 not"),
     OUTPUT("--group-counts", NULL, "K.npy", WRITERS, group_counts, "int32 kept per group, [G]"),
-    FLAG("--json", WRITERS | CLI_BENCH | CLI_INFO, RUN, json,
-         "print one JSON object on standard output"),
+    OUTPUT("--json", NULL, "FILE", CLI_BENCH, json_file, "the results as JSON, too"),
+    FLAG("--json", WRITERS | CLI_INFO, RUN, json, "print one JSON object on standard output"),
 };
 const int cli_option_count = (int)(sizeof cli_option_table / sizeof cli_option_table[0]);
 _Static_assert(sizeof cli_option_table / sizeof cli_option_table[0] <= CLI_MAX_OPTIONS,

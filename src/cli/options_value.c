@@ -113,6 +113,9 @@ int cli_option_set(cli_options *options, const cli_option *option, const char *v
       if (value[0] == '\0') return cli_fail(CLI_USAGE, "%s: the file name is empty", option->name);
       *(const char **)(void *)at = value;
       return CLI_OK;
+    case CLI_KIND_TEXT:
+      *(const char **)(void *)at = value;
+      return CLI_OK;
     case CLI_KIND_INT:
       if (!cli_parse_int(value, &integer)) return bad(option, value, "an integer");
       if (integer < (int64_t)option->low || integer > (int64_t)option->high)
