@@ -20,6 +20,7 @@ from itertools import chain
 import numpy as np
 
 import method
+import sequence
 from cases import random_case
 from crafted import crafted_cases
 from cut import rule_of
@@ -78,11 +79,12 @@ def json_problems(request, text, want, args):
     if missing:
         return [f"--json lacks {missing}"]
     counts, total = want["counts"].tolist(), int(want["counts"].sum())
-    tokens = (len(request.rows), int(np.count_nonzero(~np.isnan(want["scores"]))) if request.kind == "prune-seq" else len(want["scores"]))
+    candidates = int(sequence.has_role(request.roles, sequence.CANDIDATE).sum()) if request.kind == "prune-seq" else len(want["scores"])
+    tokens = (len(request.rows), candidates)
     shares = [total / t for t in tokens if t] or [report["ratio"]]
     right = {
-        "segments": report["segments"] == len(counts), "tokens": report["tokens"] in tokens or request.kind == "prune-seq",
-        "kept": report["kept"] == total, "ratio": any(abs(report["ratio"] - s) < 1e-4 for s in shares) or request.kind == "prune-seq",
+        "segments": report["segments"] == len(counts), "tokens": report["tokens"] in tokens,
+        "kept": report["kept"] == total, "ratio": any(abs(report["ratio"] - s) < 1e-4 for s in shares),
         "device": str(report["device"]).startswith(args.device.split(":")[0]), "detector": report["detector"] == rule_of(request.values).detector,
         "threads": isinstance(report["threads"], int), "counts": report["counts"] == counts, "flags": report["flags"] == want["flags"].tolist(),
         "us_min": 0 <= report["us_min"] <= report["us_median"],
