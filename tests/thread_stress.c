@@ -98,8 +98,9 @@ static void *worker(void *argument) {
       atomic_fetch_add(&failures, 1);
     }
     if (round % 10 == id % 10) { /* handles come and go meanwhile */
+      const tailcut_config config = TAILCUT_CONFIG_INITIALIZER;
       tailcut_handle own = NULL;
-      if (tailcut_create(&own, NULL) != TAILCUT_OK) atomic_fetch_add(&failures, 1);
+      if (tailcut_create(&own, &config) != TAILCUT_OK) atomic_fetch_add(&failures, 1);
       solve(own, problem, workspace, size, out);
       if (memcmp(out, &expected[problem], sizeof *out) != 0) atomic_fetch_add(&failures, 1);
       tailcut_destroy(own);
@@ -130,9 +131,10 @@ static void stress(int32_t threads_of_handle) {
 }
 
 int main(void) {
+  const tailcut_config config = TAILCUT_CONFIG_INITIALIZER;
   tailcut_handle handle = NULL;
   fill();
-  if (tailcut_create(&handle, NULL) != TAILCUT_OK) return 1;
+  if (tailcut_create(&handle, &config) != TAILCUT_OK) return 1;
   const size_t size = workspace_size(handle);
   void *workspace = aligned_alloc(TAILCUT_WORKSPACE_ALIGNMENT, size);
   for (int i = 0; i < PROBLEMS && workspace != NULL; i++) {

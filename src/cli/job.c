@@ -13,7 +13,7 @@ static int64_t segment_rows(const cli_job *job, int32_t b) {
 }
 
 int64_t cli_job_candidates(const cli_job *job, int32_t b) {
-  const int64_t n = segment_rows(job, b) - job->batch.cls_row;
+  const int64_t n = segment_rows(job, b) - job->batch.prefix_rows;
   return n > 0 ? n : 0;
 }
 
@@ -76,7 +76,7 @@ int cli_job_segments(cli_job *job, int inner, int32_t cls_row) {
   const tailcut_batch batch = TAILCUT_BATCH_INITIALIZER;
   job->batch = batch;
   job->batch.segments = (int32_t)segments;
-  job->batch.cls_row = cls_row;
+  job->batch.prefix_rows = cls_row;
   int64_t longest = ragged || segments == 0 ? 0 : length;
   job->candidates = 0;
   for (int32_t b = 0; b < job->batch.segments; b++) {

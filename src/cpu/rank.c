@@ -37,14 +37,14 @@ static void scatter(const uint64_t *from, uint64_t *to, int32_t m, int shift,
   if (i == j) to[begins[from[i] >> shift & 255]] = from[i];
 }
 
-int32_t tc_rank(const float *scores, const int32_t *list, int32_t m, uint64_t *items,
+int32_t tc_rank(const float *scores, const int32_t *list, int32_t m, int low, uint64_t *items,
                 uint64_t *spare, const uint64_t **sorted) {
   uint32_t counts[4][256], odd[256]; /* odd: the top byte of every second item */
   int32_t usable = 0;
   memset(counts, 0, sizeof counts);
   memset(odd, 0, sizeof odd);
   for (int32_t i = 0; i < m; i++) {
-    const uint32_t key = tc_key(scores[list ? list[i] : i]);
+    const uint32_t key = tc_key(tc_ordered(scores[list ? list[i] : i], low));
     usable += key != TC_KEY_NAN;
     items[i] = (uint64_t)key << 32 | (uint32_t)i;
     counts[0][key & 255]++;

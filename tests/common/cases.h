@@ -61,7 +61,7 @@ typedef struct tt_case {
   int32_t dim;           /* default 48 */
   int32_t row_extra;     /* elements between rows */
   int32_t segment_extra; /* rows between uniform segments */
-  int32_t cls_row;
+  int32_t prefix_rows;
   int32_t source; /* tailcut_reference_source, default GIVEN */
   int32_t reference_f32;
   int32_t reference_each;

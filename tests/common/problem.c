@@ -211,7 +211,7 @@ tt_problem *tt_problem_new(const tt_case *c) {
   p->reference = reference;
   p->batch.segments = c->segments < 0 ? 0 : or_default(c->segments, 3);
   p->batch.max_tokens = c->max_tokens < 0 ? 0 : or_default(c->max_tokens, 37);
-  p->batch.cls_row = c->cls_row;
+  p->batch.prefix_rows = c->prefix_rows;
   make_shape(p, &random);
   p->total = ref_total(&p->batch);
   if (c->kind != TT_CUT) make_tokens(p, &random);

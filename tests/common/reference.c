@@ -33,7 +33,7 @@ ref_segment ref_segment_of(const tailcut_batch *batch, int32_t b) {
   }
   if (rows < 0 || rows > batch->max_tokens) s.valid = 0;
   if (!s.valid) s.start = 0;
-  if (s.valid && rows > batch->cls_row) s.n = (int32_t)(rows - batch->cls_row);
+  if (s.valid && rows > batch->prefix_rows) s.n = (int32_t)(rows - batch->prefix_rows);
   return s;
 }
 
@@ -113,8 +113,8 @@ void ref_mean_direction(const tailcut_batch *batch, const tailcut_tokens *tokens
                         const uint8_t *roles, float *direction) {
   for (int32_t b = 0; b < batch->segments; b++) {
     const ref_segment s = ref_segment_of(batch, b);
-    direction_of(batch, tokens, b, batch->cls_row, s.n, roles ? roles + (s.n ? s.start : 0) : NULL,
-                 direction + (int64_t)b * tokens->dim);
+    direction_of(batch, tokens, b, batch->prefix_rows, s.n,
+                 roles ? roles + (s.n ? s.start : 0) : NULL, direction + (int64_t)b * tokens->dim);
   }
 }
 
@@ -129,7 +129,7 @@ void ref_score(const tailcut_batch *batch, const tailcut_tokens *tokens,
       if (reference->source == TAILCUT_REFERENCE_ROW) {
         ref_row(batch, tokens, b, 0, c);
       } else if (reference->source == TAILCUT_REFERENCE_MEAN) {
-        direction_of(batch, tokens, b, batch->cls_row, s.n, NULL, c);
+        direction_of(batch, tokens, b, batch->prefix_rows, s.n, NULL, c);
       } else {
         const int32_t dtype = reference->dtype ? reference->dtype : tokens->dtype;
         for (int32_t d = 0; d < dim; d++) {
@@ -139,7 +139,7 @@ void ref_score(const tailcut_batch *batch, const tailcut_tokens *tokens,
       if (is_bad(norm(c, dim))) flag |= TAILCUT_FLAG_BAD_REFERENCE;
     }
     for (int32_t i = 0; i < s.n; i++) {
-      ref_row(batch, tokens, b, i + batch->cls_row, x);
+      ref_row(batch, tokens, b, i + batch->prefix_rows, x);
       const float score = ref_cosine(ref_dot(x, c, dim), norm(x, dim) * norm(c, dim));
       scores[s.start + i] = score;
       if (isnan(score)) flag |= TAILCUT_FLAG_NAN;

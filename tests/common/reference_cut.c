@@ -269,7 +269,7 @@ void ref_compact(const tailcut_batch *batch, const int32_t *kept, int32_t kept_p
     uint8_t *read = tt_host((size_t)k);
     candidates += s.n;
     for (int32_t j = 0; j < k; j++) {
-      const int64_t r = (int64_t)list[j] + batch->cls_row;
+      const int64_t r = (int64_t)list[j] + batch->prefix_rows;
       if (a->flags & TAILCUT_ROWS_RENUMBER) {
         const int64_t wide = j;
         const int32_t narrow = j;

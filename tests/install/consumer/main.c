@@ -15,13 +15,14 @@ int main(void) {
   tailcut_limits limits = TAILCUT_LIMITS_INITIALIZER;
   tailcut_handle handle = NULL;
   void *workspace = NULL;
+  const tailcut_config config = TAILCUT_CONFIG_INITIALIZER;
   size_t size = 0;
 
   batch.segments = limits.segments = 1;
   batch.max_tokens = limits.max_tokens = TOKENS;
   selection.kept = kept;
   selection.counts = counts;
-  const int ok = tailcut_create(&handle, NULL) == TAILCUT_OK &&
+  const int ok = tailcut_create(&handle, &config) == TAILCUT_OK &&
                  tailcut_workspace_size(handle, TAILCUT_CALL_CUT, &limits, &size) == TAILCUT_OK &&
                  (workspace = aligned_alloc(TAILCUT_WORKSPACE_ALIGNMENT,
                                             (size / TAILCUT_WORKSPACE_ALIGNMENT + 1) *
