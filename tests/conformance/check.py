@@ -6,6 +6,7 @@ output file and the JSON report with method.py. A failed case is printed with th
 inputs stay under --keep. The last line is `N passed, M failed`; exit status 1 if any failed.
 """
 import argparse
+import io
 import json
 import os
 import re
@@ -98,8 +99,8 @@ def stderr_problems(text, want, converted):
     problems = [f"stderr has a line that is not the command's: {line!r}" for line in lines if not line.startswith("tailcut: ")][:1]
     if want["flags"].any() and not any("segment" in line for line in lines):
         problems.append(f"flags {sorted(set(want['flags'].tolist()))} are not said on stderr: {text[:200]!r}")
-    if converted and not any(f"{name}.npy" in line for name in converted for line in lines):
-        problems.append(f"the conversion of {converted} is not said on stderr: {text[:200]!r}")
+    if unsaid := [name for name in converted if not any(name in line and ("converted" in line or "read as" in line) for line in lines)]:
+        problems.append(f"the conversion of {unsaid} is not said on stderr: {text[:200]!r}")
     if lines and not want["flags"].any() and not converted:
         problems.append(f"stderr says {text[:200]!r}")
     return problems
@@ -115,12 +116,14 @@ def refusal_problems(case, done, place, asked):
     return problems + ([f"left behind: {left}"] if left else [])
 
 
-def result_problems(case, done, place, wanted, converted, args):
-    """The outputs of a command that ended with 0, against the method. Returns (problems, what the method says)."""
+def result_problems(case, done, place, wanted, piped, converted, args):
+    """The outputs of a command that ended with 0, against the method; `piped` is the one on stdout, or None. Returns (problems,
+    what the method says)."""
     outputs, problems = {}, []
     for option in wanted:
         try:
-            outputs[option] = np.load(os.path.join(place, f"got-{option}.npy"), allow_pickle=False)
+            outputs[option] = np.load(io.BytesIO(done.stdout) if option == piped else os.path.join(place, f"got-{option}.npy"),
+                                      allow_pickle=False)
         except (OSError, ValueError) as error:
             problems.append(f"--{option}: {error}")
     if problems:
@@ -132,9 +135,42 @@ def result_problems(case, done, place, wanted, converted, args):
     problems = [p for option in wanted if (p := difference(option, outputs[option], want[option]))]
     if not problems and "--json" in done.args:
         problems = json_problems(case.request, done.stdout, want, args)
-    elif not problems and done.stdout:
+    elif not problems and done.stdout and not piped:
         problems = [f"printed without --json: {done.stdout[:200]!r}"]
     return problems + stderr_problems(done.stderr, want, converted), want
+
+
+def write_inputs(case, rng, place):
+    """Writes a case's files, some in another dress. Returns the names of those that the command has to convert."""
+    converted = []
+    for name, array in case.files.items():
+        worn = dressed(rng, name, array) if rng.random() < 0.1 and not case.refused else array
+        converted += [name] if worn.dtype != array.dtype or not worn.flags.c_contiguous else []
+        np.save(os.path.join(place, f"{name}.npy"), worn)
+    return converted
+
+
+def command_line(case, rng, place, args):
+    """(argv, outputs asked for, the one on stdout or None, the file on stdin or None)."""
+    argv = [args.tailcut] + [os.path.join(place, f"{a[1:]}.npy") if a.startswith("@") else a for a in case.argv]
+    stdin = None
+    if rng.random() < 0.05 and case.request is not None:
+        stdin = os.path.join(place, f"{rng.choice(sorted(case.files))}.npy")
+        argv = ["-" if a == stdin else a for a in argv]
+    wanted = [o for o in OUTPUTS.get(case.argv[0], FILES) if rng.random() < (0.05 if o == "mask" and args.device != "cpu" else 0.95)]
+    if case.request is not None:
+        if method.is_close(case.request) and "scores" not in wanted:
+            wanted.append("scores")
+        wanted += ["group-counts"] if case.request.groups is not None and rng.random() < 0.95 else []
+    piped = str(rng.choice(wanted)) if rng.random() < 0.05 and wanted and case.request is not None else None
+    for option in wanted:
+        argv += [f"--{option}", "-" if option == piped else os.path.join(place, f"got-{option}.npy")]
+    argv += ["--json"] if rng.random() < 0.5 and not piped else []
+    argv += ["--repeat", str(rng.integers(1, 4))] if rng.random() < 0.1 else []
+    argv += ["--device", args.device] if args.device != "cpu" or rng.random() < 0.2 else []
+    if (threads := int(rng.choice(args.threads))) >= 0:
+        argv += ["--threads", str(threads)]
+    return argv, wanted, piped, stdin
 
 
 def run_case(case, index, args):
@@ -142,27 +178,13 @@ def run_case(case, index, args):
     rng = np.random.default_rng([args.seed, 99, index])
     place = os.path.join(args.work, f"case-{index}")
     os.makedirs(place)
-    converted = []
-    for name, array in case.files.items():
-        worn = dressed(rng, name, array) if rng.random() < 0.1 and not case.refused else array
-        converted += [name] if worn.dtype.newbyteorder("=") != array.dtype else []
-        np.save(os.path.join(place, f"{name}.npy"), worn)
-    argv = [args.tailcut] + [os.path.join(place, f"{a[1:]}.npy") if a.startswith("@") else a for a in case.argv]
-    wanted = [o for o in OUTPUTS.get(case.argv[0], FILES) if rng.random() < (0.05 if o == "mask" and args.device != "cpu" else 0.95)]
-    if case.request is not None:
-        if method.is_close(case.request) and "scores" not in wanted:
-            wanted.append("scores")
-        wanted += ["group-counts"] if case.request.groups is not None and rng.random() < 0.95 else []
-    for option in wanted:
-        argv += [f"--{option}", os.path.join(place, f"got-{option}.npy")]
-    argv += ["--json"] if rng.random() < 0.5 else []
-    argv += ["--repeat", str(rng.integers(1, 4))] if rng.random() < 0.1 else []
-    argv += ["--device", args.device] if args.device != "cpu" or rng.random() < 0.2 else []
-    if (threads := int(rng.choice(args.threads))) >= 0:
-        argv += ["--threads", str(threads)]
+    converted = write_inputs(case, rng, place)
+    argv, wanted, piped, stdin = command_line(case, rng, place, args)
     want, got = {}, [f"got-{o}.npy" for o in wanted]
     try:
-        done = subprocess.run(argv, capture_output=True, text=True, timeout=args.timeout)
+        with open(stdin or os.devnull, "rb") as stream:
+            done = subprocess.run(argv, stdin=stream, capture_output=True, timeout=args.timeout)
+        done.stderr = done.stderr.decode("utf-8", "replace")
         if case.refused:
             problems = refusal_problems(case, done, place, got)
         elif args.device != "cpu" and done.returncode == 1 and LATER & set(argv) and "not in the CUDA backend yet" in done.stderr:
@@ -171,12 +193,14 @@ def run_case(case, index, args):
         elif done.returncode != 0:
             problems = [f"exit status {done.returncode}: {done.stderr.strip()[:400]}"]
         else:
-            problems, want = result_problems(case, done, place, wanted, converted, args)
+            if stdin:  # its name is not the file's
+                converted = ["" if os.path.basename(stdin) == f"{n}.npy" else n for n in converted]
+            problems, want = result_problems(case, done, place, wanted, piped, converted, args)
     except subprocess.TimeoutExpired:
         problems = [f"no end after {args.timeout} s"]
     extra = sorted(set(os.listdir(place)) - {f"{n}.npy" for n in case.files} - set(got))
     problems += [f"left behind: {extra}"] if extra else []
-    line = shlex.join(argv)
+    line = shlex.join(argv) + (f" <{shlex.quote(stdin)}" if stdin else "")
     if problems:
         kept = os.path.join(args.keep, f"{index}-" + re.sub(r"[^\w.+-]+", "_", case.name)[:80])
         shutil.rmtree(kept, ignore_errors=True)
