@@ -37,6 +37,10 @@ tailcut_status tc_import(void *out, size_t out_size, size_t min_size, const void
 
 tailcut_status tc_check_int(const char *name, int64_t value, int64_t lo, int64_t hi) {
   if (value >= lo && value <= hi) return TAILCUT_OK;
+  if (lo == hi) {
+    return tc_fail(TAILCUT_ERROR_RANGE, "%s is %lld; expected %lld", name, (long long)value,
+                   (long long)lo);
+  }
   return tc_fail(TAILCUT_ERROR_RANGE, "%s is %lld; expected %lld to %lld", name, (long long)value,
                  (long long)lo, (long long)hi);
 }
