@@ -89,6 +89,9 @@ static int64_t extent(const side *s) {
 static const char *stride_on_itself(const side *s, int64_t *stride) {
   int order[3] = {0, 1, 2};
   int64_t reach = s->part_bytes;
+  for (int d = 0; d < 3; d++) {
+    if (s->dim[d].count <= 0) return NULL; /* there are no pieces */
+  }
   for (int i = 0; i < 3; i++) {
     for (int j = i + 1; j < 3; j++) {
       if (s->dim[order[j]].stride < s->dim[order[i]].stride) {
