@@ -12,14 +12,14 @@
  * What a block does depends on host bounds only; blocks past the true counts leave at once.
  *
  * In place is safe, with no flag and no spare memory: entry j of a kept list is only followed when
- * kept[j] >= j, so a row that result row j comes from never has a number below j (with
- * prefix rows it is higher still). A sweep takes result rows in ascending groups. Inside a group every source is
- * in registers before the barrier, and every store is behind it. Across groups: the sources of a
- * later group have numbers at least as high as its result rows, hence above all result rows of earlier
- * groups, so what has been overwritten is never asked for again, and the next group may be loaded
- * while others still store this one. Blocks own different bytes of the rows: no block reads what
- * another writes. Nothing here asks kept to be increasing beyond its neighbour, so a damaged list
- * does the same damage as on the CPU. Slot tables only rename rows, one to one.
+ * kept[j] >= j, so a row that result row j comes from never has a number below j (behind prefix
+ * rows it is higher still). A sweep takes result rows in ascending groups. Inside a group every
+ * source is in registers before the barrier, and every store is behind it. Across groups: the
+ * sources of a later group have numbers at least as high as its result rows, hence above all result
+ * rows of earlier groups, so what has been overwritten is never asked for again, and the next group
+ * may be loaded while others still store this one. Blocks own different bytes of the rows: no block
+ * reads what another writes. Nothing here asks kept to be increasing beyond its neighbour, so a
+ * damaged list does the same damage as on the CPU. Slot tables only rename rows, one to one.
  * Loads are plain ones: the compiler must not take rows for constant.
  * Precision: bytes are copied. Limits: a lone array of narrow rows in place is swept by one block:
  * about 1 us per 1,024 rows [estimate].

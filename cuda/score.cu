@@ -2,13 +2,13 @@
 /*
  * score: cosine of every candidate to its segment's reference vector.
  *
- * Formula: s = <x,c> / (max(|x|, 1e-8) * max(|c|, 1e-8)), clamped; METHOD.md, stage 1. Strategy: a block takes a
- * tile of 64 candidates of one segment (or a half, a quarter, an eighth of it, when there are few),
- * a warp one row at a time, summed as dot.cuh says. The reference is widened once per block into
- * shared memory, in the order in which lanes read it, while each warp's first row is already on its
- * way; from then on the next piece of a row is loaded before the current one is summed. Sums of a
- * tile meet in shared memory and are finished by one thread per row (square root and division are
- * long instruction sequences: 64 rows share them).
+ * Formula: s = <x,c> / (max(|x|, 1e-8) * max(|c|, 1e-8)), clamped; METHOD.md, stage 1. Strategy: a
+ * block takes a tile of 64 candidates of one segment (or a half, a quarter, an eighth of it, when
+ * there are few), a warp one row at a time, summed as dot.cuh says. The reference is widened once
+ * per block into shared memory, in the order in which lanes read it, while each warp's first row is
+ * already on its way; from then on the next piece of a row is loaded before the current one is
+ * summed. Sums of a tile meet in shared memory and are finished by one thread per row (square root
+ * and division are long instruction sequences: 64 rows share them).
  * Precision: as METHOD.md, bit for bit. Limits: a reference that does not fit in shared memory
  * (dim above about 57,000) is read from global memory by every warp, element by element.
  *
