@@ -32,10 +32,10 @@ resolve() {
   case $name in ?*.*) name=${name%.*} ;; esac
   name=$(printf '%s' "$name" | tr -cs 'A-Za-z0-9_.\n-' '[-*]')
   base=$own/$name
-  if [ -f "$base.npy" ] && ! [ "$1" -nt "$base.npy" ]; then
+  if [ -f "$base.npy" ] && [ -z "$(find "$1" -newer "$base.npy" 2>/dev/null)" ]; then
     name=my-$name
   elif [ -f "$1" ]; then
-    echo "demo.sh: $1 needs an encoder's features. This makes them (and says what it downloads):" >&2
+    echo "demo.sh: $1 needs an encoder's features. This makes them (it says its size first):" >&2
     printf '\n  ./run features %s\n\n' "'$1'" >&2
     return 1
   else

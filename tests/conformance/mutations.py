@@ -11,9 +11,10 @@ import numpy as np
 
 ANY, SAME, REFUSE = "any", "same", "refuse"
 MAGIC = b"\x93NUMPY"
-DESCR = ["<f4", "<f2", "<u2", "<i4", "|u1", ">f4", ">f2", ">u2", ">i4", "<f8", "<i8", "<u4", "|b1", "|i1", "<c8", "|O", "<U4", "|S4", "|V4", "f4", "=f4",
+DESCR = ["<f4", "<f2", "<u2", "<i4", "|u1", ">f4", ">f2", ">u2", ">i4", "<f8", "<i8", "<u4", "|b1", "|i1", "<c8", "<V2", "|V2", "|O", "<U4", "|S4", "|V4", "f4", "=f4",
          "<f", "<f44", "", "float32", "<f4 ", "[('a','<f4')]", "<m8[s]", "x" * 300]
-READABLE = {"<f4", "<f2", "<u2", "<i4", "|u1", "f4", "=f4", "|b1", "|i1", "<f", "float32", "<f4 "}
+READABLE = {"<f4", "<f2", "<u2", "<i4", "|u1", "f4", "=f4", "|b1", "|i1", "<f", "float32", "<f4 ", ">f4", ">f2", ">u2", ">i4", "<f8", "<i8", "<u4", "<V2",
+            "|V2"}
 SHAPES = ["()", "(0,)", "(1,)", "(-1,)", "(-3, 4)", "(3, -4)", "(0, 0)", "(0, 7)", "(7, 0)", "(1, 1, 1, 1, 1, 1, 1, 1)", "(2147483647,)",
           "(2147483648, 2)", "(4294967295, 4294967297)", "(9223372036854775807,)", "(9223372036854775807, 2)", "(18446744073709551615,)",
           "(18446744073709551616,)", "(4611686018427387904, 4)", "(4294967296, 4294967296)", "(99999999999999999999999999,)", "(1048577, 1)", "(1e3,)",
@@ -109,7 +110,7 @@ def edit_header(rng, text, body):
 
 
 def damage_values(rng, name, array):
-    """Array contents that the command's rules forbid, or None."""
+    """(array, verdict): contents that the command's rules forbid, or the same ones in a type that it converts; or None."""
     array = array.copy()
     if name == "cu" and array.size > 1:
         at = int(rng.integers(0, array.size))
@@ -122,12 +123,14 @@ def damage_values(rng, name, array):
             array[at] = rng.choice([-5, 2 ** 31 - 1, -2 ** 31])
         else:
             array[:-1] = array[-1] + 1
-        return array
+        return array, REFUSE
     if name == "roles" and array.size:
-        array.reshape(-1)[rng.integers(0, array.size)] = rng.choice([4, 7, 8, 128, 255])
-        return array
+        array.reshape(-1)[rng.integers(0, array.size)] = rng.choice([8, 128, 255])
+        return array, REFUSE
     if name in ("tokens", "hidden", "cls") and array.dtype.kind == "f":
-        return array.astype(np.float64 if rng.random() < 0.5 else np.int32)
+        if rng.random() < 0.5:
+            return array.astype(np.int32), REFUSE
+        return array.astype(np.float64), SAME if array.dtype == np.float32 else ANY
     return None
 
 
@@ -139,9 +142,8 @@ def damage_file(rng, name, array, save):
     else:
         kind = rng.choice(["flip", "flip-header", "cut", "cut-header", "empty", "more", "header", "values"], p=[.1, .15, .1, .05, .02, .03, .43, .12])
     if kind == "values":
-        changed = damage_values(rng, name, array)
-        if changed is not None:
-            return save(changed), REFUSE, "values"
+        if (damaged := damage_values(rng, name, array)) is not None:
+            return save(damaged[0]), damaged[1], "values"
         kind = "header"
     if kind == "header":
         bytes_, verdict = edit_header(rng, *header_of(data))
