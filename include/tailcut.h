@@ -179,6 +179,11 @@ TAILCUT_API tailcut_status tailcut_create(tailcut_handle *handle, const tailcut_
  * still be running. */
 TAILCUT_API void tailcut_destroy(tailcut_handle handle);
 
+/* What runs behind a handle, as one line of JSON. CPU: backend, simd (the level that was chosen,
+ * TAILCUT_SIMD honoured), threads. CUDA: backend, device (its index), name, architecture, sms.
+ * Valid until the handle is destroyed; NULL for NULL. Leaves tailcut_last_error() alone. */
+TAILCUT_API const char *tailcut_handle_info(tailcut_handle handle);
+
 /* ---------------------------------------------------------------------------- describing data -- */
 
 typedef enum tailcut_dtype {
@@ -229,11 +234,11 @@ typedef struct tailcut_batch {
   const int32_t *cu_seqlens; /* device [segments + 1], or NULL */
   const int32_t *lengths;    /* device [segments], or NULL. Uniform only */
   int32_t prefix_rows;       /* p >= 0, at most TAILCUT_MAX_SEGMENT_TOKENS; default 0 */
-  int32_t groups;            /* G >= 0, the number of groups; 0 without group_cu_seqlens */
   const int32_t *group_cu_seqlens; /* device [groups + 1], or NULL: every segment is one group */
+  int32_t groups; /* G, required with group_cu_seqlens where there are rows; 0 without it */
 } tailcut_batch;
 #define TAILCUT_BATCH_INITIALIZER \
-  { sizeof(tailcut_batch), 0, 0, 0, NULL, NULL, 0, 0, NULL }
+  { sizeof(tailcut_batch), 0, 0, 0, NULL, NULL, 0, NULL, 0 }
 
 /* A matrix of token features. Element d of row r of segment b (uniform) is
  * data[b * segment_stride + r * row_stride + d]; of row r of all rows (ragged) it is
@@ -650,10 +655,11 @@ typedef struct tailcut_limits {
   int32_t dim;          /* scored channels; 0 where the call has no tokens */
   int32_t q_heads;      /* ATTENTION; otherwise 0 */
   int32_t head_dim;     /* ATTENTION; otherwise 0 */
+  int32_t reserved;     /* not read: headers before 0.2 have padding here */
   int32_t groups;       /* as tailcut_batch; 0 where a segment is one group */
 } tailcut_limits;
 #define TAILCUT_LIMITS_INITIALIZER \
-  { sizeof(tailcut_limits), 0, 0, 0, 0, 0, 0, 0 }
+  { sizeof(tailcut_limits), 0, 0, 0, 0, 0, 0, 0, 0 }
 
 #define TAILCUT_WORKSPACE_ALIGNMENT 256
 
