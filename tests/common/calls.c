@@ -286,7 +286,7 @@ static tailcut_status call_on(const tt_call *c, tailcut_handle handle, int side,
   tokens.data = (char *)at[MATRIX] + gap_of(c);
   if (row->gap) tokens.segment_stride = pitch_of(c) / size_of(c);
   tokens.dim = row->dim;
-  if (row->dtype) tokens.dtype = row->dtype;
+  tokens.dtype = row->dtype ? row->dtype : TAILCUT_F16;
   if (row->source) reference.source = row->source;
   reference.data = row->gap ? at[MATRIX] : at[VECTOR];
   if (row->gap) reference.segment_stride = tokens.segment_stride;
