@@ -36,8 +36,8 @@ static int mark(const tt_pieces *p, int is_dst, int64_t base, int64_t rows, uint
   return 1;
 }
 
-/* A stride that has a chance to fit beside what is there already: a multiple of what lies inside it,
- * with or without a gap, or anything. */
+/* A stride that has a chance to fit beside what is there already: a multiple of what lies inside
+ * it, with or without a gap, or anything. */
 static int64_t stride(tt_random *random, int64_t inside) {
   switch (tt_below(random, 6)) {
     case 0:

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* pieces: a row array said independently of the library: where each part of each row stands, and what
- * compaction leaves there, as plain loops. Without slots. */
+/* pieces: a row array said independently of the library: where each part of each row stands, and
+ * what compaction leaves there, as plain loops. Without slots. */
 #ifndef TAILCUT_TESTS_PIECES_H_
 #define TAILCUT_TESTS_PIECES_H_
 
