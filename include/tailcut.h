@@ -183,6 +183,11 @@ TAILCUT_API tailcut_status tailcut_create(tailcut_handle *handle, const tailcut_
  * still be running. */
 TAILCUT_API void tailcut_destroy(tailcut_handle handle);
 
+/* What runs behind a handle, as one line of JSON. CPU: backend, simd (the level that was chosen,
+ * TAILCUT_SIMD honoured), threads. CUDA: backend, device (its index), name, architecture, sms.
+ * Valid until the handle is destroyed; NULL for NULL. Leaves tailcut_last_error() alone. */
+TAILCUT_API const char *tailcut_handle_info(tailcut_handle handle);
+
 /* --------------------------------------------------------------------------- describing data -- */
 
 typedef enum tailcut_dtype {

@@ -154,6 +154,28 @@ Test(handle, build_info_is_json) {
   }
 }
 
+Test(handle, handle_info_says_what_runs) {
+  static const char *const levels[] = {"scalar", "neon", "avx2", "avx512"};
+  cr_assert_eq(tailcut_handle_info(NULL), NULL);
+  for (int level = 0; level < 4; level++) {
+    tailcut_config c = TAILCUT_CONFIG_INITIALIZER;
+    tailcut_handle handle;
+    char expected[128];
+    c.threads = 1;
+    setenv("TAILCUT_SIMD", levels[level], 1);
+    cr_assert_eq(tailcut_create(&handle, &c), TAILCUT_OK);
+    unsetenv("TAILCUT_SIMD");
+    int best = (int)tc_kernels_best() < level ? (int)tc_kernels_best() : level;
+    while (tc_kernels_for((tc_simd)best) == NULL) best--;
+    snprintf(expected, sizeof expected, "{\"backend\": \"cpu\", \"simd\": \"%s\", \"threads\": 1}",
+             levels[best]);
+    cr_assert_str_eq(tailcut_handle_info(handle), expected);
+    const char *end = json(tailcut_handle_info(handle));
+    cr_assert(end != NULL && *end == '\0');
+    tailcut_destroy(handle);
+  }
+}
+
 /* What create logs at level info, by way of a file. */
 static char *logged(const char *simd, const char *level) {
   static char text[4096];

@@ -57,6 +57,7 @@ static void prune(const tt_backend *backend, const uint16_t *tokens, const int32
   batch.prefix_rows = source == TAILCUT_REFERENCE_ROW;
   batch.cu_seqlens = tt_upload(backend, cu, 4 * (n + 1), 0);
   t.data = tt_upload(backend, tokens, rows * DIM * 2, 0);
+  t.dtype = TAILCUT_F16;
   t.dim = limits.dim = DIM;
   reference.source = source;
   rule.spread = 0.25;
@@ -175,6 +176,7 @@ static void prune_places(const tt_backend *backend, const places *at, const char
        *source = tt_upload(backend, other, bytes, 0);
   batch.segments = limits.segments = IMAGES;
   batch.max_tokens = limits.max_tokens = ROWS;
+  tokens.dtype = TAILCUT_F16;
   limits.dim = tokens.dim = WIDTH;
   tokens.data = device + at->tokens;
   reference.data = device + at->reference;

@@ -36,6 +36,9 @@ static tailcut_status cpu_create(tailcut_handle handle, const tailcut_config *co
 #endif
   /* OpenMP makes its threads at the first region of a calling thread: better here than in a run. */
   tc_team_run(handle->threads, nothing, NULL);
+  snprintf(handle->info, sizeof handle->info,
+           "{\"backend\": \"cpu\", \"simd\": \"%s\", \"threads\": %d}", state->kernels->name,
+           (int)handle->threads);
   tc_log(handle, TC_LOG_INFO, "cpu: %s, %d threads", state->kernels->name, (int)handle->threads);
   return TAILCUT_OK;
 }

@@ -251,5 +251,6 @@ tailcut_rule tt_rule_of(const tt_case *c) {
   rule.search_lo = c->lo;
   if (c->hi != 0.0) rule.search_hi = c->hi;
   rule.spread = c->spread;
+  if (c->order) rule.order = c->order;
   return rule;
 }
