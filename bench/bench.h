@@ -115,6 +115,9 @@ void *bench_allocate(size_t bytes); /* aligned, touched; ends the program when t
 /* plain_sum.c: the yardstick. Adds up the buffer's bytes as integers, widest registers first. */
 uint64_t bench_plain_sum(const void *data, size_t bytes, tc_pool *pool);
 
+/* busy.c: one image with and without busy loops on every core, as a table on stdout. */
+int bench_busy(bool quick);
+
 static inline int64_t bench_dtype_size(int32_t dtype) { return dtype == TAILCUT_F32 ? 4 : 2; }
 
 #endif /* TAILCUT_BENCH_H_ */

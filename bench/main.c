@@ -16,12 +16,13 @@ static const bench_suite *const suites[] = {
 
 typedef struct options {
   const char *device, *json, *filter;
-  bool quick, list;
+  bool quick, list, busy;
 } options;
 
 static void usage(FILE *file) {
   fputs(
-      "usage: tailcut_bench [--device cpu|cuda[:I]] [--quick] [--filter NAME] [--json FILE]\n"
+      "usage: tailcut_bench [--device cpu|cuda[:I]] [--quick] [--filter NAME] [--json FILE] "
+      "[--busy]\n"
       "\n"
       "Checks, then times the steps of the library. Rows of one size are timed in interleaved\n"
       "rounds; the median is printed.\n"
@@ -30,6 +31,7 @@ static void usage(FILE *file) {
       "  --filter NAME  only cases whose name contains NAME; names are like score/64x576x1024/f16\n"
       "  --quick        fewer sizes, shorter\n"
       "  --json FILE    the results as JSON, too\n"
+      "  --busy         instead: one image while other programs want the CPU's cores\n"
       "  --list         print the names of the cases and stop\n"
       "  --help         this text\n"
       "\n"
@@ -127,6 +129,10 @@ static int run(const options *o) {
   int index = 0, status = BENCH_OK;
   const bench_suite *suite = find_suite(o->device, &index);
   if (suite == NULL) return wrong("--device: not a device of this build:", o->device);
+  if (o->busy) {
+    return suite == &bench_suite_cpu ? bench_busy(o->quick)
+                                     : wrong("--busy is the CPU's, not for", o->device);
+  }
   if (o->list) return list(suite, o);
   if (suite->start != NULL) status = suite->start(index);
   if (status == BENCH_OK) status = run_cases(suite, o);
@@ -135,7 +141,7 @@ static int run(const options *o) {
 }
 
 int main(int argc, char **argv) {
-  options o = {"cpu", NULL, NULL, false, false};
+  options o = {"cpu", NULL, NULL, false, false, false};
   for (int i = 1; i < argc; i++) {
     const char *word = argv[i];
     const char **value = strcmp(word, "--json") == 0     ? &o.json
@@ -147,6 +153,8 @@ int main(int argc, char **argv) {
       *value = argv[++i];
     } else if (strcmp(word, "--quick") == 0) {
       o.quick = true;
+    } else if (strcmp(word, "--busy") == 0) {
+      o.busy = true;
     } else if (strcmp(word, "--list") == 0) {
       o.list = true;
     } else if (strcmp(word, "--help") == 0 || strcmp(word, "-h") == 0) {
