@@ -7,7 +7,7 @@ import sys
 
 import numpy as np
 
-from command import case, good, main, refused, run, said, save, tokens
+from harness import case, good, main, refused, run, said, save, tokens
 
 
 @case
