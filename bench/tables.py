@@ -2,7 +2,7 @@
 """tables.py [--check]
 
 Writes the README's CUDA figures, between its markers, from bench/results/<gpu>/*.json, as
-tailcut_bench --device cuda --json and compare_cuda.py --json leave them. What no file there has says
+tailcut bench --device cuda --json and compare_cuda.py --json leave them. What no file there has says
 "not measured". Of several files that have a row the newest counts; what a simulator wrote never does.
 --check changes nothing and exits with status 1 when the README says something else.
 """
@@ -12,7 +12,7 @@ import sys
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 BEGIN, END = "<!-- cuda figures -->", "<!-- end -->"
-BENCH, COMPARE = "tailcut_bench", "compare_cuda"
+BENCH, COMPARE = "tailcut bench", "compare_cuda"
 NONE = "not measured"
 
 
@@ -27,7 +27,7 @@ def read_results(folder):
         try:
             with open(path, encoding="utf-8") as file:
                 result = json.load(file)
-            tool, device = result["tool"], result["device"]
+            tool, device = result["tool"].replace("tailcut_bench", BENCH), result["device"]  # its name before 0.2
             rows = [dict(row, device=device["name"], date=result["date"]) for row in result["rows"]]
         except (ValueError, KeyError, TypeError) as error:
             stop(f"{path}: no result of the benchmark ({error!r})")

@@ -4,21 +4,32 @@
 
 #include <string.h>
 
+tailcut_status tc_check_struct_size(const char *name, size_t size, size_t least, size_t most) {
+  /* No header's struct ends inside a pointer, so a copy never cuts one in two. */
+  if (size >= least && size <= most && size % sizeof(void *) == 0) return TAILCUT_OK;
+  if (size == 0) {
+    return tc_fail(TAILCUT_ERROR_STRUCT_SIZE, "%s is not set; start from the struct's INITIALIZER",
+                   name);
+  }
+  if (least == most) {
+    return tc_fail(TAILCUT_ERROR_STRUCT_SIZE,
+                   "%s is %zu; this library knows %zu: header and library differ", name, size,
+                   most);
+  }
+  return tc_fail(TAILCUT_ERROR_STRUCT_SIZE,
+                 "%s is %zu; this library knows %zu to %zu in steps of %zu: header and library "
+                 "differ",
+                 name, size, least, most, sizeof(void *));
+}
+
 tailcut_status tc_import(void *out, size_t out_size, size_t min_size, const void *in,
                          const char *name) {
+  char field[64];
   size_t size;
   if (in == NULL) return tc_fail(TAILCUT_ERROR_NULL, "%s is NULL; expected a struct", name);
   memcpy(&size, in, sizeof size);
-  if (size == 0) {
-    return tc_fail(TAILCUT_ERROR_STRUCT_SIZE,
-                   "%s->struct_size is not set; start from the struct's INITIALIZER", name);
-  }
-  if (size < min_size || size > out_size) {
-    return tc_fail(
-        TAILCUT_ERROR_STRUCT_SIZE,
-        "%s->struct_size is %zu; this library knows %zu to %zu: header and library differ", name,
-        size, min_size, out_size);
-  }
+  snprintf(field, sizeof field, "%s->struct_size", name);
+  TC_TRY(tc_check_struct_size(field, size, min_size, out_size));
   memcpy(out, in, size);
   memcpy(out, &out_size, sizeof out_size);
   return TAILCUT_OK;
@@ -26,6 +37,10 @@ tailcut_status tc_import(void *out, size_t out_size, size_t min_size, const void
 
 tailcut_status tc_check_int(const char *name, int64_t value, int64_t lo, int64_t hi) {
   if (value >= lo && value <= hi) return TAILCUT_OK;
+  if (lo == hi) {
+    return tc_fail(TAILCUT_ERROR_RANGE, "%s is %lld; expected %lld", name, (long long)value,
+                   (long long)lo);
+  }
   return tc_fail(TAILCUT_ERROR_RANGE, "%s is %lld; expected %lld to %lld", name, (long long)value,
                  (long long)lo, (long long)hi);
 }
@@ -77,17 +92,15 @@ tailcut_status tc_check_stride(const char *name, int64_t *stride, int64_t fallba
   return TAILCUT_OK;
 }
 
-/* ------------------------------------------------------------------------------- the defaults -- */
+/* ------------------------------------------------------------------------------ the defaults -- */
 
 static tailcut_status init(void *out, size_t size, const void *defaults, size_t known,
                            size_t min_size, const char *name) {
+  char argument[64];
   tc_clear_error();
   if (out == NULL) return tc_fail(TAILCUT_ERROR_NULL, "%s is NULL; expected a struct", name);
-  if (size < min_size || size > known) {
-    return tc_fail(TAILCUT_ERROR_STRUCT_SIZE,
-                   "struct_size of %s is %zu; this library knows %zu to %zu", name, size, min_size,
-                   known);
-  }
+  snprintf(argument, sizeof argument, "struct_size of %s", name);
+  TC_TRY(tc_check_struct_size(argument, size, min_size, known));
   memcpy(out, defaults, size);
   memcpy(out, &size, sizeof size);
   return TAILCUT_OK;

@@ -13,9 +13,10 @@
     if (status_ != TAILCUT_OK) return status_; \
   } while (0)
 
-/* The least size of each struct: that of its first version's fields, which end before the named one
- * where fields have been added since. */
-#define TC_MIN_SIZE_batch offsetof(tailcut_batch, groups)
+/* The least size of each struct: that of its first version, which ends before the named field where
+ * fields have been added since. (A field must not be added inside what was padding: callers of an
+ * older header leave anything there. tests/test_structs.c.) */
+#define TC_MIN_SIZE_batch offsetof(tailcut_batch, group_cu_seqlens)
 #define TC_MIN_SIZE_tokens sizeof(tailcut_tokens)
 #define TC_MIN_SIZE_reference offsetof(tailcut_reference, lag)
 #define TC_MIN_SIZE_rule offsetof(tailcut_rule, group_k)
@@ -31,6 +32,9 @@
 tailcut_status tc_import(void *out, size_t out_size, size_t min_size, const void *in,
                          const char *where);
 
+/* Whether `size` is one that a header up to this library's gives a struct; `name` is the argument
+ * that says it. */
+tailcut_status tc_check_struct_size(const char *name, size_t size, size_t least, size_t most);
 tailcut_status tc_check_int(const char *name, int64_t value, int64_t lo, int64_t hi);
 /* An enum, dtype or boolean. 0 is "not set" where it is no value. */
 tailcut_status tc_check_enum(const char *name, int64_t value, int64_t lo, int64_t hi);

@@ -14,6 +14,7 @@
 #include <stdint.h>
 #include <string.h>
 
+#include "exact.h"
 #include "tailcut.h"
 
 #if defined(__CUDACC__)

@@ -5,11 +5,8 @@
 
 #include <stdio.h>
 
+#include "exact.h"
 #include "tailcut.h"
-
-#if defined(__FAST_MATH__)
-#error "tailcut promises exact bits: build it without -ffast-math"
-#endif
 
 /* The arguments of any run call after validation: structs are whole, defaults filled in, strides
  * explicit. What a call kind does not use is zero. */
@@ -34,6 +31,7 @@ typedef struct tc_call {
   int32_t num_rows;
   int64_t room_local;  /* rows that a destination has room for where dst_rows is 0: per segment, */
   int64_t room_packed; /* in all */
+  int64_t most_packed; /* candidates of the batch at most: no PACKED result has more rows */
   void *workspace;
   size_t workspace_size;
   void *stream;
@@ -56,6 +54,7 @@ struct tailcut_handle_s {
   const tc_backend *backend;
   void *state; /* the backend's own */
   int32_t threads;
+  char info[512]; /* JSON, written by the backend's create */
   int32_t log_level;
   FILE *log_file;
 };

@@ -42,6 +42,10 @@ tailcut_status tc_check_batch(const tailcut_batch *in, tailcut_batch *out) {
                    "batch->group_cu_seqlens is NULL; expected offsets with batch->groups %d",
                    (int)out->groups);
   }
+  if (out->groups == 0 && out->group_cu_seqlens != NULL && out->total_tokens > 0) {
+    return tc_fail(TAILCUT_ERROR_RANGE,
+                   "batch->groups is not set; expected with batch->group_cu_seqlens");
+  }
   return tc_check_pointer(out->group_cu_seqlens, 4, "batch->group_cu_seqlens");
 }
 
@@ -213,6 +217,10 @@ tailcut_status tc_check_config(const tailcut_config *in, tailcut_config *out) {
   const int32_t unit = TAILCUT_VERSION_MAJOR == 0 ? 100 : 10000;
   *out = defaults;
   TC_TRY(TC_IMPORT(out, in, config, "config"));
+  if (out->version == 0) {
+    return tc_fail(TAILCUT_ERROR_VERSION,
+                   "config->version is not set; expected TAILCUT_VERSION of the header");
+  }
   if (out->version / unit != TAILCUT_VERSION / unit) {
     return tc_fail(TAILCUT_ERROR_VERSION,
                    "config->version is %d; this library is %d: header and library differ",

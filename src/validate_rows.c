@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* validate_rows: host checks of the row arrays that compaction moves: strides, extents, overlap. */
+/* validate_rows: host checks of the row arrays that compaction moves: fields, extents, overlap. */
 #include <string.h>
 
 #include "check.h"
+#include "overlap.h"
 
 static tailcut_status fail(tailcut_status status, int32_t i, const char *field, int64_t value,
                            const char *expected) {
@@ -15,201 +16,171 @@ static const tailcut_rows *entry(const tailcut_rows *rows, int32_t i) {
   return (const tailcut_rows *)(const void *)((const char *)rows + (size_t)i * rows->struct_size);
 }
 
-/* rows * stride; what overflows is refused by check_side for its row stride. */
-static int64_t saturated(int64_t rows, int64_t stride) {
-  int64_t bytes;
-  return __builtin_mul_overflow(rows, stride, &bytes) ? INT64_MAX : bytes;
-}
-
 tailcut_rows tc_rows_at(const tc_call *call, int32_t i) {
   tailcut_rows r = TAILCUT_ROWS_INITIALIZER;
   memcpy(&r, entry(call->rows, i), call->rows->struct_size);
-  const int64_t dst_rows = r.dst_rows != 0 ? r.dst_rows : call->batch.max_tokens;
+  const int64_t dst_rows = r.dst_rows != 0 && r.dst != r.src ? r.dst_rows : call->batch.max_tokens;
   if (r.src_part_stride == 0) r.src_part_stride = r.part_bytes;
   if (r.dst_part_stride == 0) r.dst_part_stride = r.part_bytes;
   if (r.src_row_stride == 0) r.src_row_stride = r.part_bytes * r.parts;
   if (r.dst_row_stride == 0) r.dst_row_stride = r.part_bytes * r.parts;
   if (r.src_segment_stride == 0) {
-    r.src_segment_stride = saturated(call->batch.max_tokens, r.src_row_stride);
+    r.src_segment_stride = tc_times(call->batch.max_tokens, r.src_row_stride);
   }
-  if (r.dst_segment_stride == 0) r.dst_segment_stride = saturated(dst_rows, r.dst_row_stride);
+  if (r.dst_segment_stride == 0) r.dst_segment_stride = tc_times(dst_rows, r.dst_row_stride);
   if (r.dst_rows == 0) {
     r.dst_rows = r.placement == TAILCUT_PACKED ? call->room_packed : call->room_local;
   }
   return r;
 }
 
-/* One side of an array as bytes: base + segment * s + row * r + part * p + 0..part_bytes-1. */
-typedef struct side {
-  uintptr_t base;
-  int64_t part_bytes;
-  struct {
-    int64_t count, stride;
-    const char *name;
-  } dim[3]; /* parts, rows, segments */
-} side;
-
-static side side_of(const tailcut_rows *r, const tc_call *call, int is_dst) {
+static tc_side side_of(const tailcut_rows *r, const tc_call *call, int is_dst) {
   const tailcut_batch *batch = &call->batch;
   const int packed = is_dst && r->placement == TAILCUT_PACKED;
   const int flat = batch->cu_seqlens != NULL || packed;
-  side s = {(uintptr_t)(is_dst ? r->dst : r->src),
-            r->part_bytes,
-            {{r->parts, is_dst ? r->dst_part_stride : r->src_part_stride, "part_stride"},
-             {flat ? batch->total_tokens : batch->max_tokens,
-              is_dst ? r->dst_row_stride : r->src_row_stride, "row_stride"},
-             {flat ? 1 : batch->segments, is_dst ? r->dst_segment_stride : r->src_segment_stride,
-              "segment_stride"}}};
+  tc_side s = {
+      (uintptr_t)(is_dst ? r->dst : r->src),
+      r->part_bytes,
+      {{r->parts, is_dst ? r->dst_part_stride : r->src_part_stride},
+       {flat ? batch->total_tokens : batch->max_tokens,
+        is_dst ? r->dst_row_stride : r->src_row_stride},
+       {flat ? 1 : batch->segments, is_dst ? r->dst_segment_stride : r->src_segment_stride}}};
   if (is_dst) {
-    /* LOCAL and ragged: result j of a segment stands at its start + j, j below its candidates. */
-    const int64_t behind = call->roles != NULL ? 0 : batch->prefix_rows;
-    const int64_t candidates = s.dim[1].count > behind ? s.dim[1].count - behind : 0;
+    /* No result is behind as many rows as there are candidates. LOCAL and ragged: result j of a
+     * segment stands at its start + j, so dst_rows does not bound the array. */
+    const int64_t rows = s.dim[TC_ROWS].count;
+    const int64_t prefix = batch->prefix_rows < rows ? batch->prefix_rows : rows;
+    const int64_t candidates = packed ? call->most_packed : rows - prefix;
     const int64_t room = packed || !flat ? r->dst_rows : INT64_MAX;
-    s.dim[1].count = packed ? room : room < candidates ? room : candidates;
+    s.dim[TC_ROWS].count = room < candidates ? room : candidates;
   }
   return s;
 }
 
-/* Bytes from the base to the end of the last row, or -1 when that does not fit in 62 bits. */
-static int64_t extent(const side *s) {
-  int64_t end = s->part_bytes;
-  for (int d = 0; d < 3; d++) {
-    int64_t reach;
-    if (s->dim[d].count <= 0) return 0;
-    if (__builtin_mul_overflow(s->dim[d].stride, s->dim[d].count - 1, &reach) ||
-        __builtin_add_overflow(end, reach, &end) || end > INT64_MAX / 2) {
-      return -1;
+static const char *const stride_names[2][TC_DIMS] = {
+    {"src_part_stride", "src_row_stride", "src_segment_stride"},
+    {"dst_part_stride", "dst_row_stride", "dst_segment_stride"}};
+
+/* The array does not fit in 62 bits: names what the caller set that is the cause. */
+static tailcut_status fail_extent(const tailcut_rows *raw, const tailcut_rows *r, int32_t i,
+                                  const tc_call *call, int is_dst, const tc_side *s) {
+  static const char expected[] = "strides whose extent fits in 62 bits";
+  const int64_t set[TC_DIMS] = {is_dst ? raw->dst_part_stride : raw->src_part_stride,
+                                is_dst ? raw->dst_row_stride : raw->src_row_stride,
+                                is_dst ? raw->dst_segment_stride : raw->src_segment_stride};
+  int widest = 0;
+  for (int d = 1; d < TC_DIMS; d++) {
+    if (tc_times(s->dim[d].count - 1, s->dim[d].stride) >
+        tc_times(s->dim[widest].count - 1, s->dim[widest].stride)) {
+      widest = d;
     }
   }
-  return end;
-}
-
-/* The stride at which pieces of a destination lie on each other, or NULL. Pieces are apart where the
- * strides nest: each reaches over all that the smaller ones span. */
-static const char *stride_on_itself(const side *s, int64_t *stride) {
-  int order[3] = {0, 1, 2};
-  int64_t reach = s->part_bytes;
-  for (int i = 0; i < 3; i++) {
-    for (int j = i + 1; j < 3; j++) {
-      if (s->dim[order[j]].stride < s->dim[order[i]].stride) {
-        const int swap = order[i];
-        order[i] = order[j];
-        order[j] = swap;
-      }
+  if (widest == TC_SEGMENTS && set[TC_SEGMENTS] == 0) {
+    if (is_dst && r->dst_rows > call->batch.max_tokens) {
+      return fail(TAILCUT_ERROR_RANGE, i, "dst_rows", r->dst_rows, "rows that fit in 62 bits");
     }
+    widest = TC_ROWS; /* the segment stride follows from it */
   }
-  for (int i = 0; i < 3; i++) {
-    const int d = order[i];
-    if (s->dim[d].count <= 1) continue;
-    *stride = s->dim[d].stride;
-    if (*stride < reach) return s->dim[d].name;
-    reach += saturated(s->dim[d].count - 1, *stride);
+  if (set[widest] == 0) {
+    return fail(TAILCUT_ERROR_RANGE, i, "parts", r->parts, "rows that fit in 62 bits");
   }
-  return NULL;
+  return fail(TAILCUT_ERROR_RANGE, i, stride_names[is_dst][widest], set[widest], expected);
 }
 
-static int64_t gcd(int64_t a, int64_t b) {
-  while (b != 0) {
-    const int64_t rest = a % b;
-    a = b;
-    b = rest;
+/* A destination must not lie on itself. A source may, but not by a default: that of K/V
+ * [B, H, T, d], whose segment stride must be said. */
+static tailcut_status check_itself(const tailcut_rows *raw, const tailcut_rows *r, int32_t i,
+                                   int is_dst, const tc_side *s) {
+  const int slots = (is_dst ? r->dst_slots : r->src_slots) != NULL;
+  tc_side own = *s;
+  int64_t least = 0;
+  if (slots) { /* the rows of a page, and a page behind it; the rest is unknown here */
+    own.dim[TC_ROWS].count = r->page_rows > 0 ? r->page_rows : 2;
+    own.dim[TC_SEGMENTS].count = r->page_rows > 0 ? 2 : 1;
+    own.dim[TC_SEGMENTS].stride = r->page_stride;
   }
-  return a;
-}
-
-/* Whether two sides share no byte: one ends before the other begins, or their pieces interleave: all
- * strides are multiples of one number, modulo which the pieces of either side are one place. */
-static int apart(const side *a, int64_t a_bytes, const side *b, int64_t b_bytes) {
-  int64_t unit = 0;
-  if (a_bytes == 0 || b_bytes == 0) return 1;
-  if (a->base + (uint64_t)a_bytes <= b->base || b->base + (uint64_t)b_bytes <= a->base) return 1;
-  for (int d = 0; d < 3; d++) {
-    if (a->dim[d].count > 1) unit = gcd(unit, a->dim[d].stride);
-    if (b->dim[d].count > 1) unit = gcd(unit, b->dim[d].stride);
+  const int d = tc_side_on_itself(&own, &least);
+  if (d < 0 || (!slots && tc_side_bytes(s) == 0)) return TAILCUT_OK;
+  if (is_dst) {
+    return tc_fail(TAILCUT_ERROR_OVERLAP,
+                   "rows[%d].%s is %lld; expected at least %lld, so that no rows, parts or "
+                   "segments lie on each other (row stride %lld)",
+                   (int)i, slots && d == TC_SEGMENTS ? "page_stride" : stride_names[1][d],
+                   (long long)own.dim[d].stride, (long long)least,
+                   (long long)own.dim[TC_ROWS].stride);
   }
-  if (unit < a->part_bytes + b->part_bytes) return 0;
-  const uint64_t modulus = (uint64_t)unit;
-  const uint64_t ahead = b->base >= a->base ? (b->base - a->base) % modulus
-                                            : modulus - 1 - (a->base - b->base - 1) % modulus;
-  return ahead >= (uint64_t)a->part_bytes && ahead + (uint64_t)b->part_bytes <= modulus;
+  if (slots || d != TC_SEGMENTS || raw->src_segment_stride != 0) return TAILCUT_OK;
+  return tc_fail(TAILCUT_ERROR_RANGE,
+                 "rows[%d].src_segment_stride is not set; expected at least %lld with these parts",
+                 (int)i, (long long)least);
 }
 
 static tailcut_status check_side(const tailcut_rows *raw, const tailcut_rows *r, int32_t i,
-                                 const tc_call *call, int is_dst, side *s, int64_t *bytes) {
-  static const char *const names[2][3] = {
-      {"src_part_stride", "src_row_stride", "src_segment_stride"},
-      {"dst_part_stride", "dst_row_stride", "dst_segment_stride"}};
+                                 const tc_call *call, int is_dst, tc_side *s) {
   const tailcut_batch *batch = &call->batch;
   const void *slots = is_dst ? r->dst_slots : r->src_slots;
   const int64_t raw_segment = is_dst ? raw->dst_segment_stride : raw->src_segment_stride;
   const int packed = is_dst && r->placement == TAILCUT_PACKED;
+  char where[48];
   *s = side_of(r, call, is_dst);
   if (s->base == 0 && batch->total_tokens > 0) {
     return tc_fail(TAILCUT_ERROR_NULL, "rows[%d].%s is NULL; expected an array", (int)i,
                    is_dst ? "dst" : "src");
   }
-  for (int d = 0; d < 3; d++) {
+  for (int d = 0; d < TC_DIMS; d++) {
     if (s->dim[d].stride < 0) {
-      return fail(TAILCUT_ERROR_RANGE, i, names[is_dst][d], s->dim[d].stride, "no negative stride");
+      return fail(TAILCUT_ERROR_RANGE, i, stride_names[is_dst][d], s->dim[d].stride,
+                  "no negative stride");
     }
   }
   if (raw_segment != 0 && (batch->cu_seqlens != NULL || slots != NULL || packed)) {
-    return fail(TAILCUT_ERROR_CONFLICT, i, names[is_dst][2], raw_segment,
+    return fail(TAILCUT_ERROR_CONFLICT, i, stride_names[is_dst][TC_SEGMENTS], raw_segment,
                 "0 with cu_seqlens, slots or PACKED");
   }
-  *bytes = extent(s);
-  if (*bytes < 0) {
-    int widest = 0;
-    for (int d = 1; d < 3; d++) {
-      if (saturated(s->dim[d].count, s->dim[d].stride) >
-          saturated(s->dim[widest].count, s->dim[widest].stride)) {
-        widest = d;
-      }
-    }
-    return fail(TAILCUT_ERROR_RANGE, i, names[is_dst][widest], s->dim[widest].stride,
-                "strides whose extent fits in 62 bits");
-  }
-  if (is_dst) {
-    side own = *s;
-    int64_t stride = 0;
-    if (slots != NULL) { /* the rows of a page; the rest is unknown here */
-      own.dim[1].count = r->page_rows ? r->page_rows : 1;
-      own.dim[2].count = 1;
-    }
-    const char *name = stride_on_itself(&own, &stride);
-    if (name != NULL) {
-      char field[32];
-      snprintf(field, sizeof field, "dst_%s", name);
-      return fail(TAILCUT_ERROR_OVERLAP, i, field, stride,
-                  "rows, parts and segments that do not lie on each other");
-    }
-  }
-  char where[48];
+  if (tc_side_bytes(s) < 0) return fail_extent(raw, r, i, call, is_dst, s);
+  TC_TRY(check_itself(raw, r, i, is_dst, s));
   snprintf(where, sizeof where, "rows[%d].%s", (int)i, is_dst ? "dst_slots" : "src_slots");
   return tc_check_pointer(slots, (size_t)r->slot_bytes, where);
 }
 
-static tailcut_status check_overlap(const tailcut_rows *r, int32_t i, const side *src,
-                                    int64_t src_bytes, const side *dst, int64_t dst_bytes) {
-  const int both_slots = r->src_slots != NULL && r->dst_slots != NULL;
-  const int any_slots = r->src_slots != NULL || r->dst_slots != NULL;
-  if (src->base == dst->base && r->placement == TAILCUT_LOCAL) {
-    const int segments_agree =
-        src->dim[2].count <= 1 || r->src_segment_stride == r->dst_segment_stride;
-    if (r->src_part_stride == r->dst_part_stride && r->src_row_stride == r->dst_row_stride &&
-        (any_slots ? both_slots && r->src_slots == r->dst_slots : segments_agree)) {
-      return TAILCUT_OK;
-    }
-    if (src_bytes == 0 || dst_bytes == 0 || both_slots) return TAILCUT_OK;
+/* dst == src: strides and slots must be the same. */
+static tailcut_status check_in_place(const tailcut_rows *r, int32_t i, const tc_side *src,
+                                     const tc_side *dst) {
+  int64_t least = 0;
+  if (tc_side_bytes(src) == 0 || tc_side_bytes(dst) == 0) return TAILCUT_OK;
+  if ((r->src_slots == NULL) != (r->dst_slots == NULL)) {
     return tc_fail(TAILCUT_ERROR_OVERLAP,
-                   "rows[%d].dst is src with other strides; expected equal strides in place",
-                   (int)i);
+                   "rows[%d].%s is NULL; expected slots for both or neither of src and dst in "
+                   "place",
+                   (int)i, r->src_slots == NULL ? "src_slots" : "dst_slots");
   }
-  if (any_slots || apart(src, src_bytes, dst, dst_bytes)) return TAILCUT_OK;
+  if (r->src_slots != NULL) return TAILCUT_OK; /* other tables or pages: unknown here */
+  for (int d = 0; d < TC_DIMS; d++) {
+    if (src->dim[d].stride == dst->dim[d].stride) continue;
+    if (d == TC_SEGMENTS && src->dim[d].count <= 1) continue;
+    return tc_fail(TAILCUT_ERROR_OVERLAP, "rows[%d].%s is %lld; expected %s %lld, as dst is src",
+                   (int)i, stride_names[1][d], (long long)dst->dim[d].stride, stride_names[0][d],
+                   (long long)src->dim[d].stride);
+  }
+  /* The source has more rows than the destination, and those are read late. */
+  const int d = tc_side_on_itself(src, &least);
+  if (d < 0) return TAILCUT_OK;
+  return tc_fail(TAILCUT_ERROR_OVERLAP,
+                 "rows[%d].%s is %lld; expected at least %lld in place, so that no rows, parts or "
+                 "segments lie on each other",
+                 (int)i, stride_names[0][d], (long long)src->dim[d].stride, (long long)least);
+}
+
+static tailcut_status check_overlap(const tailcut_rows *r, int32_t i, const tc_side *src,
+                                    const tc_side *dst) {
+  if (src->base == dst->base && r->placement == TAILCUT_LOCAL) {
+    return check_in_place(r, i, src, dst);
+  }
+  if (r->src_slots != NULL || r->dst_slots != NULL || tc_sides_apart(src, dst)) return TAILCUT_OK;
   return tc_fail(TAILCUT_ERROR_OVERLAP,
                  "rows[%d].dst %p (%lld bytes) shares bytes with src %p (%lld bytes); expected %s",
-                 (int)i, r->dst, (long long)dst_bytes, (void *)(uintptr_t)r->src,
-                 (long long)src_bytes,
+                 (int)i, r->dst, (long long)tc_side_bytes(dst), (void *)(uintptr_t)r->src,
+                 (long long)tc_side_bytes(src),
                  r->placement == TAILCUT_PACKED ? "separate memory for a PACKED result"
                                                 : "dst == src or separate memory");
 }
@@ -240,6 +211,11 @@ static tailcut_status check_fields(const tailcut_rows *raw, int32_t i, const tai
   if (raw->page_stride < 0) {
     return fail(TAILCUT_ERROR_RANGE, i, "page_stride", raw->page_stride, "at least 0");
   }
+  if (raw->page_rows > 0 && raw->page_stride == 0 &&
+      (raw->src_slots != NULL || raw->dst_slots != NULL)) {
+    return tc_fail(TAILCUT_ERROR_RANGE, "rows[%d].page_stride is not set; expected with page_rows",
+                   (int)i);
+  }
   if (renumber && raw->part_bytes != 4 && raw->part_bytes != 8) {
     return fail(TAILCUT_ERROR_RANGE, i, "part_bytes", raw->part_bytes,
                 "4 or 8 with TAILCUT_ROWS_RENUMBER");
@@ -269,10 +245,11 @@ static void find_room(tc_call *call, int fused) {
   const tailcut_batch *batch = &call->batch;
   const int64_t prefix = batch->prefix_rows;
   const int64_t most = batch->max_tokens > prefix ? batch->max_tokens - prefix : 0;
+  const int64_t rows = batch->total_tokens > prefix ? batch->total_tokens - prefix : 0;
   call->room_local = most;
-  call->room_packed = batch->cu_seqlens == NULL      ? batch->segments * most
-                      : batch->total_tokens > prefix ? batch->total_tokens - prefix
-                                                     : 0;
+  call->most_packed = batch->segments * most;
+  if (batch->cu_seqlens != NULL && rows < call->most_packed) call->most_packed = rows;
+  call->room_packed = call->most_packed;
   if (!fused || call->roles != NULL || batch->group_cu_seqlens != NULL) return;
   const int64_t kept = tc_kept_count(&call->rule, (int32_t)most);
   call->room_local = kept;
@@ -291,26 +268,21 @@ tailcut_status tc_check_rows(tc_call *call, const tailcut_rows *rows, int32_t nu
   call->num_rows = num_rows;
   for (int32_t i = 0; i < num_rows; i++) {
     const tailcut_rows *raw = entry(rows, i);
-    int64_t src_bytes = 0, dst_bytes = 0;
-    side src, dst;
-    if (raw->struct_size == 0) {
-      return tc_fail(TAILCUT_ERROR_STRUCT_SIZE,
-                     "rows[%d].struct_size is not set; start from TAILCUT_ROWS_INITIALIZER",
-                     (int)i);
-    }
-    if (raw->struct_size < TC_MIN_SIZE_rows || raw->struct_size > sizeof *raw ||
-        raw->struct_size != rows->struct_size) {
-      return tc_fail(TAILCUT_ERROR_STRUCT_SIZE,
-                     "rows[%d].struct_size is %zu; this library knows %zu to %zu, the same for all",
-                     (int)i, raw->struct_size, TC_MIN_SIZE_rows, sizeof *raw);
+    tc_side src, dst;
+    char name[48];
+    snprintf(name, sizeof name, "rows[%d].struct_size", (int)i);
+    TC_TRY(tc_check_struct_size(name, raw->struct_size, TC_MIN_SIZE_rows, sizeof *raw));
+    if (raw->struct_size != rows->struct_size) {
+      return tc_fail(TAILCUT_ERROR_STRUCT_SIZE, "%s is %zu; expected that of rows[0], %zu", name,
+                     raw->struct_size, rows->struct_size);
     }
     TC_TRY(check_fields(raw, i, &call->batch));
     const tailcut_rows r = tc_rows_at(call, i);
     TC_TRY(check_new_fields(&r, i));
-    TC_TRY(check_side(raw, &r, i, call, 1, &dst, &dst_bytes));
+    TC_TRY(check_side(raw, &r, i, call, 1, &dst));
     if (r.flags & TAILCUT_ROWS_RENUMBER) continue;
-    TC_TRY(check_side(raw, &r, i, call, 0, &src, &src_bytes));
-    TC_TRY(check_overlap(&r, i, &src, src_bytes, &dst, dst_bytes));
+    TC_TRY(check_side(raw, &r, i, call, 0, &src));
+    TC_TRY(check_overlap(&r, i, &src, &dst));
   }
   return TAILCUT_OK;
 }

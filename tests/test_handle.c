@@ -42,16 +42,25 @@ Test(handle, configurations) {
     c.threads = threads;
     cr_assert_eq(create(&c), TAILCUT_OK);
   }
+  c.threads = 1;
+  c.version = TAILCUT_VERSION - TAILCUT_VERSION_PATCH + 99; /* another patch of the same ABI */
+  cr_assert_eq(create(&c), TAILCUT_OK);
   cr_assert_eq(tailcut_create(NULL, NULL), TAILCUT_ERROR_NULL);
   cr_assert(strstr(tailcut_last_error(), "handle") != NULL);
   tailcut_destroy(NULL);
   REFUSED(c.struct_size = 0, TAILCUT_ERROR_STRUCT_SIZE, "config->struct_size");
-  REFUSED(c.struct_size += 4, TAILCUT_ERROR_STRUCT_SIZE, "config->struct_size");
-  REFUSED(c.version = 0, TAILCUT_ERROR_VERSION, "config->version");
-  REFUSED(c.version += 10000, TAILCUT_ERROR_VERSION, "config->version");
+  REFUSED(c.struct_size += 4, TAILCUT_ERROR_STRUCT_SIZE,
+          "config->struct_size is 28; this library knows 24:");
+  REFUSED(c.version = 0, TAILCUT_ERROR_VERSION, "config->version is not set");
+  REFUSED(c.version += 10000, TAILCUT_ERROR_VERSION, "config->version is");
+#if TAILCUT_VERSION_MAJOR == 0
+  REFUSED(c.version += 100, TAILCUT_ERROR_VERSION, "config->version is");
+  REFUSED(c.version -= 100, TAILCUT_ERROR_VERSION, "config->version is");
+#endif
+  REFUSED(c.version = -c.version, TAILCUT_ERROR_VERSION, "config->version is");
   REFUSED(c.device_kind = 0, TAILCUT_ERROR_ENUM, "config->device_kind");
   REFUSED(c.device_kind = 3, TAILCUT_ERROR_ENUM, "config->device_kind");
-  REFUSED(c.device_index = 1, TAILCUT_ERROR_RANGE, "config->device_index");
+  REFUSED(c.device_index = 1, TAILCUT_ERROR_RANGE, "config->device_index is 1; expected 0");
   REFUSED(c.device_index = -1, TAILCUT_ERROR_RANGE, "config->device_index");
   REFUSED(c.threads = -1, TAILCUT_ERROR_RANGE, "config->threads");
   REFUSED(c.threads = 1025, TAILCUT_ERROR_RANGE, "config->threads");
@@ -137,11 +146,33 @@ Test(handle, build_info_is_json) {
            TAILCUT_VERSION_MINOR, TAILCUT_VERSION_PATCH);
   snprintf(simd, sizeof simd, "\"simd\": \"%s\"", tc_kernels_for(tc_kernels_best())->name);
   static const char *const keys[] = {
-      "\"backends\": [\"cpu\"", "\"compiler\"", "\"openmp\"",
+      "\"backends\": [\"cpu\"", "\"compiler\"", "\"threads\"",
       "\"simd_built\"",         "\"machine\"",  "\"cuda_architectures\""};
   cr_assert(strstr(info, version) && strstr(info, simd), "%s", info);
   for (size_t i = 0; i < sizeof keys / sizeof keys[0]; i++) {
     cr_assert(strstr(info, keys[i]) != NULL, "%s has no %s", info, keys[i]);
+  }
+}
+
+Test(handle, handle_info_says_what_runs) {
+  static const char *const levels[] = {"scalar", "neon", "avx2", "avx512"};
+  cr_assert_eq(tailcut_handle_info(NULL), NULL);
+  for (int level = 0; level < 4; level++) {
+    tailcut_config c = TAILCUT_CONFIG_INITIALIZER;
+    tailcut_handle handle;
+    char expected[128];
+    c.threads = 1;
+    setenv("TAILCUT_SIMD", levels[level], 1);
+    cr_assert_eq(tailcut_create(&handle, &c), TAILCUT_OK);
+    unsetenv("TAILCUT_SIMD");
+    int best = (int)tc_kernels_best() < level ? (int)tc_kernels_best() : level;
+    while (tc_kernels_for((tc_simd)best) == NULL) best--;
+    snprintf(expected, sizeof expected, "{\"backend\": \"cpu\", \"simd\": \"%s\", \"threads\": 1}",
+             levels[best]);
+    cr_assert_str_eq(tailcut_handle_info(handle), expected);
+    const char *end = json(tailcut_handle_info(handle));
+    cr_assert(end != NULL && *end == '\0');
+    tailcut_destroy(handle);
   }
 }
 

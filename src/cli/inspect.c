@@ -74,11 +74,11 @@ static int draw(const cli_options *options, const cli_curve *curve) {
   cli_outputs outputs = {.count = 0};
   FILE *file = NULL;
   int status = CLI_OK;
-  if (options->svg != NULL) status = cli_outputs_open(&outputs, options->svg, &file);
+  if (options->out != NULL) status = cli_outputs_open(&outputs, options->out, &file);
   if (status == CLI_OK) cli_notes_print();
   if (status == CLI_OK && file != NULL) {
     cli_plot_svg(file, curve);
-    if (ferror(file)) status = cli_fail(CLI_FAILED, "%s: %s", options->svg, strerror(errno));
+    if (ferror(file)) status = cli_fail(CLI_FAILED, "%s: %s", options->out, strerror(errno));
   }
   if (status == CLI_OK && file != stdout) {
     cli_plot_text(stdout, curve);
@@ -94,7 +94,7 @@ static int draw_segment(const cli_job *job, int32_t b) {
                      .candidates = cli_job_candidates(job, b),
                      .kept = ((const int32_t *)job->d_counts.host)[b],
                      .segment = b,
-                     .detector = cli_detector_name(job->rule.detector)};
+                     .detector = tailcut_detector_name(job->rule.detector)};
   measure(&curve);
   int status = find_kept_ranks(&curve, job->rule.spread);
   add_marks(&curve, &job->rule);
@@ -114,6 +114,7 @@ int cli_inspect(const cli_options *options) {
   if (status == CLI_OK) status = cli_job_prepare(&job, false, true);
   if (status == CLI_OK) status = cli_job_run(&job);
   if (status == CLI_OK) status = draw_segment(&job, b);
+  if (status == CLI_OK) cli_warn_flags(&job);
   cli_job_free(&job);
   return status;
 }

@@ -36,10 +36,13 @@ int cli_prune_load(cli_job *job, const cli_options *options) {
   job->call = TAILCUT_CALL_PRUNE_VISUAL;
   job->rule = options->rule;
   job->reference = reference;
-  const int status = cli_job_load_tokens(job, options->tokens, options->cls_row);
+  const int status = cli_job_load_tokens(job, options->tokens, options->prefix);
   if (status != CLI_OK) return status;
   if (options->cls != NULL) return load_reference(job);
-  job->reference.source = options->cls_row ? TAILCUT_REFERENCE_ROW : TAILCUT_REFERENCE_MEAN;
+  job->reference.source = options->lag > 0   ? TAILCUT_REFERENCE_LAG
+                          : options->cls_row ? TAILCUT_REFERENCE_ROW
+                                             : TAILCUT_REFERENCE_MEAN;
+  job->reference.lag = options->lag;
   return CLI_OK;
 }
 

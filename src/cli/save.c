@@ -18,11 +18,12 @@ static void drop_cls_scores(cli_job *job) {
 static int run_and_save(cli_job *job, cli_outputs *outputs) {
   const cli_options *o = job->options;
   const bool has_scores = job->call != TAILCUT_CALL_CUT;
-  const char *paths[] = {o->out,     o->kept,  o->counts,
-                         o->offsets, o->flags, has_scores ? o->scores : NULL};
-  FILE *file[6] = {NULL};
+  const char *paths[] = {o->out,     o->kept,        o->counts,
+                         o->offsets, o->flags,       has_scores ? o->scores : NULL,
+                         o->mask,    o->group_counts};
+  FILE *file[8] = {NULL};
   int status = CLI_OK;
-  for (int i = 0; i < 6 && status == CLI_OK; i++)
+  for (int i = 0; i < 8 && status == CLI_OK; i++)
     if (paths[i] != NULL) status = cli_outputs_open(outputs, paths[i], &file[i]);
   if (status == CLI_OK) status = cli_job_prepare(job, o->out != NULL, false);
   if (status != CLI_OK) return status;
@@ -31,6 +32,7 @@ static int run_and_save(cli_job *job, cli_outputs *outputs) {
   if (status != CLI_OK) return status;
 
   const int64_t segments = job->batch.segments, offsets = segments + 1;
+  const int64_t rows = job->starts[segments], groups = job->batch.groups;
   const int64_t out[2] = {job->kept_total, has_scores ? job->main.shape[job->main.dims - 1] : 0};
   if (paths[5] != NULL) drop_cls_scores(job);
   const struct {
@@ -38,16 +40,18 @@ static int run_and_save(cli_job *job, cli_outputs *outputs) {
     int dims;
     const int64_t *shape;
     const void *data;
-  } what[6] = {
+  } what[8] = {
       {job->main.type, 2, out, job->d_out.host},
       {CLI_I32, 1, &job->kept_total, job->d_kept.host},
       {CLI_I32, 1, &segments, job->d_counts.host},
       {CLI_I32, 1, &offsets, job->d_new_offsets.host},
       {CLI_I32, 1, &segments, job->d_flags.host},
       {CLI_F32, 1, &job->candidates, job->d_scores.host},
+      {CLI_U8, 1, &rows, job->d_mask.host},
+      {CLI_I32, 1, &groups, job->d_group_counts.host},
   };
   for (int last = 0; last <= 1; last++) /* what goes to stdout goes there last */
-    for (int i = 0; i < 6 && status == CLI_OK; i++)
+    for (int i = 0; i < 8 && status == CLI_OK; i++)
       if (file[i] != NULL && (file[i] == stdout) == last)
         status = cli_npy_write(file[i], paths[i], what[i].type, what[i].shape, what[i].dims,
                                what[i].data);
@@ -60,5 +64,6 @@ int cli_job_execute(cli_job *job) {
   cli_outputs outputs = {.count = 0};
   const int status = run_and_save(job, &outputs);
   cli_outputs_discard(&outputs);
+  if (status == CLI_OK) cli_warn_flags(job);
   return status;
 }

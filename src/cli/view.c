@@ -188,11 +188,11 @@ static void write_svg(FILE *file, const cli_options *options, const cli_image *i
 static int draw(const cli_options *options, const cli_image *image, const unsigned char *keep) {
   cli_outputs outputs = {.count = 0};
   FILE *file = NULL;
-  int status = cli_outputs_open(&outputs, options->svg, &file);
+  int status = cli_outputs_open(&outputs, options->out, &file);
   if (status == CLI_OK) {
     cli_notes_print();
     write_svg(file, options, image, keep);
-    if (ferror(file)) status = cli_fail(CLI_FAILED, "%s: %s", options->svg, strerror(errno));
+    if (ferror(file)) status = cli_fail(CLI_FAILED, "%s: %s", options->out, strerror(errno));
   }
   if (status == CLI_OK) status = cli_outputs_commit(&outputs);
   cli_outputs_discard(&outputs);

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the tests of the command's files and pictures share: a folder per case, the command run in it, one line per failure."""
+"""What the tests of the command share: a folder per case, the command run in it, one line per failure."""
 import os
 import subprocess
 import sys
@@ -31,6 +31,13 @@ def good(*argv, **options):
     return done.stderr.decode()
 
 
+def said(*argv, **options):
+    """Runs it, expects success and nothing on stderr; its standard output as text comes back."""
+    done = run(*argv, **options)
+    assert done.returncode == 0 and done.stderr == b"", (argv, done.returncode, done.stderr)
+    return done.stdout.decode()
+
+
 def refused(status, words, *argv, **options):
     """Expects a failure with one line on stderr that has all the words, and a folder that stays as it is."""
     before = contents()
@@ -41,6 +48,7 @@ def refused(status, words, *argv, **options):
     for word in words:
         assert word in text, (argv, word, text)
     assert contents() == before, (argv, "changed the folder")
+    assert not done.stdout, (argv, done.stdout[:80])
     return text
 
 
@@ -60,6 +68,11 @@ def contents(folder="."):
 
 def tokens(rows=24, dim=16, seed=3):
     return np.random.default_rng(seed).normal(size=(rows, dim)).astype(np.float32)
+
+
+def save(**arrays):
+    for name, array in arrays.items():
+        np.save(name + ".npy", array)
 
 
 def saved(array):

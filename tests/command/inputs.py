@@ -18,9 +18,15 @@ def results():
     return [np.load(name).tobytes() for name in ("kept.npy", "out.npy", "scores.npy")]
 
 
+def told(name):
+    """What a run says of the file. Scores that are NaN are another matter."""
+    lines = good(*PRUNE, name).splitlines(keepends=True)
+    return "".join(line for line in lines if not line.startswith("tailcut: warning: segment"))
+
+
 def expected(x):
     np.save("plain.npy", x)
-    assert good(*PRUNE, "plain.npy") == ""
+    assert told("plain.npy") == ""
     return results()
 
 
@@ -28,7 +34,7 @@ def same_as(x, name, array, said):
     """`array` saved gives the results of x, and says so once."""
     want = expected(x)
     np.save(name, array)
-    text = good(*PRUNE, name)
+    text = told(name)
     assert text == f"tailcut: {name}: {said}\n", text
     assert results() == want
 

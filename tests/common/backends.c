@@ -8,7 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "cpu/kernels.h"
+#include "cpu/cpu.h"
 #if defined(TAILCUT_HAVE_CUDA)
 #include "cuda.h"
 #endif
@@ -33,16 +33,16 @@ static int add_cpu(tt_backend *list, int n, const char *simd, int32_t threads) {
 }
 
 static int list_cpu(tt_backend *list) {
-  /* Without OpenMP every handle has one thread. */
-  const int openmp = strstr(tailcut_build_info(), "\"openmp\": true") != NULL;
   int n = 0;
   for (int level = TC_SIMD_SCALAR; level <= TC_SIMD_AVX512; level++) {
     const tc_kernels *kernels = tc_kernels_for((tc_simd)level);
     if (kernels == NULL) continue;
     n = add_cpu(list, n, kernels->name, 1);
-    if (openmp) n = add_cpu(list, n, kernels->name, 3);
+    if (TC_THREADS) n = add_cpu(list, n, kernels->name, level == TC_SIMD_SCALAR ? 3 : 2);
   }
-  if (openmp) n = add_cpu(list, n, tc_kernels_for(tc_kernels_best())->name, 8);
+  const char *best = tc_kernels_for(tc_kernels_best())->name;
+  if (TC_THREADS) n = add_cpu(list, n, best, 4);
+  if (TC_THREADS) n = add_cpu(list, n, best, 8);
   return n;
 }
 
@@ -50,7 +50,13 @@ static int list_cuda(tt_backend *list) {
 #if defined(TAILCUT_HAVE_CUDA)
   static const char *const names[] = {"cuda-device", "cuda-cluster-8", "cuda-parts", "cuda-sm-80"};
   for (int form = TT_FORM_DEVICE; form <= TT_FORM_SM_80; form++) {
-    const tt_backend cuda = {"", TAILCUT_DEVICE_CUDA, 1, NULL, 0, &tt_memory_cuda, form};
+    const tt_backend cuda = {.device_kind = TAILCUT_DEVICE_CUDA,
+                             .threads = 1,
+                             .refuses = TT_OPTION_GROUPS | TT_OPTION_LAG | TT_OPTION_LOW |
+                                        TT_OPTION_GROUP_K | TT_OPTION_MASK | TT_OPTION_BASE |
+                                        TT_OPTION_SEQUENCE,
+                             .memory = &tt_memory_cuda,
+                             .form = form};
     list[form] = cuda;
     snprintf(list[form].name, sizeof list[form].name, "%s", names[form]);
   }
@@ -106,6 +112,10 @@ tailcut_handle tt_create(const tt_backend *backend) {
   if (backend->simd != NULL) setenv("TAILCUT_SIMD", backend->simd, 1);
   if (tailcut_create(&handle, &config) != TAILCUT_OK) die(backend->name, tailcut_last_error());
   set_form(handle, backend->form);
+  /* All threads in every call: left to itself, a team is who happens to come. */
+  if (backend->device_kind == TAILCUT_DEVICE_CPU) {
+    tc_pool_gather_all(((const tc_cpu *)handle->state)->pool);
+  }
   if (saved != NULL) {
     setenv("TAILCUT_SIMD", saved, 1);
   } else {
