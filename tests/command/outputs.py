@@ -49,8 +49,8 @@ def over_an_input():
         refused(2, ["--out", "--tokens"], *PRUNE, "--out", "-", stdout=stream)
     np.save("s.npy", tokens()[:, 0])
     refused(2, ["--kept", "--scores"], "cut", "--scores", "s.npy", "--kept", "s.npy")
-    refused(2, ["-o", "--scores"], "inspect", "--scores", "s.npy", "-o", "s.npy")
-    refused(2, ["-o", "--kept"], "view", "--image", "s.npy", "--grid", "1x1", "--kept", "x.npy", "-o", "x.npy")
+    refused(2, ["--out", "--scores"], "inspect", "--scores", "s.npy", "-o", "s.npy")
+    refused(2, ["--out", "--kept"], "view", "--image", "s.npy", "--grid", "1x1", "--kept", "x.npy", "-o", "x.npy")
     # The same input twice is nobody's loss.
     np.save("h.npy", np.full((4, 4), 3, np.uint8))
     good("prune", "--tokens", "x.npy", "--cls-mean", "--cu-seqlens", "cu.npy", "--out", "y.npy")
