@@ -137,6 +137,9 @@ static int run(const bench_suite *suite, const cli_options *o) {
 }
 
 int cli_bench(const cli_options *options) {
+  if (options->busy && options->device_kind != TAILCUT_DEVICE_CPU)
+    return cli_fail(CLI_USAGE, "--busy: is for the CPU, not for this --device");
+  if (options->busy) return bench_busy(options->quick) == CLI_OK ? cli_flush_stdout() : CLI_FAILED;
   for (size_t i = 0; i < sizeof suites / sizeof suites[0]; i++) {
     if (suites[i].kind != options->device_kind) continue;
     const int status = run(suites[i].suite, options);

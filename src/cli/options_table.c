@@ -128,6 +128,8 @@ const cli_option cli_option_table[] = {
          "only cases whose name contains NAME, as score/64x576x1024/f16 does"),
     FLAG("--quick", CLI_BENCH, RUN, quick, "fewer sizes, shorter"),
     FLAG("--list", CLI_BENCH, RUN, list, "print the names of the cases, no more"),
+    FLAG("--busy", CLI_BENCH, RUN, busy,
+         "instead: one image on the CPU while other programs want its cores"),
     OWN("--batch", "n,n,...", CLI_BENCH, RUN, LIST, 65536,
         "sizes of one's own in place of the list: images at once (1,8,64)"),
     WORD("--dtype", "f16|bf16|f32", CLI_BENCH, RUN, dtype, dtypes,
