@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * bench: what the files of tailcut_bench share.
+ * bench: what the files of `tailcut bench` share.
  *
  * A case (cases.c) is a step at one size. A suite is a device: it opens a case as a scene, that is
  * the data, checked outputs, and the rows to be timed. measure.c times the rows of a scene in
  * interleaved rounds, the suite's format (report.c: the CPU's) prints them. A further device is a
- * further bench_suite: one file bench/<device>.c and one line in main.c.
+ * further bench_suite: one file bench/<device>.c and one line in bench.c.
  */
 #ifndef TAILCUT_BENCH_H_
 #define TAILCUT_BENCH_H_
@@ -15,10 +15,9 @@
 #include <stdint.h>
 #include <stdio.h>
 
+#include "cli/cli.h"
 #include "cpu/team.h"
 #include "tailcut.h"
-
-enum { BENCH_OK = 0, BENCH_FAILED = 1, BENCH_USAGE = 2 };
 
 /* One line of cases.c. */
 typedef struct bench_case {
@@ -54,6 +53,7 @@ typedef struct bench_row {
 
 typedef struct bench_scene {
   const bench_case *what;
+  int32_t threads; /* CPU: of the rows on several threads; 0: all cores */
   bench_row row[BENCH_MOST_ROWS];
   int rows;
   bool brief;   /* one round will do: a simulator's times mean nothing */
@@ -105,8 +105,8 @@ double bench_now_us(void);
 extern const bench_format bench_format_cpu;
 void bench_case_name(const bench_case *c, char *text, size_t size); /* step/8x576x1024/f16 */
 const char *bench_dtype_name(int32_t dtype);
-int bench_failed(const bench_case *c, const char *what); /* BENCH_FAILED, said on stderr */
-int bench_done(tailcut_status status);                   /* BENCH_OK, or why not on stderr */
+int bench_failed(const bench_case *c, const char *what); /* CLI_FAILED, said on stderr */
+int bench_done(tailcut_status status);                   /* CLI_OK, or why not on stderr */
 
 /* data.c: rows of +-[0.5, 1); one in four agrees with row 0 in most signs: the curve has a head. */
 void bench_fill_tokens(void *tokens, int32_t dtype, int64_t rows, int64_t dim);
@@ -116,7 +116,7 @@ void *bench_allocate(size_t bytes); /* aligned, touched; ends the program when t
 uint64_t bench_plain_sum(const void *data, size_t bytes, tc_pool *pool);
 
 /* busy.c: one image with and without busy loops on every core, as a table on stdout. */
-int bench_busy(bool quick);
+int bench_busy(int32_t threads, bool quick);
 
 static inline int64_t bench_dtype_size(int32_t dtype) { return dtype == TAILCUT_F32 ? 4 : 2; }
 

@@ -37,12 +37,12 @@ static int time_calls(const bench_row *row, double us, times *t) {
   const double until = bench_now_us() + us;
   double start = bench_now_us();
   while (start < until && t->calls < MOST_CALLS) {
-    if (row->call(row->of) != 0) return BENCH_FAILED;
+    if (row->call(row->of) != 0) return CLI_FAILED;
     const double end = bench_now_us();
     t->us[t->calls++] = end - start;
     start = end;
   }
-  return BENCH_OK;
+  return CLI_OK;
 }
 
 static void rest(long milliseconds) {
@@ -72,31 +72,31 @@ static void stop_loops(const pid_t *loop, int loops) {
 
 static int measure(const bench_row *row, int loops, double turn_us, times *idle, times *busy) {
   pid_t loop[MOST_LOOPS];
-  int status = BENCH_OK;
+  int status = CLI_OK;
   idle->calls = busy->calls = 0;
-  for (int turn = 0; turn < TURNS && status == BENCH_OK; turn++) {
+  for (int turn = 0; turn < TURNS && status == CLI_OK; turn++) {
     rest(20);
     status = time_calls(row, turn_us, idle);
-    if (status != BENCH_OK) break;
+    if (status != CLI_OK) break;
     start_loops(loop, loops);
     status = time_calls(row, turn_us, busy);
     stop_loops(loop, loops);
   }
-  if (status != BENCH_OK) return status;
+  if (status != CLI_OK) return status;
   qsort(idle->us, (size_t)idle->calls, sizeof *idle->us, by_value);
   qsort(busy->us, (size_t)busy->calls, sizeof *busy->us, by_value);
-  return BENCH_OK;
+  return CLI_OK;
 }
 
-static int one_case(const bench_case *c, bool quick, times *idle, times *busy) {
-  bench_scene scene = {.what = c};
+static int one_case(const bench_case *c, int32_t threads, bool quick, times *idle, times *busy) {
+  bench_scene scene = {.what = c, .threads = threads};
   int status = bench_suite_cpu.open(&scene);
-  for (int r = 0; r < scene.rows && status == BENCH_OK; r++) {
+  for (int r = 0; r < scene.rows && status == CLI_OK; r++) {
     const bench_row *row = &scene.row[r];
     if (strcmp(row->name, "prune_visual packed") != 0) continue;
     int loops = tc_team_cores() < MOST_LOOPS ? tc_team_cores() : MOST_LOOPS;
     status = measure(row, loops, quick ? 1e5 : 5e5, idle, busy);
-    if (status != BENCH_OK) break;
+    if (status != CLI_OK) break;
     const double before = quantile(idle, 0.5), beside = quantile(busy, 0.5);
     printf("| %-5s | %7d | %5d | %8.1f | %8.1f | %5.1f | %8.1f | %8.1f | %7d |\n",
            bench_dtype_name(c->dtype), (int)row->threads, loops, before, beside, beside / before,
@@ -107,10 +107,11 @@ static int one_case(const bench_case *c, bool quick, times *idle, times *busy) {
   return status;
 }
 
-int bench_busy(bool quick) {
+int bench_busy(int32_t threads, bool quick) {
   times idle = {malloc(sizeof(double) * MOST_CALLS), 0};
   times busy = {malloc(sizeof(double) * MOST_CALLS), 0};
-  int status = idle.us != NULL && busy.us != NULL ? BENCH_OK : BENCH_FAILED;
+  int status = CLI_OK;
+  if (idle.us == NULL || busy.us == NULL) status = cli_fail(CLI_FAILED, "no memory for the times");
   printf(
       "%s\n\nprune_visual, 1 x 576 x 1024, packed: us of a call; 90%% and 99%%: of those beside "
       "the "
@@ -119,10 +120,10 @@ int bench_busy(bool quick) {
       "|\n"
       "|-------|--------:|------:|---------:|---------:|------:|---------:|---------:|--------:|\n",
       tailcut_build_info());
-  for (int i = 0; i < bench_case_count && status == BENCH_OK; i++) {
+  for (int i = 0; i < bench_case_count && status == CLI_OK; i++) {
     const bench_case *c = &bench_cases[i];
     if (strcmp(c->step, "prune_visual") == 0 && c->segments == 1 && c->tokens == 576) {
-      status = one_case(c, quick, &idle, &busy);
+      status = one_case(c, threads, quick, &idle, &busy);
     }
   }
   free(idle.us), free(busy.us);

@@ -135,12 +135,12 @@ static int run_parts(const call *c) {
   tailcut_rule rule = TAILCUT_RULE_INITIALIZER;
   rule.scale = TAILCUT_SCALE_UNIT;
   int status = run_score(c);
-  if (status == BENCH_OK) {
+  if (status == CLI_OK) {
     memcpy(c->w->scores_in, c->out->scores, sizeof(float) * (size_t)c->w->total);
     status = bench_done(tailcut_cut(c->w->handle[c->handle], &c->w->batch, c->w->scores_in, NULL,
                                     c->out->flags, &rule, &selection, ROOM(c)));
   }
-  return status == BENCH_OK ? run_compact(c) : status;
+  return status == CLI_OK ? run_compact(c) : status;
 }
 
 static int call_it(void *of) {
@@ -151,14 +151,14 @@ static int call_it(void *of) {
 static int restore(void *of) {
   const call *c = of;
   memcpy(c->out->rows, c->w->tokens, c->w->token_bytes);
-  return BENCH_OK;
+  return CLI_OK;
 }
 
 static int sum_it(void *of) {
   const call *c = of;
   const tc_cpu *cpu = c->w->handle[c->handle]->state; /* its threads do the sum, too */
   sink += bench_plain_sum(c->w->tokens, c->w->token_bytes, cpu->pool);
-  return BENCH_OK;
+  return CLI_OK;
 }
 
 /* --------------------------------------------------------------------------------- the checks -- */
@@ -185,12 +185,12 @@ static int check(world *w, bool with_rows, bool compact_only) {
   call oracle = {w, SCALAR, false, &w->expected};
   poison(w, &w->expected);
   int status = with_rows ? run_parts(&oracle) : w->run(&oracle);
-  for (int i = 0; i < (with_rows ? 4 : 2) && status == BENCH_OK; i++) {
+  for (int i = 0; i < (with_rows ? 4 : 2) && status == CLI_OK; i++) {
     call c = {w, i % 2 == 0 ? ONE : ALL, i >= 2, &w->actual};
     poison(w, &w->actual);
     if (c.in_place) restore(&c);
     status = w->run(&c);
-    if (status != BENCH_OK) break;
+    if (status != CLI_OK) break;
     const outputs *a = &w->expected, *b = &w->actual;
     if (with_rows && !equal_rows(w, a, b, c.in_place)) return bench_failed(w->c, "wrong rows");
     if (compact_only) continue;
@@ -224,20 +224,20 @@ static int make_handles(world *w, int32_t kind) {
   limits.segments = w->c->segments;
   limits.max_tokens = w->c->tokens;
   limits.dim = w->c->dim;
-  int status = BENCH_OK;
-  for (int h = 0; h < HANDLES && status == BENCH_OK; h++) {
+  int status = CLI_OK;
+  for (int h = 0; h < HANDLES && status == CLI_OK; h++) {
     tailcut_config config = TAILCUT_CONFIG_INITIALIZER;
-    config.threads = h == ALL ? 0 : 1;
+    config.threads = h == ALL ? w->threads : 1;
     if (h == SCALAR) setenv("TAILCUT_SIMD", "scalar", 1);
     status = bench_done(tailcut_create(&w->handle[h], &config));
     if (h == SCALAR && saved == NULL) unsetenv("TAILCUT_SIMD");
     if (h == SCALAR && saved != NULL) setenv("TAILCUT_SIMD", saved, 1);
-    for (int32_t k = TAILCUT_CALL_SCORE; k <= kind && status == BENCH_OK; k++) {
+    for (int32_t k = TAILCUT_CALL_SCORE; k <= kind && status == CLI_OK; k++) {
       size_t bytes = 0; /* the oracle calls the parts, too */
       status = bench_done(tailcut_workspace_size(w->handle[h], k, &limits, &bytes));
       if (bytes > w->workspace_bytes[h]) w->workspace_bytes[h] = bytes;
     }
-    if (status != BENCH_OK) break;
+    if (status != CLI_OK) break;
     w->workspace[h] = bench_allocate(w->workspace_bytes[h]);
     status = bench_done(
         tailcut_workspace_init(w->handle[h], w->workspace[h], w->workspace_bytes[h], NULL));
@@ -297,13 +297,13 @@ static int open_cpu(bench_scene *scene) {
          strncmp(steps[s].name, c->step, strlen(c->step)) != 0) {
     s++;
   }
-  if (s == sizeof steps / sizeof steps[0]) return BENCH_OK;
+  if (s == sizeof steps / sizeof steps[0]) return CLI_OK;
   world *w = calloc(1, sizeof *w);
-  if (w == NULL) return BENCH_FAILED;
+  if (w == NULL) return CLI_FAILED;
   scene->data = w;
   w->c = c;
   w->run = steps[s].run;
-  w->threads = tc_team_cores();
+  w->threads = scene->threads > 0 ? scene->threads : tc_team_cores();
   w->total = (int64_t)c->segments * c->tokens;
   w->row_bytes = (size_t)(c->dim * bench_dtype_size(c->dtype));
   w->token_bytes = (size_t)w->total * w->row_bytes;
@@ -327,17 +327,17 @@ static int open_cpu(bench_scene *scene) {
                                              : TAILCUT_ROLE_QUERY;
   }
   int status = make_handles(w, steps[s].kind);
-  if (status == BENCH_OK) {
+  if (status == CLI_OK) {
     status = check(w, steps[s].other != NULL, steps[s].kind == TAILCUT_CALL_COMPACT);
   }
-  if (status != BENCH_OK) return status;
+  if (status != CLI_OK) return status;
   const double kept = (double)w->expected.cu[c->segments], total = (double)w->total;
   const double row = c->dim > 0 ? (double)w->row_bytes : sizeof(float);
   add_rows(scene, steps[s].name, steps[s].other,
            row * (steps[s].kind == TAILCUT_CALL_COMPACT        ? 2 * kept
                   : steps[s].kind == TAILCUT_CALL_PRUNE_VISUAL ? total + kept
                                                                : total));
-  return BENCH_OK;
+  return CLI_OK;
 }
 
 static void close_cpu(bench_scene *scene) {

@@ -57,19 +57,17 @@ static int open_device(bench_gpu *gpu) {
   int count = 0;
   const cudaError_t error = cudaGetDeviceCount(&count);
   if (error != cudaSuccess || gpu->index >= count) {
-    fprintf(stderr, "tailcut_bench: --device cuda:%d: ", gpu->index);
-    if (error != cudaSuccess) {
-      fprintf(stderr, "no CUDA device: %s\n", cudaGetErrorString(error));
-    } else {
-      fprintf(stderr, "this machine has %d CUDA devices\n", count);
-    }
-    return BENCH_FAILED;
+    if (error == cudaSuccess)
+      return cli_fail(CLI_FAILED, "--device cuda:%d: this machine has %d CUDA devices", gpu->index,
+                      count);
+    return cli_fail(CLI_FAILED, "--device cuda:%d: no CUDA device: %s", gpu->index,
+                    cudaGetErrorString(error));
   }
   int status = bench_cuda_done(cudaSetDevice(gpu->index), "cudaSetDevice");
-  if (status != BENCH_OK) return status;
+  if (status != CLI_OK) return status;
   status = bench_cuda_done(cudaGetDeviceProperties(&gpu->properties, gpu->index),
                            "cudaGetDeviceProperties");
-  if (status != BENCH_OK) return status;
+  if (status != CLI_OK) return status;
   gpu->simulated = strstr(gpu->properties.name, "simulated") != NULL;
   gpu->l2 = gpu->simulated ? (size_t)64 << 10 : (size_t)gpu->properties.l2CacheSize;
   gpu->copy_bytes = gpu->simulated ? (size_t)128 << 10 : 10 * gpu->l2 / 4096 * 4096;
@@ -79,9 +77,9 @@ static int open_device(bench_gpu *gpu) {
       bench_cuda_done(cudaMalloc((void **)&gpu->from, gpu->copy_bytes), "memory for the copy") ||
       bench_cuda_done(cudaMalloc((void **)&gpu->to, gpu->copy_bytes), "memory for the copy") ||
       bench_cuda_done(cudaMalloc(&gpu->sink, 256), "memory")) {
-    return BENCH_FAILED;
+    return CLI_FAILED;
   }
-  return BENCH_OK;
+  return CLI_OK;
 }
 
 static int open_handles(bench_gpu *gpu) {
@@ -92,9 +90,7 @@ static int open_handles(bench_gpu *gpu) {
   config.device_index = gpu->index;
   config.threads = 1;
   if (status == TAILCUT_OK) status = tailcut_create(&gpu->cuda, &config);
-  if (status == TAILCUT_OK) return BENCH_OK;
-  fprintf(stderr, "tailcut_bench: %s\n", tailcut_last_error());
-  return BENCH_FAILED;
+  return bench_done(status);
 }
 
 /* Data that is no zeros: some devices move those faster. */
@@ -102,15 +98,15 @@ static int fill_copy_source(bench_gpu *gpu) {
   const size_t piece = gpu->copy_bytes < ((size_t)4 << 20) ? gpu->copy_bytes : (size_t)4 << 20;
   char *data = bench_allocate(piece);
   bench_fill_tokens(data, TAILCUT_F16, 1, (int64_t)(piece / 2));
-  int status = BENCH_OK;
-  for (size_t at = 0; at < gpu->copy_bytes && status == BENCH_OK; at += piece) {
+  int status = CLI_OK;
+  for (size_t at = 0; at < gpu->copy_bytes && status == CLI_OK; at += piece) {
     const size_t rest = gpu->copy_bytes - at;
     status = bench_cuda_done(
         cudaMemcpy(gpu->from + at, data, rest < piece ? rest : piece, cudaMemcpyHostToDevice),
         "cudaMemcpy");
   }
   /* Our stream does not wait for the default one. */
-  if (status == BENCH_OK) status = bench_cuda_done(cudaDeviceSynchronize(), "filling the source");
+  if (status == CLI_OK) status = bench_cuda_done(cudaDeviceSynchronize(), "filling the source");
   free(data);
   return status;
 }
@@ -119,27 +115,26 @@ static int check_copy(const bench_gpu *gpu, const char *how) {
   char *data = bench_allocate(2 * gpu->copy_bytes);
   int status = bench_cuda_done(cudaMemcpy(data, gpu->from, gpu->copy_bytes, cudaMemcpyDeviceToHost),
                                "cudaMemcpy");
-  if (status == BENCH_OK) {
+  if (status == CLI_OK) {
     status = bench_cuda_done(
         cudaMemcpy(data + gpu->copy_bytes, gpu->to, gpu->copy_bytes, cudaMemcpyDeviceToHost),
         "cudaMemcpy");
   }
-  if (status == BENCH_OK && memcmp(data, data + gpu->copy_bytes, gpu->copy_bytes) != 0) {
-    fprintf(stderr, "tailcut_bench: %s copied wrongly\n", how);
-    status = BENCH_FAILED;
+  if (status == CLI_OK && memcmp(data, data + gpu->copy_bytes, gpu->copy_bytes) != 0) {
+    status = cli_fail(CLI_FAILED, "bench: %s copied wrongly", how);
   }
   free(data);
   return status;
 }
 
 static int check_copies(const bench_gpu *gpu) {
-  int status = BENCH_OK;
+  int status = CLI_OK;
   const bench_graph *graphs[] = {&memcpy_graph, &copy_graph};
-  for (int i = 0; i < 2 && status == BENCH_OK; i++) {
+  for (int i = 0; i < 2 && status == CLI_OK; i++) {
     status =
         bench_cuda_done(cudaMemsetAsync(gpu->to, 0xA5, gpu->copy_bytes, gpu->stream), "cudaMemset");
-    if (status == BENCH_OK) status = bench_graph_replay(graphs[i]);
-    if (status == BENCH_OK) status = check_copy(gpu, i == 0 ? "cudaMemcpyAsync" : "the kernel");
+    if (status == CLI_OK) status = bench_graph_replay(graphs[i]);
+    if (status == CLI_OK) status = check_copy(gpu, i == 0 ? "cudaMemcpyAsync" : "the kernel");
   }
   return status;
 }
@@ -148,23 +143,23 @@ static int check_copies(const bench_gpu *gpu) {
 static int wake_up(const bench_gpu *gpu) {
   const double start = bench_now_us();
   while (!gpu->simulated && bench_now_us() - start < WARM_UP_US) {
-    if (bench_graph_replay(&copy_graph) != BENCH_OK) return BENCH_FAILED;
+    if (bench_graph_replay(&copy_graph) != CLI_OK) return CLI_FAILED;
   }
-  return BENCH_OK;
+  return CLI_OK;
 }
 
 static int start_cuda(int index) {
   bench_gpu *gpu = &bench_the_gpu;
   memset(gpu, 0, sizeof *gpu);
   gpu->index = index;
-  if (open_device(gpu) != BENCH_OK || open_handles(gpu) != BENCH_OK ||
-      fill_copy_source(gpu) != BENCH_OK) {
-    return BENCH_FAILED;
+  if (open_device(gpu) != CLI_OK || open_handles(gpu) != CLI_OK ||
+      fill_copy_source(gpu) != CLI_OK) {
+    return CLI_FAILED;
   }
-  if (bench_graph_make(&empty_graph) != BENCH_OK || bench_graph_make(&memcpy_graph) != BENCH_OK ||
-      bench_graph_make(&copy_graph) != BENCH_OK || check_copies(gpu) != BENCH_OK ||
-      wake_up(gpu) != BENCH_OK) {
-    return BENCH_FAILED;
+  if (bench_graph_make(&empty_graph) != CLI_OK || bench_graph_make(&memcpy_graph) != CLI_OK ||
+      bench_graph_make(&copy_graph) != CLI_OK || check_copies(gpu) != CLI_OK ||
+      wake_up(gpu) != CLI_OK) {
+    return CLI_FAILED;
   }
   bench_scene scene = {.brief = gpu->simulated};
   const double bytes = 2.0 * (double)gpu->copy_bytes;

@@ -48,7 +48,7 @@ int bench_graph_replay(const bench_graph *graph); /* with the restore; waits */
 int bench_graph_time(const bench_row *row, int calls, double *us);
 /* Adds the graph to the scene. */
 bench_row *bench_graph_row(bench_scene *scene, const char *name, bench_graph *graph, double bytes);
-int bench_cuda_done(cudaError_t error, const char *what); /* BENCH_OK, or prints and fails */
+int bench_cuda_done(cudaError_t error, const char *what); /* CLI_OK, or prints and fails */
 
 /* cuda.c: the rows before a CUDA scene's own: an empty node, the copy. */
 enum { BENCH_EMPTY = 0, BENCH_COPY = 1, BENCH_FIRST_ROW = 2 };

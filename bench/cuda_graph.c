@@ -15,10 +15,9 @@
 enum { WAIT_CYCLES = 500000 }; /* about a quarter of a millisecond */
 
 int bench_cuda_done(cudaError_t error, const char *what) {
-  if (error == cudaSuccess) return BENCH_OK;
-  fprintf(stderr, "tailcut_bench: %s: %s (%s)\n", what, cudaGetErrorName(error),
-          cudaGetErrorString(error));
-  return BENCH_FAILED;
+  if (error == cudaSuccess) return CLI_OK;
+  return cli_fail(CLI_FAILED, "bench: %s: %s (%s)", what, cudaGetErrorName(error),
+                  cudaGetErrorString(error));
 }
 
 #define TRY(call)                                                     \
@@ -30,14 +29,14 @@ int bench_cuda_done(cudaError_t error, const char *what) {
 int bench_graph_make(bench_graph *graph) {
   const bench_gpu *gpu = &bench_the_gpu;
   cudaGraph_t captured = NULL;
-  int status = BENCH_OK;
+  int status = CLI_OK;
   TRY(cudaStreamBeginCapture(gpu->stream, cudaStreamCaptureModeThreadLocal));
-  for (int i = 0; i < graph->nodes && status == BENCH_OK; i++) {
+  for (int i = 0; i < graph->nodes && status == CLI_OK; i++) {
     status = graph->enqueue(graph->of, i);
   }
   const cudaError_t ended = cudaStreamEndCapture(gpu->stream, &captured);
-  if (status == BENCH_OK) status = bench_cuda_done(ended, "cudaStreamEndCapture");
-  if (status == BENCH_OK) {
+  if (status == CLI_OK) status = bench_cuda_done(ended, "cudaStreamEndCapture");
+  if (status == CLI_OK) {
     status =
         bench_cuda_done(cudaGraphInstantiate(&graph->exec, captured, 0), "cudaGraphInstantiate");
   }
@@ -52,10 +51,10 @@ void bench_graph_free(bench_graph *graph) {
 
 int bench_graph_replay(const bench_graph *graph) {
   const bench_gpu *gpu = &bench_the_gpu;
-  if (graph->restore != NULL && graph->restore(graph->of) != BENCH_OK) return BENCH_FAILED;
+  if (graph->restore != NULL && graph->restore(graph->of) != CLI_OK) return CLI_FAILED;
   TRY(cudaGraphLaunch(graph->exec, gpu->stream));
   TRY(cudaStreamSynchronize(gpu->stream));
-  return BENCH_OK;
+  return CLI_OK;
 }
 
 int bench_graph_time(const bench_row *row, int calls, double *us) {
@@ -65,7 +64,7 @@ int bench_graph_time(const bench_row *row, int calls, double *us) {
   float ms = 0;
   (void)calls;
   if (flushed > gpu->copy_bytes) flushed = gpu->copy_bytes;
-  if (graph->restore != NULL && graph->restore(graph->of) != BENCH_OK) return BENCH_FAILED;
+  if (graph->restore != NULL && graph->restore(graph->of) != CLI_OK) return CLI_FAILED;
   if (graph->flush) TRY(bench_cuda_read(gpu->from, flushed, gpu->sink, gpu->stream));
   if (graph->twice) TRY(cudaGraphLaunch(graph->exec, gpu->stream));
   if (!gpu->simulated) TRY(bench_cuda_wait(WAIT_CYCLES, gpu->stream));
@@ -75,7 +74,7 @@ int bench_graph_time(const bench_row *row, int calls, double *us) {
   TRY(cudaStreamSynchronize(gpu->stream));
   TRY(cudaEventElapsedTime(&ms, gpu->before, gpu->after));
   *us = 1e3 * (double)ms / graph->nodes;
-  return BENCH_OK;
+  return CLI_OK;
 }
 
 bench_row *bench_graph_row(bench_scene *scene, const char *name, bench_graph *graph, double bytes) {

@@ -41,7 +41,7 @@ static void json_head(FILE *json) {
   cudaDriverGetVersion(&driver);
   cudaRuntimeGetVersion(&runtime);
   const int version = tailcut_version();
-  fprintf(json, "{\"tool\": \"tailcut_bench\", \"version\": \"%d.%d.%d\", \"date\": \"%s\",\n",
+  fprintf(json, "{\"tool\": \"tailcut bench\", \"version\": \"%d.%d.%d\", \"date\": \"%s\",\n",
           version / 10000, version / 100 % 100, version % 100, date);
   fprintf(json, " \"build\": %s,\n \"device\": {\"name\": \"%s\", \"simulated\": %s, ",
           tailcut_build_info(), p->name, gpu->simulated ? "true" : "false");
@@ -116,8 +116,7 @@ static void report_scene(bench_report *report, const char *device, const bench_s
     if (report->json != NULL) json_row(report, device, scene, &scene->row[r]);
     report->rows++;
   }
-  fflush(stdout);
-  if (report->json != NULL) fflush(report->json); /* what is done stays when the run is cut off */
+  fflush(stdout); /* a scene takes seconds */
 }
 
 static void close_report(bench_report *report) {

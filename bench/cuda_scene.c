@@ -136,7 +136,7 @@ static int compare(const world *w, bool in_place) {
   const int32_t *counts = (const int32_t *)(const void *)(e + at->counts);
   const int32_t *cu = (const int32_t *)(const void *)(e + at->cu);
   if (w->kind == TAILCUT_CALL_SCORE) {
-    if (memcmp(a + at->scores, e + at->scores, 4 * (size_t)w->total) == 0) return BENCH_OK;
+    if (memcmp(a + at->scores, e + at->scores, 4 * (size_t)w->total) == 0) return CLI_OK;
     return bench_failed(w->c, "scores differ from the CPU's");
   }
   if (selects(w) && memcmp(a + at->counts, e + at->counts, 4 * segments) != 0) {
@@ -159,7 +159,7 @@ static int compare(const world *w, bool in_place) {
                                          : "packed rows differ from the CPU's");
     }
   }
-  return BENCH_OK;
+  return CLI_OK;
 }
 
 static int check(variant *v) {
@@ -167,26 +167,26 @@ static int check(variant *v) {
   const layout *at = &w->at;
   const cudaStream_t stream = bench_the_gpu.stream;
   int status = restore(v);
-  for (int i = 0; i < v->slots && status == BENCH_OK; i++) {
+  for (int i = 0; i < v->slots && status == CLI_OK; i++) {
     status = bench_cuda_done(cudaMemsetAsync(w->slots + (size_t)i * at->bytes + at->inputs, POISON,
                                              at->bytes - at->inputs, stream),
                              "poisoning outputs");
   }
-  if (status == BENCH_OK) status = bench_graph_replay(&v->graph);
-  for (int i = 0; i < v->slots && status == BENCH_OK; i++) {
+  if (status == CLI_OK) status = bench_graph_replay(&v->graph);
+  for (int i = 0; i < v->slots && status == CLI_OK; i++) {
     const size_t from = v->in_place ? 0 : at->inputs; /* in place the rows are among the inputs */
     status = bench_cuda_done(cudaMemcpy(w->actual + from, w->slots + (size_t)i * at->bytes + from,
                                         at->bytes - from, cudaMemcpyDeviceToHost),
                              "fetching outputs");
-    if (status == BENCH_OK) status = compare(w, v->in_place);
+    if (status == CLI_OK) status = compare(w, v->in_place);
   }
   return status;
 }
 
 int bench_cuda_check(bench_scene *scene) {
   world *w = scene->data;
-  int status = BENCH_OK;
-  for (int i = 0; i < w->variant_count && status == BENCH_OK; i++) status = check(&w->variants[i]);
+  int status = CLI_OK;
+  for (int i = 0; i < w->variant_count && status == CLI_OK; i++) status = check(&w->variants[i]);
   return status;
 }
 
@@ -234,10 +234,10 @@ static int make_workspaces(world *w) {
   w->cpu_workspace = bench_allocate(w->cpu_workspace_bytes);
   int status = bench_cuda_done(cudaMalloc(&w->cuda_workspace, w->cuda_workspace_bytes + 1),
                                "memory for the workspace");
-  if (status != BENCH_OK) return status;
+  if (status != CLI_OK) return status;
   status = bench_done(
       tailcut_workspace_init(bench_the_gpu.cpu, w->cpu_workspace, w->cpu_workspace_bytes, NULL));
-  if (status != BENCH_OK) return status;
+  if (status != CLI_OK) return status;
   return bench_done(tailcut_workspace_init(bench_the_gpu.cuda, w->cuda_workspace,
                                            w->cuda_workspace_bytes, bench_the_gpu.stream));
 }
@@ -269,14 +269,14 @@ static int make_slots(world *w) {
   const size_t least = gpu->simulated ? 2 : LEAST_SLOTS, most = gpu->simulated ? 3 : MOST_SLOTS;
   size_t count = 5 * gpu->l2 / input + 1, free_bytes = 0, all_bytes = 0;
   int status = bench_cuda_done(cudaMemGetInfo(&free_bytes, &all_bytes), "cudaMemGetInfo");
-  if (status != BENCH_OK) return status;
+  if (status != CLI_OK) return status;
   count = count < least ? least : count > most ? most : count;
   while (count > 2 && count * w->at.bytes > free_bytes / 2) count--;
   w->slot_count = (int)count;
   if (bench_cuda_done(cudaMalloc((void **)&w->slots, count * w->at.bytes),
                       "memory for the slots") ||
       bench_cuda_done(cudaMalloc((void **)&w->master, w->at.inputs), "memory for the inputs")) {
-    return BENCH_FAILED;
+    return CLI_FAILED;
   }
   return bench_cuda_done(
       cudaMemcpyAsync(w->master, w->expected, w->at.inputs, cudaMemcpyHostToDevice, gpu->stream),
@@ -302,7 +302,7 @@ static int add_variant(bench_scene *scene, const char *name, bool in_place, bool
                        double bytes) {
   world *w = scene->data;
   const int slots = cold ? w->slot_count : hot_slots(w, in_place);
-  if (slots == 0) return BENCH_OK;
+  if (slots == 0) return CLI_OK;
   variant *v = &w->variants[w->variant_count++];
   v->w = w;
   v->in_place = in_place;
@@ -314,11 +314,11 @@ static int add_variant(bench_scene *scene, const char *name, bool in_place, bool
   v->graph.flush = cold;
   v->graph.twice = !cold && !in_place;
   const int status = bench_graph_make(&v->graph);
-  if (status != BENCH_OK) return status;
+  if (status != CLI_OK) return status;
   bench_row *row = bench_graph_row(scene, name, &v->graph, bytes);
   row->cache = cold ? "cold" : "hot";
   row->yardstick = BENCH_COPY;
-  return BENCH_OK;
+  return CLI_OK;
 }
 
 static int add_variants(bench_scene *scene, const char *name, const char *other) {
@@ -328,8 +328,8 @@ static int add_variants(bench_scene *scene, const char *name, const char *other)
   const double bytes = row * (w->kind == TAILCUT_CALL_COMPACT        ? 2 * kept
                               : w->kind == TAILCUT_CALL_PRUNE_VISUAL ? total + kept
                                                                      : total);
-  int status = BENCH_OK;
-  for (int i = 0; i < (other != NULL ? 4 : 2) && status == BENCH_OK; i++) {
+  int status = CLI_OK;
+  for (int i = 0; i < (other != NULL ? 4 : 2) && status == CLI_OK; i++) {
     status = add_variant(scene, i < 2 ? name : other, i >= 2, i % 2 == 1, bytes);
   }
   return status;
@@ -349,7 +349,7 @@ int bench_cuda_open(bench_scene *scene) {
   size_t s = 0;
   while (strcmp(steps[s].step, c->step) != 0) s++; /* cuda_cases.c has no others */
   world *w = calloc(1, sizeof *w);
-  if (w == NULL) return BENCH_FAILED;
+  if (w == NULL) return CLI_FAILED;
   scene->data = w;
   w->c = c;
   w->kind = steps[s].kind;
@@ -363,16 +363,16 @@ int bench_cuda_open(bench_scene *scene) {
   w->expected = bench_allocate(w->at.bytes);
   w->actual = bench_allocate(w->at.bytes);
   int status = make_workspaces(w);
-  if (status == BENCH_OK) status = make_expected(w);
-  if (status == BENCH_OK) status = make_slots(w);
-  if (status != BENCH_OK) return status;
+  if (status == CLI_OK) status = make_expected(w);
+  if (status == CLI_OK) status = make_slots(w);
+  if (status != CLI_OK) return status;
   if (w->kind != TAILCUT_CALL_SCORE) {
     const int32_t *counts = (const int32_t *)(const void *)(w->expected + w->at.counts);
     for (int32_t b = 0; b < c->segments; b++) scene->kept += counts[b];
   }
   bench_cuda_yardsticks(scene);
   status = add_variants(scene, steps[s].name, steps[s].other);
-  return status == BENCH_OK ? bench_cuda_check(scene) : status;
+  return status == CLI_OK ? bench_cuda_check(scene) : status;
 }
 
 void bench_cuda_close(bench_scene *scene) {

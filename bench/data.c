@@ -38,8 +38,7 @@ void *bench_allocate(size_t bytes) {
   const size_t rounded = (bytes + 4095) / 4096 * 4096 + 4096;
   void *p = aligned_alloc(4096, rounded);
   if (p == NULL) {
-    fprintf(stderr, "tailcut_bench: cannot allocate %zu bytes\n", rounded);
-    exit(BENCH_FAILED);
+    exit(cli_fail(CLI_FAILED, "bench: cannot allocate %zu bytes", rounded));
   }
   memset(p, 0xA5, rounded); /* touched, and poison for outputs */
   return p;

@@ -25,13 +25,13 @@ double bench_now_us(void) {
 static int time_wall(const bench_row *row, int calls, double *us) {
   double sum = 0;
   for (int i = 0; i < calls; i++) {
-    if (row->reset != NULL && row->reset(row->of) != 0) return BENCH_FAILED;
+    if (row->reset != NULL && row->reset(row->of) != 0) return CLI_FAILED;
     const double start = bench_now_us();
-    if (row->call(row->of) != 0) return BENCH_FAILED;
+    if (row->call(row->of) != 0) return CLI_FAILED;
     sum += bench_now_us() - start;
   }
   *us = sum / calls;
-  return BENCH_OK;
+  return CLI_OK;
 }
 
 static int by_value(const void *a, const void *b) {
@@ -72,14 +72,14 @@ int bench_measure(const bench_suite *suite, bench_scene *scene, bool quick) {
   static double us[BENCH_MOST_ROWS][MOST_ROUNDS];
   int (*const timed)(const bench_row *, int, double *) = suite->time ? suite->time : time_wall;
   const double budget_us = quick ? 0.25e6 : 2.5e6, sample_us = 400;
-  int status = BENCH_OK;
+  int status = CLI_OK;
   for (int r = 0; r < scene->rows; r++) { /* warm up, and find how many calls make a sample */
     bench_row *row = &scene->row[r];
     double first = 0;
-    for (int i = 0; i < (scene->brief ? 1 : 3) && status == BENCH_OK; i++) {
+    for (int i = 0; i < (scene->brief ? 1 : 3) && status == CLI_OK; i++) {
       status = timed(row, 1, &first);
     }
-    if (status != BENCH_OK) return status;
+    if (status != CLI_OK) return status;
     row->calls_per_sample = row->calls_fixed > 0 ? row->calls_fixed
                             : first < sample_us  ? (int)(sample_us / (first + 0.1)) + 1
                                                  : 1;
@@ -92,10 +92,10 @@ int bench_measure(const bench_suite *suite, bench_scene *scene, bool quick) {
     for (int i = 0; i < scene->rows; i++) {
       const int r = (i + rounds) % scene->rows;
       status = timed(&scene->row[r], scene->row[r].calls_per_sample, &us[r][rounds]);
-      if (status != BENCH_OK) return status;
+      if (status != CLI_OK) return status;
     }
     rounds++;
   }
   summarise(scene, us, rounds);
-  return BENCH_OK;
+  return CLI_OK;
 }

@@ -22,14 +22,11 @@ void bench_case_name(const bench_case *c, char *text, size_t size) {
 int bench_failed(const bench_case *c, const char *what) {
   char name[96];
   bench_case_name(c, name, sizeof name);
-  fprintf(stderr, "tailcut_bench: %s: %s\n", name, what);
-  return BENCH_FAILED;
+  return cli_fail(CLI_FAILED, "bench: %s: %s", name, what);
 }
 
 int bench_done(tailcut_status status) {
-  if (status == TAILCUT_OK) return BENCH_OK;
-  fprintf(stderr, "tailcut_bench: %s: %s\n", tailcut_status_string(status), tailcut_last_error());
-  return BENCH_FAILED;
+  return status == TAILCUT_OK ? CLI_OK : cli_library_failed("bench", status);
 }
 
 static const char heading[] =
@@ -43,7 +40,7 @@ static void open_report(bench_report *report) {
   if (getloadavg(&load, 1) == 1 && load > 0.75) {
     fprintf(
         stderr,
-        "tailcut_bench: the machine is busy (load %.1f): rows with several threads are not to be "
+        "tailcut: bench: the machine is busy (load %.1f): rows with several threads are not to be "
         "trusted\n",
         load);
   }

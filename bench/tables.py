@@ -2,7 +2,7 @@
 """tables.py [--check]
 
 Writes the README's CUDA figures, between its markers, from bench/results/<gpu>/*.json, as
-tailcut_bench --device cuda --json and compare_cuda.py --json leave them. What no file there has says
+tailcut bench --device cuda --json and compare_cuda.py --json leave them. What no file there has says
 "not measured". Of several files that have a row the newest counts; what a simulator wrote never does.
 --check changes nothing and exits with status 1 when the README says something else.
 """
@@ -12,7 +12,7 @@ import sys
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 BEGIN, END = "<!-- cuda figures -->", "<!-- end -->"
-BENCH, COMPARE = "tailcut_bench", "compare_cuda"
+BENCH, COMPARE = "tailcut bench", "compare_cuda"
 NONE = "not measured"
 
 

@@ -2,7 +2,7 @@
 /*
  * compact: moves the kept rows of any number of row arrays in one launch.
  *
- * Formula: result row j = source row kept[j] (+ cls_row). Strategy: a row is a line of units of
+ * Formula: result row j = source row kept[j] + prefix_rows. Strategy: a row is a line of units of
  * 1 to 16 bytes, the widest that divides every address of its array; a block moves one slice of the
  * units of some rows: for up to 1,024 rows it first works out where they come from and go to, then
  * each thread holds one unit of four rows at a time. All widths share this code but for the access
@@ -12,14 +12,14 @@
  * What a block does depends on host bounds only; blocks past the true counts leave at once.
  *
  * In place is safe, with no flag and no spare memory: entry j of a kept list is only followed when
- * kept[j] >= j, so a row that result row j comes from never has a number below j (with cls_row it
- * is one higher still). A sweep takes result rows in ascending groups. Inside a group every source is
- * in registers before the barrier, and every store is behind it. Across groups: the sources of a
- * later group have numbers at least as high as its result rows, hence above all result rows of earlier
- * groups, so what has been overwritten is never asked for again, and the next group may be loaded
- * while others still store this one. Blocks own different bytes of the rows: no block reads what
- * another writes. Nothing here asks kept to be increasing beyond its neighbour, so a damaged list
- * does the same damage as on the CPU. Slot tables only rename rows, one to one.
+ * kept[j] >= j, so a row that result row j comes from never has a number below j (behind prefix
+ * rows it is higher still). A sweep takes result rows in ascending groups. Inside a group every
+ * source is in registers before the barrier, and every store is behind it. Across groups: the
+ * sources of a later group have numbers at least as high as its result rows, hence above all result
+ * rows of earlier groups, so what has been overwritten is never asked for again, and the next group
+ * may be loaded while others still store this one. Blocks own different bytes of the rows: no block
+ * reads what another writes. Nothing here asks kept to be increasing beyond its neighbour, so a
+ * damaged list does the same damage as on the CPU. Slot tables only rename rows, one to one.
  * Loads are plain ones: the compiler must not take rows for constant.
  * Precision: bytes are copied. Limits: a lone array of narrow rows in place is swept by one block:
  * about 1 us per 1,024 rows [estimate].
@@ -46,37 +46,34 @@ struct compact_args {
   tc_row_array array[MOST];
 };
 
-/* Fills in segment b; false: its offsets would lead outside the destination. */
+/* Fills in segment b; false: its offset would lead outside the kept list. */
 template <int MOST>
 __device__ inline bool take_segment(const compact_args<MOST> &args, const tc_row_array &a,
                                     int32_t b, tc_row_range *range) {
   const tc_segment segment = tc_segment_at(args.s, b);
   const int32_t count = args.counts[b];
+  const int32_t offset = a.packed || args.kept_packed ? args.new_cu[b] : 0;
+  const bool damaged = count < 0 || count > segment.n || offset < 0;
   range->b = b;
   range->n = segment.n;
   range->start = segment.start;
-  range->k = count < 0 || count > segment.n ? 0 : count;
-  range->dst_start = segment.start;
-  range->kept = args.kept + segment.start;
-  if (!a.packed && !args.kept_packed) return true;
-  const int32_t offset = args.new_cu[b];
-  if (offset < 0 || (int64_t)offset + range->k > args.s.total) return false;
-  if (a.packed) range->dst_start = offset;
-  if (args.kept_packed) range->kept = args.kept + offset;
-  return true;
+  range->k = damaged ? 0 : tc_result_rows(a, offset, count);
+  range->dst_start = a.packed ? offset : segment.start;
+  range->kept = args.kept + (args.kept_packed ? offset : segment.start);
+  return !args.kept_packed || (offset >= 0 && (int64_t)offset + range->k <= args.s.total);
 }
 
 /* The rows that block of work `task` of an array is about; false: there are none. */
 template <int MOST>
 __device__ inline bool take_task(const compact_args<MOST> &args, const tc_row_array &a,
                                  int64_t task, tc_row_range *range) {
-  const bool zeroes = a.zero_tail && !a.packed; /* rows k .. n-1 */
-  range->cls_row = args.s.cls_row;
+  const bool zeroes = a.zero_tail && !a.packed; /* the rows behind the result */
+  range->prefix_rows = args.s.prefix_rows;
   range->flat = args.s.cu_seqlens != nullptr;
   if (a.in_place) {
     if (!take_segment(args, a, (int32_t)task, range)) return false;
     range->from = 0;
-    range->to = zeroes ? range->n : range->k;
+    range->to = zeroes ? tc_room(a, range->n) : range->k;
   } else if (task < args.t.bound * args.split) {
     const int64_t tile = task / args.split;
     if (tile >= tc_tiles_total(args.t, args.s)) return false;
@@ -85,10 +82,10 @@ __device__ inline bool take_task(const compact_args<MOST> &args, const tc_row_ar
     if (b < 0 || !take_segment(args, a, b, range)) return false;
     const int32_t rows = TC_BLOCK / args.split;
     range->from = index * TC_BLOCK + (int32_t)(task % args.split) * rows;
-    range->to = min(range->from + rows, zeroes ? range->n : range->k);
+    range->to = min(range->from + rows, zeroes ? tc_room(a, range->n) : range->k);
   } else { /* the tail of a PACKED result: rows from the last result to the last candidate */
     const int32_t result = args.new_cu[args.s.segments];
-    const int64_t last = tc_candidates_after(args.s, -1);
+    const int64_t last = min(tc_candidates_after(args.s, -1), a.dst_rows);
     const int64_t row = (task - args.t.bound * args.split) * TC_BLOCK;
     if (result < 0) return false;
     range->b = range->n = 0;

@@ -34,7 +34,7 @@ typedef struct tc_cuda {
 /* The segments of a batch. start, n and tiles are resolve's results, or NULL: then a kernel works
  * them out itself (segments.cuh), which is cheap for uniform batches and for few segments. */
 typedef struct tc_segments {
-  int32_t segments, max_tokens, cls_row;
+  int32_t segments, max_tokens, prefix_rows;
   int64_t total; /* row numbers in use, uniform or ragged */
   const int32_t *cu_seqlens;
   const int32_t *lengths;

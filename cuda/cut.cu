@@ -46,7 +46,7 @@ extern "C" cudaError_t tc_cuda_cut(const tc_cuda *device, const tc_segments *seg
   const tc_cut_args args = {*segments, scores, roles, *rule, *out, input_flags};
   if (segments->segments == 0) return cudaSuccess;
   tc_long_plan plan = tc_cut_plan(device, segments->segments,
-                                  segments->max_tokens - segments->cls_row, segments->total);
+                                  segments->max_tokens - segments->prefix_rows, segments->total);
   /* Where each segment has a cluster, and all are long or they are few, one launch does it. */
   const bool all_long = segments->cu_seqlens == nullptr && segments->lengths == nullptr;
   if (segments->segments <= plan.clusters && (all_long || segments->segments <= 4)) plan.least = -1;

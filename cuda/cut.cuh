@@ -34,14 +34,14 @@ cudaError_t tc_cut_bins(const tc_cuda *device, const tc_cut_args &args, const tc
                         cudaStream_t stream);
 cudaError_t tc_cut_bins_load(tc_cuda *device);
 
-/* Whether row i (of those at `roles`) is a candidate. */
-__device__ __forceinline__ bool tc_is_candidate(const uint8_t *roles, int32_t i) {
-  return roles == nullptr || (roles[i] & TAILCUT_ROLE_CANDIDATE) != 0;
-}
-
 __device__ __forceinline__ uint32_t tc_load_key(const float *scores, const uint8_t *roles,
                                                 int32_t i) {
-  return tc_is_candidate(roles, i) ? tc_row_key(scores[i]) : TC_KEY_NONE;
+  return roles == nullptr || tc_is_candidate(roles[i]) ? tc_row_key(scores[i]) : TC_KEY_NONE;
+}
+
+/* Whether row i, which has roles and is no candidate, stays. */
+__device__ __forceinline__ bool tc_stays_unranked(const uint8_t *roles, int32_t i) {
+  return !tc_is_absent(roles[i]);
 }
 
 /* One thread: the numbers of a segment. */

@@ -98,7 +98,8 @@ __device__ void cut_unsorted(tc_gang<CLUSTER, TC_LONG_WARPS> &gang, bins_space<C
       gang, n, cutoff.ties,
       [&](int32_t row) {
         const uint32_t key = rows.key(row - rows.first);
-        if (key == TC_KEY_NONE || key < cutoff.key) return TC_KEEP;
+        if (key == TC_KEY_NONE) return tc_stays_unranked(rows.roles, row) ? TC_KEEP : TC_DROP;
+        if (key < cutoff.key) return TC_KEEP;
         return key == cutoff.key ? TC_TIE : TC_DROP;
       },
       args.out.kept + start);
@@ -166,7 +167,7 @@ cudaError_t prepare(const tc_cuda *device, kernel prepared) {
 cudaError_t tc_cut_bins(const tc_cuda *device, const tc_cut_args &args, const tc_long_plan &plan,
                         cudaStream_t stream) {
   const bins_memory memory =
-      memory_for(device, plan.ctas, args.segments.max_tokens - args.segments.cls_row);
+      memory_for(device, plan.ctas, args.segments.max_tokens - args.segments.prefix_rows);
   const tc_long_launch launch(plan.ctas, plan.clusters, memory.bytes, stream);
   const int detector = args.rule.detector;
   return cudaLaunchKernelEx(

@@ -71,7 +71,8 @@ __device__ inline int32_t tc_cut_block(tc_block_space<THREADS, ITEMS> &space,
 #pragma unroll
   for (int i = 0; i < ITEMS; i++) {
     if (rows[i] >= n) continue;
-    space.keep[rows[i]] = keys[i] == TC_KEY_NONE || tc_spread_keeps(spread, first + i);
+    space.keep[rows[i]] = keys[i] == TC_KEY_NONE ? tc_stays_unranked(roles, rows[i])
+                                                 : tc_spread_keeps(spread, first + i);
     if (reports) tc_cut_report_order(args.out, segment.start, rows[i], first + i, keys[i]);
   }
   __syncthreads();

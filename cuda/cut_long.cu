@@ -57,7 +57,7 @@ __device__ void cut_sorted(tc_gang<CLUSTER, TC_LONG_WARPS> &gang, long_space<CLU
   for (int32_t r = gang.thread(); r < n; r += gang.threads()) {
     const uint32_t key = (uint32_t)(items[r] >> 32);
     const int32_t row = (int32_t)(uint32_t)items[r];
-    keep[row] = key == TC_KEY_NONE || tc_spread_keeps(spread, r);
+    keep[row] = key == TC_KEY_NONE ? tc_stays_unranked(roles, row) : tc_spread_keeps(spread, r);
     tc_cut_report_order(args.out, start, row, r, key);
   }
   gang.sync();

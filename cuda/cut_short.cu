@@ -42,7 +42,7 @@ cudaError_t launch(const tc_cut_args &args, cudaStream_t stream) {
 }  // namespace
 
 cudaError_t tc_cut_short(const tc_cut_args &args, cudaStream_t stream) {
-  const int32_t most = args.segments.max_tokens - args.segments.cls_row;
+  const int32_t most = args.segments.max_tokens - args.segments.prefix_rows;
   if (most <= 256) return launch<64, 4>(args, stream);
   if (most <= 1024) return launch<256, 4>(args, stream);
   return launch<512, TC_CUT_SHORT / 512>(args, stream);

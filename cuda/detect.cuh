@@ -68,7 +68,7 @@ __device__ inline bool tc_decide_plainly(const tailcut_rule &rule, const tc_stat
     *k = min(rule.k, s.candidates);
   } else if (rule.detector == TAILCUT_RATIO) {
     *k = tc_ratio_count(&rule, s.candidates);
-  } else if (bad || s.usable < 3) {
+  } else if (tc_keeps_whole(rule.detector, s.usable, bad)) {
     *whole = s.candidates > 0;
     *k = s.candidates;
   } else if (rule.detector == TAILCUT_THRESHOLD) {
@@ -83,6 +83,7 @@ __device__ inline bool tc_decide_plainly(const tailcut_rule &rule, const tc_stat
 __device__ inline int32_t tc_flags_out(int32_t flags, const tc_stats &s, bool whole) {
   if (s.candidates == 0) return flags & TAILCUT_FLAG_INVALID;
   if (s.usable < s.candidates) flags |= TAILCUT_FLAG_NAN;
+  if (s.usable == 0) flags |= TAILCUT_FLAG_NO_SCORE;
   return whole ? flags | TAILCUT_FLAG_WHOLE : flags;
 }
 

@@ -89,6 +89,25 @@ static tailcut_status open_device(tc_cuda *device) {
   return tc_cuda_status(error, "loading kernels");
 }
 
+/* What tailcut_handle_info says. */
+static void write_info(tailcut_handle handle, const tc_cuda *device) {
+  struct cudaDeviceProp properties;
+  char name[256];
+  size_t used = 0;
+  const char *p = "";
+  if (cudaGetDeviceProperties(&properties, device->device) == cudaSuccess)
+    p = properties.name;
+  else
+    cudaGetLastError();
+  for (; *p != '\0' && used + 1 < sizeof name; p++)
+    if (*p >= ' ' && *p <= '~' && *p != '"' && *p != '\\') name[used++] = *p;
+  name[used] = '\0';
+  snprintf(handle->info, sizeof handle->info,
+           "{\"backend\": \"cuda\", \"device\": %d, \"name\": \"%s\", \"architecture\": "
+           "\"%d.%d\", \"sms\": %d}",
+           device->device, name, device->capability / 10, device->capability % 10, device->sms);
+}
+
 tailcut_status tc_cuda_create(tailcut_handle handle, const tailcut_config *config) {
   int count = 0, previous = 0;
   cudaError_t error = cudaGetDeviceCount(&count);
@@ -117,6 +136,7 @@ tailcut_status tc_cuda_create(tailcut_handle handle, const tailcut_config *confi
   }
   handle->state = device;
   handle->threads = 1;
+  write_info(handle, device);
   tc_log(handle, TC_LOG_INFO, "cuda:%d: sm_%d, %d SMs, clusters up to %d", device->device,
          device->capability, device->sms, device->cluster_max);
   return TAILCUT_OK;

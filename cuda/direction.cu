@@ -42,7 +42,7 @@ struct direction_args {
 __device__ inline int count_rows(const uint8_t *roles, int32_t n) {
   int count = 0;
   for (int32_t i = (int32_t)threadIdx.x; i < n; i += (int32_t)blockDim.x) {
-    count += (roles[i] & TAILCUT_ROLE_QUERY) != 0;
+    count += tc_is_query(roles[i]);
   }
   return count;
 }
@@ -149,7 +149,7 @@ __global__ void __launch_bounds__(THREADS, 2)
       int before = 0;
       for (int i = (int)lane; i < TC_BLOCK; i += 32) {
         const bool counts =
-            i < rows && (roles == nullptr || (roles[index * TC_BLOCK + i] & TAILCUT_ROLE_QUERY));
+            i < rows && (roles == nullptr || tc_is_query(roles[index * TC_BLOCK + i]));
         const uint32_t mask = __ballot_sync(TC_FULL, counts);
         if (counts) list[before + __popc(mask & ((1u << lane) - 1))] = i;
         before += __popc(mask);
@@ -162,7 +162,7 @@ __global__ void __launch_bounds__(THREADS, 2)
     __syncthreads();
     for (int j = (int)warp; j < listed; j += WARPS) {
       const float norm = row_norm<DTYPE, BYTES>(block + list[j] * stride, dim);
-      if (lane == 0) weights[j] = __fdiv_rn(1.0f, tc_least_norm(norm));
+      if (lane == 0) weights[j] = __fdiv_rn(1.0f, tc_norm_floor(norm));
     }
     __syncthreads();
     float *sums = args.block_sums + tile * dim;

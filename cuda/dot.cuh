@@ -191,12 +191,6 @@ __device__ inline float tc_sum_both(const float *dot, const float *square) {
   return tc_across<DTYPE>(__fadd_rn(second ? q : d, other));
 }
 
-/* Whether a reference with this norm is bad: 0 or not finite. */
-__device__ inline bool tc_bad_norm(float norm) { return !(norm > 0.0f) || norm > 3.402823466e38f; }
-
-/* C's fmaxf against the least norm: NaN becomes 1e-8. */
-__device__ inline float tc_least_norm(float norm) { return norm > 1e-8f ? norm : 1e-8f; }
-
 /* The widest load, up to 16 bytes, that divides all bits of `addresses` (or'ed together). */
 static inline int tc_widest(uint64_t addresses) {
   const uint64_t low = addresses & (~addresses + 1);

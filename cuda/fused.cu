@@ -34,7 +34,7 @@ struct shared_view {
 };
 
 __device__ shared_view carve(const tc_fused_plan &p, char *memory) {
-  const int32_t n = p.segments.max_tokens - p.segments.cls_row, even = (n + 1) & ~1;
+  const int32_t n = p.segments.max_tokens - p.segments.prefix_rows, even = (n + 1) & ~1;
   shared_view v;
   v.slots = memory;
   v.reference = (float *)(memory + (size_t)p.block_tokens * p.slot_bytes);
@@ -99,7 +99,7 @@ __device__ void score_some(const tc_fused_plan &p, const tc_image &m, const shar
     const float q = __shfl_sync(TC_FULL, sums[t], tc_type<DTYPE>::square_lane);
     if (lane == t) dot = d, square = q;
   }
-  const float s = tc_cosine_finish(dot, __fmul_rn(__fsqrt_rn(square), norm));
+  const float s = tc_cosine_finish(dot, __fsqrt_rn(square), norm);
   const uint32_t key = tc_key(s);
   const int32_t q = key == TC_KEY_NAN ? 0 : tc_quantise(s, tc_scale_factor(0));
   if (lane < T && p.scores != nullptr) p.scores[m.start + m.i0 + t0 + lane] = s;
@@ -332,9 +332,9 @@ __global__ void __launch_bounds__(TC_FUSED_WARPS * 32, 1)
     for (int32_t t = 0; t < m.tokens; t++) {
       const int32_t i = m.i0 + t;
       if (tc_spread_keeps(spread, v.ranks[i])) {
-        tc_store_token(p, m, i, j++, offset, v.slots + (size_t)(local + t) * p.slot_bytes, lane);
+        tc_store_token(p, m, i, j++, k, offset, v.slots + (size_t)(local + t) * p.slot_bytes, lane);
       }
-      if (i >= k) tc_zero_row(p, m, i, tail, lane);
+      if (p.zeroes) tc_zero_row(p, m, i, k, tail, lane);
     }
   }
 #endif

@@ -24,6 +24,7 @@ typedef struct tc_fused_array {
   int64_t src_part, dst_part;
   const void *src_slots, *dst_slots; /* NULL: no table */
   int64_t page_rows, page_stride;
+  int64_t dst_rows; /* rows the destination has room for */
   int32_t slot_bytes, part_bytes, parts;
   int32_t slot, slot_part; /* where the parts stand in a token's slot, bytes from part to part */
   int32_t load_bytes;      /* bytes of a part to load; 0: another array's load brings them */
@@ -41,7 +42,7 @@ typedef struct tc_fused_plan {
   int32_t first, count; /* segments of this launch */
   int32_t cluster, warps, block_tokens, warp_tokens;
   int32_t slot_bytes, reference_floats; /* the latter: dim, rounded up to 256 */
-  int32_t packed_tail;                  /* a PACKED array asks for zeros */
+  int32_t zeroes, packed_tail;          /* an array, a PACKED one asks for zeros */
   int32_t num_arrays;
   tc_cuda_prune_out out;
   float *scores;                              /* NULL: not wanted */

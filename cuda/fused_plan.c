@@ -19,7 +19,7 @@ static int32_t width_of(uint64_t bits) {
 }
 
 size_t tc_fused_shared(const tc_fused_plan *p) {
-  const size_t n = (size_t)(p->segments.max_tokens - p->segments.cls_row);
+  const size_t n = (size_t)(p->segments.max_tokens - p->segments.prefix_rows);
   /* slots; reference; key and q; rank; q in rank order. The kernel carves in this order. */
   return (size_t)p->block_tokens * (size_t)p->slot_bytes + (size_t)p->reference_floats * 4 +
          ((n + 1) & ~(size_t)1) * (8 + 4 + 4);
@@ -30,7 +30,7 @@ size_t tc_fused_shared(const tc_fused_plan *p) {
 
 /* The smallest cluster whose blocks hold the image comfortably, else the largest that holds it. */
 static int place(tc_fused_plan *p, const tc_cuda *device) {
-  const int32_t n = p->segments.max_tokens - p->segments.cls_row;
+  const int32_t n = p->segments.max_tokens - p->segments.prefix_rows;
   for (p->cluster = 1;; p->cluster *= 2) {
     p->block_tokens = (n + p->cluster - 1) / p->cluster;
     const int fits = tc_fused_shared(p) + TC_FUSED_STATIC <= (size_t)device->smem_block;
@@ -59,6 +59,7 @@ static tc_fused_array describe(const tailcut_rows *r) {
   a.packed = r->placement == TAILCUT_PACKED, a.flags = r->flags;
   a.src_slots = r->src_slots, a.dst_slots = r->dst_slots;
   a.slot_bytes = r->slot_bytes, a.page_rows = r->page_rows, a.page_stride = r->page_stride;
+  a.dst_rows = r->dst_rows;
   const uint64_t pages = r->page_rows > 0 ? (uint64_t)r->page_stride : 0;
   a.src_width = width_of((uint64_t)(uintptr_t)a.src | (uint64_t)a.src_row | pages |
                          (uint64_t)a.src_segment | (a.parts > 1 ? (uint64_t)a.src_part : 0));
@@ -86,9 +87,11 @@ static int reaches(tc_region write, tc_region read, int32_t segments) {
   return offset + read.span > write.stride || offset < write.span - write.stride;
 }
 
-static tc_region rows_region(const char *base, const tailcut_batch *batch, int flat, int64_t row,
-                             int64_t segment, int64_t bytes) {
-  const int64_t rows = flat ? batch->total_tokens : batch->max_tokens;
+/* `most`: rows that are used, of the batch where flat, else of a segment. */
+static tc_region rows_region(const char *base, const tailcut_batch *batch, int flat, int64_t most,
+                             int64_t row, int64_t segment, int64_t bytes) {
+  const int64_t all = flat ? batch->total_tokens : batch->max_tokens;
+  const int64_t rows = most < all ? most : all;
   const tc_region region = {(uint64_t)(uintptr_t)base, flat ? 0 : segment,
                             rows > 0 ? (rows - 1) * row + bytes : 0};
   return region;
@@ -101,10 +104,11 @@ static int may_ride(const tc_fused_array *a, const tc_fused_array *scored, const
   const int ragged = batch->cu_seqlens != NULL, slots = a->dst_slots != NULL;
   const int64_t bytes = (a->parts - 1) * a->dst_part + a->part_bytes;
   const tc_region base = {(uint64_t)(uintptr_t)a->dst, 0, bytes};
-  const tc_region write =
-      slots ? base
-            : rows_region(a->dst, batch, ragged || a->packed, a->dst_row, a->dst_segment, bytes);
-  const tc_region tokens = rows_region(scored->src, batch, ragged, scored->src_row,
+  const int64_t most = ragged && !a->packed ? INT64_MAX : a->dst_rows; /* results never pass it */
+  const tc_region write = slots ? base
+                                : rows_region(a->dst, batch, ragged || a->packed, most, a->dst_row,
+                                              a->dst_segment, bytes);
+  const tc_region tokens = rows_region(scored->src, batch, ragged, INT64_MAX, scored->src_row,
                                        scored->src_segment, scored->part_bytes);
   const int in_place = !slots && !a->packed && a->dst == scored->src &&
                        a->dst_row == scored->src_row &&
@@ -133,7 +137,7 @@ static tc_fused_array scored_rows(const tailcut_tokens *t, int32_t ragged) {
 int tc_fused_make(tc_fused_plan *p, const tc_cuda *device, const tc_call *call,
                   const tc_segments *segments, uint64_t *rides) {
   const int ragged = segments->cu_seqlens != NULL;
-  const int64_t n = segments->max_tokens - segments->cls_row;
+  const int64_t n = segments->max_tokens - segments->prefix_rows;
   memset(p, 0, sizeof *p);
   *rides = 0;
   if (!device->fuses || device->capability < 90 || device->cluster_max < 2) return 0;
@@ -147,7 +151,7 @@ int tc_fused_make(tc_fused_plan *p, const tc_cuda *device, const tc_call *call,
   p->num_arrays = 1;
   int64_t scored = p->arrays[0].part_bytes, beside = 0;
   for (int32_t i = 0; i < call->num_rows; i++) {
-    const tailcut_rows r = tc_rows_at(call->rows, i, &call->batch);
+    const tailcut_rows r = tc_rows_at(call, i);
     tc_fused_array a = describe(&r);
     const int slots = r.src_slots != NULL || r.dst_slots != NULL;
     const int whole_tail = (r.flags & TAILCUT_ROWS_ZERO_TAIL) != 0 && a.packed;
@@ -168,6 +172,7 @@ int tc_fused_make(tc_fused_plan *p, const tc_cuda *device, const tc_call *call,
       a.load_bytes = a.part_bytes;
       a.slot = -1; /* placed below */
     }
+    p->zeroes |= (r.flags & TAILCUT_ROWS_ZERO_TAIL) != 0;
     p->packed_tail |= whole_tail;
     *rides |= (uint64_t)1 << i;
     p->arrays[p->num_arrays++] = a;

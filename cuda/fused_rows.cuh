@@ -20,7 +20,7 @@ struct tc_image {
 /* Bytes from an array's base to candidate i's row; -1: there is none. */
 __device__ inline int64_t tc_source_at(const tc_fused_plan &p, const tc_image &m,
                                        const tc_fused_array &a, int32_t i) {
-  const int64_t row = (int64_t)i + p.segments.cls_row;
+  const int64_t row = (int64_t)i + p.segments.prefix_rows;
   return tc_row_offset(a, a.src_slots, a.src_row, a.src_segment, p.segments.cu_seqlens != nullptr,
                        m.start + row, m.b, row);
 }
@@ -54,7 +54,7 @@ __device__ inline void tc_load_reference(const tc_fused_plan &p, const tc_image 
                                          float *reference) {
   const char *row = (const char *)p.reference;
   if (row == nullptr) {
-    row = (const char *)p.tokens.data + tc_token_offset(p.segments, p.tokens, m.b, m.start, -1);
+    row = (const char *)p.tokens.data + tc_first_row_offset(p.segments, p.tokens, m.b, m.start);
   } else {
     row += (int64_t)(m.b - p.first) * p.reference_stride;
   }
@@ -64,15 +64,17 @@ __device__ inline void tc_load_reference(const tc_fused_plan &p, const tc_image 
   }
 }
 
-/* Stores a kept token: result j of the segment. */
+/* Stores a kept token: result j of the segment's k. */
 __device__ inline void tc_store_token(const tc_fused_plan &p, const tc_image &m, int32_t i,
-                                      int32_t j, int32_t offset, const char *slot, int lane) {
+                                      int32_t j, int32_t k, int32_t offset, const char *slot,
+                                      int lane) {
   if (lane == 0) {
     if (p.out.cut.kept != nullptr) p.out.cut.kept[m.start + j] = i;
     if (p.out.kept_packed != nullptr) p.out.kept_packed[offset + j] = i;
   }
   for (int32_t a = 1; a < p.num_arrays; a++) {
     const tc_fused_array &array = p.arrays[a];
+    if (j >= tc_result_rows(array, offset, k)) continue;
     const int64_t to = tc_result_at(p, m, array, array.packed ? offset : m.start, j);
     if (to < 0) continue;
     char *dst = array.dst + to;
@@ -91,13 +93,15 @@ __device__ inline void tc_store_token(const tc_fused_plan &p, const tc_image &m,
   }
 }
 
-/* Zeroes a row in each array that asks for it: result row j of the segment (LOCAL), or of one whose
- * results begin at `tail` (PACKED). */
-__device__ inline void tc_zero_row(const tc_fused_plan &p, const tc_image &m, int32_t j,
+/* Zeroes row j behind the segment's k results in each array that asks for it: result row j of the
+ * segment (LOCAL), or of one whose results begin at `tail` (PACKED). */
+__device__ inline void tc_zero_row(const tc_fused_plan &p, const tc_image &m, int32_t j, int32_t k,
                                    int64_t tail, int lane) {
   for (int32_t a = 1; a < p.num_arrays; a++) {
     const tc_fused_array &array = p.arrays[a];
     if (!(array.flags & TAILCUT_ROWS_ZERO_TAIL)) continue;
+    if (j < (array.packed ? k : tc_result_rows(array, 0, k))) continue;
+    if ((array.packed ? tail : 0) + j >= array.dst_rows) continue;
     const int64_t to = tc_result_at(p, m, array, array.packed ? tail : m.start, j);
     if (to < 0) continue;
     for (int32_t part = 0; part < array.parts; part++) {

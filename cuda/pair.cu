@@ -95,13 +95,15 @@ __global__ void __launch_bounds__(TC_SWEEP_THREADS) pair(const __grid_constant__
           array = a;
           range.b = b;
           range.n = segment.n;
-          range.cls_row = s.cls_row;
+          range.prefix_rows = s.prefix_rows;
           range.flat = s.cu_seqlens != nullptr;
           range.start = segment.start;
           range.dst_start = tail ? (int32_t)tail_here : a.packed ? offset_here : segment.start;
-          range.k = tail ? 0 : k;
+          range.k = tail ? 0 : tc_result_rows(a, offset_here, k);
           range.from = tail ? k : 0;
-          range.to = tail || (a.zero_tail && !a.packed) ? segment.n : k;
+          range.to = tail                       ? tc_room(a, segment.n, tail_here)
+                     : a.zero_tail && !a.packed ? tc_room(a, segment.n)
+                                                : range.k;
           range.kept = kept;
           range.slice = slice;
         }
@@ -142,7 +144,7 @@ extern "C" cudaError_t tc_cuda_pair(const tc_cuda *device, const tc_pair_plan *p
   /* A block per slice while that is what fills the device: each repeats the cut. */
   const int64_t most = (2 * (int64_t)device->sms + plan->count - 1) / plan->count;
   args.blocks = (int32_t)(slices < 1 ? 1 : slices < most ? slices : most);
-  const int32_t n = segments.max_tokens - segments.cls_row;
+  const int32_t n = segments.max_tokens - segments.prefix_rows;
   const unsigned grid = (unsigned)plan->count * (unsigned)args.blocks;
   return tc_launch(KERNELS[n > 4 * TC_SWEEP_THREADS], grid, TC_SWEEP_THREADS, 0, stream, args);
 }

@@ -5,7 +5,7 @@
 
 static int any_packed(const tc_call *call) {
   for (int32_t i = 0; i < call->num_rows; i++) {
-    if (tc_rows_at(call->rows, i, &call->batch).placement == TAILCUT_PACKED) return 1;
+    if (tc_rows_at(call, i).placement == TAILCUT_PACKED) return 1;
   }
   return 0;
 }
@@ -85,7 +85,7 @@ static tailcut_status prune_fused(tc_cuda_run *run, tc_fused_plan *plan, uint64_
 /* Whether two launches will do: score, then cut and compact together. */
 static int makes_a_pair(const tc_cuda_run *run) {
   const tailcut_batch *batch = &run->call->batch;
-  return run->device->fuses && batch->max_tokens - batch->cls_row <= TC_PAIR_TOKENS;
+  return run->device->fuses && batch->max_tokens - batch->prefix_rows <= TC_PAIR_TOKENS;
 }
 
 /* Two launches for the whole batch (more as for prune_fused). */
@@ -105,7 +105,7 @@ static tailcut_status prune_pair(tc_cuda_run *run, float *scores) {
   plan.out = wanted(run, rest);
   plan.num_rows = rest ? TC_PAIR_ARRAYS : call->num_rows;
   for (int32_t i = 0; i < plan.num_rows; i++) {
-    plan.rows[i] = tc_rows_at(call->rows, i, &call->batch);
+    plan.rows[i] = tc_rows_at(call, i);
   }
   const int32_t most = plan.out.lasting != NULL ? TC_CHUNK_SEGMENTS : segments;
   for (plan.first = 0; plan.first < segments; plan.first += most) {

@@ -12,6 +12,7 @@ struct tc_row_array {
   const void *src_slots, *dst_slots;
   int64_t src_part_stride, dst_part_stride, src_row_stride, dst_row_stride;
   int64_t src_segment_stride, dst_segment_stride, page_rows, page_stride;
+  int64_t dst_rows;                /* rows the destination has room for */
   int64_t units, slices;           /* units of a row; slices of a row */
   int32_t part_units, slice_units; /* units of a part; of a slice */
   uint8_t width, columns_log, slot_bytes, in_place, packed, renumber, zero_tail;
@@ -42,6 +43,18 @@ __device__ inline int64_t tc_row_offset(const ARRAY &a, const void *slots, int64
     return slot / a.page_rows * a.page_stride + slot % a.page_rows * row_stride;
   }
   return flat ? number * row_stride : b * segment_stride + r * row_stride;
+}
+
+/* Rows of a segment's result, k of them from row `first` on, in an array (tc_row_array,
+ * tc_fused_array): none where they do not fit. */
+template <class ARRAY>
+__device__ inline int32_t tc_result_rows(const ARRAY &a, int32_t first, int32_t k) {
+  return (a.packed ? (int64_t)first : 0) + k <= a.dst_rows ? k : 0;
+}
+
+/* How many of n rows from row `first` of the destination on it has room for; below 1: for none. */
+__device__ inline int32_t tc_room(const tc_row_array &a, int32_t n, int64_t first = 0) {
+  return (int32_t)min((int64_t)n, a.dst_rows - first);
 }
 
 /* A unit of any width travels in the low bytes of held; nothing happens where `from` or `to` is
@@ -115,6 +128,7 @@ static inline tc_row_array tc_describe(const tailcut_rows &r, bool uniform) {
   a.dst_row_stride = r.dst_row_stride;
   a.src_segment_stride = r.src_segment_stride;
   a.dst_segment_stride = r.dst_segment_stride;
+  a.dst_rows = r.dst_rows;
   a.page_rows = r.page_rows;
   a.page_stride = r.page_stride;
   a.slot_bytes = (uint8_t)r.slot_bytes;

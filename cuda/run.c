@@ -73,7 +73,7 @@ tailcut_status tc_run_compact(tc_cuda_run *run, uint64_t done, const int32_t *ke
   tailcut_rows rows[TC_ROWS_PER_LAUNCH];
   int32_t count = 0;
   for (int32_t i = 0; i < call->num_rows; i++) {
-    if (i >= 64 || !(done >> i & 1)) rows[count++] = tc_rows_at(call->rows, i, &call->batch);
+    if (i >= 64 || !(done >> i & 1)) rows[count++] = tc_rows_at(call, i);
     if (count == 0 || (count < TC_ROWS_PER_LAUNCH && i < call->num_rows - 1)) continue;
     LAUNCH(compact, run->device, &run->segments, kept, kept_placement, counts, new_cu, rows, count,
            run->stream);
@@ -86,7 +86,7 @@ int tc_run_counts_candidates(const tc_call *call) {
   if (call->batch.cu_seqlens == NULL && call->batch.lengths == NULL) return 0;
   if (call->batch.segments <= TC_CHUNK_SEGMENTS) return 0;
   for (int32_t i = 0; i < call->num_rows; i++) {
-    const tailcut_rows r = tc_rows_at(call->rows, i, &call->batch);
+    const tailcut_rows r = tc_rows_at(call, i);
     if (r.placement == TAILCUT_PACKED && (r.flags & TAILCUT_ROWS_ZERO_TAIL)) return 1;
   }
   return 0;

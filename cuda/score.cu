@@ -2,13 +2,13 @@
 /*
  * score: cosine of every candidate to its segment's reference vector.
  *
- * Formula: s = <x,c> / max(|x|*|c|, 1e-8), clamped; METHOD.md, stage 1. Strategy: a block takes a
- * tile of 64 candidates of one segment (or a half, a quarter, an eighth of it, when there are few),
- * a warp one row at a time, summed as dot.cuh says. The reference is widened once per block into
- * shared memory, in the order in which lanes read it, while each warp's first row is already on its
- * way; from then on the next piece of a row is loaded before the current one is summed. Sums of a
- * tile meet in shared memory and are finished by one thread per row (square root and division are
- * long instruction sequences: 64 rows share them).
+ * Formula: s = <x,c> / (max(|x|, 1e-8) * max(|c|, 1e-8)), clamped; METHOD.md, stage 1. Strategy: a
+ * block takes a tile of 64 candidates of one segment (or a half, a quarter, an eighth of it, when
+ * there are few), a warp one row at a time, summed as dot.cuh says. The reference is widened once
+ * per block into shared memory, in the order in which lanes read it, while each warp's first row is
+ * already on its way; from then on the next piece of a row is loaded before the current one is
+ * summed. Sums of a tile meet in shared memory and are finished by one thread per row (square root
+ * and division are long instruction sequences: 64 rows share them).
  * Precision: as METHOD.md, bit for bit. Limits: a reference that does not fit in shared memory
  * (dim above about 57,000) is read from global memory by every warp, element by element.
  *
@@ -156,7 +156,7 @@ __global__ void __launch_bounds__(THREADS) score(const __grid_constant__ score_a
 
     const char *data = args.reference;
     if (args.source == TAILCUT_REFERENCE_ROW) {
-      data = tokens + tc_token_offset(args.s, args.tokens, b, segment.start, -1);
+      data = tokens + tc_first_row_offset(args.s, args.tokens, b, segment.start);
     } else {
       data +=
           (b - (args.source == TAILCUT_REFERENCE_MEAN ? args.t.first : 0)) * args.reference_stride;
@@ -186,8 +186,7 @@ __global__ void __launch_bounds__(THREADS) score(const __grid_constant__ score_a
     __syncthreads();
     int nan = 0;
     if ((int)threadIdx.x < rows) {
-      const float product = __fmul_rn(__fsqrt_rn(squares[threadIdx.x]), norm);
-      const float s = tc_cosine_finish(dots[threadIdx.x], product);
+      const float s = tc_cosine_finish(dots[threadIdx.x], __fsqrt_rn(squares[threadIdx.x]), norm);
       args.scores[segment.start + first + (int32_t)threadIdx.x] = s;
       nan = s != s;
     }

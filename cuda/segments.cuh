@@ -29,7 +29,7 @@ __device__ inline tc_segment tc_segment_judge(const tc_segments &s, int32_t b, i
   tc_segment r;
   r.valid = valid;
   r.start = valid ? (int32_t)start : 0;
-  r.n = valid && length > s.cls_row ? (int32_t)(length - s.cls_row) : 0;
+  r.n = valid && length > s.prefix_rows ? (int32_t)(length - s.prefix_rows) : 0;
   return r;
 }
 
@@ -57,7 +57,7 @@ __device__ inline tc_segment tc_segment_at(const tc_segments &s, int32_t b) {
 __device__ __noinline__ inline int64_t tc_candidates_after(const tc_segments &s, int32_t b) {
   const int32_t lane = (int32_t)(threadIdx.x & 31);
   if (s.cu_seqlens == nullptr && s.lengths == nullptr) {
-    return (int64_t)(s.segments - 1 - b) * max(s.max_tokens - s.cls_row, 0);
+    return (int64_t)(s.segments - 1 - b) * max(s.max_tokens - s.prefix_rows, 0);
   }
   if (s.n != nullptr && b < 0) return s.n[s.segments];
   int32_t highest = 0; /* of all offsets before these */
@@ -80,15 +80,20 @@ __device__ __noinline__ inline int64_t tc_candidates_after(const tc_segments &s,
   return __reduce_add_sync(TC_FULL, sum);
 }
 
-/* Bytes from tokens.data to candidate i of segment b (i = -1 with cls_row: the segment's first
- * row). */
+/* Bytes from tokens.data to candidate i of segment b. */
 __device__ inline int64_t tc_token_offset(const tc_segments &s, const tailcut_tokens &tokens,
                                           int32_t b, int32_t start, int64_t i) {
-  const int64_t row = i + s.cls_row;
+  const int64_t row = i + s.prefix_rows;
   const int64_t element = s.cu_seqlens != nullptr
                               ? (start + row) * tokens.row_stride
                               : b * tokens.segment_stride + row * tokens.row_stride;
   return element * (tokens.dtype == TAILCUT_F32 ? 4 : 2);
+}
+
+/* To the segment's first row, prefix or candidate. */
+__device__ inline int64_t tc_first_row_offset(const tc_segments &s, const tailcut_tokens &tokens,
+                                              int32_t b, int32_t start) {
+  return tc_token_offset(s, tokens, b, start, -(int64_t)s.prefix_rows);
 }
 
 #endif /* TAILCUT_SEGMENTS_CUH_ */

@@ -21,7 +21,7 @@ constexpr int64_t TC_SRC_ZERO = -1,
 
 /* What a block works on: a slice of result rows [from, to) of segment b; those below k move. */
 struct tc_row_range {
-  int32_t b, n, cls_row;
+  int32_t b, n, prefix_rows;
   bool flat; /* rows are numbered through the batch: ragged */
   int32_t start, dst_start, k, from, to;
   const int32_t *kept; /* global or shared memory */
@@ -43,7 +43,7 @@ __device__ inline void tc_locate(const tc_row_array &a, const tc_row_range &rang
   const int32_t i = kept[j];
   *dst = -1;
   if (i < j || i >= range.n || (j > 0 && i <= kept[j - 1])) return; /* a damaged list */
-  const int32_t r = i + range.cls_row;
+  const int32_t r = i + range.prefix_rows;
   const int64_t at = tc_row_offset(a, a.src_slots, a.src_row_stride, a.src_segment_stride,
                                    range.flat, (int64_t)range.start + r, range.b, r);
   if (at < 0 || (at == to && a.src == a.dst)) return;

@@ -20,7 +20,7 @@ struct tc_tiles {
 };
 
 static inline tc_tiles tc_tiles_of(const tc_segments &s, int32_t first, int32_t count) {
-  const int64_t most = s.max_tokens > s.cls_row ? s.max_tokens - s.cls_row : 0;
+  const int64_t most = s.max_tokens > s.prefix_rows ? s.max_tokens - s.prefix_rows : 0;
   const int64_t per = most > 0 ? (most + TC_BLOCK - 1) / TC_BLOCK : 1;
   const int64_t even = count * per, ragged = s.total / TC_BLOCK + count;
   const bool all = first == 0 && count == s.segments;

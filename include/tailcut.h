@@ -38,17 +38,45 @@
  *     byte arrays (tailcut_rows) work, only slower.
  *   - The caller's floating-point mode (rounding, flush to zero) changes nothing and is restored.
  *
- * Structs begin with their size and have an INITIALIZER macro that also sets every default: always
- * start from it, so that a program keeps working when fields are added behind.
+ * Structs begin with their size and have an INITIALIZER macro that also sets every default, and for
+ * other languages a tailcut_<struct>_init function that does the same: always start from one of
+ * them, so that a program keeps working when fields are added behind. A struct of an older header,
+ * shorter than this library's, gets the defaults of the fields it lacks. Fields marked "required"
+ * have no default; what a call does not use may stay as initialised.
+ *
+ * What is called exact here is defined in METHOD.md, which is installed beside this header
+ * (share/doc/tailcut): the rules, flags and policies below carry its names.
+ *
+ * What newcomers trip over:
+ *   - Ragged batches (cu_seqlens): leave total_tokens 0 only where segments * max_tokens rows
+ *     really are a bound that your arrays have; better say the number of rows.
+ *   - Ragged batches have no segment strides. K/V of [T, H, d] is one array of T rows with H parts;
+ *     K/V of [B, H, T, d] is uniform. Where every head keeps rows of its own, make it a uniform
+ *     batch of B*H segments with one part each.
+ *   - Prefix rows (CLS, registers) are in every source array and in no result: in place, result row
+ *     0 lands on the segment's first row, on top of the CLS row. `kept` counts candidates, from 0
+ *     behind the prefix. max_tokens, lengths, cu_seqlens and limits count rows, prefix included;
+ *     counts, k, min_keep, max_keep and tailcut_kept_count count candidates.
+ *   - Result arrays may be exactly as long as what can be kept: say so in tailcut_rows.dst_rows.
+ *   - The tail that ZERO_TAIL clears of a PACKED array ends where the batch's candidates would end,
+ *     or with dst_rows where that is less.
+ *
+ * Sizes of the arrays that a caller provides, in elements; "rows" is segments * max_tokens for a
+ * uniform batch and total_tokens for a ragged one:
+ *   scores, roles, kept, curve, ranks, mask   rows       cu_seqlens, new_cu_seqlens   segments + 1
+ *   lengths, counts, flags, host_counts       segments   group_cu_seqlens             groups + 1
+ *   group_counts, group_k                     groups     direction                    segments * dim
+ *   slot tables                               rows (dst_slots of a PACKED array: dst_rows)
  */
 #ifndef TAILCUT_H_
 #define TAILCUT_H_
 
+#include <math.h> /* NAN: a value that is not set */
 #include <stddef.h>
 #include <stdint.h>
 
 #define TAILCUT_VERSION_MAJOR 0
-#define TAILCUT_VERSION_MINOR 1
+#define TAILCUT_VERSION_MINOR 2
 #define TAILCUT_VERSION_PATCH 0
 /* One number to compare: 100 for 0.1.0, 10203 for 1.2.3. */
 #define TAILCUT_VERSION \
@@ -79,7 +107,7 @@ typedef enum tailcut_status {
   TAILCUT_ERROR_NULL = 100,        /* a required pointer is NULL */
   TAILCUT_ERROR_RANGE = 101,       /* a number is outside its range */
   TAILCUT_ERROR_ENUM = 102,        /* an enum, dtype or boolean has no such value */
-  TAILCUT_ERROR_STRUCT_SIZE = 103, /* struct_size is 0 or of a newer library: no INITIALIZER? */
+  TAILCUT_ERROR_STRUCT_SIZE = 103, /* struct_size not set, or of a newer library */
   TAILCUT_ERROR_OVERLAP = 104,     /* source and destination overlap in a way that loses rows */
   TAILCUT_ERROR_ALIGNMENT = 105,   /* a pointer lacks the alignment of its element type */
   TAILCUT_ERROR_CONFLICT = 106,    /* two arguments contradict each other */
@@ -122,7 +150,9 @@ typedef enum tailcut_device_kind {
 
 typedef struct tailcut_config {
   size_t struct_size;
-  int32_t version;      /* TAILCUT_VERSION of the header the caller was compiled with */
+  int32_t version;      /* required: TAILCUT_VERSION of the header the caller was compiled with.
+                           While the major version is 0 the minor one must be the library's,
+                           later the major one; CMake's package version says the same */
   int32_t device_kind;  /* tailcut_device_kind; default CPU */
   int32_t device_index; /* CUDA ordinal; must be 0 for the CPU. Default 0 */
   int32_t threads;      /* CPU only. 1 (default): the calling thread alone. n: it and n - 1 threads
@@ -137,7 +167,8 @@ typedef struct tailcut_config {
 /* A handle: one device, its loaded kernels, its settings. Opaque. */
 typedef struct tailcut_handle_s *tailcut_handle;
 
-/* Makes a handle. `config` NULL means the initialiser's values. On failure *handle is NULL.
+/* Makes a handle. `config` is required: it carries the version that is checked. On failure *handle
+ * is NULL.
  * Environment read here and nowhere else:
  *   TAILCUT_SIMD   scalar|neon|avx2|avx512: the highest SIMD level the CPU backend may use; a level
  *                  this machine lacks means the best one it has. Any other word is an error.
@@ -149,6 +180,11 @@ TAILCUT_API tailcut_status tailcut_create(tailcut_handle *handle, const tailcut_
 /* Frees a handle; NULL is allowed. No call may be using it; on CUDA, work already enqueued may
  * still be running. */
 TAILCUT_API void tailcut_destroy(tailcut_handle handle);
+
+/* What runs behind a handle, as one line of JSON. CPU: backend, simd (the level that was chosen,
+ * TAILCUT_SIMD honoured), threads. CUDA: backend, device (its index), name, architecture, sms.
+ * Valid until the handle is destroyed; NULL for NULL. Leaves tailcut_last_error() alone. */
+TAILCUT_API const char *tailcut_handle_info(tailcut_handle handle);
 
 /* ---------------------------------------------------------------------------- describing data -- */
 
@@ -167,75 +203,97 @@ typedef enum tailcut_dtype {
  *   ragged   (cu_seqlens given) Segment b is the rows cu_seqlens[b] .. cu_seqlens[b+1]-1. Past the
  *                               last true segment repeat the final offset: those are empty.
  *
- * Arrays with one number per token (scores, curve, ranks, kept, roles) are indexed by that row
- * number: what belongs to candidate i of segment b stands at start(b) + i. They have
- * segments * max_tokens (uniform) or total_tokens (ragged) elements.
+ * Arrays with one number per token (scores, curve, ranks, kept, roles, mask) are indexed by that
+ * row number. What belongs to candidate i of segment b stands at start(b) + i; roles and mask, which
+ * know rows and not candidates, have the row's own place. They have segments * max_tokens (uniform)
+ * or total_tokens (ragged) elements.
  *
- * cls_row = 1 says that the first row of every segment is no candidate (the CLS token, as
- * encoders return it): candidate i is then row i + 1, every source array has that row, and no
- * result has it. A segment of 0 or 1 rows has no candidates then.
+ * prefix_rows = p says that the first p rows of every segment are no candidates (the CLS token as
+ * encoders return it, or CLS and register tokens): candidate i is then row i + p, every source
+ * array has those rows, and no result has them. A segment of p rows or less has no candidates.
+ *
+ * Groups split segments into parts that are cut by themselves (the images of a sequence, the frames
+ * of a video, the crops of a page): each has its own order, curve, k, min_keep, max_keep, round_to
+ * and spread. References, kept lists, counts and compaction stay those of the segment. Group j is
+ * the rows group_cu_seqlens[j] .. group_cu_seqlens[j+1]-1, in the numbers above; the offsets ascend
+ * and contain the first row of every segment and the row behind its last (uniform: every
+ * multiple of max_tokens, whatever `lengths` says). Rows of a group that are no candidates do not
+ * count. Past the last true group repeat the final offset. tailcut_cut and the fused calls read
+ * groups; the other calls only check the offsets.
  *
  * Lengths and offsets are read on the device. A length below 0 or above max_tokens, an offset
  * outside 0..total_tokens, one below any earlier offset: that segment is empty, has flag
- * TAILCUT_FLAG_INVALID and nothing of it is touched. */
+ * TAILCUT_FLAG_INVALID and nothing of it is touched. The same holds for a segment whose first row,
+ * or the row behind its last, is no group offset, and for all segments where a group offset is
+ * below the one before it or outside the rows. */
 typedef struct tailcut_batch {
   size_t struct_size;
   int32_t segments;          /* B >= 0. Host bound: no more than B segments are read */
-  int32_t max_tokens;        /* >= 0, host bound for rows of one segment, CLS row included; at most
-                                TAILCUT_MAX_SEGMENT_TOKENS + cls_row */
+  int32_t max_tokens;        /* >= 0, host bound for rows of one segment, prefix rows included; at
+                                most TAILCUT_MAX_SEGMENT_TOKENS + prefix_rows */
   int64_t total_tokens;      /* ragged: host bound for cu_seqlens[B], at most INT32_MAX. 0 means
                                 segments * max_tokens. Uniform: 0, or exactly that product */
   const int32_t *cu_seqlens; /* device [segments + 1], or NULL */
   const int32_t *lengths;    /* device [segments], or NULL. Uniform only */
-  int32_t cls_row;           /* 0 or 1 */
+  int32_t prefix_rows;       /* p >= 0, at most TAILCUT_MAX_SEGMENT_TOKENS; default 0 */
+  const int32_t *group_cu_seqlens; /* device [groups + 1], or NULL: every segment is one group */
+  int32_t groups; /* G, required with group_cu_seqlens where there are rows; 0 without it */
 } tailcut_batch;
 #define TAILCUT_BATCH_INITIALIZER \
-  { sizeof(tailcut_batch), 0, 0, 0, NULL, NULL, 0 }
+  { sizeof(tailcut_batch), 0, 0, 0, NULL, NULL, 0, NULL, 0 }
 
 /* A matrix of token features. Element d of row r of segment b (uniform) is
  * data[b * segment_stride + r * row_stride + d]; of row r of all rows (ragged) it is
  * data[r * row_stride + d]. */
 typedef struct tailcut_tokens {
   size_t struct_size;
-  const void *data;       /* device; may be NULL only when there are no rows */
-  int32_t dtype;          /* tailcut_dtype */
-  int32_t dim;            /* >= 1: the channels that are scored; a row may have more behind */
+  const void *data;       /* device, required; may be NULL only when there are no rows */
+  int32_t dtype;          /* tailcut_dtype, required */
+  int32_t dim;            /* required, >= 1: the channels that are scored; a row may have more */
   int64_t row_stride;     /* elements; 0 means dim; >= dim otherwise */
   int64_t segment_stride; /* elements; 0 means max_tokens * row_stride. Uniform only */
 } tailcut_tokens;
 #define TAILCUT_TOKENS_INITIALIZER \
-  { sizeof(tailcut_tokens), NULL, TAILCUT_F16, 0, 0, 0 }
+  { sizeof(tailcut_tokens), NULL, 0, 0, 0, 0 }
 
 /* --------------------------------------------------------------------------------- stage 1 -- */
 
 typedef enum tailcut_reference_source {
   TAILCUT_REFERENCE_GIVEN = 1, /* `data`: one vector for all segments, or one each */
-  TAILCUT_REFERENCE_ROW = 2,   /* the segment's first row; batch.cls_row must be 1 */
-  TAILCUT_REFERENCE_MEAN = 3   /* mean direction of the segment's own candidates, for encoders
+  TAILCUT_REFERENCE_ROW = 2,   /* the segment's first row; batch.prefix_rows must be 1 or more */
+  TAILCUT_REFERENCE_MEAN = 3,  /* mean direction of the segment's own candidates, for encoders
                                   without CLS (SigLIP, Qwen-VL); see tailcut_mean_direction */
+  TAILCUT_REFERENCE_LAG = 4    /* video: candidate i is compared with candidate i - lag of its
+                                  segment, the same patch one frame earlier where lag is the tokens
+                                  of a frame; candidates i < lag score -1. Never a bad reference */
 } tailcut_reference_source;
 
 /* The vector that tokens are compared with. */
 typedef struct tailcut_reference {
   size_t struct_size;
-  int32_t source;         /* tailcut_reference_source */
+  int32_t source;         /* tailcut_reference_source; default GIVEN */
   int32_t dtype;          /* GIVEN: the tokens' dtype or TAILCUT_F32; 0 means the tokens' */
-  const void *data;       /* GIVEN: device [dim] or [segments, dim]; otherwise NULL */
+  const void *data;       /* GIVEN: required, device [dim] or [segments, dim]; otherwise NULL */
   int64_t segment_stride; /* GIVEN: elements from one segment's vector to the next; 0 (default):
                              one vector for all */
+  int32_t lag;            /* LAG: required, >= 1 candidates; otherwise 0 */
 } tailcut_reference;
 #define TAILCUT_REFERENCE_INITIALIZER \
-  { sizeof(tailcut_reference), TAILCUT_REFERENCE_GIVEN, 0, NULL, 0 }
+  { sizeof(tailcut_reference), TAILCUT_REFERENCE_GIVEN, 0, NULL, 0, 0 }
 
 /* Bits of the per-segment flags. */
-#define TAILCUT_FLAG_WHOLE 1         /* kept whole: bad reference, or fewer than 3 usable scores */
+#define TAILCUT_FLAG_WHOLE \
+  1                                  /* kept whole: bad reference, or (THRESHOLD excepted) fewer
+                                        than 3 scores that are numbers. Never with TOPK and RATIO */
 #define TAILCUT_FLAG_NAN 2           /* some score is NaN (it ranks last) */
 #define TAILCUT_FLAG_BAD_REFERENCE 4 /* norm of the reference is 0 or not finite */
 #define TAILCUT_FLAG_INVALID 8       /* lengths or offsets invalid: k = 0, nothing touched */
+#define TAILCUT_FLAG_NO_SCORE 16     /* there are candidates, but not one score is a number */
 
-/* Score (part). s_i = <x_i,c> / max(|x_i| * |c|, 1e-8) in fp32, clamped to [-1,1]; NaN stays NaN
- * (written as 0x7FC00000), -0 becomes +0. The summation order is fixed, so the bits are the same
- * everywhere.
+/* Score (part). s_i = <x_i,c> / (max(|x_i|, 1e-8) * max(|c|, 1e-8)) in fp32, clamped to [-1,1]; NaN
+ * where a norm is not finite (an overflowing row is flagged, never silently pruned; written as
+ * 0x7FC00000), -0 becomes +0. The summation order is fixed, so the bits are the same everywhere.
+ * Required: batch, tokens, reference, scores.
  *   scores  device f32, by row number (see tailcut_batch); candidate i of segment b at
  *           start(b) + i; elements of no candidate are not written
  *   flags   device int32 [segments] or NULL: NAN, BAD_REFERENCE and INVALID bits, to be handed to
@@ -249,9 +307,10 @@ TAILCUT_API tailcut_status tailcut_score(tailcut_handle handle, const tailcut_ba
                                          void *stream);
 
 /* Mean direction (part): u = (1/T) * sum over t of t / max(|t|, 1e-8), the rows in blocks of 64
- * from the segment's first candidate (or, with roles, its first row).
- *   roles      device uint8 by row number, or NULL: rows with bit TAILCUT_ROLE_QUERY only. With
- *              NULL every candidate counts.
+ * from the segment's first candidate (or, with roles, its first row). Required: batch, tokens,
+ * direction.
+ *   roles      device uint8 by row number, or NULL: rows with bit TAILCUT_ROLE_QUERY and without
+ *              ABSENT only; batch.prefix_rows must then be 0. With NULL every candidate counts.
  *   direction  device f32 [segments, dim], contiguous; zeros where no row counts (T = 0) and
  *              where the segment is invalid
  * Use it as a GIVEN reference of dtype F32 with segment_stride dim: same bits as source MEAN.
@@ -290,18 +349,31 @@ typedef enum tailcut_rounding {
   TAILCUT_DROP_PERCENT = 6 /* N - N * percent div 100 */
 } tailcut_rounding;
 
+/* The word for a detector, as the command takes it: "otsu", "chord", ...; NULL for any other number.
+ * Static storage. */
+TAILCUT_API const char *tailcut_detector_name(int32_t detector);
+
+/* Which end of the curve is kept. */
+typedef enum tailcut_order {
+  TAILCUT_HIGH = 1, /* the highest scores (default) */
+  TAILCUT_LOW = 2   /* the lowest: every score, and tau, is negated where it enters order, curve and
+                       THRESHOLD (tau is then the greatest score kept). Scores and curve are
+                       reported as they are; NaN ranks last all the same */
+} tailcut_order;
+
 typedef enum tailcut_scale {
   TAILCUT_SCALE_DEFAULT = 0, /* AUTO in tailcut_cut and for ATTENTION, UNIT in the rest */
   TAILCUT_SCALE_UNIT = 1,    /* scores are cosines in [-1,1]; others saturate */
-  TAILCUT_SCALE_AUTO = 2     /* the power of two that just covers the segment's finite scores */
+  TAILCUT_SCALE_AUTO = 2     /* the power of two that just covers the group's finite scores */
 } tailcut_scale;
 
 /* A rule: a detector, its parameters, and what holds afterwards for every detector, in this
  * order: raise to min_keep, lower to max_keep, round up to a multiple of round_to, lower to
- * max_keep and N. The NaN and -1 of the initialiser mean unset. */
+ * max_keep and N. It holds for each group by itself. The NaN and -1 of the initialiser mean not
+ * set. */
 typedef struct tailcut_rule {
   size_t struct_size;
-  int32_t detector; /* tailcut_detector */
+  int32_t detector; /* tailcut_detector; default OTSU */
   int32_t scale;    /* tailcut_scale */
   int32_t k;        /* TOPK: >= 1, required */
   int32_t rounding; /* RATIO: tailcut_rounding */
@@ -318,14 +390,18 @@ typedef struct tailcut_rule {
   double search_hi; /* 0 <= lo < hi <= 1; default 0 and 1 */
   double spread;    /* 0..1, default 0: this share of the k tokens is taken evenly from the tail
                         instead of from the head (k does not change) */
+  const int32_t *group_k; /* TOPK: device [groups], or [segments] without groups: k of each, below
+                             0 counting as 0 and `k` being the most; NULL (default): k for all */
+  int32_t order;          /* tailcut_order; default HIGH */
 } tailcut_rule;
-/* NaN without <math.h>, as a constant expression. */
-#define TAILCUT_UNSET_DOUBLE ((double)__builtin_nanf(""))
-#define TAILCUT_UNSET_FLOAT (__builtin_nanf(""))
-#define TAILCUT_RULE_INITIALIZER                                                            \
-  {                                                                                         \
-    sizeof(tailcut_rule), TAILCUT_OTSU, TAILCUT_SCALE_DEFAULT, -1, TAILCUT_CEIL,            \
-        TAILCUT_UNSET_DOUBLE, -1, 0, 1.0, 0.9, TAILCUT_UNSET_FLOAT, 1, -1, 1, 0.0, 1.0, 0.0 \
+/* Not set; constant expressions. */
+#define TAILCUT_UNSET_DOUBLE ((double)NAN)
+#define TAILCUT_UNSET_FLOAT ((float)NAN)
+#define TAILCUT_RULE_INITIALIZER                                                                   \
+  {                                                                                                \
+    sizeof(tailcut_rule), TAILCUT_OTSU, TAILCUT_SCALE_DEFAULT, -1, TAILCUT_CEIL,                   \
+        TAILCUT_UNSET_DOUBLE, -1, 0, 1.0, 0.9, TAILCUT_UNSET_FLOAT, 1, -1, 1, 0.0, 1.0, 0.0, NULL, \
+        TAILCUT_HIGH                                                                               \
   }
 
 /* Where result j of a segment is put: at the segment's own start + j, or behind the results of
@@ -336,11 +412,11 @@ typedef enum tailcut_placement {
 } tailcut_placement;
 
 /* What a selection writes. All device memory, each pointer may be NULL but `counts`; nothing may
- * overlap an input or another output. Where roles are given, kept, counts and new_cu_seqlens
- * cover all kept rows, candidates or not. */
+ * overlap an input or another output. Where roles are given, kept, counts, group_counts and
+ * new_cu_seqlens cover all kept rows, candidates or not (ABSENT rows are never kept). */
 typedef struct tailcut_selection {
   size_t struct_size;
-  int32_t *counts;         /* int32 [segments]: rows kept */
+  int32_t *counts;         /* required, int32 [segments]: rows kept */
   int32_t *kept;           /* int32, segment-local indices, ascending: of candidates, or of rows
                               where roles are given. [segments * max_tokens] or [total_tokens] */
   int32_t kept_placement;  /* tailcut_placement of `kept`; default LOCAL. Elements that belong to
@@ -348,24 +424,38 @@ typedef struct tailcut_selection {
   int32_t *new_cu_seqlens; /* int32 [segments + 1]: prefix sums of counts, first 0 */
   int32_t *flags;          /* int32 [segments] */
   float *scores;           /* f32 by row number, as the scoring part writes it. Not by cut */
-  float *curve;            /* f32: candidates' scores in rank order, segment b from start(b) */
-  int32_t *ranks;          /* int32: rank of candidate i at start(b) + i (0 is best). With roles:
-                              rank among candidates by row number, -1 for other rows */
+  float *curve;            /* f32: a group's candidates' scores in rank order, from where the
+                              score of its first candidate (with roles: its first row) stands; for
+                              a segment that is one group, from start(b) */
+  int32_t *ranks;          /* int32: rank of candidate i in its group at start(b) + i (0 is best).
+                              With roles: by row number, -1 for rows that are no candidates */
   int32_t *host_counts;    /* pinned host int32 [segments]: a second copy of counts; on the CPU
                               any memory */
+  uint8_t *mask;           /* uint8 by row number: 1 where the row is kept, 0 elsewhere in its
+                              segment (prefix rows, and rows between a uniform segment's length and
+                              max_tokens: 0). Not written for invalid segments and past the last */
+  int32_t *group_counts;   /* int32 [groups]: rows kept of each group; 0 in invalid segments. Needs
+                              batch.group_cu_seqlens */
 } tailcut_selection;
-#define TAILCUT_SELECTION_INITIALIZER \
-  { sizeof(tailcut_selection), NULL, NULL, TAILCUT_LOCAL, NULL, NULL, NULL, NULL, NULL, NULL }
+#define TAILCUT_SELECTION_INITIALIZER                                                         \
+  {                                                                                           \
+    sizeof(tailcut_selection), NULL, NULL, TAILCUT_LOCAL, NULL, NULL, NULL, NULL, NULL, NULL, \
+        NULL, NULL                                                                            \
+  }
 
 /* Bits of a token's role in stage 2. 0: always kept (system prompt, specials). */
 #define TAILCUT_ROLE_CANDIDATE 1 /* may be pruned */
 #define TAILCUT_ROLE_QUERY 2     /* text that defines relevance */
+#define TAILCUT_ROLE_ABSENT \
+  4 /* padding: whatever the other bits say the row is neither candidate
+                                    nor query nor key, and no result has it */
 
-/* Cut (part): order, detector, clamps, spread, on scores from anywhere.
- *   scores       device f32 by row number; higher is better
+/* Cut (part): order, detector, clamps, spread, on scores from anywhere. Required: batch, scores,
+ * selection with counts.
+ *   scores       device f32 by row number; higher is better (rule.order LOW: lower)
  *   roles        device uint8 by row number, or NULL: every candidate competes. With roles, rows
- *                without the CANDIDATE bit are always kept and their scores are not read; the bits
- *                above 3 are ignored; batch.cls_row must be 0
+ *                without the CANDIDATE bit are always kept (ABSENT ones never) and their scores are
+ *                not read; the bits above 7 are ignored; batch.prefix_rows must be 0
  *   input_flags  device int32 [segments] or NULL: BAD_REFERENCE and INVALID bits of the scoring
  *                part are honoured and passed on, so that parts equal the fused call
  *   rule         NULL means the initialiser's
@@ -380,11 +470,12 @@ TAILCUT_API tailcut_status tailcut_cut(tailcut_handle handle, const tailcut_batc
 /* ------------------------------------------------------------------------------- compaction -- */
 
 /* Sets all bytes of result rows k..N-1 of each segment (LOCAL), or of the rows from the last
- * result to the end of the batch's candidates (PACKED), to zero. Without it they are unspecified. */
+ * result to the end of the batch's candidates (PACKED), to zero; never past dst_rows. Without it
+ * they are unspecified. With roles the rows of a segment count as its candidates here. */
 #define TAILCUT_ROWS_ZERO_TAIL 1
-/* Instead of moving rows writes the new position j (LOCAL numbering inside the segment) as an
- * int32 or int64 (part_bytes 4 or 8) into each part of result row j: renumbered position ids.
- * `src` is not read and may be NULL. */
+/* Instead of moving rows writes the new position renumber_base[b] + j (j: LOCAL numbering inside the
+ * segment; without a base j) as an int32 or int64 (part_bytes 4 or 8) into each part of result row
+ * j: renumbered position ids. Sums wrap. `src` is not read and may be NULL. */
 #define TAILCUT_ROWS_RENUMBER 2
 
 /* An array with one row per token that is compacted to the kept rows. A row is `parts` pieces of
@@ -399,17 +490,24 @@ TAILCUT_API tailcut_status tailcut_cut(tailcut_handle handle, const tailcut_batc
  * (slot % page_rows)*row_stride with slot = slots[i]; -1: there is no such row, and nothing is
  * read or written for it. Negative strides are not allowed.
  *
+ * A destination needs room for the rows that can be kept and no more. dst_rows says how many it has:
+ * per segment where LOCAL, in all where PACKED. A segment whose count does not fit counts as 0 for
+ * that array. With 0 (default) a fused call without roles and groups takes what
+ * tailcut_kept_count(rule, max_tokens - prefix_rows) gives, per segment or times the segments; any
+ * other call as many rows as the source has candidates. Results never pass dst_rows, so [3, k]
+ * planes, [B, H, k, d] caches, or k rows right in front of the source in one arena are fine.
+ *
  * In place (LOCAL): dst == src with equal strides, or both by slots into the same pages with the
- * same table. Anything else that overlaps is refused, and so is every overlap of a PACKED one
+ * same table. Anything else that shares bytes is refused, and so is every overlap of a PACKED one
  * (slots: the extents are unknown on the host; a row must then not be both a source and another
- * row's destination). Contract for paged K/V: no two slots of a call name the same row, and a page
+ * row's destination). Rows that interleave without sharing bytes do not overlap. Contract for paged K/V: no two slots of a call name the same row, and a page
  * that is rewritten has one owner and is in no shared prefix. Renumbering positions does not
  * re-rotate K. */
 typedef struct tailcut_rows {
   size_t struct_size;
-  const void *src;         /* device */
-  void *dst;               /* device */
-  int64_t part_bytes;      /* >= 1 */
+  const void *src;         /* device; required but with RENUMBER */
+  void *dst;               /* device; required */
+  int64_t part_bytes;      /* required, >= 1 */
   int32_t parts;           /* >= 1, default 1 */
   int32_t placement;       /* tailcut_placement of the result; default LOCAL */
   int32_t flags;           /* TAILCUT_ROWS_*; default 0 */
@@ -419,19 +517,24 @@ typedef struct tailcut_rows {
   int64_t src_row_stride; /* bytes; 0 means part_bytes * parts */
   int64_t dst_row_stride;
   int64_t src_segment_stride; /* bytes; 0 means max_tokens * row stride. Uniform, no slots */
-  int64_t dst_segment_stride; /* the same; LOCAL only */
+  int64_t dst_segment_stride; /* bytes; 0 means max_tokens * row stride, or dst_rows * row stride
+                                 where dst_rows is set. Uniform, no slots, LOCAL only */
   const void *src_slots;      /* device, by row number, or NULL */
   const void *dst_slots;      /* device, by row number (LOCAL) or packed row (PACKED), or NULL */
   int64_t page_rows;          /* slots: rows per page; 0 means one page for all */
-  int64_t page_stride;        /* slots: bytes from page to page */
+  int64_t page_stride;        /* slots: bytes from page to page; required where page_rows is set */
+  int64_t dst_rows;           /* rows the destination has room for; see above. 0: the default */
+  const void *renumber_base;  /* RENUMBER: device [segments], int32 or int64 as part_bytes says;
+                                 NULL (default): 0 */
 } tailcut_rows;
 #define TAILCUT_ROWS_INITIALIZER                                                                  \
   {                                                                                               \
     sizeof(tailcut_rows), NULL, NULL, 0, 1, TAILCUT_LOCAL, 0, 4, 0, 0, 0, 0, 0, 0, NULL, NULL, 0, \
-        0                                                                                         \
+        0, 0, NULL                                                                                \
   }
 
-/* Compact (part): row j of the result is source row kept[j] (with cls_row, source row kept[j]+1).
+/* Compact (part): row j of the result is source row kept[j] + prefix_rows. Required: batch, kept,
+ * counts; rows where num_rows is not 0.
  *   kept            device int32, segment-local and strictly increasing, placed as
  *                   kept_placement says
  *   counts          device int32 [segments]; a count that is negative or above the segment's
@@ -451,7 +554,8 @@ TAILCUT_API tailcut_status tailcut_compact(tailcut_handle handle, const tailcut_
  * one after the other. `selection` may leave everything but counts NULL; `rows` usually begins
  * with the tokens themselves, in place or PACKED. The scored matrix may be one of the arrays that
  * are compacted, and the reference may be in it; what an array writes through slots must not
- * overlap either. A PACKED row array needs no selection.new_cu_seqlens here. Errors: as the parts. */
+ * overlap either. A PACKED row array needs no selection.new_cu_seqlens here. Required: batch, tokens,
+ * reference, selection with counts. Errors: as the parts. */
 TAILCUT_API tailcut_status tailcut_prune_visual(
     tailcut_handle handle, const tailcut_batch *batch, const tailcut_tokens *tokens,
     const tailcut_reference *reference, const tailcut_rule *rule,
@@ -473,7 +577,7 @@ typedef struct tailcut_relevance_options {
   int32_t policy;     /* tailcut_policy */
   int32_t causal;     /* ATTENTION: 1: a query sees the rows up to its own; 0 (default): all */
   int32_t last_query; /* ATTENTION: 1: only the sequence's last query row (as FastV) */
-  int32_t dtype;      /* ATTENTION: tailcut_dtype of q and k; default F16 */
+  int32_t dtype;      /* ATTENTION: tailcut_dtype of q and k, required (as the next five) */
   const void *q;      /* ATTENTION: device [rows, q_heads, head_dim] */
   const void *k;      /* ATTENTION: device [rows, k_heads, head_dim] */
   int32_t q_heads;    /* a multiple of k_heads: head h reads key head h / (q_heads/k_heads) */
@@ -486,27 +590,30 @@ typedef struct tailcut_relevance_options {
   int64_t q_segment_stride; /* elements; 0 means max_tokens * row stride. Uniform only */
   int64_t k_segment_stride; /* the same */
 } tailcut_relevance_options;
-#define TAILCUT_RELEVANCE_OPTIONS_INITIALIZER                                                    \
-  {                                                                                              \
-    sizeof(tailcut_relevance_options), TAILCUT_MEAN_COSINE, 0, 0, TAILCUT_F16, NULL, NULL, 0, 0, \
-        0, 0, 0, 0, 0, 0, 0                                                                      \
+#define TAILCUT_RELEVANCE_OPTIONS_INITIALIZER                                                      \
+  {                                                                                                \
+    sizeof(tailcut_relevance_options), TAILCUT_MEAN_COSINE, 0, 0, 0, NULL, NULL, 0, 0, 0, 0, 0, 0, \
+        0, 0, 0                                                                                    \
   }
 
 /* Relevance (part): how much each candidate row has to do with the query rows of its sequence.
  *   MEAN_COSINE  r_v = <v,u> / max(|v|, 1e-8), u the mean direction of the query rows, clamped to
- *                [-1,1]. Bits fixed as in tailcut_score
- *   MAX_COSINE   max over query rows t of <v,t> / max(|v| * |t|, 1e-8), clamped; NaN cosines are
- *                passed over while another is left
+ *                [-1,1]; NaN where |v| is not finite. Bits fixed as in tailcut_score
+ *   MAX_COSINE   max over query rows t but v itself of the cosine of v and t (as in tailcut_score);
+ *                NaN cosines are passed over while another is left. A candidate that is the only
+ *                query row scores 0
  *   ATTENTION    mean over query rows and heads of softmax(q_t . k_j / sqrt(head_dim)) at key v,
- *                the softmax over the keys of the sequence. No attention map is stored
- *   tokens   NULL is allowed for ATTENTION
+ *                the softmax over the keys of the sequence (ABSENT rows are none). No attention map
+ *                is stored
+ *   tokens   NULL is allowed for ATTENTION; required otherwise
  *   roles    device uint8 by row number: required
  *   options  NULL means the initialiser's
  *   scores   device f32 by row number; NaN for rows that are no candidates
- *   flags    device int32 [segments] or NULL, as in tailcut_score. A sequence without query rows
- *            scores 0 everywhere and has a bad reference; so has one whose mean direction is 0 or
- *            not finite. A segment without candidates has no flag
- * batch.cls_row must be 0. Errors as tailcut_score. */
+ *   flags    device int32 [segments] or NULL, as in tailcut_score. A sequence without query rows, or
+ *            (causal ATTENTION) with candidates of which no query sees any, scores 0 everywhere and
+ *            has a bad reference; so has one whose mean direction is 0 or not finite. A segment
+ *            without candidates has no flag
+ * Required: batch, roles, scores. batch.prefix_rows must be 0. Errors as tailcut_score. */
 TAILCUT_API tailcut_status tailcut_relevance(tailcut_handle handle, const tailcut_batch *batch,
                                              const tailcut_tokens *tokens, const uint8_t *roles,
                                              const tailcut_relevance_options *options,
@@ -515,7 +622,8 @@ TAILCUT_API tailcut_status tailcut_relevance(tailcut_handle handle, const tailcu
 
 /* Prune a sequence inside a layer (fused): relevance, cut and compact of stage 2; equals the three
  * parts. All rows that are no candidates are kept. `rows` names the hidden states, position ids
- * (gathered: original positions kept; or RENUMBER) and the K/V rows of any earlier layers. */
+ * (gathered: original positions kept; or RENUMBER) and the K/V rows of any earlier layers. Required:
+ * batch, tokens (but with ATTENTION), roles, selection with counts. */
 TAILCUT_API tailcut_status tailcut_prune_sequence(
     tailcut_handle handle, const tailcut_batch *batch, const tailcut_tokens *tokens,
     const uint8_t *roles, const tailcut_relevance_options *options, const tailcut_rule *rule,
@@ -524,8 +632,8 @@ TAILCUT_API tailcut_status tailcut_prune_sequence(
 
 /* ----------------------------------------------------------------- sizes, before there is data -- */
 
-/* How many of n candidates `rule` keeps: exact for TOPK and RATIO, an upper bound for the other
- * detectors (n, then the clamps). Needs no handle and no device; rule NULL means the
+/* How many of a group's n candidates `rule` keeps: exact for RATIO and for TOPK without group_k, an
+ * upper bound for the rest (n, or k, then the clamps). Needs no handle and no device; rule NULL means the
  * initialiser's. Returns -1 for a bad argument (see tailcut_last_error): n must be
  * 0..TAILCUT_MAX_SEGMENT_TOKENS. */
 TAILCUT_API int32_t tailcut_kept_count(const tailcut_rule *rule, int32_t n);
@@ -544,14 +652,16 @@ typedef enum tailcut_call {
 typedef struct tailcut_limits {
   size_t struct_size;
   int32_t segments;     /* as tailcut_batch */
-  int32_t max_tokens;   /* as tailcut_batch */
+  int32_t max_tokens;   /* as tailcut_batch: rows, prefix rows included */
   int64_t total_tokens; /* as tailcut_batch; 0 means segments * max_tokens */
   int32_t dim;          /* scored channels; 0 where the call has no tokens */
   int32_t q_heads;      /* ATTENTION; otherwise 0 */
   int32_t head_dim;     /* ATTENTION; otherwise 0 */
+  int32_t reserved;     /* not read: headers before 0.2 have padding here */
+  int32_t groups;       /* as tailcut_batch; 0 where a segment is one group */
 } tailcut_limits;
 #define TAILCUT_LIMITS_INITIALIZER \
-  { sizeof(tailcut_limits), 0, 0, 0, 0, 0, 0 }
+  { sizeof(tailcut_limits), 0, 0, 0, 0, 0, 0, 0, 0 }
 
 #define TAILCUT_WORKSPACE_ALIGNMENT 256
 
@@ -567,6 +677,24 @@ TAILCUT_API tailcut_status tailcut_workspace_size(tailcut_handle handle, int32_t
  * may be NULL when size is 0. */
 TAILCUT_API tailcut_status tailcut_workspace_init(tailcut_handle handle, void *workspace,
                                                   size_t workspace_size, void *stream);
+
+/* ------------------------------------------------------------------- for other languages -- */
+
+/* Each does what the struct's INITIALIZER macro does, for a struct of `struct_size` bytes: the size
+ * in the header that the caller's definition was made from (sizeof in C), which may be older than
+ * this library. Errors: NULL; STRUCT_SIZE where this library knows no such size, and nothing is
+ * written. `version` is the TAILCUT_VERSION of that header. */
+TAILCUT_API tailcut_status tailcut_config_init(tailcut_config *config, size_t struct_size,
+                                               int32_t version);
+TAILCUT_API tailcut_status tailcut_batch_init(tailcut_batch *batch, size_t struct_size);
+TAILCUT_API tailcut_status tailcut_tokens_init(tailcut_tokens *tokens, size_t struct_size);
+TAILCUT_API tailcut_status tailcut_reference_init(tailcut_reference *reference, size_t struct_size);
+TAILCUT_API tailcut_status tailcut_rule_init(tailcut_rule *rule, size_t struct_size);
+TAILCUT_API tailcut_status tailcut_selection_init(tailcut_selection *selection, size_t struct_size);
+TAILCUT_API tailcut_status tailcut_rows_init(tailcut_rows *rows, size_t struct_size);
+TAILCUT_API tailcut_status tailcut_relevance_options_init(tailcut_relevance_options *options,
+                                                          size_t struct_size);
+TAILCUT_API tailcut_status tailcut_limits_init(tailcut_limits *limits, size_t struct_size);
 
 #ifdef __cplusplus
 }

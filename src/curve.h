@@ -14,6 +14,7 @@
 #include <stdint.h>
 #include <string.h>
 
+#include "exact.h"
 #include "tailcut.h"
 
 #if defined(__CUDACC__)
@@ -21,6 +22,15 @@
 #else
 #define TC_HD static inline
 #endif
+
+/* What a row is, by its role: ABSENT rules the other bits out. */
+TC_HD int tc_is_absent(uint8_t role) { return (role & TAILCUT_ROLE_ABSENT) != 0; }
+TC_HD int tc_is_candidate(uint8_t role) {
+  return (role & (TAILCUT_ROLE_CANDIDATE | TAILCUT_ROLE_ABSENT)) == TAILCUT_ROLE_CANDIDATE;
+}
+TC_HD int tc_is_query(uint8_t role) {
+  return (role & (TAILCUT_ROLE_QUERY | TAILCUT_ROLE_ABSENT)) == TAILCUT_ROLE_QUERY;
+}
 
 #define TC_NAN_BITS 0x7FC00000u
 #define TC_KEY_NAN 0xFFFFFFFFu
@@ -45,6 +55,10 @@ TC_HD uint32_t tc_key(float s) {
   return (b >> 31) ? b : b ^ 0x7FFFFFFFu;
 }
 
+/* A score as a rule of order LOW or HIGH sees it; its own inverse. -0 may come out: keys take it for
+ * +0. */
+TC_HD float tc_ordered(float s, int low) { return low ? -s : s; }
+
 /* The score of a key, with -0 as +0 and every NaN the same. Keys behind -infinity's are no scores: a
  * backend may tell kinds of them apart. */
 TC_HD float tc_key_score(uint32_t key) {
@@ -53,10 +67,18 @@ TC_HD float tc_key_score(uint32_t key) {
                                            : key ^ 0x7FFFFFFFu);
 }
 
-/* Finishes a cosine: d = <x,c>, m = the product of the norms. Both backends: max as C's fmaxf (a
- * NaN product becomes 1e-8), the clamp keeps NaN. */
-TC_HD float tc_cosine_finish(float d, float m) {
-  float s = d / (m > 1e-8f ? m : 1e-8f);
+/* A norm as a divisor: the floor is on each norm. NaN where it is not finite. */
+TC_HD float tc_norm_floor(float norm) {
+  if (!(norm <= 3.402823466e38f)) return tc_bits_float(TC_NAN_BITS);
+  return norm > 1e-8f ? norm : 1e-8f;
+}
+
+/* Whether a reference of this norm is bad: 0 or not finite. */
+TC_HD int tc_bad_norm(float norm) { return !(norm > 0.0f) || norm > 3.402823466e38f; }
+
+/* Finishes a cosine: d = <x,c>, then the two norms. The clamp keeps NaN. */
+TC_HD float tc_cosine_finish(float d, float norm_x, float norm_c) {
+  float s = d / (tc_norm_floor(norm_x) * tc_norm_floor(norm_c));
   if (s != s) return tc_bits_float(TC_NAN_BITS);
   s = s > 1.0f ? 1.0f : s;
   s = s < -1.0f ? -1.0f : s;
@@ -131,6 +153,18 @@ TC_HD int32_t tc_search_end(int32_t n, double hi) { return (int32_t)ceil(hi * (d
 TC_HD int32_t tc_curvature_window(int32_t n, int32_t window) {
   if (window > 0) return window;
   return n / 16 > 1 ? n / 16 : 1;
+}
+
+/* Whether a group is kept whole for want of a reference or of a curve. */
+TC_HD int tc_keeps_whole(int32_t detector, int32_t n_usable, int bad_reference) {
+  if (detector == TAILCUT_TOPK || detector == TAILCUT_RATIO) return 0;
+  return bad_reference || (n_usable < 3 && detector != TAILCUT_THRESHOLD);
+}
+
+/* TOPK's k of group g, before the clamps. */
+TC_HD int32_t tc_topk_count(const tailcut_rule *rule, int32_t g) {
+  const int32_t given = rule->group_k != NULL ? rule->group_k[g] : rule->k;
+  return given < 0 ? 0 : given > rule->k ? rule->k : given;
 }
 
 /* RATIO's k of n candidates, before the clamps. */

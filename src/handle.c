@@ -87,6 +87,10 @@ TAILCUT_API tailcut_status tailcut_create(tailcut_handle *handle, const tailcut_
   return TAILCUT_OK;
 }
 
+TAILCUT_API const char *tailcut_handle_info(tailcut_handle handle) {
+  return handle != NULL ? handle->info : NULL;
+}
+
 TAILCUT_API void tailcut_destroy(tailcut_handle handle) {
   if (handle == NULL) return;
   handle->backend->destroy(handle);

@@ -5,11 +5,8 @@
 
 #include <stdio.h>
 
+#include "exact.h"
 #include "tailcut.h"
-
-#if defined(__FAST_MATH__)
-#error "tailcut promises exact bits: build it without -ffast-math"
-#endif
 
 /* The arguments of any run call after validation: structs are whole, defaults filled in, strides
  * explicit. What a call kind does not use is zero. */
@@ -32,6 +29,9 @@ typedef struct tc_call {
   const int32_t *new_cu_seqlens;
   const tailcut_rows *rows; /* raw: read entry i with tc_rows_at */
   int32_t num_rows;
+  int64_t room_local;  /* rows that a destination has room for where dst_rows is 0: per segment, */
+  int64_t room_packed; /* in all */
+  int64_t most_packed; /* candidates of the batch at most: no PACKED result has more rows */
   void *workspace;
   size_t workspace_size;
   void *stream;
@@ -54,6 +54,7 @@ struct tailcut_handle_s {
   const tc_backend *backend;
   void *state; /* the backend's own */
   int32_t threads;
+  char info[512]; /* JSON, written by the backend's create */
   int32_t log_level;
   FILE *log_file;
 };
@@ -81,8 +82,8 @@ __attribute__((format(printf, 3, 4)))
 #endif
 void tc_log(tailcut_handle handle, int32_t level, const char *format, ...);
 
-/* validate.c: each copies a caller's struct of any known size over the defaults, checks it, fills
- * in defaults. `where` is the argument's name for messages. */
+/* validate.c, rule.c: each copies a caller's struct of any known size over the defaults, checks it,
+ * fills in what is left to default. */
 tailcut_status tc_check_batch(const tailcut_batch *in, tailcut_batch *out);
 tailcut_status tc_check_tokens(const tailcut_tokens *in, const tailcut_batch *batch,
                                tailcut_tokens *out);
@@ -95,16 +96,28 @@ tailcut_status tc_check_options(const tailcut_relevance_options *in, const tailc
                                 tailcut_relevance_options *out);
 tailcut_status tc_check_limits(const tailcut_limits *in, tailcut_limits *out);
 tailcut_status tc_check_config(const tailcut_config *in, tailcut_config *out);
-tailcut_status tc_check_pointer(const void *pointer, size_t alignment, const char *name);
-/* validate_rows.c */
-tailcut_status tc_check_rows(const tailcut_rows *rows, int32_t num_rows,
-                             const tailcut_batch *batch);
-/* Entry i of a checked array, whole and with explicit strides. */
-tailcut_rows tc_rows_at(const tailcut_rows *rows, int32_t i, const tailcut_batch *batch);
+/* sizing.c: tailcut_kept_count of a checked rule. */
+int32_t tc_kept_count(const tailcut_rule *rule, int32_t n);
+/* validate_rows.c: checks `rows` for the call, whose batch (and rule, where it cuts) is there, and
+ * puts them into it. */
+tailcut_status tc_check_rows(tc_call *call, const tailcut_rows *rows, int32_t num_rows);
+/* Entry i of a call's checked rows, whole and with explicit strides and dst_rows. */
+tailcut_rows tc_rows_at(const tc_call *call, int32_t i);
 
-/* Copies `in_size` bytes of a caller's struct over the defaults already in `out`. */
-tailcut_status tc_import(void *out, size_t out_size, size_t min_size, const void *in,
-                         const char *name);
+/* The bounds of a call, as workspaces are sized by them. */
+static inline tailcut_limits tc_call_limits(const tc_call *call) {
+  tailcut_limits limits = TAILCUT_LIMITS_INITIALIZER;
+  limits.segments = call->batch.segments;
+  limits.max_tokens = call->batch.max_tokens;
+  limits.total_tokens = call->batch.total_tokens;
+  limits.dim = call->tokens.dim;
+  limits.groups = call->batch.groups;
+  if (call->options.policy == TAILCUT_ATTENTION) {
+    limits.q_heads = call->options.q_heads;
+    limits.head_dim = call->options.head_dim;
+  }
+  return limits;
+}
 
 static inline int32_t tc_dtype_size(int32_t dtype) { return dtype == TAILCUT_F32 ? 4 : 2; }
 

@@ -11,23 +11,27 @@ static __attribute__((noinline)) int32_t ratio_count(const tailcut_rule *rule, i
   return tc_ratio_count(rule, n);
 }
 
+int32_t tc_kept_count(const tailcut_rule *rule, int32_t n) {
+  int32_t k = n;
+  if (rule->detector == TAILCUT_TOPK) k = rule->k;
+  if (rule->detector == TAILCUT_RATIO) {
+    const int mode = fegetround();
+    fesetround(FE_TONEAREST);
+    k = ratio_count(rule, n);
+    fesetround(mode);
+  }
+  return tc_clamp_count(rule, k, n);
+}
+
 TAILCUT_API int32_t tailcut_kept_count(const tailcut_rule *rule, int32_t n) {
   tailcut_rule r;
-  int32_t k = n;
   tc_clear_error();
   if (tc_check_rule(rule, &r) != TAILCUT_OK) return -1;
   if (n < 0 || n > TAILCUT_MAX_SEGMENT_TOKENS) {
     tc_fail(TAILCUT_ERROR_RANGE, "n is %d; expected 0 to %d", (int)n, TAILCUT_MAX_SEGMENT_TOKENS);
     return -1;
   }
-  if (r.detector == TAILCUT_TOPK) k = r.k;
-  if (r.detector == TAILCUT_RATIO) {
-    const int mode = fegetround();
-    fesetround(FE_TONEAREST);
-    k = ratio_count(&r, n);
-    fesetround(mode);
-  }
-  return tc_clamp_count(&r, k, n);
+  return tc_kept_count(&r, n);
 }
 
 TAILCUT_API tailcut_status tailcut_workspace_size(tailcut_handle handle, int32_t call,

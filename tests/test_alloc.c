@@ -150,9 +150,10 @@ Test(alloc, run_calls_allocate_nothing) {
 
 /* The counters work: a handle is allocated and freed. */
 Test(alloc, counting_works) {
+  const tailcut_config config = TAILCUT_CONFIG_INITIALIZER;
   tailcut_handle handle = NULL;
   counting = 1;
-  tailcut_create(&handle, NULL);
+  tailcut_create(&handle, &config);
   tailcut_destroy(handle);
   counting = 0;
   cr_assert_geq(touched, 4);

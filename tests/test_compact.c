@@ -33,7 +33,7 @@ static void make_batch(call *c, tt_random *random) {
   c->batch = defaults;
   c->batch.segments = 1 + tt_below(random, 6);
   c->batch.max_tokens = 1 + tt_below(random, 40);
-  c->batch.cls_row = tt_below(random, 3) == 0;
+  c->batch.prefix_rows = tt_below(random, 3) == 0;
   for (int32_t b = 0; b <= c->batch.segments; b++) {
     const int32_t n = tt_below(random, c->batch.max_tokens + 1);
     c->shape[b] = layout == 2 ? at : n;

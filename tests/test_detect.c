@@ -24,7 +24,7 @@ static tt_case random_case(tt_random *random, int rule, tt_curve curve, int32_t 
   c.max_tokens = tt_below(random, 4) ? 1 + tt_below(random, 90) : 1 + tt_below(random, 12);
   c.packed = tt_below(random, 2);
   c.roles = tt_below(random, 3) == 0;
-  c.cls_row = !c.roles && tt_below(random, 4) == 0;
+  c.prefix_rows = !c.roles && tt_below(random, 4) == 0;
   c.k = 1 + tt_below(random, 60);
   c.ratio = tt_below(random, 3) ? tt_uniform(random) : tt_below(random, 21) / 20.0;
   c.percent = tt_below(random, 101);

@@ -11,13 +11,14 @@
 
 /* One segment of `rows` fp32 rows; roles may be NULL. */
 static void direction(const tt_backend *backend, tailcut_handle handle, const float *tokens,
-                      int32_t rows, int32_t dim, const uint8_t *roles, int32_t cls_row, float *u) {
+                      int32_t rows, int32_t dim, const uint8_t *roles, int32_t prefix_rows,
+                      float *u) {
   tailcut_batch batch = TAILCUT_BATCH_INITIALIZER;
   tailcut_tokens t = TAILCUT_TOKENS_INITIALIZER;
   tailcut_limits limits = TAILCUT_LIMITS_INITIALIZER;
   batch.segments = limits.segments = 1;
   batch.max_tokens = limits.max_tokens = rows;
-  batch.cls_row = cls_row;
+  batch.prefix_rows = prefix_rows;
   t.dtype = TAILCUT_F32;
   t.dim = limits.dim = dim;
   t.data = tt_upload(backend, tokens, (size_t)(rows * dim) * 4, TT_TIGHT);

@@ -13,6 +13,8 @@
 
 #include "cpu/kernels.h"
 
+static const tailcut_config defaults = TAILCUT_CONFIG_INITIALIZER;
+
 static tailcut_status create(const tailcut_config *config) {
   tailcut_handle handle = (tailcut_handle)(void *)&handle;
   const tailcut_status status = tailcut_create(&handle, config);
@@ -33,22 +35,32 @@ static tailcut_status create(const tailcut_config *config) {
 
 Test(handle, configurations) {
   tailcut_config c = TAILCUT_CONFIG_INITIALIZER;
-  cr_assert_eq(create(NULL), TAILCUT_OK);
+  cr_assert_eq(create(NULL), TAILCUT_ERROR_NULL); /* it carries the version */
+  cr_assert(strstr(tailcut_last_error(), "config") != NULL);
   cr_assert_eq(create(&c), TAILCUT_OK);
   for (int32_t threads = 0; threads <= 1024; threads += 256) {
     c.threads = threads;
     cr_assert_eq(create(&c), TAILCUT_OK);
   }
+  c.threads = 1;
+  c.version = TAILCUT_VERSION - TAILCUT_VERSION_PATCH + 99; /* another patch of the same ABI */
+  cr_assert_eq(create(&c), TAILCUT_OK);
   cr_assert_eq(tailcut_create(NULL, NULL), TAILCUT_ERROR_NULL);
   cr_assert(strstr(tailcut_last_error(), "handle") != NULL);
   tailcut_destroy(NULL);
   REFUSED(c.struct_size = 0, TAILCUT_ERROR_STRUCT_SIZE, "config->struct_size");
-  REFUSED(c.struct_size += 4, TAILCUT_ERROR_STRUCT_SIZE, "config->struct_size");
-  REFUSED(c.version = 0, TAILCUT_ERROR_VERSION, "config->version");
-  REFUSED(c.version += 10000, TAILCUT_ERROR_VERSION, "config->version");
+  REFUSED(c.struct_size += 4, TAILCUT_ERROR_STRUCT_SIZE,
+          "config->struct_size is 28; this library knows 24:");
+  REFUSED(c.version = 0, TAILCUT_ERROR_VERSION, "config->version is not set");
+  REFUSED(c.version += 10000, TAILCUT_ERROR_VERSION, "config->version is");
+#if TAILCUT_VERSION_MAJOR == 0
+  REFUSED(c.version += 100, TAILCUT_ERROR_VERSION, "config->version is");
+  REFUSED(c.version -= 100, TAILCUT_ERROR_VERSION, "config->version is");
+#endif
+  REFUSED(c.version = -c.version, TAILCUT_ERROR_VERSION, "config->version is");
   REFUSED(c.device_kind = 0, TAILCUT_ERROR_ENUM, "config->device_kind");
   REFUSED(c.device_kind = 3, TAILCUT_ERROR_ENUM, "config->device_kind");
-  REFUSED(c.device_index = 1, TAILCUT_ERROR_RANGE, "config->device_index");
+  REFUSED(c.device_index = 1, TAILCUT_ERROR_RANGE, "config->device_index is 1; expected 0");
   REFUSED(c.device_index = -1, TAILCUT_ERROR_RANGE, "config->device_index");
   REFUSED(c.threads = -1, TAILCUT_ERROR_RANGE, "config->threads");
   REFUSED(c.threads = 1025, TAILCUT_ERROR_RANGE, "config->threads");
@@ -142,6 +154,28 @@ Test(handle, build_info_is_json) {
   }
 }
 
+Test(handle, handle_info_says_what_runs) {
+  static const char *const levels[] = {"scalar", "neon", "avx2", "avx512"};
+  cr_assert_eq(tailcut_handle_info(NULL), NULL);
+  for (int level = 0; level < 4; level++) {
+    tailcut_config c = TAILCUT_CONFIG_INITIALIZER;
+    tailcut_handle handle;
+    char expected[128];
+    c.threads = 1;
+    setenv("TAILCUT_SIMD", levels[level], 1);
+    cr_assert_eq(tailcut_create(&handle, &c), TAILCUT_OK);
+    unsetenv("TAILCUT_SIMD");
+    int best = (int)tc_kernels_best() < level ? (int)tc_kernels_best() : level;
+    while (tc_kernels_for((tc_simd)best) == NULL) best--;
+    snprintf(expected, sizeof expected, "{\"backend\": \"cpu\", \"simd\": \"%s\", \"threads\": 1}",
+             levels[best]);
+    cr_assert_str_eq(tailcut_handle_info(handle), expected);
+    const char *end = json(tailcut_handle_info(handle));
+    cr_assert(end != NULL && *end == '\0');
+    tailcut_destroy(handle);
+  }
+}
+
 /* What create logs at level info, by way of a file. */
 static char *logged(const char *simd, const char *level) {
   static char text[4096];
@@ -152,7 +186,7 @@ static char *logged(const char *simd, const char *level) {
   setenv("TAILCUT_LOG", value, 1);
   if (simd != NULL) setenv("TAILCUT_SIMD", simd, 1);
   tailcut_handle handle = NULL;
-  cr_assert_eq(tailcut_create(&handle, NULL), TAILCUT_OK, "%s", tailcut_last_error());
+  cr_assert_eq(tailcut_create(&handle, &defaults), TAILCUT_OK, "%s", tailcut_last_error());
   tailcut_batch bad = TAILCUT_BATCH_INITIALIZER;
   bad.segments = -5;
   tailcut_score(handle, &bad, NULL, NULL, NULL, NULL, NULL, 0, NULL);
@@ -177,11 +211,11 @@ Test(handle, simd_is_lowered_by_the_environment) {
               text);
   }
   setenv("TAILCUT_SIMD", "sse9", 1);
-  cr_assert_eq(create(NULL), TAILCUT_ERROR_ENUM);
-  create(NULL);
+  cr_assert_eq(create(&defaults), TAILCUT_ERROR_ENUM);
+  create(&defaults);
   cr_assert(strstr(tailcut_last_error(), "TAILCUT_SIMD") != NULL);
   setenv("TAILCUT_SIMD", "", 1);
-  cr_assert_eq(create(NULL), TAILCUT_OK);
+  cr_assert_eq(create(&defaults), TAILCUT_OK);
 }
 
 Test(handle, log_levels) {
@@ -197,10 +231,10 @@ Test(handle, log_levels) {
     cr_assert_eq(strncmp(line, "tailcut: ", 9), 0, "%s", line);
   }
   setenv("TAILCUT_LOG", "loud", 1);
-  cr_assert_eq(create(NULL), TAILCUT_ERROR_ENUM);
+  cr_assert_eq(create(&defaults), TAILCUT_ERROR_ENUM);
   setenv("TAILCUT_LOG", "info:/nonexistent/directory/log", 1);
-  cr_assert_eq(create(NULL), TAILCUT_ERROR_RANGE);
-  create(NULL);
+  cr_assert_eq(create(&defaults), TAILCUT_ERROR_RANGE);
+  create(&defaults);
   cr_assert(strstr(tailcut_last_error(), "/nonexistent/directory/log") != NULL);
 }
 

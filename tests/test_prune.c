@@ -54,9 +54,10 @@ static void prune(const tt_backend *backend, const uint16_t *tokens, const int32
   batch.segments = limits.segments = segments;
   batch.max_tokens = limits.max_tokens = MOST;
   batch.total_tokens = limits.total_tokens = cu[segments];
-  batch.cls_row = source == TAILCUT_REFERENCE_ROW;
+  batch.prefix_rows = source == TAILCUT_REFERENCE_ROW;
   batch.cu_seqlens = tt_upload(backend, cu, 4 * (n + 1), 0);
   t.data = tt_upload(backend, tokens, rows * DIM * 2, 0);
+  t.dtype = TAILCUT_F16;
   t.dim = limits.dim = DIM;
   reference.source = source;
   rule.spread = 0.25;
@@ -75,7 +76,7 @@ static void prune(const tt_backend *backend, const uint16_t *tokens, const int32
   tt_download(backend, numbers + 2 * n, s.kept, 4 * rows);
   tt_download(backend, scores, s.scores, 4 * rows);
   for (size_t b = 0; b < n; b++) {
-    const int32_t candidates = cu[b + 1] - cu[b] - batch.cls_row;
+    const int32_t candidates = cu[b + 1] - cu[b] - batch.prefix_rows;
     memset(&out[b], 0, sizeof out[b]);
     out[b].count = numbers[b];
     out[b].flags = numbers[n + b];
@@ -175,6 +176,7 @@ static void prune_places(const tt_backend *backend, const places *at, const char
        *source = tt_upload(backend, other, bytes, 0);
   batch.segments = limits.segments = IMAGES;
   batch.max_tokens = limits.max_tokens = ROWS;
+  tokens.dtype = TAILCUT_F16;
   limits.dim = tokens.dim = WIDTH;
   tokens.data = device + at->tokens;
   reference.data = device + at->reference;

@@ -160,9 +160,10 @@ static void stress(int32_t threads_of_handle, int gather_all) {
 }
 
 int main(void) {
+  const tailcut_config config = TAILCUT_CONFIG_INITIALIZER;
   tailcut_handle handle = NULL;
   fill();
-  if (tailcut_create(&handle, NULL) != TAILCUT_OK) return 1;
+  if (tailcut_create(&handle, &config) != TAILCUT_OK) return 1;
   const size_t size = workspace_size(handle);
   void *workspace = aligned_alloc(TAILCUT_WORKSPACE_ALIGNMENT, size);
   for (int i = 0; i < PROBLEMS && workspace != NULL; i++) {

@@ -10,11 +10,8 @@ int cli_cut_load(cli_job *job, const cli_options *options) {
   job->call = TAILCUT_CALL_CUT;
   job->rule = options->rule;
   job->main_path = options->scores;
-  const int status = cli_npy_read(options->scores, &job->main);
+  const int status = cli_npy_read(options->scores, CLI_SCORES, "scores", &job->main);
   if (status != CLI_OK) return status;
-  if (job->main.type != CLI_F32)
-    return cli_fail(CLI_FAILED, "%s: scores must be float32, not %s", options->scores,
-                    cli_type_name(job->main.type));
   return cli_job_segments(job, 0, 0);
 }
 

@@ -20,7 +20,7 @@ int cli_library_failed(const char *call, tailcut_status status) {
   return cli_fail(CLI_FAILED, "%s: %s", call, message);
 }
 
-static int32_t cores(void) {
+int32_t cli_cores(void) {
 #if defined(__linux__) && defined(CPU_COUNT)
   cpu_set_t set;
   if (sched_getaffinity(0, sizeof set, &set) == 0 && CPU_COUNT(&set) > 0)
@@ -89,7 +89,7 @@ int cli_device_open(cli_device *device, const cli_options *options) {
   device->kind = config.device_kind = options->device_kind;
   device->index = config.device_index = options->device_index;
   config.threads = options->device_kind == TAILCUT_DEVICE_CPU ? options->threads : 1;
-  device->threads = config.threads > 0 ? config.threads : cores();
+  device->threads = config.threads > 0 ? config.threads : cli_cores();
   const tailcut_status status = tailcut_create(&device->handle, &config);
   if (status == TAILCUT_OK) return on_device(device) ? device_select(device) : CLI_OK;
   device->handle = NULL;

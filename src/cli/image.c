@@ -1,14 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* image: reads a PNG or JPEG without decoding it: only its size is looked for. */
-#define _GNU_SOURCE 1 /* POSIX names under -std=c11 */
 #include "image.h"
 
-#include <errno.h>
-#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <unistd.h>
+
+#include "input.h"
 
 #define MAX_BYTES (256u << 20)
 
@@ -59,36 +56,27 @@ static bool jpeg_size(cli_image *image) {
   return true;
 }
 
-static int read_open(int fd, const char *path, cli_image *image) {
-  struct stat info;
-  if (fstat(fd, &info) != 0) return cli_fail(CLI_FAILED, "%s: %s", path, strerror(errno));
-  if (!S_ISREG(info.st_mode)) return cli_fail(CLI_FAILED, "%s: not a regular file", path);
-  if (info.st_size > (off_t)MAX_BYTES)
-    return cli_fail(CLI_FAILED, "%s: is larger than 256 MiB", path);
-  const size_t size = (size_t)info.st_size;
-  image->data = malloc(size ? size : 1);
-  if (image->data == NULL) return cli_fail(CLI_FAILED, "%s: out of memory", path);
-  while (image->bytes < size) {
-    const ssize_t got = read(fd, image->data + image->bytes, size - image->bytes);
-    if (got < 0 && errno == EINTR) continue;
-    if (got <= 0)
-      return cli_fail(CLI_FAILED, "%s: %s", path, got < 0 ? strerror(errno) : "file shrank");
-    image->bytes += (size_t)got;
-  }
+static int read_open(cli_input *in, cli_image *image) {
+  void *data;
+  int status = cli_input_take(in, (size_t)MAX_BYTES + 1, &data, &image->bytes);
+  if (status != CLI_OK) return status;
+  image->data = data;
+  if (image->bytes > MAX_BYTES) return cli_fail(CLI_FAILED, "%s: is larger than 256 MiB", in->name);
   if (!png_size(image) && !jpeg_size(image))
-    return cli_fail(CLI_FAILED, "%s: neither a PNG nor a JPEG file", path);
+    return cli_fail(CLI_FAILED, "%s: neither a PNG nor a JPEG file", in->name);
   if (image->width < 1 || image->height < 1 || image->width > 1 << 24 || image->height > 1 << 24)
-    return cli_fail(CLI_FAILED, "%s: its %s header gives no usable size", path,
+    return cli_fail(CLI_FAILED, "%s: its %s header gives no usable size", in->name,
                     strcmp(image->mime, "image/png") == 0 ? "PNG" : "JPEG");
   return CLI_OK;
 }
 
 int cli_image_read(const char *path, cli_image *image) {
+  cli_input in;
   memset(image, 0, sizeof *image);
-  const int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-  if (fd < 0) return cli_fail(CLI_FAILED, "%s: %s", path, strerror(errno));
-  const int status = read_open(fd, path, image);
-  close(fd);
+  int status = cli_input_open(path, &in);
+  if (status != CLI_OK) return status;
+  status = read_open(&in, image);
+  cli_input_close(&in);
   return status;
 }
 

@@ -2,6 +2,7 @@
 /* inspect: one segment's sorted curve with its cut, printed and drawn. */
 #include <errno.h>
 #include <math.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "plot.h"
@@ -36,7 +37,9 @@ static void add_marks(cli_curve *curve, const tailcut_rule *rule) {
       const double d = (double)curve->scores[r] - m;
       v += d * d;
     }
-    add_level(curve, m + rule->lambda * sqrt(v / (double)n), 0, n - 1, "level");
+    /* Where the lowest are kept the rule sees every score negated. */
+    const double sign = curve->scores[0] < curve->scores[n - 1] ? -1.0 : 1.0;
+    add_level(curve, m + sign * rule->lambda * sqrt(v / (double)n), 0, n - 1, "level");
   } else if (rule->detector == TAILCUT_THRESHOLD) {
     add_level(curve, (double)rule->tau, 0, n - 1, "tau");
   }
@@ -48,27 +51,55 @@ static void measure(cli_curve *curve) {
   for (int64_t r = 0; r < curve->n; r++) {
     const double s = (double)curve->scores[r];
     if (!isfinite(s)) continue;
-    if (!any) curve->high = s;
-    curve->low = s;
+    if (!any || s > curve->high) curve->high = s;
+    if (!any || s < curve->low) curve->low = s;
     any = true;
   }
+}
+
+/* Which ranks a spread takes, as METHOD.md has it. */
+static int find_kept_ranks(cli_curve *curve, double spread) {
+  const int64_t k = curve->kept, t = (int64_t)(spread * (double)k), h = k - t;
+  const int64_t m = (curve->n > k ? curve->n : k) - h;
+  curve->spread = spread;
+  curve->head = h;
+  if (t == 0) return CLI_OK;
+  curve->from_tail = malloc((size_t)t * sizeof *curve->from_tail);
+  if (curve->from_tail == NULL) return cli_fail(CLI_FAILED, "--spread: out of memory");
+  for (int64_t i = 0; i < t; i++) curve->from_tail[i] = h + (2 * i + 1) * m / (2 * t);
+  return CLI_OK;
 }
 
 static int draw(const cli_options *options, const cli_curve *curve) {
   cli_outputs outputs = {.count = 0};
   FILE *file = NULL;
   int status = CLI_OK;
-  if (options->svg != NULL) status = cli_outputs_open(&outputs, options->svg, &file);
+  if (options->out != NULL) status = cli_outputs_open(&outputs, options->out, &file);
+  if (status == CLI_OK) cli_notes_print();
   if (status == CLI_OK && file != NULL) {
     cli_plot_svg(file, curve);
-    if (ferror(file)) status = cli_fail(CLI_FAILED, "%s: %s", options->svg, strerror(errno));
+    if (ferror(file)) status = cli_fail(CLI_FAILED, "%s: %s", options->out, strerror(errno));
   }
-  if (status == CLI_OK) {
+  if (status == CLI_OK && file != stdout) {
     cli_plot_text(stdout, curve);
     status = cli_flush_stdout();
   }
   if (status == CLI_OK) status = cli_outputs_commit(&outputs);
   cli_outputs_discard(&outputs);
+  return status;
+}
+
+static int draw_segment(const cli_job *job, int32_t b) {
+  cli_curve curve = {.scores = (const float *)job->d_curve.host + job->starts[b],
+                     .candidates = cli_job_candidates(job, b),
+                     .kept = ((const int32_t *)job->d_counts.host)[b],
+                     .segment = b,
+                     .detector = tailcut_detector_name(job->rule.detector)};
+  measure(&curve);
+  int status = find_kept_ranks(&curve, job->rule.spread);
+  add_marks(&curve, &job->rule);
+  if (status == CLI_OK) status = draw(job->options, &curve);
+  free(curve.from_tail);
   return status;
 }
 
@@ -82,16 +113,8 @@ int cli_inspect(const cli_options *options) {
                       (int)job.batch.segments);
   if (status == CLI_OK) status = cli_job_prepare(&job, false, true);
   if (status == CLI_OK) status = cli_job_run(&job);
-  if (status == CLI_OK) {
-    cli_curve curve = {.scores = (const float *)job.d_curve.host + job.starts[b],
-                       .candidates = cli_job_candidates(&job, b),
-                       .kept = ((const int32_t *)job.d_counts.host)[b],
-                       .segment = b,
-                       .detector = cli_detector_name(options->rule.detector)};
-    measure(&curve);
-    add_marks(&curve, &options->rule);
-    status = draw(options, &curve);
-  }
+  if (status == CLI_OK) status = draw_segment(&job, b);
+  if (status == CLI_OK) cli_warn_flags(&job);
   cli_job_free(&job);
   return status;
 }

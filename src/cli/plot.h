@@ -6,10 +6,13 @@
 #include "cli.h"
 
 typedef struct cli_curve {
-  const float *scores; /* in rank order */
+  const float *scores; /* in rank order: falling, or rising where the lowest are kept */
   int64_t n;           /* scores that are not NaN */
-  int64_t candidates;  /* n and the NaN */
+  int64_t candidates;  /* n and the NaN, which rank last */
   int64_t kept;
+  int64_t head;       /* of them, the best-ranked ones: all without a spread */
+  int64_t *from_tail; /* ranks of the others, ascending */
+  double spread;
   int32_t segment;
   const char *detector;
   double low, high; /* least and greatest finite score; equal when flat */

@@ -9,8 +9,9 @@
  * files get none. */
 static bool wants_line(const cli_job *job) {
   const cli_options *o = job->options;
-  const bool writes = o->out || o->kept || o->counts || o->offsets || o->flags ||
-                      (o->scores && job->call != TAILCUT_CALL_CUT);
+  const bool writes = o->out || o->kept || o->counts || o->offsets || o->flags || o->mask ||
+                      o->group_counts || (o->scores && job->call != TAILCUT_CALL_CUT);
+  if (o->to_stdout) return false; /* a file goes there */
   return !writes || isatty(STDOUT_FILENO);
 }
 
@@ -18,7 +19,7 @@ int cli_report(const cli_job *job) {
   char device[32];
   const double ratio =
       job->candidates > 0 ? (double)job->kept_total / (double)job->candidates : 0.0;
-  const char *detector = cli_detector_name(job->rule.detector);
+  const char *detector = tailcut_detector_name(job->rule.detector);
   cli_device_name(&job->device, device);
   if (!job->options->json) {
     if (!wants_line(job)) return CLI_OK;

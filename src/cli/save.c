@@ -4,12 +4,6 @@
 
 #include "cli.h"
 
-static int save(cli_outputs *outputs, int index, cli_type type, const int64_t *shape, int dims,
-                const void *data) {
-  return cli_npy_write(outputs->entry[index].file, outputs->entry[index].path, type, shape, dims,
-                       data);
-}
-
 /* Scores stand by row number; in the file there are candidates only. Moved down in place. */
 static void drop_cls_scores(cli_job *job) {
   float *scores = job->d_scores.host;
@@ -24,20 +18,21 @@ static void drop_cls_scores(cli_job *job) {
 static int run_and_save(cli_job *job, cli_outputs *outputs) {
   const cli_options *o = job->options;
   const bool has_scores = job->call != TAILCUT_CALL_CUT;
-  const char *paths[] = {o->out,     o->kept,  o->counts,
-                         o->offsets, o->flags, has_scores ? o->scores : NULL};
-  int at[6];
+  const char *paths[] = {o->out,     o->kept,        o->counts,
+                         o->offsets, o->flags,       has_scores ? o->scores : NULL,
+                         o->mask,    o->group_counts};
+  FILE *file[8] = {NULL};
   int status = CLI_OK;
-  for (int i = 0; i < 6 && status == CLI_OK; i++) {
-    FILE *file;
-    at[i] = outputs->count;
-    if (paths[i] != NULL) status = cli_outputs_open(outputs, paths[i], &file);
-  }
+  for (int i = 0; i < 8 && status == CLI_OK; i++)
+    if (paths[i] != NULL) status = cli_outputs_open(outputs, paths[i], &file[i]);
   if (status == CLI_OK) status = cli_job_prepare(job, o->out != NULL, false);
-  if (status == CLI_OK) status = cli_job_run(job);
+  if (status != CLI_OK) return status;
+  cli_notes_print();
+  status = cli_job_run(job);
   if (status != CLI_OK) return status;
 
   const int64_t segments = job->batch.segments, offsets = segments + 1;
+  const int64_t rows = job->starts[segments], groups = job->batch.groups;
   const int64_t out[2] = {job->kept_total, has_scores ? job->main.shape[job->main.dims - 1] : 0};
   if (paths[5] != NULL) drop_cls_scores(job);
   const struct {
@@ -45,17 +40,22 @@ static int run_and_save(cli_job *job, cli_outputs *outputs) {
     int dims;
     const int64_t *shape;
     const void *data;
-  } what[6] = {
+  } what[8] = {
       {job->main.type, 2, out, job->d_out.host},
       {CLI_I32, 1, &job->kept_total, job->d_kept.host},
       {CLI_I32, 1, &segments, job->d_counts.host},
       {CLI_I32, 1, &offsets, job->d_new_offsets.host},
       {CLI_I32, 1, &segments, job->d_flags.host},
       {CLI_F32, 1, &job->candidates, job->d_scores.host},
+      {CLI_U8, 1, &rows, job->d_mask.host},
+      {CLI_I32, 1, &groups, job->d_group_counts.host},
   };
-  for (int i = 0; i < 6 && status == CLI_OK; i++)
-    if (paths[i] != NULL)
-      status = save(outputs, at[i], what[i].type, what[i].shape, what[i].dims, what[i].data);
+  for (int last = 0; last <= 1; last++) /* what goes to stdout goes there last */
+    for (int i = 0; i < 8 && status == CLI_OK; i++)
+      if (file[i] != NULL && (file[i] == stdout) == last)
+        status = cli_npy_write(file[i], paths[i], what[i].type, what[i].shape, what[i].dims,
+                               what[i].data);
+  cli_progress_end();
   if (status == CLI_OK) status = cli_report(job);
   return status == CLI_OK ? cli_outputs_commit(outputs) : status;
 }
@@ -64,5 +64,6 @@ int cli_job_execute(cli_job *job) {
   cli_outputs outputs = {.count = 0};
   const int status = run_and_save(job, &outputs);
   cli_outputs_discard(&outputs);
+  if (status == CLI_OK) cli_warn_flags(job);
   return status;
 }

@@ -3,7 +3,8 @@
  * attention: the ATTENTION policy of relevance.
  *
  * Formula: r_v = mean over query rows t and heads h of softmax_j(q_t,h . k_j,h' / sqrt(d)) at
- * j = v, h' = h / (q_heads / k_heads), j over the sequence, or j <= t where causal. Strategy: a
+ * j = v, h' = h / (q_heads / k_heads), j over the rows of the sequence that are not ABSENT, j <= t
+ * where causal. Strategy: a
  * head belongs to one thread, which walks the query rows in order and adds to a column of sums
  * in double; heads are then added in order: the same bits for any number of threads. Precision:
  * dots in the fixed fp32 order, softmax in double. No attention map is stored.
@@ -34,14 +35,17 @@ static void one_head(const tc_run *run, int32_t b, int32_t head, int32_t first_q
   for (int32_t t = first_query; t < n; t++) {
     const int32_t keys = o->causal ? t + 1 : n;
     double total = 0.0;
-    if (!(roles[t] & TAILCUT_ROLE_QUERY)) continue;
+    if (!tc_is_query(roles[t])) continue;
     run->kernels->widen[o->dtype - 1](head_row(run, b, t, 1, head), query, o->head_dim);
     run->kernels->score_rows[o->dtype - 1](head_row(run, b, 0, 0, k_head), k_stride, keys,
                                            o->head_dim, query, logits, NULL);
-    float highest = logits[0];
-    for (int32_t j = 1; j < keys; j++) highest = logits[j] > highest ? logits[j] : highest;
+    float highest = -HUGE_VALF; /* NaN logits spread by the sum */
     for (int32_t j = 0; j < keys; j++) {
-      const double e = exp(((double)logits[j] - (double)highest) * scale);
+      if (!tc_is_absent(roles[j]) && logits[j] > highest) highest = logits[j];
+    }
+    for (int32_t j = 0; j < keys; j++) {
+      const int is_key = !tc_is_absent(roles[j]);
+      const double e = is_key ? exp(((double)logits[j] - (double)highest) * scale) : 0.0;
       logits[j] = (float)e;
       total += e;
     }
@@ -57,13 +61,15 @@ void tc_attention_team(tc_run *run, tc_team team) {
     const uint8_t *roles = run->call->roles + run->start[b];
     const int32_t n = run->n[b];
     float *scores = run->scores + run->start[b];
-    int32_t queries = 0, last = 0, any_nan = 0, no_query = 0;
+    int32_t queries = 0, last = 0, first_candidate = -1, any_nan = 0, unseen = 0;
     for (int32_t t = 0; t < n; t++) {
-      if (!(roles[t] & TAILCUT_ROLE_QUERY)) continue;
+      if (first_candidate < 0 && tc_is_candidate(roles[t])) first_candidate = t;
+      if (!tc_is_query(roles[t])) continue;
       queries++;
       last = t;
     }
     if (o->last_query && queries > 0) queries = 1;
+    if (o->causal && last < first_candidate) queries = 0; /* none sees a candidate */
     if (queries > 0) {
       for (int32_t h = team.id; h < o->q_heads; h += team.size) {
         one_head(run, b, h, o->last_query ? last : 0, query, logits);
@@ -73,7 +79,7 @@ void tc_attention_team(tc_run *run, tc_team team) {
     const double share = 1.0 / ((double)queries * (double)o->q_heads);
     for (int32_t j = team.id; j < n; j += team.size) {
       double sum = 0.0;
-      if (!(roles[j] & TAILCUT_ROLE_CANDIDATE)) {
+      if (!tc_is_candidate(roles[j])) {
         scores[j] = tc_bits_float(TC_NAN_BITS);
         continue;
       }
@@ -85,10 +91,10 @@ void tc_attention_team(tc_run *run, tc_team team) {
         scores[j] = tc_bits_float(TC_NAN_BITS);
         any_nan = 1;
       }
-      no_query |= queries == 0;
+      unseen |= queries == 0;
     }
     if (any_nan) tc_flag(run, b, TAILCUT_FLAG_NAN);
-    if (no_query) tc_flag(run, b, TAILCUT_FLAG_BAD_REFERENCE);
+    if (unseen) tc_flag(run, b, TAILCUT_FLAG_BAD_REFERENCE);
     tc_team_barrier(team);
   }
 }

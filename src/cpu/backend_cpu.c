@@ -37,6 +37,9 @@ static tailcut_status cpu_create(tailcut_handle handle, const tailcut_config *co
     }
   }
   handle->state = cpu;
+  snprintf(handle->info, sizeof handle->info,
+           "{\"backend\": \"cpu\", \"simd\": \"%s\", \"threads\": %d}", cpu->kernels->name,
+           (int)handle->threads);
   tc_log(handle, TC_LOG_INFO, "cpu: %s, %d threads", cpu->kernels->name, (int)handle->threads);
   return TAILCUT_OK;
 }
@@ -75,7 +78,7 @@ static size_t scratch_bytes(int32_t kind, const tailcut_limits *l) {
 static size_t lay_out(tc_run *run, char *base, int32_t kind, const tailcut_limits *l,
                       int32_t threads) {
   const size_t segments = (size_t)l->segments, rows = (size_t)l->total_tokens;
-  const size_t group = segments < TC_GROUP ? segments : TC_GROUP;
+  const size_t directions = segments < TC_DIRECTIONS ? segments : TC_DIRECTIONS;
   const int fused = kind == TAILCUT_CALL_PRUNE_VISUAL || kind == TAILCUT_CALL_PRUNE_SEQUENCE;
   size_t used = 0;
   run->start = take(base, &used, segments * 4);
@@ -85,13 +88,15 @@ static size_t lay_out(tc_run *run, char *base, int32_t kind, const tailcut_limit
   if (fused) run->scores = take(base, &used, rows * 4);
   if (fused) run->progress = take(base, &used, sizeof(tc_progress) * (size_t)threads);
   if (fused || kind == TAILCUT_CALL_CUT) {
+    run->group_segment = take(base, &used, (size_t)l->groups * 4);
+    run->group_counts = take(base, &used, (size_t)l->groups * 4);
     run->kept_local = take(base, &used, rows * 4);
     run->new_cu_out = take(base, &used, (segments + 1) * 4);
   }
   if (kind != TAILCUT_CALL_CUT && kind != TAILCUT_CALL_COMPACT) {
     run->weights = take(base, &used, rows * 4);
-    run->directions = take(base, &used, group * (size_t)l->dim * 4);
-    run->query_counts = take(base, &used, group * 4);
+    run->directions = take(base, &used, directions * (size_t)l->dim * 4);
+    run->query_counts = take(base, &used, directions * 4);
   }
   if (kind == TAILCUT_CALL_RELEVANCE || kind == TAILCUT_CALL_PRUNE_SEQUENCE) {
     run->head_sums = take(base, &used, (size_t)l->q_heads * (size_t)l->max_tokens * 8);
@@ -126,8 +131,8 @@ static void copy_flags(tc_run *run, tc_team team) {
 
 static void mean_direction_all(tc_run *run, tc_team team) {
   const int32_t segments = run->call->batch.segments;
-  for (int32_t first = 0; first < segments; first += TC_GROUP) {
-    const int32_t count = segments - first < TC_GROUP ? segments - first : TC_GROUP;
+  for (int32_t first = 0; first < segments; first += TC_DIRECTIONS) {
+    const int32_t count = segments - first < TC_DIRECTIONS ? segments - first : TC_DIRECTIONS;
     tc_direction_team(run, team, first, count,
                       run->call->direction + (size_t)first * (size_t)run->call->tokens.dim);
   }
@@ -172,7 +177,7 @@ static int64_t expected_ns(const tc_call *call) {
   const int64_t rows = call->batch.total_tokens;
   int64_t bytes = rows * call->tokens.dim * tc_dtype_size(call->tokens.dtype);
   for (int32_t i = 0; i < call->num_rows; i++) {
-    const tailcut_rows a = tc_rows_at(call->rows, i, &call->batch);
+    const tailcut_rows a = tc_rows_at(call, i);
     bytes += rows * a.part_bytes * a.parts / 2;
   }
   /* Two policies look at every pair of rows. */
@@ -182,25 +187,26 @@ static int64_t expected_ns(const tc_call *call) {
 
 static tailcut_status start(tailcut_handle handle, const tc_call *call, int32_t kind) {
   const tc_cpu *cpu = handle->state;
-  tailcut_limits limits = TAILCUT_LIMITS_INITIALIZER;
+  const tailcut_limits limits = tc_call_limits(call);
   tc_run run;
   memset(&run, 0, sizeof run);
   run.call = call;
   run.kind = kind;
   run.kernels = cpu->kernels;
-  limits.segments = call->batch.segments;
-  limits.max_tokens = call->batch.max_tokens;
-  limits.total_tokens = call->batch.total_tokens;
-  limits.dim = call->tokens.dim;
-  if (call->options.policy == TAILCUT_ATTENTION) {
-    limits.q_heads = call->options.q_heads;
-    limits.head_dim = call->options.head_dim;
-  }
   if (call->batch.segments == 0) {
     if (call->selection.new_cu_seqlens != NULL) call->selection.new_cu_seqlens[0] = 0;
+    for (int32_t g = 0; call->selection.group_counts != NULL && g < call->batch.groups; g++) {
+      call->selection.group_counts[g] = 0;
+    }
     return TAILCUT_OK;
   }
   lay_out(&run, call->workspace, kind, &limits, handle->threads);
+  if (call->batch.group_cu_seqlens == NULL) { /* a segment is a group */
+    run.group_segment = NULL;
+    run.group_counts = call->selection.counts;
+  } else if (call->selection.group_counts != NULL) {
+    run.group_counts = call->selection.group_counts;
+  }
   tc_segments_resolve(&run);
   for (int32_t t = 0; run.progress != NULL && t < handle->threads; t++) {
     atomic_store_explicit(&run.progress[t].at, 0, memory_order_relaxed);
@@ -209,7 +215,8 @@ static tailcut_status start(tailcut_handle handle, const tc_call *call, int32_t 
   if (call->out_scores != NULL) run.scores = call->out_scores;
   if (call->selection.scores != NULL) run.scores = call->selection.scores;
   run.in_scores = call->in_scores != NULL ? call->in_scores : run.scores;
-  if (call->selection.kept != NULL && call->selection.kept_placement == TAILCUT_LOCAL) {
+  if (call->selection.kept != NULL && call->selection.kept_placement == TAILCUT_LOCAL &&
+      call->batch.group_cu_seqlens == NULL) {
     run.kept_local = call->selection.kept;
   }
   if (call->selection.new_cu_seqlens != NULL) run.new_cu_out = call->selection.new_cu_seqlens;
@@ -218,16 +225,6 @@ static tailcut_status start(tailcut_handle handle, const tc_call *call, int32_t 
   run.kept_placement = part ? call->kept_placement : TAILCUT_LOCAL;
   run.counts = part ? call->counts : call->selection.counts;
   run.new_cu = part ? call->new_cu_seqlens : run.new_cu_out;
-  if (call->input_flags != NULL) {
-    for (int32_t b = 0; b < call->batch.segments; b++) {
-      const int32_t passed = call->input_flags[b];
-      if (passed & TAILCUT_FLAG_BAD_REFERENCE) tc_flag(&run, b, TAILCUT_FLAG_BAD_REFERENCE);
-      if (passed & TAILCUT_FLAG_INVALID) {
-        tc_flag(&run, b, TAILCUT_FLAG_INVALID);
-        run.n[b] = 0; /* cum is not used by the cut */
-      }
-    }
-  }
   tc_team_run(cpu->pool, run_kind, &run, expected_ns(call));
   return TAILCUT_OK;
 }

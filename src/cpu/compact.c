@@ -65,12 +65,26 @@ static void copy_columns(const tailcut_rows *a, char *dst, const char *src, rang
   }
 }
 
-static void write_position(const tailcut_rows *a, char *dst, int64_t j) {
-  const int32_t narrow = (int32_t)j;
+/* Position j of segment b, renumbered from its base; sums wrap. */
+static void write_position(const tailcut_rows *a, char *dst, int32_t b, uint64_t j) {
+  if (a->renumber_base != NULL) {
+    j += a->part_bytes == 8 ? (uint64_t)((const int64_t *)a->renumber_base)[b]
+                            : (uint64_t)((const int32_t *)a->renumber_base)[b];
+  }
+  const uint32_t narrow = (uint32_t)j;
   for (int32_t p = 0; p < a->parts; p++) {
     memcpy(dst + p * a->dst_part_stride, a->part_bytes == 8 ? (void *)&j : (void *)&narrow,
            (size_t)a->part_bytes);
   }
+}
+
+/* The rows of segment b's result; a count that does not fit counts as 0. A damaged count or list of
+ * offsets must not lead outside the destination. */
+static int32_t result_rows(const tc_run *run, const tailcut_rows *a, int32_t b) {
+  const int32_t k = run->counts[b];
+  if (k < 0 || k > run->n[b]) return 0;
+  if (a->placement == TAILCUT_LOCAL) return k <= a->dst_rows ? k : 0;
+  return run->new_cu[b] >= 0 && run->new_cu[b] + (int64_t)k <= a->dst_rows ? k : 0;
 }
 
 /* Progress of the threads through rows shared in place: the number of the array's segment in the
@@ -101,7 +115,7 @@ static void compact_segment(tc_run *run, const tailcut_rows *a, int32_t b, int32
   const tc_call *call = run->call;
   const tailcut_batch *batch = &call->batch;
   const int32_t n = run->n[b], start = run->start[b];
-  const int32_t k = run->counts[b] < 0 || run->counts[b] > n ? 0 : run->counts[b];
+  const int32_t k = result_rows(run, a, b);
   const int packed = a->placement == TAILCUT_PACKED;
   const int64_t dst_start = packed ? run->new_cu[b] : start;
   const int32_t *kept =
@@ -110,10 +124,9 @@ static void compact_segment(tc_run *run, const tailcut_rows *a, int32_t b, int32
   const int by_columns = a->src == a->dst && pair < 0;
   const range columns = by_columns ? columns_of(width, slice, slices) : (range){0, width};
   const range results = by_columns ? (range){0, k} : rows_of(0, k, slice, slices);
-  const range zeros = by_columns ? (range){k, n} : rows_of(k, n, slice, slices);
+  const int64_t room = a->dst_rows < n ? a->dst_rows : n; /* LOCAL: >= k */
+  const range zeros = by_columns ? (range){k, room} : rows_of(k, room, slice, slices);
   int64_t free_rows = pair < 0 || slice == 0 ? INT64_MAX : 0; /* may be written */
-  /* A damaged list of offsets must not lead outside the destination. */
-  if (packed && (dst_start < 0 || dst_start + k > batch->total_tokens)) return;
   if (run->kept_placement == TAILCUT_PACKED &&
       (run->new_cu[b] < 0 || (int64_t)run->new_cu[b] + k > batch->total_tokens)) {
     return;
@@ -124,11 +137,12 @@ static void compact_segment(tc_run *run, const tailcut_rows *a, int32_t b, int32
     const int64_t dst = offset_of(a, batch, 1, b, dst_start, j, packed);
     if (dst < 0) continue;
     if (a->flags & TAILCUT_ROWS_RENUMBER) {
-      if (columns.from == 0) write_position(a, (char *)a->dst + dst, j); /* one slice's */
+      if (columns.from == 0)
+        write_position(a, (char *)a->dst + dst, b, (uint64_t)j); /* one slice's */
       continue;
     }
     if (i < j || i >= n || (j > 0 && i <= kept[j - 1])) continue; /* a damaged list */
-    const int64_t src = offset_of(a, batch, 0, b, start, (int64_t)i + batch->cls_row, 0);
+    const int64_t src = offset_of(a, batch, 0, b, start, (int64_t)i + batch->prefix_rows, 0);
     if (src < 0 || (src == dst && a->src == a->dst)) continue;
     if (free_rows <= j) free_rows = wait_for_reads(run, slice, pair, j);
     copy_columns(a, (char *)a->dst + dst, (const char *)a->src + src, columns);
@@ -145,7 +159,8 @@ static void compact_segment(tc_run *run, const tailcut_rows *a, int32_t b, int32
 static void zero_packed_tail(const tc_run *run, const tailcut_rows *a, tc_team team) {
   const tailcut_batch *batch = &run->call->batch;
   const int64_t first = run->new_cu[batch->segments];
-  const int64_t last = run->cum[batch->segments];
+  const int64_t candidates = run->cum[batch->segments];
+  const int64_t last = candidates < a->dst_rows ? candidates : a->dst_rows;
   if (first < 0) return;
   for (int64_t j = first + team.id; j < last; j += team.size) {
     const int64_t dst = offset_of(a, batch, 1, 0, 0, j, 1);
@@ -160,7 +175,7 @@ void tc_compact_team(tc_run *run, tc_team team) {
   const int32_t slices = pairs >= 4 * (int64_t)team.size ? 1 : team.size;
   if (pairs == 0) return;
   for (int32_t i = 0; i < call->num_rows; i++) {
-    const tailcut_rows a = tc_rows_at(call->rows, i, &call->batch);
+    const tailcut_rows a = tc_rows_at(call, i);
     const int64_t tasks = (int64_t)call->batch.segments * slices;
     const int by_rows = slices > 1 && a.src == a.dst && run->kind != TAILCUT_CALL_COMPACT &&
                         !(a.flags & (TAILCUT_ROWS_ZERO_TAIL | TAILCUT_ROWS_RENUMBER));

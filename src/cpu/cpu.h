@@ -14,7 +14,7 @@
 #include "kernels.h"
 #include "team.h"
 
-#define TC_GROUP 64       /* segments whose mean directions are held at a time */
+#define TC_DIRECTIONS 64  /* mean directions held at a time */
 #define TC_SCORE_CHUNK 64 /* rows scored between two passes over their norms */
 #define TC_BLOCK 64       /* rows per block of the mean direction: METHOD.md */
 
@@ -26,7 +26,7 @@ typedef struct tc_cpu {
 
 typedef enum tc_counter {
   TC_NEXT_CUT,
-  TC_CUT_DONE, /* segments whose count is there */
+  TC_CUT_DONE, /* groups whose count is there */
   TC_NEXT_PACK,
   TC_NEXT_RELEVANCE,
   TC_NEXTS
@@ -48,6 +48,9 @@ typedef struct tc_run {
   int32_t *n;
   int32_t *cum; /* [segments + 1] prefix sums of n */
   atomic_int *flags;
+  int32_t
+      *group_segment; /* [groups]: where each group is, -1: nowhere; NULL: group g is segment g */
+  int32_t *group_counts; /* [groups] */
   /* Results on their way: the caller's arrays where given, else the workspace. */
   float *scores;
   const float *in_scores;
@@ -58,8 +61,8 @@ typedef struct tc_run {
   const int32_t *new_cu;
   int32_t *new_cu_out;
   float *weights;        /* by row number: 1 / max(|t|, 1e-8) */
-  float *directions;     /* [TC_GROUP, dim] */
-  int32_t *query_counts; /* [TC_GROUP] */
+  float *directions;     /* [TC_DIRECTIONS, dim] */
+  int32_t *query_counts; /* [TC_DIRECTIONS] */
   tc_progress *progress; /* [threads]; compact */
   double *head_sums;     /* ATTENTION: [q_heads, max_tokens] */
   char *scratch;
@@ -75,6 +78,14 @@ static inline int32_t tc_task(tc_run *run, tc_counter which) {
 
 /* segments.c */
 void tc_segments_resolve(tc_run *run);
+/* A group of candidates that are cut together. */
+typedef struct tc_group {
+  int32_t segment;    /* -1: the group is in no segment, and empty */
+  int32_t first, n;   /* its candidates: first .. first + n - 1 of the segment */
+  int64_t row0, row1; /* its rows, by row number */
+} tc_group;
+int32_t tc_group_count(const tc_run *run);
+tc_group tc_group_at(const tc_run *run, int32_t g);
 /* Row r of segment b counted from its first candidate. */
 const char *tc_token_row(const tc_run *run, int32_t b, int64_t r);
 static inline void tc_flag(tc_run *run, int32_t b, int32_t bit) {
@@ -94,18 +105,25 @@ void tc_compact_team(tc_run *run, tc_team team);
 int tc_score_range(const tc_run *run, int32_t b, int32_t i0, int32_t i1, const float *ref,
                    float ref_norm, const uint8_t *roles, float *scores);
 float tc_norm(const tc_run *run, const float *v, int32_t dim);
-static inline int tc_bad_norm(float norm) { return !(norm > 0.0f) || norm > 3.402823466e38f; }
 
-/* rank.c: sorts m scores (those at list[i], or at i when list is NULL). items: m keys<<32 | i,
- * best first; spare: m more. Returns the number that are not NaN. */
-int32_t tc_rank(const float *scores, const int32_t *list, int32_t m, uint64_t *items,
+/* rank.c: sorts m scores (those at list[i], or at i when list is NULL), negated where `low`. items: m
+ * keys<<32 | i, best first; spare: m more. Returns the number that are not NaN. */
+int32_t tc_rank(const float *scores, const int32_t *list, int32_t m, int low, uint64_t *items,
                 uint64_t *spare, const uint64_t **sorted);
+/* As ordered: negated where `low`. */
 static inline float tc_item_score(uint64_t item) { return tc_key_score((uint32_t)(item >> 32)); }
 
-/* detect.c: k before the clamps for a curve of n_usable scores in rank order (q: room for as many
- * integers); *whole is set when the rule wants all n for want of usable scores. */
-int32_t tc_detect(const tailcut_rule *rule, const uint64_t *items, int32_t n, int32_t n_usable,
-                  int bad_reference, int32_t *q, int *whole);
+/* detect.c: the sorted scores of a group, as its rule sees them. */
+typedef struct tc_curve {
+  const tailcut_rule *rule;
+  const uint64_t *items; /* [n] in rank order */
+  int32_t n;             /* candidates */
+  int32_t usable;        /* of them not NaN: the curve */
+  int32_t group;         /* its number */
+  int32_t *q;            /* room for `usable` integers */
+} tc_curve;
+/* k before the clamps. */
+int32_t tc_detect(const tc_curve *curve);
 
 static inline size_t tc_align(size_t bytes) { return (bytes + 63) & ~(size_t)63; }
 

@@ -1,12 +1,16 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * cut: from scores to kept indices, one segment per thread at a time.
+ * cut: from scores to kept indices, one group per thread at a time.
  *
  * Steps: rank (rank.c), k (detect.c), clamps and spread (curve.h), then kept indices in ascending
- * order through a byte map. PACKED results need every earlier count, so kept indices are made in
- * place (LOCAL) first and copied after the prefix sum.
+ * order through a byte map. A segment's list is that of its groups, one behind the other; PACKED
+ * results need every earlier count. So each group's indices are made where its first candidate's
+ * would stand, joined when all are there, and copied to where the caller wants them.
  */
 #include "cpu.h"
+
+/* Among a segment's flags until they are reported: it has candidates. */
+#define TC_FLAG_CANDIDATES (1 << 30)
 
 typedef struct cut_space {
   uint64_t *items, *spare;
@@ -26,103 +30,134 @@ static cut_space carve(void *scratch, int32_t max_tokens) {
   return s;
 }
 
-/* Everything a segment's order shows: curve and ranks where asked for. */
-static void report_order(const tc_run *run, int32_t b, const uint64_t *items, int32_t m,
-                         const int32_t *list) {
+/* Everything a group's order shows: curve and ranks where asked for. `at`: the place of its first
+ * candidate's score. */
+static void report_order(const tc_run *run, const tc_group *group, int64_t at,
+                         const uint64_t *items, int32_t m, const int32_t *list) {
   const tailcut_selection *selection = &run->call->selection;
-  const int32_t start = run->start[b];
+  const int low = run->call->rule.order == TAILCUT_LOW;
   if (selection->curve != NULL) {
-    for (int32_t r = 0; r < m; r++) selection->curve[start + r] = tc_item_score(items[r]);
+    for (int32_t r = 0; r < m; r++) {
+      const float s = tc_item_score(items[r]);
+      selection->curve[at + r] = low && s == s ? 0.0f - s : s; /* never -0 */
+    }
   }
   if (selection->ranks != NULL) {
     if (list != NULL) {
-      for (int32_t i = 0; i < run->n[b]; i++) selection->ranks[start + i] = -1;
+      for (int32_t i = 0; i < group->n; i++) selection->ranks[at + i] = -1;
     }
     for (int32_t r = 0; r < m; r++) {
       const uint32_t i = (uint32_t)items[r];
-      selection->ranks[start + (list ? list[i] : (int32_t)i)] = r;
+      selection->ranks[at + (list ? list[i] : (int32_t)i)] = r;
     }
   }
 }
 
-static void cut_segment(tc_run *run, int32_t b, cut_space space) {
+/* Sets keep[i] for the best of the m > 0 candidates and the group's flags; items: their order. */
+static void choose(tc_run *run, int32_t g, const tc_group *group, const float *scores, int32_t m,
+                   const int32_t *list, cut_space space, const uint64_t **items) {
+  const tailcut_rule *rule = &run->call->rule;
+  const int low = rule->order == TAILCUT_LOW;
+  const int32_t usable = tc_rank(scores, list, m, low, space.items, space.spare, items);
+  const int32_t flags = atomic_load_explicit(&run->flags[group->segment], memory_order_relaxed);
+  const int whole = tc_keeps_whole(rule->detector, usable, flags & TAILCUT_FLAG_BAD_REFERENCE);
+  const tc_curve curve = {rule, *items, m, usable, g, space.q};
+  const int32_t k = tc_clamp_count(rule, whole ? m : tc_detect(&curve), m);
+  const tc_spread spread = tc_spread_of(rule->spread, k, usable);
+  for (int32_t j = 0; j < k; j++) {
+    const int32_t r = j < spread.head ? j : tc_spread_rank(spread, j - spread.head);
+    const uint32_t i = (uint32_t)(*items)[r];
+    space.keep[list ? list[i] : (int32_t)i] = 1;
+  }
+  tc_flag(run, group->segment,
+          TC_FLAG_CANDIDATES | (whole ? TAILCUT_FLAG_WHOLE : 0) |
+              (usable < m ? TAILCUT_FLAG_NAN : 0) | (usable == 0 ? TAILCUT_FLAG_NO_SCORE : 0));
+}
+
+static void cut_group(tc_run *run, int32_t g, cut_space space) {
   const tc_call *call = run->call;
-  const tailcut_rule *rule = &call->rule;
-  const int32_t n = run->n[b], start = run->start[b];
-  const uint8_t *roles = call->roles ? call->roles + start : NULL;
-  const float *scores = run->in_scores + start;
-  const int32_t flags = atomic_load_explicit(&run->flags[b], memory_order_relaxed);
-  const int bad = (flags & TAILCUT_FLAG_BAD_REFERENCE) != 0;
-  int32_t m = n, kept = 0, whole = 0;
+  const tc_group group = tc_group_at(run, g);
+  int32_t m = group.n, kept = 0;
+  run->group_counts[g] = 0;
+  if (group.segment < 0) return;
+  const int64_t at = (int64_t)run->start[group.segment] + group.first;
+  const uint8_t *roles = call->roles ? call->roles + at : NULL;
   const uint64_t *items = NULL;
   if (roles != NULL) {
     m = 0;
-    for (int32_t i = 0; i < n; i++) {
-      space.keep[i] = !(roles[i] & TAILCUT_ROLE_CANDIDATE);
-      if (!space.keep[i]) space.list[m++] = i;
+    for (int32_t i = 0; i < group.n; i++) {
+      space.keep[i] = !tc_is_candidate(roles[i]) && !tc_is_absent(roles[i]);
+      if (tc_is_candidate(roles[i])) space.list[m++] = i;
     }
   } else {
-    memset(space.keep, 0, (size_t)n);
+    memset(space.keep, 0, (size_t)group.n);
   }
   const int32_t *list = roles ? space.list : NULL;
-  if (m == 0) { /* no flag but INVALID */
-    atomic_store_explicit(&run->flags[b], flags & TAILCUT_FLAG_INVALID, memory_order_relaxed);
-  } else {
-    const int32_t usable = tc_rank(scores, list, m, space.items, space.spare, &items);
-    const int32_t wanted = tc_detect(rule, items, m, usable, bad, space.q, &whole);
-    const int32_t k = tc_clamp_count(rule, wanted, m);
-    const tc_spread spread = tc_spread_of(rule->spread, k, usable);
-    for (int32_t j = 0; j < k; j++) {
-      const int32_t r = j < spread.head ? j : tc_spread_rank(spread, j - spread.head);
-      const uint32_t i = (uint32_t)items[r];
-      space.keep[list ? list[i] : (int32_t)i] = 1;
-    }
-    if (usable < m) tc_flag(run, b, TAILCUT_FLAG_NAN);
-    if (whole) tc_flag(run, b, TAILCUT_FLAG_WHOLE);
+  if (m > 0) choose(run, g, &group, run->in_scores + at, m, list, space, &items);
+  report_order(run, &group, at, items, m, list);
+  if (call->selection.mask != NULL) {
+    memset(call->selection.mask + group.row0, 0, (size_t)(group.row1 - group.row0));
+    memcpy(call->selection.mask + at + call->batch.prefix_rows, space.keep, (size_t)group.n);
   }
-  report_order(run, b, items, m, list);
   /* By way of q, where an element too many does no harm: no branch that cannot be predicted. */
-  for (int32_t i = 0; i < n; i++) {
-    space.q[kept] = i;
+  for (int32_t i = 0; i < group.n; i++) {
+    space.q[kept] = group.first + i;
     kept += space.keep[i];
   }
-  memcpy(run->kept_local + start, space.q, sizeof(int32_t) * (size_t)kept);
-  call->selection.counts[b] = kept;
+  memcpy(run->kept_local + at, space.q, sizeof(int32_t) * (size_t)kept);
+  run->group_counts[g] = kept;
 }
 
-static void prefix_counts(const tc_run *run) {
+/* The lists of a segment's groups, one behind the other from the segment's start. */
+static void join_groups(tc_run *run) {
+  const tailcut_selection *selection = &run->call->selection;
+  for (int32_t b = 0; b < run->call->batch.segments; b++) selection->counts[b] = 0;
+  for (int32_t g = 0; g < tc_group_count(run); g++) {
+    const tc_group group = tc_group_at(run, g);
+    if (group.segment < 0) continue;
+    int32_t *list = run->kept_local + run->start[group.segment];
+    memmove(list + selection->counts[group.segment], list + group.first,
+            sizeof *list * (size_t)run->group_counts[g]);
+    selection->counts[group.segment] += run->group_counts[g];
+  }
+}
+
+static void report_segments(tc_run *run) {
   const tailcut_selection *selection = &run->call->selection;
   const int32_t segments = run->call->batch.segments;
   int32_t sum = 0;
+  if (run->group_segment != NULL) join_groups(run);
   for (int32_t b = 0; b < segments; b++) {
+    const int32_t flags = atomic_load_explicit(&run->flags[b], memory_order_relaxed);
     run->new_cu_out[b] = sum;
     sum += selection->counts[b];
     if (selection->host_counts != NULL) selection->host_counts[b] = selection->counts[b];
-    if (selection->flags != NULL) {
-      selection->flags[b] = atomic_load_explicit(&run->flags[b], memory_order_relaxed);
-    }
+    if (selection->flags == NULL) continue;
+    selection->flags[b] =
+        flags & TC_FLAG_CANDIDATES ? flags & ~TC_FLAG_CANDIDATES : flags & TAILCUT_FLAG_INVALID;
   }
   run->new_cu_out[segments] = sum;
 }
 
 void tc_cut_team(tc_run *run, tc_team team) {
   const tailcut_selection *selection = &run->call->selection;
-  const int32_t segments = run->call->batch.segments;
+  const int32_t segments = run->call->batch.segments, groups = tc_group_count(run);
   const cut_space space = carve(tc_scratch(run, team), run->call->batch.max_tokens);
-  int32_t b;
-  while ((b = tc_task(run, TC_NEXT_CUT)) < segments) {
-    cut_segment(run, b, space);
+  int32_t g, b;
+  if (groups == 0 && team.id == 0) report_segments(run);
+  while ((g = tc_task(run, TC_NEXT_CUT)) < groups) {
+    cut_group(run, g, space);
     /* Whoever makes the last count sums them up: a barrier less. */
-    if (atomic_fetch_add_explicit(&run->next[TC_CUT_DONE], 1, memory_order_acq_rel) ==
-        segments - 1) {
-      prefix_counts(run);
+    if (atomic_fetch_add_explicit(&run->next[TC_CUT_DONE], 1, memory_order_acq_rel) == groups - 1) {
+      report_segments(run);
     }
   }
   tc_team_barrier(team);
-  if (selection->kept == NULL || selection->kept_placement != TAILCUT_PACKED) return;
+  if (selection->kept == NULL || selection->kept == run->kept_local) return;
+  const int packed = selection->kept_placement == TAILCUT_PACKED;
   while ((b = tc_task(run, TC_NEXT_PACK)) < segments) {
-    memcpy(selection->kept + run->new_cu_out[b], run->kept_local + run->start[b],
-           sizeof(int32_t) * (size_t)selection->counts[b]);
+    memcpy(selection->kept + (packed ? run->new_cu_out[b] : run->start[b]),
+           run->kept_local + run->start[b], sizeof(int32_t) * (size_t)selection->counts[b]);
   }
   tc_team_barrier(team);
 }

@@ -12,9 +12,7 @@
 
 #include <stdint.h>
 
-#if defined(__FAST_MATH__)
-#error "tailcut promises exact bits: build it without -ffast-math"
-#endif
+#include "../exact.h"
 
 typedef enum { TC_SIMD_SCALAR = 0, TC_SIMD_NEON = 1, TC_SIMD_AVX2 = 2, TC_SIMD_AVX512 = 3 } tc_simd;
 

@@ -103,11 +103,11 @@ static void radix_sort(uint64_t **items, uint64_t **spare, int32_t m) {
   }
 }
 
-int32_t tc_rank(const float *scores, const int32_t *list, int32_t m, uint64_t *items,
+int32_t tc_rank(const float *scores, const int32_t *list, int32_t m, int low, uint64_t *items,
                 uint64_t *spare, const uint64_t **sorted) {
   int32_t usable = 0;
   for (int32_t i = 0; i < m; i++) {
-    const uint32_t key = tc_key(scores[list ? list[i] : i]);
+    const uint32_t key = tc_key(tc_ordered(scores[list ? list[i] : i], low));
     usable += key != TC_KEY_NAN;
     items[i] = (uint64_t)key << 32 | (uint32_t)i;
   }

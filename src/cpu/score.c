@@ -2,14 +2,12 @@
 /*
  * score: cosine of every candidate to its segment's reference vector.
  *
- * Formula: s = <x,c> / max(|x|*|c|, 1e-8), clamped; METHOD.md, stage 1. Strategy: candidates of all
+ * Formula: s = <x,c> / (max(|x|,1e-8) * max(|c|,1e-8)), clamped; METHOD.md, stage 1. Strategy: candidates of all
  * segments are one range that is split evenly among the threads; dots and squared norms come from
  * the SIMD kernels (fixed summation order), the rest is one rounding per operation here. Limits:
  * a reference vector is widened again by each thread that reaches its segment.
  */
 #include "cpu.h"
-
-static float larger(float a, float b) { return a > b ? a : b; } /* NaN a gives b, as fmaxf */
 
 float tc_norm(const tc_run *run, const float *v, int32_t dim) {
   float square = 0.0f;
@@ -29,8 +27,8 @@ int tc_score_range(const tc_run *run, int32_t b, int32_t i0, int32_t i1, const f
     run->kernels->score_rows[tokens->dtype - 1](tc_token_row(run, b, i), stride, rows, tokens->dim,
                                                 ref, s, squares);
     for (int32_t j = 0; j < rows; j++) {
-      s[j] = tc_cosine_finish(s[j], sqrtf(squares[j]) * ref_norm);
-      if (roles != NULL && !(roles[i + j] & TAILCUT_ROLE_CANDIDATE)) {
+      s[j] = tc_cosine_finish(s[j], sqrtf(squares[j]), ref_norm);
+      if (roles != NULL && !tc_is_candidate(roles[i + j])) {
         s[j] = tc_bits_float(TC_NAN_BITS);
       } else {
         any_nan |= s[j] != s[j];
@@ -40,16 +38,42 @@ int tc_score_range(const tc_run *run, int32_t b, int32_t i0, int32_t i1, const f
   return any_nan;
 }
 
+/* Candidates [i0, i1) of segment b, each against the one `lag` before it. Returns whether a score is
+ * NaN. */
+static int lag_range(const tc_run *run, int32_t b, int32_t i0, int32_t i1, float *space,
+                     float *scores) {
+  const tailcut_tokens *tokens = &run->call->tokens;
+  const int32_t lag = run->call->reference.lag, dim = tokens->dim, type = tokens->dtype - 1;
+  const int64_t stride = tokens->row_stride * tc_dtype_size(tokens->dtype);
+  float squares[TC_SCORE_CHUNK], before[TC_SCORE_CHUNK];
+  int any_nan = 0;
+  int32_t i = i0;
+  for (; i < i1 && i < lag; i++) scores[i] = -1.0f;
+  for (; i < i1; i += TC_SCORE_CHUNK) {
+    const int32_t rows = i1 - i < TC_SCORE_CHUNK ? i1 - i : TC_SCORE_CHUNK;
+    const char *row = tc_token_row(run, b, i), *reference = tc_token_row(run, b, i - lag);
+    run->kernels->score_rows[type](reference, stride, rows, dim, NULL, NULL, before);
+    for (int32_t j = 0; j < rows; j++) {
+      float *s = scores + i + j;
+      run->kernels->widen[type](reference + j * stride, space, dim);
+      run->kernels->score_rows[type](row + j * stride, stride, 1, dim, space, s, squares + j);
+      *s = tc_cosine_finish(*s, sqrtf(squares[j]), sqrtf(before[j]));
+      any_nan |= *s != *s;
+    }
+  }
+  return any_nan;
+}
+
 /* The reference of segment b as fp32: widened into `space`, or where it already is. */
-static const float *reference(const tc_run *run, int32_t b, int32_t group_first, float *space) {
+static const float *reference(const tc_run *run, int32_t b, int32_t first, float *space) {
   const tailcut_reference *r = &run->call->reference;
   const int32_t dim = run->call->tokens.dim;
   const char *data = (const char *)r->data;
   if (r->source == TAILCUT_REFERENCE_MEAN) {
-    return run->directions + (size_t)(b - group_first) * (size_t)dim;
+    return run->directions + (size_t)(b - first) * (size_t)dim;
   }
   if (r->source == TAILCUT_REFERENCE_ROW) {
-    data = tc_token_row(run, b, -1);
+    data = tc_token_row(run, b, -(int64_t)run->call->batch.prefix_rows);
   } else {
     data += b * r->segment_stride * tc_dtype_size(r->dtype);
   }
@@ -77,6 +101,12 @@ static void score_share(tc_run *run, tc_team team, int32_t first, int32_t count)
     const int32_t i0 = (int32_t)(from > run->cum[b] ? from - run->cum[b] : 0);
     const int32_t i1 = (int32_t)(to < run->cum[b + 1] ? to - run->cum[b] : run->n[b]);
     if (i0 >= i1) continue;
+    if (run->call->reference.source == TAILCUT_REFERENCE_LAG) {
+      if (lag_range(run, b, i0, i1, space, run->scores + run->start[b])) {
+        tc_flag(run, b, TAILCUT_FLAG_NAN);
+      }
+      continue;
+    }
     const float *ref = reference(run, b, first, space);
     const float norm = tc_norm(run, ref, run->call->tokens.dim);
     if (tc_bad_norm(norm)) tc_flag(run, b, TAILCUT_FLAG_BAD_REFERENCE);
@@ -95,11 +125,11 @@ static void weigh(const tc_run *run, int32_t b, int32_t i0, int32_t i1) {
   int32_t i = i0;
   while (i < i1) {
     int32_t end = i;
-    while (end < i1 && (roles == NULL || (roles[end] & TAILCUT_ROLE_QUERY))) end++;
+    while (end < i1 && (roles == NULL || tc_is_query(roles[end]))) end++;
     if (end > i) {
       run->kernels->score_rows[tokens->dtype - 1](tc_token_row(run, b, i), stride, end - i,
                                                   tokens->dim, NULL, NULL, w + i);
-      for (; i < end; i++) w[i] = 1.0f / larger(sqrtf(w[i]), 1e-8f);
+      for (; i < end; i++) w[i] = 1.0f / tc_norm_floor(sqrtf(w[i]));
     } else {
       i++;
     }
@@ -120,7 +150,7 @@ static int32_t sum_columns(const tc_run *run, int32_t b, int32_t d0, int32_t d1,
     const int32_t before = rows;
     memset(block, 0, sizeof *block * (size_t)(d1 - d0));
     for (int32_t r = i; r < end; r++) {
-      if (roles != NULL && !(roles[r] & TAILCUT_ROLE_QUERY)) continue;
+      if (roles != NULL && !tc_is_query(roles[r])) continue;
       run->kernels->accumulate[tokens->dtype - 1](tc_token_row(run, b, r) + (int64_t)d0 * element,
                                                   w[r], block, d1 - d0);
       rows++;
@@ -166,8 +196,8 @@ void tc_score_team(tc_run *run, tc_team team) {
     tc_team_barrier(team);
     return;
   }
-  for (int32_t first = 0; first < segments; first += TC_GROUP) {
-    const int32_t count = segments - first < TC_GROUP ? segments - first : TC_GROUP;
+  for (int32_t first = 0; first < segments; first += TC_DIRECTIONS) {
+    const int32_t count = segments - first < TC_DIRECTIONS ? segments - first : TC_DIRECTIONS;
     tc_direction_team(run, team, first, count, run->directions);
     score_share(run, team, first, count);
     tc_team_barrier(team);

@@ -13,9 +13,8 @@ static void random_bytes(tt_random *random, tt_block *block, size_t bytes) {
   for (size_t i = 0; i < bytes; i++) block->data[i] = (uint8_t)tt_next(random);
 }
 
-/* A table of distinct slots for the batch's rows, some of them -1. */
-static void make_slots(tt_problem *p, tt_random *random, tt_block *block, int32_t slot_bytes) {
-  const int64_t n = p->total;
+/* A table of n distinct slots, some of them -1. */
+static void make_slots(tt_random *random, tt_block *block, int64_t n, int32_t slot_bytes) {
   tt_block_new(block, (size_t)(n * slot_bytes));
   int64_t *slots = tt_host(sizeof *slots * (size_t)n);
   for (int64_t i = 0; i < n; i++) slots[i] = i;
@@ -41,6 +40,76 @@ static void in_place(tt_random *random, tt_array *a, int64_t bytes) {
 static void apart(tt_random *random, tt_array *a, int64_t src_bytes, int64_t dst_bytes) {
   random_bytes(random, &a->src, (size_t)src_bytes);
   tt_block_new(&a->dst, (size_t)dst_bytes);
+}
+
+/* What the segments keep: the most of one, and all together. At least 1: 0 is no number of rows. */
+static int64_t most_kept(const tt_problem *p) {
+  int32_t most = 1;
+  for (int32_t b = 0; b < p->batch.segments; b++) {
+    const int32_t k = ((const int32_t *)(const void *)p->counts.want)[b];
+    most = k > most ? k : most;
+  }
+  return most;
+}
+
+static int64_t all_kept(const tt_problem *p) {
+  const int32_t all = ((const int32_t *)(const void *)p->new_cu.want)[p->batch.segments];
+  return all > 0 ? all : 1;
+}
+
+/* First positions; sums with some of them wrap. */
+static void make_base(tt_problem *p, tt_random *random, tt_array *a) {
+  const int64_t size = a->rows.part_bytes;
+  tt_block_new(&a->base, (size_t)(p->batch.segments * size));
+  for (int32_t b = 0; b < p->batch.segments; b++) {
+    const int64_t wide = b % 3 ? tt_below(random, 5000) - 9 : INT64_MAX - tt_below(random, 4);
+    const int32_t narrow = b % 3 ? (int32_t)wide : INT32_MAX - tt_below(random, 4);
+    memcpy(a->base.data + b * size, size == 8 ? (const void *)&wide : (const void *)&narrow,
+           (size_t)size);
+  }
+}
+
+/* Arrays whose destination is no larger than it must be, or not even that. */
+static void lay_out_small(tt_problem *p, tt_random *random, tt_array *a, int kind) {
+  const int64_t n = p->total, segments = p->batch.segments, most = most_kept(p);
+  const int ragged = p->batch.cu_seqlens != NULL;
+  tailcut_rows *r = &a->rows;
+  switch (kind) {
+    case TT_ROWS_FITS:
+      a->name = "fits";
+      r->part_bytes = 12, r->parts = 2, r->dst_rows = most, r->flags = TAILCUT_ROWS_ZERO_TAIL;
+      r->dst_row_stride = 12;
+      r->dst_part_stride = (ragged ? n : most) * 12;
+      if (!ragged) r->dst_segment_stride = 2 * most * 12;
+      apart(random, a, n * 24, 2 * (ragged ? n : segments * most) * 12);
+      break;
+    case TT_ROWS_SMALL:
+      a->name = "small";
+      r->part_bytes = 6, r->dst_rows = (most + 1) / 2, r->flags = TAILCUT_ROWS_ZERO_TAIL;
+      apart(random, a, n * 6, (ragged ? n : segments * r->dst_rows) * 6);
+      break;
+    case TT_ROWS_SMALL_PACKED:
+      a->name = "small packed";
+      r->part_bytes = 10, r->dst_row_stride = 16, r->page_rows = 4, r->page_stride = 4 * 16 + 8;
+      r->placement = TAILCUT_PACKED, r->flags = TAILCUT_ROWS_ZERO_TAIL;
+      r->dst_rows = (2 * all_kept(p) + 2) / 3;
+      make_slots(random, &a->dst_slots, r->dst_rows, 4);
+      apart(random, a, n * 10, (r->dst_rows / 4 + 1) * r->page_stride);
+      break;
+    case TT_ROWS_BASE:
+      a->name = "renumber from a base";
+      r->part_bytes = 4, r->flags = TAILCUT_ROWS_RENUMBER | TAILCUT_ROWS_ZERO_TAIL;
+      in_place(random, a, n * 4);
+      make_base(p, random, a);
+      break;
+    default:
+      a->name = "renumber64 from a base";
+      r->part_bytes = 8, r->parts = 3, r->dst_rows = all_kept(p), r->flags = TAILCUT_ROWS_RENUMBER;
+      r->placement = TAILCUT_PACKED, r->dst_row_stride = 8, r->dst_part_stride = r->dst_rows * 8;
+      in_place(random, a, 3 * r->dst_rows * 8);
+      make_base(p, random, a);
+      break;
+  }
 }
 
 static void lay_out(tt_problem *p, tt_random *random, tt_array *a, int kind) {
@@ -99,7 +168,7 @@ static void lay_out(tt_problem *p, tt_random *random, tt_array *a, int kind) {
     case TT_ROWS_PAGED:
       a->name = "paged";
       r->part_bytes = 20, r->page_rows = 4, r->page_stride = 4 * 20 + 16;
-      make_slots(p, random, &a->src_slots, 4);
+      make_slots(random, &a->src_slots, n, 4);
       in_place(random, a, (n / 4 + 1) * r->page_stride);
       break;
     case TT_ROWS_PAGED_OUT:
@@ -107,7 +176,7 @@ static void lay_out(tt_problem *p, tt_random *random, tt_array *a, int kind) {
       r->part_bytes = 10, r->parts = 2, r->slot_bytes = 8, r->page_rows = 16;
       r->page_stride = 16 * 32, r->dst_row_stride = 32, r->dst_part_stride = 12;
       r->placement = TAILCUT_PACKED, r->flags = TAILCUT_ROWS_ZERO_TAIL;
-      make_slots(p, random, &a->dst_slots, 8);
+      make_slots(random, &a->dst_slots, n, 8);
       apart(random, a, n * 20, (n / 16 + 1) * r->page_stride);
       break;
     default:
@@ -119,22 +188,51 @@ static void lay_out(tt_problem *p, tt_random *random, tt_array *a, int kind) {
   }
 }
 
+/* The array as a fused call sees it: where nothing is said, the destination has room for what the
+ * rule can keep of segments that are one group each. */
+static tailcut_rows as_fused(const tt_problem *p, const tailcut_rows *rows) {
+  const int32_t most = p->batch.max_tokens, prefix = p->batch.prefix_rows;
+  tailcut_rows r = *rows;
+  if (r.dst_rows != 0 || p->roles.data != NULL || p->batch.group_cu_seqlens != NULL) return r;
+  const int64_t row = r.dst_row_stride ? r.dst_row_stride : r.part_bytes * r.parts;
+  const int64_t kept = ref_kept_count(&p->rule, most > prefix ? most - prefix : 0);
+  if (r.dst_segment_stride == 0) r.dst_segment_stride = most * row; /* dst_rows was not set */
+  r.dst_rows = r.placement == TAILCUT_PACKED ? kept * p->batch.segments : kept;
+  if (r.dst_rows == 0) r.dst_rows = REF_NO_ROOM;
+  return r;
+}
+
+/* What compaction leaves in dst: in block->want, with block->open. */
+static void expect(const tt_problem *p, const tt_array *a, const tailcut_rows *rows,
+                   tt_block *block) {
+  tailcut_rows r = *rows;
+  block->bytes = a->dst.bytes;
+  block->want = tt_host(block->bytes);
+  block->open = tt_host(block->bytes);
+  memcpy(block->want, a->dst.data, block->bytes);
+  r.dst = block->want;
+  r.src = a->in_place ? block->want : a->src.data;
+  ref_compact(&p->batch, (const int32_t *)(const void *)p->kept.want,
+              p->row->packed ? TAILCUT_PACKED : TAILCUT_LOCAL,
+              (const int32_t *)(const void *)p->counts.want,
+              (const int32_t *)(const void *)p->new_cu.want, &r, block->open);
+}
+
 void tt_add_array(tt_problem *p, tt_random *random, int kind) {
   static const tailcut_rows defaults = TAILCUT_ROWS_INITIALIZER;
   tt_array *a = &p->arrays[p->array_count];
   if (kind == TT_ROWS_TOKENS && p->matrix.data == NULL) return;
   p->array_count++;
   a->rows = defaults;
-  lay_out(p, random, a, kind);
-  a->dst.want = tt_host(a->dst.bytes);
-  memcpy(a->dst.want, a->dst.data, a->dst.bytes);
-  a->dst.open = tt_host(a->dst.bytes);
-  a->rows.dst = a->dst.want;
-  a->rows.src = a->in_place ? a->dst.want : a->src.data;
+  if (kind >= TT_ROWS_FITS) {
+    lay_out_small(p, random, a, kind);
+  } else {
+    lay_out(p, random, a, kind);
+  }
   a->rows.src_slots = a->src_slots.data;
   a->rows.dst_slots = kind == TT_ROWS_PAGED ? a->src_slots.data : a->dst_slots.data;
-  ref_compact(&p->batch, (const int32_t *)(const void *)p->kept.want,
-              p->row->packed ? TAILCUT_PACKED : TAILCUT_LOCAL,
-              (const int32_t *)(const void *)p->counts.want,
-              (const int32_t *)(const void *)p->new_cu.want, &a->rows, a->dst.open);
+  a->rows.renumber_base = a->base.data;
+  const tailcut_rows fused = as_fused(p, &a->rows);
+  expect(p, a, &a->rows, &a->dst);
+  expect(p, a, &fused, &a->fused);
 }

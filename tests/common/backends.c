@@ -38,9 +38,11 @@ static int list_cpu(tt_backend *list) {
     const tc_kernels *kernels = tc_kernels_for((tc_simd)level);
     if (kernels == NULL) continue;
     n = add_cpu(list, n, kernels->name, 1);
-    if (TC_THREADS) n = add_cpu(list, n, kernels->name, 3);
+    if (TC_THREADS) n = add_cpu(list, n, kernels->name, level == TC_SIMD_SCALAR ? 3 : 2);
   }
-  if (TC_THREADS) n = add_cpu(list, n, tc_kernels_for(tc_kernels_best())->name, 8);
+  const char *best = tc_kernels_for(tc_kernels_best())->name;
+  if (TC_THREADS) n = add_cpu(list, n, best, 4);
+  if (TC_THREADS) n = add_cpu(list, n, best, 8);
   return n;
 }
 
@@ -48,7 +50,13 @@ static int list_cuda(tt_backend *list) {
 #if defined(TAILCUT_HAVE_CUDA)
   static const char *const names[] = {"cuda-device", "cuda-cluster-8", "cuda-parts", "cuda-sm-80"};
   for (int form = TT_FORM_DEVICE; form <= TT_FORM_SM_80; form++) {
-    const tt_backend cuda = {"", TAILCUT_DEVICE_CUDA, 1, NULL, 0, &tt_memory_cuda, form};
+    const tt_backend cuda = {.device_kind = TAILCUT_DEVICE_CUDA,
+                             .threads = 1,
+                             .refuses = TT_OPTION_GROUPS | TT_OPTION_LAG | TT_OPTION_LOW |
+                                        TT_OPTION_GROUP_K | TT_OPTION_MASK | TT_OPTION_BASE |
+                                        TT_OPTION_SEQUENCE,
+                             .memory = &tt_memory_cuda,
+                             .form = form};
     list[form] = cuda;
     snprintf(list[form].name, sizeof list[form].name, "%s", names[form]);
   }

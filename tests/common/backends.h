@@ -9,6 +9,17 @@
 
 #include "memory.h"
 
+/* Options that a backend may refuse as UNSUPPORTED. */
+enum {
+  TT_OPTION_GROUPS = 1, /* with group_counts */
+  TT_OPTION_LAG = 2,
+  TT_OPTION_LOW = 4,
+  TT_OPTION_GROUP_K = 8,
+  TT_OPTION_MASK = 16,
+  TT_OPTION_BASE = 32,    /* renumber_base */
+  TT_OPTION_SEQUENCE = 64 /* relevance and prune_sequence */
+};
+
 /* A backend as it is tested: a device kind with one of its settings. On the CPU these are the SIMD
  * levels that this machine has, with several thread counts. */
 typedef struct tt_backend {
@@ -17,6 +28,7 @@ typedef struct tt_backend {
   int32_t threads;
   const char *simd; /* what TAILCUT_SIMD is set to while the handle is made; NULL: not set */
   int has_sequence; /* relevance and prune_sequence; elsewhere they are UNSUPPORTED */
+  unsigned refuses; /* TT_OPTION_ bits: tests see that these are refused, and nothing written */
   const tt_memory *memory;
   int form; /* CUDA: what the handle believes of its device, one of tt_form */
 } tt_backend;

@@ -211,7 +211,8 @@ tt_call *tt_call_new(const tt_call_row *row, const tt_backend *backend) {
   for (unsigned bit = 1; bit <= TT_CALL_WIDE_TAIL; bit *= 2) {
     if (row->rows & bit) add_rows(c, bit);
   }
-  if (tailcut_create(&c->cpu, NULL) != TAILCUT_OK) abort();
+  static const tailcut_config config = TAILCUT_CONFIG_INITIALIZER;
+  if (tailcut_create(&c->cpu, &config) != TAILCUT_OK) abort();
   static const tt_backend cpu = {.name = "cpu", .memory = &tt_memory_cpu};
   const tailcut_limits limits = tt_call_limits(row);
   c->cpu_workspace = tt_workspace_new(&cpu, c->cpu, row->kind, &limits);
@@ -239,7 +240,7 @@ static tailcut_batch batch_of(const tt_call *c, int side) {
   batch.segments = c->row->segments;
   batch.max_tokens = c->row->max_tokens;
   batch.total_tokens = c->total;
-  batch.cls_row = c->row->source == ROW;
+  batch.prefix_rows = c->row->source == ROW;
   if (c->row->layout == TT_LENGTHS) batch.lengths = c->buffers[SHAPE].side[side];
   if (c->row->layout == TT_RAGGED) batch.cu_seqlens = c->buffers[SHAPE].side[side];
   return batch;
@@ -484,7 +485,7 @@ int64_t tt_call_moved(const tt_call *c, int64_t *kept) {
   *kept = 0;
   for (int32_t b = 0; counts != NULL && b < batch.segments; b++) {
     const ref_segment s = ref_segment_of(&batch, b);
-    for (int32_t j = 0; j < counts[b]; j++) moved += list[s.start + j] + batch.cls_row != j;
+    for (int32_t j = 0; j < counts[b]; j++) moved += list[s.start + j] + batch.prefix_rows != j;
     *kept += counts[b];
   }
   return moved;

@@ -31,8 +31,23 @@ typedef enum tt_curve {
   TT_SMALL,    /* denormals */
   TT_ZEROS,    /* +0, -0 and a few others */
   TT_RISING,   /* sorted the wrong way round */
+  TT_NAN_RUNS, /* whole groups of them */
   TT_CURVES
 } tt_curve;
+
+/* Cut offsets of a case. All but the first two sorts are made of SOME. */
+typedef enum tt_groups {
+  TT_GROUPS_NONE,
+  TT_GROUPS_SEGMENTS,  /* as without groups */
+  TT_GROUPS_ROWS,      /* a group for each row */
+  TT_GROUPS_SOME,      /* random ones, some empty; the last offset repeated */
+  TT_GROUPS_BACK,      /* one is below the one before it: every segment is invalid */
+  TT_GROUPS_FAR,       /* the last is behind the rows: the same */
+  TT_GROUPS_NEGATIVE,  /* the first is -1: the same */
+  TT_GROUPS_MISSING,   /* where segment 2 starts there is none */
+  TT_GROUPS_SHORT,     /* the last segment's end is missing */
+  TT_GROUPS_ONE_OFFSET /* 0 alone: no group at all */
+} tt_groups;
 
 /* Row arrays of a case (problem.c). 0 means TOKENS (where there are any) and PACKED. */
 enum {
@@ -46,7 +61,14 @@ enum {
   TT_ROWS_PAGED = 128,     /* through int32 slots, in place, some -1 */
   TT_ROWS_PAGED_OUT = 256, /* dense to int64 slots, PACKED, zero tail */
   TT_ROWS_WIDE = 512,      /* 4133 bytes a row, odd addresses, in place */
-  TT_ROWS_ALL = 1023
+  TT_ROWS_FITS =
+      1024, /* [B,H,k,d], or [H,total,d] ragged: dst_rows is the largest count; zero tail */
+  TT_ROWS_SMALL = 2048,        /* LOCAL, room for half of that; zero tail */
+  TT_ROWS_SMALL_PACKED = 4096, /* PACKED through slots, room for two thirds of the sum; zero tail */
+  TT_ROWS_ALL = 8191,
+  TT_ROWS_BASE = 8192,    /* int32 positions from a base, LOCAL, zero tail */
+  TT_ROWS_BASE64 = 16384, /* [3, k] int64 positions from a base, PACKED */
+  TT_ROWS_AND_BASE = 32767
 };
 
 typedef struct tt_case {
@@ -61,8 +83,10 @@ typedef struct tt_case {
   int32_t dim;           /* default 48 */
   int32_t row_extra;     /* elements between rows */
   int32_t segment_extra; /* rows between uniform segments */
-  int32_t cls_row;
+  int32_t prefix_rows;
+  tt_groups groups;
   int32_t source; /* tailcut_reference_source, default GIVEN */
+  int32_t lag;
   int32_t reference_f32;
   int32_t reference_each;
   int32_t zero_reference;
@@ -78,7 +102,10 @@ typedef struct tt_case {
   int32_t max_keep; /* -2: 0 */
   int32_t round_to;
   double lo, hi, spread;
-  int32_t packed; /* placement of kept */
+  int32_t order;   /* tailcut_order, default HIGH */
+  int32_t group_k; /* TOPK: with counts of the groups, at most k */
+  int32_t mask;    /* asked for even of a backend that refuses it; of others it always is */
+  int32_t packed;  /* placement of kept */
   int32_t rows;
   int32_t heavy; /* too slow for a simulated device */
 } tt_case;
@@ -86,7 +113,7 @@ typedef struct tt_case {
 extern const tt_case tt_cases[];
 extern const int tt_case_count;
 
-/* The rule of a row, ready to be passed. */
+/* The rule of a row, ready to be passed but for group_k. */
 tailcut_rule tt_rule_of(const tt_case *c);
 
 #endif /* TAILCUT_TESTS_CASES_H_ */

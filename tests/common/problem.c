@@ -67,6 +67,9 @@ void tt_curve_scores(tt_random *random, tt_curve kind, float *scores, int64_t n)
       case TT_RISING:
         scores[i] = (float)i - 20.0f;
         break;
+      case TT_NAN_RUNS:
+        scores[i] = i / 16 % 2 ? NAN : (float)x;
+        break;
       default:
         scores[i] = (float)x;
         break;
@@ -121,6 +124,7 @@ static void make_reference(tt_problem *p, tt_random *random) {
   const tt_case *c = p->row;
   tailcut_reference *r = &p->reference;
   r->source = or_default(c->source, TAILCUT_REFERENCE_GIVEN);
+  r->lag = c->lag;
   if (r->source != TAILCUT_REFERENCE_GIVEN) return;
   const int32_t dtype = c->reference_f32 ? TAILCUT_F32 : p->tokens.dtype;
   const int32_t dim = p->tokens.dim, stride = c->reference_each ? dim + 3 : 0;
@@ -143,7 +147,8 @@ static void make_roles(tt_problem *p, tt_random *random) {
   tt_block_new(&p->roles, (size_t)p->total);
   for (int64_t i = 0; i < p->total; i++) {
     const int roll = tt_below(random, 16);
-    int role = roll < 10 ? 1 : roll < 13 ? 2 : roll < 14 ? 3 : roll < 15 ? 0 : 0xFC | 1;
+    int role = roll < 10 ? 1 : roll < 13 ? 2 : roll < 14 ? 3 : roll < 15 ? 0 : 0xF8 | 1;
+    if (tt_below(random, 6) == 0) role |= TAILCUT_ROLE_ABSENT;
     if (p->row->roles == 2) role &= ~TAILCUT_ROLE_QUERY;
     if (p->row->roles == 3) role &= ~TAILCUT_ROLE_CANDIDATE;
     p->roles.data[i] = (uint8_t)role;
@@ -162,7 +167,7 @@ static void make_scores(tt_problem *p, tt_random *random) {
   if (!p->row->input_flags) return;
   tt_block_new(&p->in_flags, 4 * (size_t)p->batch.segments);
   for (int32_t b = 0; b < p->batch.segments; b++) {
-    const int32_t flag = tt_below(random, 16);
+    const int32_t flag = tt_below(random, 32);
     memcpy(p->in_flags.data + 4 * b, &flag, 4);
   }
 }
@@ -195,6 +200,8 @@ static void expect(tt_problem *p) {
   want.curve = output(&p->curve, rows);
   want.ranks = output(&p->ranks, rows);
   want.host_counts = output(&p->host_counts, 4 * segments);
+  want.mask = output(&p->mask, (size_t)p->total);
+  if (c->groups) want.group_counts = output(&p->group_counts, 4 * (size_t)p->batch.groups);
   ref_cut(&p->batch, scores, roles, flags, &p->rule, p->auto_scale, &want);
 }
 
@@ -211,14 +218,16 @@ tt_problem *tt_problem_new(const tt_case *c) {
   p->reference = reference;
   p->batch.segments = c->segments < 0 ? 0 : or_default(c->segments, 3);
   p->batch.max_tokens = c->max_tokens < 0 ? 0 : or_default(c->max_tokens, 37);
-  p->batch.cls_row = c->cls_row;
+  p->batch.prefix_rows = c->prefix_rows;
   make_shape(p, &random);
   p->total = ref_total(&p->batch);
+  tt_make_groups(p, &random);
   if (c->kind != TT_CUT) make_tokens(p, &random);
   if (c->kind == TT_VISUAL) make_reference(p, &random);
   if (c->kind == TT_SEQUENCE || c->roles) make_roles(p, &random);
   if (c->kind == TT_CUT) make_scores(p, &random);
   p->rule = tt_rule_of(c);
+  tt_make_group_k(p, &random);
   p->auto_scale = c->scale == TAILCUT_SCALE_AUTO || (c->kind == TT_CUT && c->scale == 0);
   expect(p);
   const int rows = c->rows ? c->rows : TT_ROWS_TOKENS | TT_ROWS_PACKED;
@@ -229,16 +238,19 @@ tt_problem *tt_problem_new(const tt_case *c) {
 }
 
 void tt_problem_free(tt_problem *p) {
-  tt_block *const blocks[] = {&p->shape,     &p->matrix,   &p->vector,    &p->roles,
-                              &p->in_scores, &p->in_flags, &p->scores,    &p->score_flags,
-                              &p->counts,    &p->kept,     &p->direction, &p->new_cu,
-                              &p->flags,     &p->curve,    &p->ranks,     &p->host_counts};
+  tt_block *const blocks[] = {&p->shape,         &p->matrix,   &p->vector,    &p->roles,
+                              &p->in_scores,     &p->in_flags, &p->scores,    &p->score_flags,
+                              &p->counts,        &p->kept,     &p->direction, &p->new_cu,
+                              &p->flags,         &p->curve,    &p->ranks,     &p->host_counts,
+                              &p->group_offsets, &p->group_k,  &p->mask,      &p->group_counts};
   for (size_t i = 0; i < sizeof blocks / sizeof blocks[0]; i++) free_block(blocks[i]);
   for (int i = 0; i < p->array_count; i++) {
     free_block(&p->arrays[i].src);
     free_block(&p->arrays[i].dst);
     free_block(&p->arrays[i].src_slots);
     free_block(&p->arrays[i].dst_slots);
+    free_block(&p->arrays[i].fused);
+    free_block(&p->arrays[i].base);
   }
   free(p);
 }

@@ -19,12 +19,13 @@ typedef struct tt_array {
   const char *name;
   tailcut_rows rows;
   tt_block src, dst; /* in place: src.data is NULL */
-  tt_block src_slots, dst_slots;
+  tt_block fused;    /* what a fused call leaves in dst: `want` and `open` alone */
+  tt_block src_slots, dst_slots, base;
   int in_place, is_tokens;
   size_t misalign;
 } tt_array;
 
-enum { TT_ARRAYS = 10 };
+enum { TT_ARRAYS = 15 };
 
 typedef struct tt_problem {
   const tt_case *row;
@@ -34,10 +35,10 @@ typedef struct tt_problem {
   tailcut_rule rule;
   int auto_scale;
   int64_t total; /* rows */
-  tt_block shape, matrix, vector, roles, in_scores, in_flags;
+  tt_block shape, group_offsets, group_k, matrix, vector, roles, in_scores, in_flags;
   /* Outputs. Of the scoring part, then of the cut. */
   tt_block direction, scores, score_flags;
-  tt_block counts, kept, new_cu, flags, curve, ranks, host_counts;
+  tt_block counts, kept, new_cu, flags, curve, ranks, host_counts, mask, group_counts;
   tt_array arrays[TT_ARRAYS];
   int array_count;
 } tt_problem;
@@ -45,6 +46,9 @@ typedef struct tt_problem {
 tt_problem *tt_problem_new(const tt_case *c);
 void tt_problem_free(tt_problem *problem);
 
+/* Group offsets of a problem whose segments are known; then, with its rule, their counts. */
+void tt_make_groups(tt_problem *problem, tt_random *random);
+void tt_make_group_k(tt_problem *problem, tt_random *random);
 /* The scores of a TT_CUT case. */
 void tt_curve_scores(tt_random *random, tt_curve kind, float *scores, int64_t n);
 /* Adds array number `kind` (a TT_ROWS_ bit) to a problem whose cut is known. */

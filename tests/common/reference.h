@@ -9,11 +9,12 @@
 
 typedef struct ref_segment {
   int64_t start; /* row number of its first row */
+  int64_t end;   /* of the row behind its last; uniform: whatever its length */
   int32_t n;     /* candidates (with roles: rows); 0 where invalid */
   int valid;
 } ref_segment;
 
-/* Segment b, from lengths or offsets. */
+/* Segment b, from lengths or offsets, and the group offsets where there are any. */
 ref_segment ref_segment_of(const tailcut_batch *batch, int32_t b);
 int64_t ref_total(const tailcut_batch *batch); /* rows, valid or not */
 
@@ -23,8 +24,12 @@ void ref_row(const tailcut_batch *batch, const tailcut_tokens *tokens, int32_t b
 
 /* The dot product in the specified order. */
 float ref_dot(const float *a, const float *b, int32_t dim);
-/* <x,c> / max(product, 1e-8), clamped. */
-float ref_cosine(float dot, float product);
+/* <x,c> / (max(|x|, 1e-8) * max(|c|, 1e-8)), clamped. */
+float ref_cosine(float dot, float norm_x, float norm_c);
+
+/* What a row is, by its role. */
+int ref_is_candidate(uint8_t role);
+int ref_is_query(uint8_t role);
 
 /* As tailcut_score, tailcut_mean_direction and tailcut_relevance with MEAN_COSINE. Elements of no
  * candidate are left alone; flags may be NULL. */
@@ -35,20 +40,24 @@ void ref_mean_direction(const tailcut_batch *batch, const tailcut_tokens *tokens
 void ref_relevance(const tailcut_batch *batch, const tailcut_tokens *tokens, const uint8_t *roles,
                    float *scores, int32_t *flags);
 
-/* k of a curve of n scores (any order), before the clamps; *whole as in flag 1. */
+/* k of a curve of n scores (any order), before the clamps; *whole as in flag 1. Knows nothing of
+ * rule.order and rule.group_k: ref_cut hands it what they make of scores, tau and k. */
 int64_t ref_detect(const tailcut_rule *rule, int auto_scale, const float *scores, int32_t n,
                    int bad_reference, int *whole);
 int64_t ref_clamp(const tailcut_rule *rule, int64_t k, int32_t n);
 int64_t ref_ratio(const tailcut_rule *rule, int32_t n);
+/* As tailcut_kept_count. */
+int32_t ref_kept_count(const tailcut_rule *rule, int32_t n);
 
 /* As tailcut_cut. counts, kept (LOCAL or PACKED), new_cu_seqlens and flags must be given; curve,
- * ranks and host_counts may be NULL. */
+ * ranks, host_counts, mask and group_counts may be NULL. */
 void ref_cut(const tailcut_batch *batch, const float *scores, const uint8_t *roles,
              const int32_t *input_flags, const tailcut_rule *rule, int auto_scale,
              const tailcut_selection *selection);
 
-/* As tailcut_compact for one array whose dst is host memory that holds what stood there before
+/* As tailcut_compact for one array (dst_rows 0: room for all candidates; REF_NO_ROOM: for none) whose dst is host memory that holds what stood there before
  * (in place: dst == src). `open`: as large as dst, set to 1 where the result is unspecified. */
+#define REF_NO_ROOM (-1)
 void ref_compact(const tailcut_batch *batch, const int32_t *kept, int32_t kept_placement,
                  const int32_t *counts, const int32_t *new_cu_seqlens, const tailcut_rows *rows,
                  uint8_t *open);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* reference_cut: order, detectors, clamps, spread and compaction from the specification: qsort,
- * floor and rint on doubles for the curve's integers, loops over every candidate for every k. */
+/* reference_cut: order, detectors, clamps, spread and groups from the specification: qsort, floor
+ * and rint on doubles for the curve's integers, loops over every candidate for every k. */
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -92,7 +92,7 @@ int64_t ref_detect(const tailcut_rule *rule, int auto_scale, const float *scores
     order[i] = (entry){scores[i], i};
     m += !isnan(scores[i]);
   }
-  if (bad_reference || m < 3) {
+  if (bad_reference || (m < 3 && rule->detector != TAILCUT_THRESHOLD)) {
     free(order);
     *whole = 1;
     return n;
@@ -158,36 +158,56 @@ static void keep_ranks(double share, int64_t k, int64_t usable, uint8_t *keep) {
   for (int64_t i = 0; i < t; i++) keep[h + (2 * i + 1) * span / (2 * t)] = 1;
 }
 
-/* One segment of n rows: sets keep[row]; returns its flags. */
-static int32_t cut_one(const float *scores, const uint8_t *roles, int32_t n, int32_t input_flags,
-                       const tailcut_rule *rule, int auto_scale, uint8_t *keep, float *curve,
-                       int32_t *ranks) {
+int32_t ref_kept_count(const tailcut_rule *rule, int32_t n) {
+  int64_t k = n;
+  if (rule->detector == TAILCUT_TOPK && rule->k < n) k = rule->k;
+  if (rule->detector == TAILCUT_RATIO) k = ref_ratio(rule, n);
+  return (int32_t)ref_clamp(rule, k, n);
+}
+
+/* The rule as it is for one group: its own k, and tau as the negated scores need it. */
+static tailcut_rule rule_of_group(const tailcut_rule *rule, int32_t g) {
+  tailcut_rule own = *rule;
+  if (rule->order == TAILCUT_LOW) own.tau = -rule->tau;
+  if (rule->group_k != NULL && rule->group_k[g] < rule->k) {
+    own.k = rule->group_k[g] < 0 ? 0 : rule->group_k[g];
+  }
+  return own;
+}
+
+/* One group of n candidates (with roles: rows): sets keep[i], and curve and ranks where they are not
+ * NULL; returns its flags. */
+static int32_t cut_group(const float *scores, const uint8_t *roles, int32_t n, int bad,
+                         const tailcut_rule *rule, int auto_scale, uint8_t *keep, float *curve,
+                         int32_t *ranks) {
+  const float sign = rule->order == TAILCUT_LOW ? -1.0f : 1.0f;
   int32_t m = 0, usable = 0, flag = 0;
   int whole;
   entry *order = tt_host(sizeof *order * (size_t)n);
   float *candidates = tt_host(sizeof *candidates * (size_t)n);
   uint8_t *keep_rank = tt_host((size_t)n + 1);
   for (int32_t i = 0; i < n; i++) {
+    const int candidate = roles == NULL || ref_is_candidate(roles[i]);
     if (ranks != NULL) ranks[i] = -1;
-    keep[i] = roles != NULL && !(roles[i] & TAILCUT_ROLE_CANDIDATE);
-    if (keep[i]) continue;
-    candidates[m] = scores[i];
-    order[m++] = (entry){scores[i], i};
+    keep[i] = !candidate && !(roles[i] & TAILCUT_ROLE_ABSENT);
+    if (!candidate) continue;
+    candidates[m] = sign * scores[i];
+    order[m] = (entry){candidates[m], i};
+    m++;
     usable += !isnan(scores[i]);
   }
   if (m > 0) {
-    const int bad = (input_flags & TAILCUT_FLAG_BAD_REFERENCE) != 0;
     qsort(order, (size_t)m, sizeof *order, best_first);
     const int64_t wanted = ref_detect(rule, auto_scale, candidates, m, bad, &whole);
     keep_ranks(rule->spread, ref_clamp(rule, wanted, m), usable, keep_rank);
     flag = (whole ? TAILCUT_FLAG_WHOLE : 0) | (usable < m ? TAILCUT_FLAG_NAN : 0) |
-           (bad ? TAILCUT_FLAG_BAD_REFERENCE : 0);
+           (bad ? TAILCUT_FLAG_BAD_REFERENCE : 0) | (usable == 0 ? TAILCUT_FLAG_NO_SCORE : 0);
   }
   for (int32_t r = 0; r < m; r++) {
+    const float s = sign * order[r].score;
     keep[order[r].index] = keep_rank[r];
     if (ranks != NULL) ranks[order[r].index] = r;
-    if (curve != NULL) curve[r] = order[r].score == 0.0f ? 0.0f : order[r].score;
-    if (curve != NULL && isnan(curve[r])) curve[r] = NAN;
+    if (curve != NULL) curve[r] = isnan(s) ? NAN : s == 0.0f ? 0.0f : s;
   }
   free(order);
   free(candidates);
@@ -195,111 +215,54 @@ static int32_t cut_one(const float *scores, const uint8_t *roles, int32_t n, int
   return flag;
 }
 
+/* The candidates of segment s (number b) that are in group g: *first and how many. */
+static int32_t part_of(const tailcut_batch *batch, const ref_segment *s, int32_t b, int32_t g,
+                       int32_t *first) {
+  int32_t n = 0;
+  *first = 0;
+  if (batch->group_cu_seqlens == NULL) return g == b ? s->n : 0;
+  for (int32_t i = 0; i < s->n; i++) {
+    const int64_t row = s->start + batch->prefix_rows + i;
+    if (row < batch->group_cu_seqlens[g] || row >= batch->group_cu_seqlens[g + 1]) continue;
+    if (n++ == 0) *first = i;
+  }
+  return n;
+}
+
 void ref_cut(const tailcut_batch *batch, const float *scores, const uint8_t *roles,
              const int32_t *input_flags, const tailcut_rule *rule, int auto_scale,
              const tailcut_selection *out) {
+  const int32_t groups = batch->group_cu_seqlens != NULL ? batch->groups : batch->segments;
   out->new_cu_seqlens[0] = 0;
+  for (int32_t g = 0; g < groups && out->group_counts != NULL; g++) out->group_counts[g] = 0;
   for (int32_t b = 0; b < batch->segments; b++) {
     ref_segment s = ref_segment_of(batch, b);
     const int32_t given = input_flags != NULL ? input_flags[b] : 0;
-    if (given & TAILCUT_FLAG_INVALID) s.valid = 0, s.n = 0;
-    if (s.n == 0) s.start = 0;
+    if (given & TAILCUT_FLAG_INVALID) s = (ref_segment){0, 0, 0, 0};
     uint8_t *keep = tt_host((size_t)s.n);
-    const int32_t flag = cut_one(scores + s.start, roles ? roles + s.start : NULL, s.n, given, rule,
-                                 auto_scale, keep, out->curve ? out->curve + s.start : NULL,
-                                 out->ranks ? out->ranks + s.start : NULL);
+    int32_t flag = s.valid ? 0 : TAILCUT_FLAG_INVALID, k = 0, first;
+    for (int32_t g = 0; g < groups; g++) {
+      const int32_t n = part_of(batch, &s, b, g, &first);
+      const int64_t at = s.start + first;
+      const tailcut_rule own = rule_of_group(rule, g);
+      if (n == 0) continue;
+      flag |= cut_group(scores + at, roles ? roles + at : NULL, n,
+                        (given & TAILCUT_FLAG_BAD_REFERENCE) != 0, &own, auto_scale, keep + first,
+                        out->curve ? out->curve + at : NULL, out->ranks ? out->ranks + at : NULL);
+      for (int32_t i = 0; i < n && out->group_counts != NULL; i++) {
+        out->group_counts[g] += keep[first + i];
+      }
+    }
     const int64_t to = out->kept_placement == TAILCUT_PACKED ? out->new_cu_seqlens[b] : s.start;
-    int32_t k = 0;
+    for (int64_t row = s.start; row < s.end && out->mask != NULL; row++) out->mask[row] = 0;
     for (int32_t i = 0; i < s.n; i++) {
       if (keep[i]) out->kept[to + k++] = i;
+      if (out->mask != NULL) out->mask[s.start + batch->prefix_rows + i] = keep[i];
     }
     out->counts[b] = k;
     out->new_cu_seqlens[b + 1] = out->new_cu_seqlens[b] + k;
-    out->flags[b] = s.valid ? flag : TAILCUT_FLAG_INVALID;
+    out->flags[b] = flag;
     if (out->host_counts != NULL) out->host_counts[b] = k;
     free(keep);
-  }
-}
-
-/* Where a row stands, or -1. `number`: its row number in the batch; `flat`: counted from the base
- * and not from its segment's start. */
-static int64_t place(const tailcut_rows *a, const tailcut_batch *batch, int is_dst, int32_t b,
-                     int64_t number, int64_t r, int flat) {
-  const int64_t default_row = a->part_bytes * a->parts;
-  int64_t row = is_dst ? a->dst_row_stride : a->src_row_stride;
-  int64_t segment = is_dst ? a->dst_segment_stride : a->src_segment_stride;
-  const void *slots = is_dst ? a->dst_slots : a->src_slots;
-  if (row == 0) row = default_row;
-  if (segment == 0) segment = row * batch->max_tokens;
-  if (slots == NULL) return flat || batch->cu_seqlens ? number * row : b * segment + r * row;
-  const int64_t slot =
-      a->slot_bytes == 8 ? ((const int64_t *)slots)[number] : ((const int32_t *)slots)[number];
-  if (slot == -1) return -1;
-  if (a->page_rows == 0) return slot * row;
-  return slot / a->page_rows * a->page_stride + slot % a->page_rows * row;
-}
-
-enum { MOVE, ZERO, OPEN };
-
-static void one_row(const tailcut_rows *a, char *dst, const char *row, uint8_t *open, int what) {
-  const int64_t stride = a->dst_part_stride ? a->dst_part_stride : a->part_bytes;
-  for (int32_t part = 0; part < a->parts; part++) {
-    const int64_t at = (dst - (char *)a->dst) + part * stride;
-    for (int64_t i = 0; i < a->part_bytes; i++) {
-      if (what == OPEN) open[at + i] = 1;
-      if (what == OPEN) continue;
-      ((char *)a->dst)[at + i] = what == MOVE ? row[part * a->part_bytes + i] : 0;
-    }
-  }
-}
-
-void ref_compact(const tailcut_batch *batch, const int32_t *kept, int32_t kept_placement,
-                 const int32_t *counts, const int32_t *new_cu, const tailcut_rows *a,
-                 uint8_t *open) {
-  const int packed = a->placement == TAILCUT_PACKED;
-  const int tail = a->flags & TAILCUT_ROWS_ZERO_TAIL ? ZERO : OPEN;
-  const int64_t width = a->part_bytes * a->parts;
-  const int64_t src_part = a->src_part_stride ? a->src_part_stride : a->part_bytes;
-  int64_t candidates = 0;
-  for (int32_t b = 0; b < batch->segments; b++) {
-    const ref_segment s = ref_segment_of(batch, b);
-    const int32_t k = counts[b] < 0 || counts[b] > s.n ? 0 : counts[b];
-    const int32_t *list = kept + (kept_placement == TAILCUT_PACKED ? new_cu[b] : s.start);
-    char *rows = tt_host((size_t)(k * width)); /* all are read before any is written */
-    uint8_t *read = tt_host((size_t)k);
-    candidates += s.n;
-    for (int32_t j = 0; j < k; j++) {
-      const int64_t r = (int64_t)list[j] + batch->cls_row;
-      if (a->flags & TAILCUT_ROWS_RENUMBER) {
-        const int64_t wide = j;
-        const int32_t narrow = j;
-        for (int32_t part = 0; part < a->parts; part++) {
-          memcpy(rows + j * width + part * a->part_bytes,
-                 a->part_bytes == 8 ? (const void *)&wide : (const void *)&narrow,
-                 (size_t)a->part_bytes);
-        }
-        read[j] = 1;
-        continue;
-      }
-      if (list[j] >= s.n || list[j] < j || (j > 0 && list[j] <= list[j - 1])) continue;
-      const int64_t from = place(a, batch, 0, b, s.start + r, r, 0);
-      if (from < 0) continue;
-      for (int32_t part = 0; part < a->parts; part++) {
-        memcpy(rows + j * width + part * a->part_bytes,
-               (const char *)a->src + from + part * src_part, (size_t)a->part_bytes);
-      }
-      read[j] = 1;
-    }
-    for (int32_t j = 0; j < (packed ? k : s.n); j++) {
-      const int64_t to = place(a, batch, 1, b, (packed ? new_cu[b] : s.start) + j, j, packed);
-      if (to < 0 || (j < k && !read[j])) continue;
-      one_row(a, (char *)a->dst + to, rows + j * width, open, j < k ? MOVE : tail);
-    }
-    free(rows);
-    free(read);
-  }
-  for (int64_t j = packed ? new_cu[batch->segments] : candidates; j < candidates; j++) {
-    const int64_t to = place(a, batch, 1, 0, j, j, 1);
-    if (to >= 0) one_row(a, (char *)a->dst + to, NULL, open, tail);
   }
 }

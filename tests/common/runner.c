@@ -14,10 +14,13 @@ typedef struct run {
   tailcut_handle handle;
   const char *step; /* for messages */
   int failed;
-  int tight; /* arrays end where readable memory ends */
+  unsigned carries; /* TT_OPTION_ bits of the step's arguments */
+  int refused;      /* the backend has none of one of them: nothing may be written */
+  int tight;        /* arrays end where readable memory ends */
   tailcut_batch batch;
   tailcut_tokens tokens;
   tailcut_reference reference;
+  tailcut_rule rule;
   void *roles, *in_scores, *in_flags;
   tailcut_selection selection;
   tailcut_rows rows[TT_ARRAYS];
@@ -28,8 +31,43 @@ static void complain(run *r, const char *what, const char *detail) {
   printf("FAILED %s on %s, %s: %s %s\n", r->p->row->name, r->backend->name, r->step, what, detail);
 }
 
-static void expect_ok(run *r, tailcut_status status) {
-  if (status != TAILCUT_OK) complain(r, tailcut_status_string(status), tailcut_last_error());
+/* What the arguments of a problem's calls ask of a backend. */
+static unsigned group_options(const tt_problem *p) {
+  return p->batch.group_cu_seqlens != NULL ? TT_OPTION_GROUPS : 0u;
+}
+
+static void expect_status(run *r, tailcut_status status) {
+  if (status == (r->refused ? TAILCUT_ERROR_UNSUPPORTED : TAILCUT_OK)) return;
+  complain(r, tailcut_status_string(status),
+           r->refused ? "is not UNSUPPORTED" : tailcut_last_error());
+}
+
+static unsigned rule_options(const tt_problem *p) {
+  return (p->rule.order == TAILCUT_LOW ? TT_OPTION_LOW : 0u) |
+         (p->rule.group_k != NULL ? TT_OPTION_GROUP_K : 0u);
+}
+
+static unsigned rows_options(const tt_problem *p) {
+  unsigned options = 0;
+  for (int i = 0; i < p->array_count; i++) {
+    if (p->arrays[i].base.data != NULL) options = TT_OPTION_BASE;
+  }
+  return options;
+}
+
+/* Asked for wherever there is one. */
+static unsigned mask_option(const tt_problem *p) { return p->row->mask ? TT_OPTION_MASK : 0u; }
+
+static unsigned score_options(const tt_problem *p) {
+  if (p->row->kind == TT_SEQUENCE) return TT_OPTION_SEQUENCE;
+  return p->reference.source == TAILCUT_REFERENCE_LAG ? TT_OPTION_LAG : 0u;
+}
+
+/* Before a step whose arguments carry these options. */
+static void begin(run *r, const char *step, unsigned options) {
+  r->step = step;
+  r->carries = options | group_options(r->p);
+  r->refused = (r->carries & r->backend->refuses) != 0;
 }
 
 static void *up(run *r, const tt_block *block, size_t misalign) {
@@ -38,22 +76,25 @@ static void *up(run *r, const tt_block *block, size_t misalign) {
                    r->tight && misalign == 0 ? TT_TIGHT : misalign);
 }
 
-/* Compares an output with what it must be. nan_equal: fp32 whose NaN may have any payload. */
+/* Compares an output with what it must be: after a refused call, what it was before. nan_equal: fp32
+ * whose NaN may have any payload. */
 static void compare(run *r, const char *name, const tt_block *block, const void *device,
                     int nan_equal) {
   char detail[160];
+  const uint8_t *want = r->refused ? block->data : block->want;
+  const uint8_t *open = r->refused ? NULL : block->open;
   uint8_t *got = tt_host(block->bytes);
   tt_download(r->backend, got, device, block->bytes);
   for (size_t i = 0; i < block->bytes; i++) {
-    if (got[i] == block->want[i] || (block->open != NULL && block->open[i])) continue;
+    if (got[i] == want[i] || (open != NULL && open[i])) continue;
     if (nan_equal) {
       float a, b;
       memcpy(&a, got + i / 4 * 4, 4);
-      memcpy(&b, block->want + i / 4 * 4, 4);
+      memcpy(&b, want + i / 4 * 4, 4);
       if (a != a && b != b) continue;
     }
     snprintf(detail, sizeof detail, "differs at byte %zu of %zu (word %zu): %02x, expected %02x", i,
-             block->bytes, i / 4, got[i], block->want[i]);
+             block->bytes, i / 4, got[i], want[i]);
     complain(r, name, detail);
     break;
   }
@@ -66,6 +107,7 @@ static tailcut_limits limits_of(const run *r, int with_dim) {
   l.max_tokens = r->batch.max_tokens;
   l.total_tokens = r->batch.total_tokens;
   l.dim = with_dim ? r->tokens.dim : 0;
+  l.groups = r->batch.groups;
   return l;
 }
 
@@ -78,6 +120,9 @@ static void upload_inputs(run *r) {
   int32_t *shape = up(r, &p->shape, 0);
   if (p->batch.lengths != NULL) r->batch.lengths = shape;
   if (p->batch.cu_seqlens != NULL) r->batch.cu_seqlens = shape;
+  r->batch.group_cu_seqlens = up(r, &p->group_offsets, 0);
+  r->rule = p->rule;
+  r->rule.group_k = up(r, &p->group_k, 0);
   r->tokens.data = up(r, &p->matrix, 0);
   r->reference.data = up(r, &p->vector, 0);
   r->roles = up(r, &p->roles, 0);
@@ -86,8 +131,9 @@ static void upload_inputs(run *r) {
 }
 
 static void free_inputs(run *r) {
-  const void *const all[] = {r->batch.lengths,  r->batch.cu_seqlens, r->tokens.data, r->roles,
-                             r->reference.data, r->in_scores,        r->in_flags};
+  const void *const all[] = {r->batch.lengths, r->batch.cu_seqlens,       r->tokens.data,
+                             r->roles,         r->reference.data,         r->in_scores,
+                             r->in_flags,      r->batch.group_cu_seqlens, r->rule.group_k};
   for (size_t i = 0; i < sizeof all / sizeof all[0]; i++) {
     tt_free(r->backend, (void *)(uintptr_t)all[i]);
   }
@@ -106,6 +152,8 @@ static void new_selection(run *r, int with_scores) {
   s->scores = with_scores ? up(r, &p->scores, 0) : NULL;
   s->curve = up(r, &p->curve, 0);
   s->ranks = up(r, &p->ranks, 0);
+  s->mask = (r->carries & TT_OPTION_MASK) ? up(r, &p->mask, 0) : NULL;
+  s->group_counts = up(r, &p->group_counts, 0);
   s->host_counts = r->backend->memory->alloc_host(p->host_counts.bytes);
   memcpy(s->host_counts, p->host_counts.data, p->host_counts.bytes);
 }
@@ -123,14 +171,17 @@ static void finish_selection(run *r) {
              {"flags", &p->flags, r->selection.flags},
              {"selection scores", &p->scores, r->selection.scores},
              {"curve", &p->curve, r->selection.curve},
-             {"ranks", &p->ranks, r->selection.ranks}};
+             {"ranks", &p->ranks, r->selection.ranks},
+             {"mask", &p->mask, r->selection.mask},
+             {"group_counts", &p->group_counts, r->selection.group_counts}};
   for (size_t i = 0; i < sizeof all / sizeof all[0]; i++) {
     if (all[i].device == NULL) continue;
     compare(r, all[i].name, all[i].block, all[i].device, 0);
     tt_free(r->backend, all[i].device);
   }
   if (r->selection.host_counts == NULL) return;
-  if (memcmp(r->selection.host_counts, p->host_counts.want, p->host_counts.bytes) != 0) {
+  const uint8_t *want = r->refused ? p->host_counts.data : p->host_counts.want;
+  if (memcmp(r->selection.host_counts, want, p->host_counts.bytes) != 0) {
     complain(r, "host_counts", "differ");
   }
   r->backend->memory->release_host(r->selection.host_counts);
@@ -154,14 +205,18 @@ static void new_arrays(run *r) {
     rows->dst_slots = a->rows.src_slots != NULL && a->rows.dst_slots == a->rows.src_slots
                           ? rows->src_slots
                           : up(r, &a->dst_slots, 0);
+    rows->renumber_base = up(r, &a->base, 0);
   }
 }
 
-static void finish_arrays(run *r) {
+static void finish_arrays(run *r, int fused) {
   for (int i = 0; i < r->p->array_count; i++) {
     const tt_array *a = &r->p->arrays[i];
     tailcut_rows *rows = &r->rows[i];
-    compare(r, a->name, &a->dst, rows->dst, 0);
+    tt_block block = fused ? a->fused : a->dst;
+    block.data = a->dst.data;
+    compare(r, a->name, &block, rows->dst, 0);
+    tt_free(r->backend, (void *)(uintptr_t)rows->renumber_base);
     if (rows->dst_slots != rows->src_slots) tt_free(r->backend, (void *)(uintptr_t)rows->dst_slots);
     tt_free(r->backend, (void *)(uintptr_t)rows->src_slots);
     if (!a->in_place) tt_free(r->backend, (void *)(uintptr_t)rows->src);
@@ -174,11 +229,11 @@ static void run_scores(run *r) {
   const tt_problem *p = r->p;
   const tailcut_limits limits = limits_of(r, 1);
   if (p->direction.data != NULL) {
-    r->step = "tailcut_mean_direction";
+    begin(r, "tailcut_mean_direction", 0);
     tt_workspace w = tt_workspace_new(r->backend, r->handle, TAILCUT_CALL_MEAN_DIRECTION, &limits);
     float *u = up(r, &p->direction, 0);
-    expect_ok(r, tailcut_mean_direction(r->handle, &r->batch, &r->tokens, r->roles, u, w.data,
-                                        w.size, NULL));
+    expect_status(r, tailcut_mean_direction(r->handle, &r->batch, &r->tokens, r->roles, u, w.data,
+                                            w.size, NULL));
     compare(r, "direction", &p->direction, u, 1);
     tt_workspace_free(r->backend, w);
     tt_free(r->backend, u);
@@ -188,11 +243,11 @@ static void run_scores(run *r) {
   tt_workspace w = tt_workspace_new(r->backend, r->handle, call, &limits);
   float *scores = up(r, &p->scores, 0);
   int32_t *flags = up(r, &p->score_flags, 0);
-  r->step = sequence ? "tailcut_relevance" : "tailcut_score";
-  expect_ok(r, sequence ? tailcut_relevance(r->handle, &r->batch, &r->tokens, r->roles, NULL,
-                                            scores, flags, w.data, w.size, NULL)
-                        : tailcut_score(r->handle, &r->batch, &r->tokens, &r->reference, scores,
-                                        flags, w.data, w.size, NULL));
+  begin(r, sequence ? "tailcut_relevance" : "tailcut_score", score_options(p));
+  expect_status(r, sequence ? tailcut_relevance(r->handle, &r->batch, &r->tokens, r->roles, NULL,
+                                                scores, flags, w.data, w.size, NULL)
+                            : tailcut_score(r->handle, &r->batch, &r->tokens, &r->reference, scores,
+                                            flags, w.data, w.size, NULL));
   compare(r, "scores", &p->scores, scores, 0);
   compare(r, "flags", &p->score_flags, flags, 0);
   tt_workspace_free(r->backend, w);
@@ -205,17 +260,18 @@ static void run_cut(run *r) {
   const tailcut_limits limits = limits_of(r, 0);
   const int scored = p->row->kind != TT_CUT;
   tt_block scores = p->scores, flags = p->score_flags;
-  tailcut_rule rule = p->rule;
+  tailcut_rule rule = r->rule;
   scores.data = scores.want;
   flags.data = flags.want;
   rule.scale = p->auto_scale ? p->rule.scale : TAILCUT_SCALE_UNIT;
   void *in_scores = scored ? up(r, &scores, 0) : r->in_scores;
   void *in_flags = scored ? up(r, &flags, 0) : r->in_flags;
   tt_workspace w = tt_workspace_new(r->backend, r->handle, TAILCUT_CALL_CUT, &limits);
-  r->step = "tailcut_cut";
+  begin(r, "tailcut_cut",
+        rule_options(p) | mask_option(p) | (~r->backend->refuses & TT_OPTION_MASK));
   new_selection(r, 0);
-  expect_ok(r, tailcut_cut(r->handle, &r->batch, in_scores, r->roles, in_flags, &rule,
-                           &r->selection, w.data, w.size, NULL));
+  expect_status(r, tailcut_cut(r->handle, &r->batch, in_scores, r->roles, in_flags, &rule,
+                               &r->selection, w.data, w.size, NULL));
   finish_selection(r);
   tt_workspace_free(r->backend, w);
   if (scored) tt_free(r->backend, in_scores);
@@ -229,12 +285,12 @@ static void run_compact(run *r) {
   kept.data = kept.want, counts.data = counts.want, cu.data = cu.want;
   int32_t *d_kept = up(r, &kept, 0), *d_counts = up(r, &counts, 0), *d_cu = up(r, &cu, 0);
   tt_workspace w = tt_workspace_new(r->backend, r->handle, TAILCUT_CALL_COMPACT, &limits);
-  r->step = "tailcut_compact";
+  begin(r, "tailcut_compact", rows_options(p));
   new_arrays(r);
-  expect_ok(r, tailcut_compact(r->handle, &r->batch, d_kept,
-                               p->row->packed ? TAILCUT_PACKED : TAILCUT_LOCAL, d_counts, d_cu,
-                               r->rows, p->array_count, w.data, w.size, NULL));
-  finish_arrays(r);
+  expect_status(r, tailcut_compact(r->handle, &r->batch, d_kept,
+                                   p->row->packed ? TAILCUT_PACKED : TAILCUT_LOCAL, d_counts, d_cu,
+                                   r->rows, p->array_count, w.data, w.size, NULL));
+  finish_arrays(r, 0);
   tt_workspace_free(r->backend, w);
   tt_free(r->backend, d_kept);
   tt_free(r->backend, d_counts);
@@ -248,7 +304,9 @@ static void run_fused(run *r, int bare) {
   const int sequence = p->row->kind == TT_SEQUENCE;
   const int32_t call = sequence ? TAILCUT_CALL_PRUNE_SEQUENCE : TAILCUT_CALL_PRUNE_VISUAL;
   tt_workspace w = tt_workspace_new(r->backend, r->handle, call, &limits);
-  r->step = bare ? "fused, counts only" : "fused";
+  const unsigned mask = bare ? 0u : mask_option(p) | (~r->backend->refuses & TT_OPTION_MASK);
+  begin(r, bare ? "fused, counts only" : "fused",
+        score_options(p) | rule_options(p) | rows_options(p) | mask);
   if (bare) {
     static const tailcut_selection defaults = TAILCUT_SELECTION_INITIALIZER;
     r->selection = defaults;
@@ -257,14 +315,14 @@ static void run_fused(run *r, int bare) {
     new_selection(r, 1);
   }
   new_arrays(r);
-  expect_ok(
+  expect_status(
       r, sequence
-             ? tailcut_prune_sequence(r->handle, &r->batch, &r->tokens, r->roles, NULL, &p->rule,
+             ? tailcut_prune_sequence(r->handle, &r->batch, &r->tokens, r->roles, NULL, &r->rule,
                                       &r->selection, r->rows, p->array_count, w.data, w.size, NULL)
-             : tailcut_prune_visual(r->handle, &r->batch, &r->tokens, &r->reference, &p->rule,
+             : tailcut_prune_visual(r->handle, &r->batch, &r->tokens, &r->reference, &r->rule,
                                     &r->selection, r->rows, p->array_count, w.data, w.size, NULL));
   finish_selection(r);
-  finish_arrays(r);
+  finish_arrays(r, 1);
   tt_workspace_free(r->backend, w);
 }
 
@@ -286,12 +344,6 @@ int tt_run_problem(const tt_problem *p, const tt_backend *backend, tailcut_handl
   return r.failed;
 }
 
-static const char *why_not(const tt_case *c, int heavy, const tt_backend *backend) {
-  if (c->heavy && !heavy) return "heavy";
-  if (c->kind == TT_SEQUENCE && !backend->has_sequence) return "stage 2 is unsupported there";
-  return NULL;
-}
-
 int tt_run_case(const tt_case *c, const tt_backend *backends, const tailcut_handle *handles,
                 int count) {
   tt_problem *p = tt_problem_new(c);
@@ -302,33 +354,34 @@ int tt_run_case(const tt_case *c, const tt_backend *backends, const tailcut_hand
 }
 
 tt_outcome tt_run_cases(unsigned kinds, int heavy, const tt_backend *backends, int count) {
-  tt_outcome o = {0, 0, 0, 0};
+  tt_outcome o = {0, 0, 0, 0, 0};
   tailcut_handle *handles = tt_host(sizeof *handles * (size_t)count);
   for (int i = 0; i < count; i++) handles[i] = tt_create(&backends[i]);
   for (int n = 0; n < tt_case_count; n++) {
     const tt_case *c = &tt_cases[n];
-    tt_problem *p = NULL;
     if (!(c->kind & kinds) || (heavy == 2 && !c->heavy)) continue;
-    const char *said = NULL;
+    if (c->heavy && !heavy) {
+      printf("not run: %s: heavy\n", c->name);
+      o.left_out += count;
+      continue;
+    }
+    tt_problem *p = tt_problem_new(c);
+    const unsigned options =
+        group_options(p) | score_options(p) | rule_options(p) | rows_options(p) | mask_option(p);
     for (int i = 0; i < count; i++) {
-      const char *reason = why_not(c, heavy, &backends[i]);
-      if (reason != NULL) {
-        if (reason != said) printf("not run: %s on %s...: %s\n", c->name, backends[i].name, reason);
-        said = reason;
-        o.left_out++;
-        continue;
-      }
-      if (p == NULL) p = tt_problem_new(c);
       o.failures += tt_run_problem(p, &backends[i], handles[i]) != 0;
+      o.refused += (options & backends[i].refuses) != 0;
       o.runs++;
     }
-    o.cases += p != NULL;
-    if (p != NULL) tt_problem_free(p);
+    o.cases++;
+    tt_problem_free(p);
   }
   for (int i = 0; i < count; i++) tailcut_destroy(handles[i]);
   free(handles);
-  printf("%d cases, %d runs on %d backends, %d failed, %d not run\n", o.cases, o.runs, count,
-         o.failures, o.left_out);
+  printf(
+      "%d cases, %d runs on %d backends (%d with calls that must be refused), %d failed, "
+      "%d not run\n",
+      o.cases, o.runs, count, o.refused, o.failures, o.left_out);
   fflush(stdout);
   return o;
 }

@@ -13,6 +13,7 @@ typedef struct tt_outcome {
   int runs;     /* rows times backends */
   int failures; /* runs with a wrong byte or status; each has been printed */
   int left_out; /* rows times backends that were not run; why has been printed */
+  int refused;  /* runs on backends that lack an option of the row: seen to be refused */
 } tt_outcome;
 
 /* Every row of the given kinds (tt_kind bits) on every backend. heavy: 0 without the heavy rows, 1

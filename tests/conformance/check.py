@@ -6,6 +6,7 @@ output file and the JSON report with method.py. A failed case is printed with th
 inputs stay under --keep. The last line is `N passed, M failed`; exit status 1 if any failed.
 """
 import argparse
+import io
 import json
 import os
 import re
@@ -15,14 +16,23 @@ import subprocess
 import sys
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
+from itertools import chain
 
 import numpy as np
 
-from cases import expect_sequence, random_case, split
+import method
+import sequence
+from cases import random_case
 from crafted import crafted_cases
+from cut import rule_of
+from dress import dressed
+from refusals import refusal_cases
+from crafted_options import option_cases
 
-OUTPUTS = {"prune": ["out", "kept", "counts", "scores", "offsets", "flags"], "cut": ["kept", "counts", "offsets", "flags"]}
-OUTPUTS["prune-seq"] = OUTPUTS["prune"]
+FILES = ["kept", "counts", "offsets", "flags", "mask"]
+OUTPUTS = {"cut": FILES, "prune": FILES + ["out", "scores"], "prune-seq": FILES + ["out", "scores"]}
+# What another device may still refuse, as long as it says so.
+LATER = {"--mask", "--group-counts", "--groups", "--prefix", "--lag", "--order", "prune-seq"}
 
 
 def same(got, want):
@@ -46,24 +56,21 @@ def difference(option, got, want):
     return f"--{option} differs at {int(unequal.sum())} of {unequal.size} places, first {list(at)}: {got[at]!r}, expected {want[at]!r}"
 
 
-def close_problems(case, outputs):
-    """max-cosine: the scores near the reference; the rest exactly what the command's own scores give."""
-    c = case.close
-    scores, candidate = outputs["scores"], (c["roles"] & 1) != 0
-    if scores.dtype != np.float32 or scores.shape != candidate.shape:
+def close_problems(request, scores):
+    """A close policy: the scores near the float64 reference, and numbers at candidates only."""
+    reference = method.close(request)
+    if scores.dtype != np.float32 or scores.shape != reference.shape:
         return [f"--scores is {scores.dtype}{list(scores.shape)}"]
-    problems = []
-    error = np.abs(scores[candidate].astype(np.float64) - c["reference"])
-    if not np.isnan(scores[~candidate]).all() or not (error <= c["tol"]).all():
-        problems.append(f"--scores: error {error.max(initial=0):g} against the float64 reference, or a number at a non-candidate")
-    no_query = [not (r & 2).any() for r in split(c["roles"], c["cu"])]
-    # Without a query row METHOD.md does not say whether max-cosine has a bad reference: either reading passes.
-    bad = [none and bool(f & 4) for none, f in zip(no_query, outputs["flags"])]
-    want = expect_sequence(c["raw"], c["cu"], c["roles"], c["rule"], c["bf16"], scores, bad)
-    return problems + [p for o in want if o in outputs and o != "scores" and (p := difference(o, outputs[o], want[o]))]
+    wrong = np.isnan(scores) != np.isnan(reference)
+    error = np.abs(np.where(np.isnan(reference), 0, scores.astype(np.float64) - reference))
+    wrong |= error > method.tolerance(request, np.nan_to_num(reference))
+    if not wrong.any():
+        return []
+    at = int(np.flatnonzero(wrong)[0])
+    return [f"--scores is wrong at {int(wrong.sum())} of {wrong.size} rows, first {at}: {scores[at]!r}, float64 says {reference[at]!r}"]
 
 
-def json_problems(case, text, counts, flags, args):
+def json_problems(request, text, want, args):
     try:
         report = json.loads(text)
     except ValueError:
@@ -72,15 +79,98 @@ def json_problems(case, text, counts, flags, args):
                if f not in report]
     if missing:
         return [f"--json lacks {missing}"]
-    total = int(np.sum(counts))
-    shares = [total / t for t in case.tokens if t] or [report["ratio"]]
+    counts, total = want["counts"].tolist(), int(want["counts"].sum())
+    candidates = int(sequence.has_role(request.roles, sequence.CANDIDATE).sum()) if request.kind == "prune-seq" else len(want["scores"])
+    tokens = (len(request.rows), candidates)
+    shares = [total / t for t in tokens if t] or [report["ratio"]]
     right = {
-        "segments": report["segments"] == len(counts), "tokens": report["tokens"] in case.tokens, "kept": report["kept"] == total,
-        "ratio": any(abs(report["ratio"] - s) < 1e-4 for s in shares), "device": str(report["device"]).startswith(args.device.split(":")[0]),
-        "detector": report["detector"] == case.detector, "threads": isinstance(report["threads"], int), "counts": report["counts"] == list(counts),
-        "flags": report["flags"] == list(flags), "us_min": 0 <= report["us_min"] <= report["us_median"],
+        "segments": report["segments"] == len(counts), "tokens": report["tokens"] in tokens,
+        "kept": report["kept"] == total, "ratio": any(abs(report["ratio"] - s) < 1e-4 for s in shares),
+        "device": str(report["device"]).startswith(args.device.split(":")[0]), "detector": report["detector"] == rule_of(request.values).detector,
+        "threads": isinstance(report["threads"], int), "counts": report["counts"] == counts, "flags": report["flags"] == want["flags"].tolist(),
+        "us_min": 0 <= report["us_min"] <= report["us_median"],
     }
     return [f"--json field {name} is {report[name]!r}" for name, good in right.items() if not good]
+
+
+def stderr_problems(text, want, converted):
+    """Flags and conversions are said, each in lines of the command's own; otherwise nothing is."""
+    lines = text.splitlines()
+    problems = [f"stderr has a line that is not the command's: {line!r}" for line in lines if not line.startswith("tailcut: ")][:1]
+    if want["flags"].any() and not any("segment" in line for line in lines):
+        problems.append(f"flags {sorted(set(want['flags'].tolist()))} are not said on stderr: {text[:200]!r}")
+    if unsaid := [name for name in converted if not any(name in line and ("converted" in line or "read as" in line) for line in lines)]:
+        problems.append(f"the conversion of {unsaid} is not said on stderr: {text[:200]!r}")
+    if lines and not want["flags"].any() and not converted:
+        problems.append(f"stderr says {text[:200]!r}")
+    return problems
+
+
+def refusal_problems(case, done, place, asked):
+    """A line that must be refused: the status, one line that has the word, and no output."""
+    status, expected = case.refused
+    problems = [] if done.returncode == status else [f"exit status {done.returncode}, expected {status}"]
+    if done.stderr.count("\n") != 1 or expected not in done.stderr:
+        problems.append(f"stderr is not one line with {expected!r}: {done.stderr[:300]!r}")
+    left = sorted(set(os.listdir(place)) & set(asked))
+    return problems + ([f"left behind: {left}"] if left else [])
+
+
+def result_problems(case, done, place, wanted, piped, converted, args):
+    """The outputs of a command that ended with 0, against the method; `piped` is the one on stdout, or None. Returns (problems,
+    what the method says)."""
+    outputs, problems = {}, []
+    for option in wanted:
+        try:
+            outputs[option] = np.load(io.BytesIO(done.stdout) if option == piped else os.path.join(place, f"got-{option}.npy"),
+                                      allow_pickle=False)
+        except (OSError, ValueError) as error:
+            problems.append(f"--{option}: {error}")
+    if problems:
+        return problems, {}
+    is_close = method.is_close(case.request)
+    if is_close and (problems := close_problems(case.request, outputs["scores"])):
+        return problems, {}
+    want = method.answer(case.request, outputs["scores"] if is_close else None)
+    problems = [p for option in wanted if (p := difference(option, outputs[option], want[option]))]
+    if not problems and "--json" in done.args:
+        problems = json_problems(case.request, done.stdout, want, args)
+    elif not problems and done.stdout and not piped:
+        problems = [f"printed without --json: {done.stdout[:200]!r}"]
+    return problems + stderr_problems(done.stderr, want, converted), want
+
+
+def write_inputs(case, rng, place):
+    """Writes a case's files, some in another dress. Returns the names of those that the command has to convert."""
+    converted = []
+    for name, array in case.files.items():
+        worn = dressed(rng, name, array) if rng.random() < 0.1 and not case.refused else array
+        converted += [name] if worn.dtype != array.dtype or not worn.flags.c_contiguous else []
+        np.save(os.path.join(place, f"{name}.npy"), worn)
+    return converted
+
+
+def command_line(case, rng, place, args):
+    """(argv, outputs asked for, the one on stdout or None, the file on stdin or None)."""
+    argv = [args.tailcut] + [os.path.join(place, f"{a[1:]}.npy") if a.startswith("@") else a for a in case.argv]
+    stdin = None
+    if rng.random() < 0.05 and case.request is not None:
+        stdin = os.path.join(place, f"{rng.choice(sorted(case.files))}.npy")
+        argv = ["-" if a == stdin else a for a in argv]
+    wanted = [o for o in OUTPUTS.get(case.argv[0], FILES) if rng.random() < (0.05 if o == "mask" and args.device != "cpu" else 0.95)]
+    if case.request is not None:
+        if method.is_close(case.request) and "scores" not in wanted:
+            wanted.append("scores")
+        wanted += ["group-counts"] if case.request.groups is not None and rng.random() < 0.95 else []
+    piped = str(rng.choice(wanted)) if rng.random() < 0.05 and wanted and case.request is not None else None
+    for option in wanted:
+        argv += [f"--{option}", "-" if option == piped else os.path.join(place, f"got-{option}.npy")]
+    argv += ["--json"] if rng.random() < 0.5 and not piped else []
+    argv += ["--repeat", str(rng.integers(1, 4))] if rng.random() < 0.1 else []
+    argv += ["--device", args.device] if args.device != "cpu" or rng.random() < 0.2 else []
+    if (threads := int(rng.choice(args.threads))) >= 0:
+        argv += ["--threads", str(threads)]
+    return argv, wanted, piped, stdin
 
 
 def run_case(case, index, args):
@@ -88,55 +178,34 @@ def run_case(case, index, args):
     rng = np.random.default_rng([args.seed, 99, index])
     place = os.path.join(args.work, f"case-{index}")
     os.makedirs(place)
-    for name, array in case.files.items():
-        np.save(os.path.join(place, f"{name}.npy"), array)
-    argv = [args.tailcut] + [os.path.join(place, f"{a[1:]}.npy") if a.startswith("@") else a for a in case.argv]
-    wanted = [o for o in OUTPUTS[case.argv[0]] if case.close or rng.random() < 0.95]
-    for option in wanted:
-        argv += [f"--{option}", os.path.join(place, f"got-{option}.npy")]
-    with_json = rng.random() < 0.5
-    argv += ["--json"] * with_json
-    if rng.random() < 0.1:
-        argv += ["--repeat", str(rng.integers(1, 4))]
-    if args.device != "cpu" or rng.random() < 0.2:
-        argv += ["--device", args.device]
-    if (threads := int(rng.choice(args.threads))) >= 0:
-        argv += ["--threads", str(threads)]
+    converted = write_inputs(case, rng, place)
+    argv, wanted, piped, stdin = command_line(case, rng, place, args)
+    want, got = {}, [f"got-{o}.npy" for o in wanted]
     try:
-        done = subprocess.run(argv, capture_output=True, text=True, timeout=args.timeout)
-        if args.device != "cpu" and case.argv[0] == "prune-seq":  # said and counted, until the backend has stage 2
-            refused = done.returncode == 1 and "not in the CUDA backend yet" in done.stderr
-            args.refused += refused
-            shutil.rmtree(place)
-            return [] if refused else [f"exit status {done.returncode}, expected a refusal of stage 2"], shlex.join(argv)
-        problems = [] if done.returncode == 0 else [f"exit status {done.returncode}: {done.stderr.strip()[:400]}"]
+        with open(stdin or os.devnull, "rb") as stream:
+            done = subprocess.run(argv, stdin=stream, capture_output=True, timeout=args.timeout)
+        done.stderr = done.stderr.decode("utf-8", "replace")
+        if case.refused:
+            problems = refusal_problems(case, done, place, got)
+        elif args.device != "cpu" and done.returncode == 1 and LATER & set(argv) and "not in the CUDA backend yet" in done.stderr:
+            args.refused += 1
+            problems, got = [], []
+        elif done.returncode != 0:
+            problems = [f"exit status {done.returncode}: {done.stderr.strip()[:400]}"]
+        else:
+            if stdin:  # its name is not the file's
+                converted = ["" if os.path.basename(stdin) == f"{n}.npy" else n for n in converted]
+            problems, want = result_problems(case, done, place, wanted, piped, converted, args)
     except subprocess.TimeoutExpired:
         problems = [f"no end after {args.timeout} s"]
-    if not problems:
-        outputs = {}
-        for option in wanted:
-            try:
-                outputs[option] = np.load(os.path.join(place, f"got-{option}.npy"), allow_pickle=False)
-            except (OSError, ValueError) as error:
-                problems.append(f"--{option}: {error}")
-        if not problems:
-            if case.close:
-                problems = close_problems(case, outputs)
-            else:
-                problems = [p for o in wanted if (p := difference(o, outputs[o], case.expect[o]))]
-        reference = outputs if case.close else case.expect
-        if not problems and with_json:
-            problems = json_problems(case, done.stdout, reference["counts"].tolist(), reference["flags"].tolist(), args)
-        elif not problems and done.stdout:
-            problems = [f"printed without --json: {done.stdout[:200]!r}"]
-        extra = sorted(set(os.listdir(place)) - {f"{n}.npy" for n in case.files} - {f"got-{o}.npy" for o in wanted})
-        problems += [f"left behind: {extra}"] if extra else []
-    line = shlex.join(argv)
+    extra = sorted(set(os.listdir(place)) - {f"{n}.npy" for n in case.files} - set(got))
+    problems += [f"left behind: {extra}"] if extra else []
+    line = shlex.join(argv) + (f" <{shlex.quote(stdin)}" if stdin else "")
     if problems:
-        kept = os.path.join(args.keep, f"{index}-" + re.sub(r"[^\w.+-]+", "_", case.name))
+        kept = os.path.join(args.keep, f"{index}-" + re.sub(r"[^\w.+-]+", "_", case.name)[:80])
         shutil.rmtree(kept, ignore_errors=True)
         shutil.move(place, kept)
-        for option, array in case.expect.items():
+        for option, array in want.items():
             np.save(os.path.join(kept, f"want-{option}.npy"), array)
         line = line.replace(place, kept)
     else:
@@ -149,7 +218,7 @@ def all_cases(args):
         yield random_case(args.seed, args.only)
         return
     if not args.no_crafted:
-        yield from (case for i, case in enumerate(crafted_cases()) if i % args.every == 0)
+        yield from (case for i, case in enumerate(chain(crafted_cases(), option_cases(), refusal_cases())) if i % args.every == 0)
     for i in range(args.cases):
         yield random_case(args.seed, i)
 
@@ -199,7 +268,7 @@ def main():
     elif not os.listdir(args.keep):
         os.rmdir(args.keep)
     if args.refused:
-        print(f"of these {args.refused} are prune-seq, which {args.device} refuses: checked is that it says so")
+        print(f"of these {args.refused} ask for what {args.device} refuses: checked is that it says so")
     print(f"{passed} passed, {failed} failed")
     return 1 if failed or not passed else 0
 

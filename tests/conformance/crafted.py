@@ -1,83 +1,49 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Deterministic edge cases for check.py: curve shapes, ties, degenerate sizes, special values, block borders."""
+"""Deterministic edge cases of the first stage, the cut and MEAN_COSINE for check.py: curve shapes, ties, degenerate sizes,
+special values, block borders. What groups, orders, roles and the other options add stands in crafted_options.py."""
 import numpy as np
 
-import method
-from cases import DETECTORS, Case, expect_cut, expect_prune, expect_sequence, offsets_of, real, store
-from method import F32, Rule
+from cases import case_of, offsets_of
+from draw import DETECTORS, F32, store
+from method import Request
 
 REQUIRED = {"topk": {"k": 3}, "ratio": {"ratio": 0.4}, "threshold": {"tau": 0.25}}
-OPTION = {"k": "--k", "ratio": "--ratio", "tau": "--tau", "lam": "--lambda", "mass": "--mass", "window": "--window",
-          "min_keep": "--min-keep", "max_keep": "--max-keep", "round_to": "--round-to", "spread": "--spread"}
 
 
-def options(rule_values):
-    argv = []
-    for name, value in rule_values.items():
-        if name in OPTION:
-            argv += [OPTION[name], str(value) if isinstance(value, int) else real(value)]
-    if "lo" in rule_values:
-        argv += ["--search", f"{real(rule_values['lo'])}:{real(rule_values['hi'])}"]
-    return argv
+def shape_of(array, cu):
+    """(form, offsets) of an input [N, ...] or [B, N, ...]; offsets given make it ragged."""
+    if cu is not None:
+        return "ragged", np.array(cu, np.int32)
+    return ("single", offsets_of([len(array)])) if array.ndim == 1 else ("batch", offsets_of([array.shape[1]] * array.shape[0]))
 
 
-def cut_one(name, scores, detector, scale="unit", cu=None, **values):
+def cut_one(name, scores, detector, scale="unit", cu=None, groups=None, **values):
     scores = np.asarray(scores, F32)
-    values = REQUIRED.get(detector, {}) | values
-    rule = Rule(detector=detector, scale=scale, **values)
-    files, argv = {"scores": scores}, ["cut", "--scores", "@scores", "--detector", detector, "--scale", scale] + options(values)
-    if cu is None:
-        cu = [0, len(scores)] if scores.ndim == 1 else [scores.shape[1] * b for b in range(scores.shape[0] + 1)]
-    else:
-        files["cu"] = np.array(cu, np.int32)
-        argv += ["--cu-seqlens", "@cu"]
-    return Case(f"cut/{name}/{detector}/{scale}", argv, files, expect_cut(scores.reshape(-1), cu, rule), (scores.size,), detector)
+    form, cu = shape_of(scores, cu)
+    values = {"detector": detector, "scale": scale} | (REQUIRED.get(detector, {}) if "percent" not in values else {}) | values
+    return case_of(f"cut/{name}/{detector}/{scale}", Request("cut", scores.reshape(-1), cu, values, groups=groups), form)
 
 
-def prune_one(name, tokens, cls, dtype="f32", cls_dtype=None, cu=None, **values):
-    """tokens as fp32 [N, D] or [B, N, D]; cls "row", "mean" or fp32 [D] / [B, D]."""
-    rule = Rule(**values)
-    bf16 = dtype == "bf16"
-    files, argv = {"tokens": store(np.asarray(tokens, F32), dtype)}, ["prune", "--tokens", "@tokens"]
-    shape = files["tokens"].shape
-    if cu is not None:
-        files["cu"] = np.array(cu, np.int32)
-        argv += ["--cu-seqlens", "@cu"]
-    else:
-        cu = [0, shape[0]] if len(shape) == 2 else [b * shape[1] for b in range(shape[0] + 1)]
-    count = int(cu[-1])
-    if isinstance(cls, str):
-        argv += ["--cls-row", "0"] if cls == "row" else ["--cls-mean"]
-        segments = sum(b > a for a, b in zip(cu[:-1], cu[1:]))
-        counts = (count, count - segments * (cls == "row"))
-    else:
-        files["cls"] = store(np.asarray(cls, F32), cls_dtype or dtype)
-        argv += ["--cls", "@cls"]
-        cls, counts = np.broadcast_to(files["cls"], (len(cu) - 1, shape[-1])), (count,)
-    if bf16:
-        argv += ["--dtype", "bf16"]
-    if "detector" in values:
-        argv += ["--detector", values["detector"]]
-    argv += options(values)
-    return Case(f"prune/{name}/{dtype}", argv, files, expect_prune(files["tokens"].reshape(count, shape[-1]), cu, cls, rule, bf16),
-                counts, rule.detector)
+def prune_one(name, tokens, reference, dtype="f32", cls_dtype=None, cu=None, prefix=None, groups=None, **values):
+    """tokens as fp32 [N, D] or [B, N, D]; reference "row", "mean", ("lag", n) or fp32 [D] / [B, D]."""
+    rows = store(np.asarray(tokens, F32), dtype)
+    form, cu = shape_of(rows[..., 0], cu)
+    one_cls = False
+    if not isinstance(reference, (str, tuple)):
+        reference = store(np.asarray(reference, F32), cls_dtype or dtype)
+        one_cls = reference.ndim == 1
+        reference = np.broadcast_to(reference, (len(cu) - 1, rows.shape[-1])) if len(cu) > 1 or not one_cls else reference[None]
+    if prefix is None:
+        prefix = int(isinstance(reference, str) and reference == "row")
+    request = Request("prune", rows.reshape(-1, rows.shape[-1]), cu, values, dtype == "bf16", reference, prefix, groups)
+    return case_of(f"prune/{name}/{dtype}", request, form, one_cls, "bf16" if dtype == "bf16" else None)
 
 
-def sequence_one(name, hidden, roles, dtype="f32", cu=None, **values):
-    rule = Rule(**values)
-    bf16 = dtype == "bf16"
-    raw, roles = store(np.asarray(hidden, F32), dtype), np.asarray(roles, np.uint8)
-    files, argv = {"hidden": raw, "roles": roles}, ["prune-seq", "--hidden", "@hidden", "--roles", "@roles", "--relevance", "mean-cosine"]
-    if cu is not None:
-        files["cu"] = np.array(cu, np.int32)
-        argv += ["--cu-seqlens", "@cu"]
-    if bf16:
-        argv += ["--dtype", "bf16"]
-    if "detector" in values:
-        argv += ["--detector", values["detector"]]
-    argv += options(values)
-    expected = expect_sequence(raw, [0, len(raw)] if cu is None else cu, roles, rule, bf16)
-    return Case(f"prune-seq/{name}/{dtype}", argv, files, expected, (len(raw), int(np.count_nonzero(roles & 1))), rule.detector)
+def sequence_one(name, hidden, roles, dtype="f32", cu=None, groups=None, **values):
+    rows, roles = store(np.asarray(hidden, F32), dtype), np.asarray(roles, np.uint8)
+    form, cu = shape_of(rows[..., 0], cu)
+    request = Request("prune-seq", rows.reshape(-1, rows.shape[-1]), cu, values, dtype == "bf16", groups=groups, roles=roles.reshape(-1))
+    return case_of(f"prune-seq/{name}/{dtype}", request, form, dtype="bf16" if dtype == "bf16" else None)
 
 
 def curves():
@@ -91,7 +57,7 @@ def curves():
         "nan-some": [0.1, nan, 0.9, 0.5, nan, 0.4, 0.2, 0.05], "nan-two-numbers": [nan, 0.5, nan, 0.1], "infinities": [inf, 0.5, -inf, 0.25, inf, 0],
         "inf-only": [inf, inf, -inf, inf], "zeros": np.zeros(9), "signed-zero": low, "denormal": np.arange(20) * 1e-44, "largest": [3.4e38, 1, -3.4e38, 0, 2e38],
         "power": [4, 2, 1, 0.5, -4], "beyond-one": [1.0000001, 1.5, 0.9, -2, 0.1], "outlier-top": [0.9] + [0.3] * 30, "outlier-low": [0.3] * 30 + [-0.9],
-        "extremes": [1] * 5 + [-1] * 5, "last-bit": 0.5 + np.arange(12) * 2.0 ** -24, "sub-p": 0.5 + np.arange(12) * 2.0 ** -21,
+        "quartiles": [1, 0.9] + [0.2] * 7 + [-1] * 3, "extremes": [1] * 5 + [-1] * 5, "last-bit": 0.5 + np.arange(12) * 2.0 ** -24, "sub-p": 0.5 + np.arange(12) * 2.0 ** -21,
     }
 
 
@@ -195,4 +161,3 @@ def crafted_cases():
     parallel = np.outer(np.linspace(1, 3, 25), big[1])
     yield prune_one("parallel-clamped", parallel, big[1])
     yield prune_one("antiparallel-clamped", -parallel, big[1], detector="mean", lam=-1.0)
-    assert method.is_bad(np.zeros(3, F32)) and offsets_of([2, 3]).tolist() == [0, 2, 5]

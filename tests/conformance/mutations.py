@@ -11,9 +11,9 @@ import numpy as np
 
 ANY, SAME, REFUSE = "any", "same", "refuse"
 MAGIC = b"\x93NUMPY"
-DESCR = ["<f4", "<f2", "<u2", "<i4", "|u1", ">f4", ">f2", ">u2", ">i4", "<f8", "<i8", "<u4", "|b1", "|i1", "<c8", "|O", "<U4", "|S4", "|V4", "f4", "=f4",
+DESCR = ["<f4", "<f2", "<u2", "<i4", "|u1", ">f4", ">f2", ">u2", ">i4", "<f8", "<i8", "<u4", "|b1", "|i1", "<c8", "<V2", "|V2", "|O", "<U4", "|S4", "|V4", "f4", "=f4",
          "<f", "<f44", "", "float32", "<f4 ", "[('a','<f4')]", "<m8[s]", "x" * 300]
-READABLE = {"<f4", "<f2", "<u2", "<i4", "|u1", "f4", "=f4", "|b1", "|i1", "<f", "float32", "<f4 "}
+READABLE = {"<f4", "<f2", "<u2", "<i4", "|u1", "f4", "=f4", "|b1", "|i1", "<f", "float32", "<f4 ", ">f4", ">f2", ">u2", ">i4", "<f8", "<i8", "<u4", "<V2", "|V2"}
 SHAPES = ["()", "(0,)", "(1,)", "(-1,)", "(-3, 4)", "(3, -4)", "(0, 0)", "(0, 7)", "(7, 0)", "(1, 1, 1, 1, 1, 1, 1, 1)", "(2147483647,)",
           "(2147483648, 2)", "(4294967295, 4294967297)", "(9223372036854775807,)", "(9223372036854775807, 2)", "(18446744073709551615,)",
           "(18446744073709551616,)", "(4611686018427387904, 4)", "(4294967296, 4294967296)", "(99999999999999999999999999,)", "(1048577, 1)", "(1e3,)",
@@ -22,11 +22,14 @@ SHAPES = ["()", "(0,)", "(1,)", "(-1,)", "(-3, 4)", "(3, -4)", "(0, 0)", "(0, 7)
 VALUES = ["", "0", "-1", "1", "2", "3", "-0", "+1", "1.5", "0.5", "-0.08", "1e-3", "1e400", "-1e400", "nan", "inf", "-inf", "0x10", "1e", "1 ", " 1", "1,5",
           "2147483647", "2147483648", "4294967296", "9223372036854775807", "9223372036854775808", "99999999999999999999999", "0:1", "0.2:0.8", "1:0", ":",
           "0:", ":1", "0:1:2", "nan:1", "0.5:0.5", "-1:2", "otsu", "OTSU", "mean", "topk", "cuda", "cuda:0", "cuda:99", "cpu", "cpu:0", "cuda:", "cuda:-1", "f16",
-          "bf16", "f32", "f64", "auto", "unit", "mean-cosine", "max-cosine", "attention", "--", "-", "--help", "-h", "--json", "%s%n", "a\nb", "\t", "ä\u2028", "x" * 5000,
+          "bf16", "f32", "f64", "auto", "unit", "mean-cosine", "max-cosine", "attention", "high", "low", "ceil", "floor", "nearest", "drop-ceil", "drop-trunc",
+         "drop-percent", "50", "100", "101", "tokens.npy", "cu.npy", "groups.npy", "roles.npy", "--", "-", "--help", "-h", "--json", "%s%n", "a\nb", "\t", "ä\u2028", "x" * 5000,
           ".", "missing.npy", "no/such/dir/x.npy", "4x5", "0x0", "99999x99999", "-4x5", "1e308", "1e-320", "3.5e38", "0.9999999999999999999"]
-OPTIONS = ["--tokens", "--cls", "--cls-row", "--cls-mean", "--cu-seqlens", "--detector", "--k", "--ratio", "--tau", "--lambda", "--mass", "--window", "--search",
-           "--min-keep", "--max-keep", "--round-to", "--spread", "--dtype", "--device", "--threads", "--repeat", "--out", "--kept", "--counts", "--scores", "--offsets",
-           "--flags", "--json", "--scale", "--hidden", "--roles", "--relevance", "--image", "--grid", "-o", "--nonsense", "--det", "-x", "--version", "--help"]
+OPTIONS = ["--tokens", "--cls", "--cls-row", "--cls-mean", "--lag", "--prefix", "--cu-seqlens", "--groups", "--detector", "--k", "--ratio", "--percent", "--rounding",
+           "--tau", "--lambda", "--mass", "--window", "--search", "--min-keep", "--max-keep", "--round-to", "--spread", "--order", "--dtype", "--device",
+           "--threads", "--repeat", "--out", "--kept", "--counts", "--scores", "--offsets", "--flags", "--mask", "--group-counts", "--json", "--scale", "--hidden",
+           "--roles", "--relevance", "--q", "--keys", "--causal", "--last-query", "--image", "--grid", "--segment", "--force", "-o", "--nonsense", "--det", "-x",
+           "--version", "--help"]
 
 
 # ---------------------------------------------------------------------------------------------- .npy files
@@ -109,25 +112,33 @@ def edit_header(rng, text, body):
 
 
 def damage_values(rng, name, array):
-    """Array contents that the command's rules forbid, or None."""
+    """(array, verdict): contents that the command's rules forbid, or the same ones in a type that it converts; or None."""
     array = array.copy()
-    if name == "cu" and array.size > 1:
+    if name in ("cu", "groups") and array.size > 1:
         at = int(rng.integers(0, array.size))
-        kind = rng.integers(0, 4)
+        kind = rng.integers(0, 5)
         if kind == 0:
             array[-1] += rng.choice([-1, 1, 1000, 2 ** 30])
         elif kind == 1:
             array[0] = rng.choice([-1, 1, -2 ** 31])
         elif kind == 2:
             array[at] = rng.choice([-5, 2 ** 31 - 1, -2 ** 31])
-        else:
+        elif kind == 3:
             array[:-1] = array[-1] + 1
-        return array
+        else:
+            return array.astype(np.int64) + rng.choice([0, 2 ** 32, -2 ** 33]), ANY
+        return array, REFUSE
     if name == "roles" and array.size:
-        array.reshape(-1)[rng.integers(0, array.size)] = rng.choice([4, 7, 8, 128, 255])
-        return array
-    if name in ("tokens", "hidden", "cls") and array.dtype.kind == "f":
-        return array.astype(np.float64 if rng.random() < 0.5 else np.int32)
+        array.reshape(-1)[rng.integers(0, array.size)] = (byte := int(rng.choice([4, 7, 8, 128, 255])))
+        return array, ANY if byte < 8 else REFUSE
+    if name in ("tokens", "hidden", "cls", "q", "keys", "scores") and array.dtype.kind == "f":
+        other = rng.choice(["f8", "i8", "i4", "c8", "?", "S4", "f8-rows", "f8-huge"])
+        if other == "f8-rows":
+            return array[:, None].astype(np.float64), ANY
+        if other == "f8-huge":
+            return array.astype(np.float64) * 1e300, ANY
+        exact = other == "f8" and array.dtype == np.float32
+        return array.astype(str(other)), SAME if exact else REFUSE if other in ("c8", "S4") else ANY
     return None
 
 
@@ -139,9 +150,8 @@ def damage_file(rng, name, array, save):
     else:
         kind = rng.choice(["flip", "flip-header", "cut", "cut-header", "empty", "more", "header", "values"], p=[.1, .15, .1, .05, .02, .03, .43, .12])
     if kind == "values":
-        changed = damage_values(rng, name, array)
-        if changed is not None:
-            return save(changed), REFUSE, "values"
+        if (damaged := damage_values(rng, name, array)) is not None:
+            return save(damaged[0]), damaged[1], "values"
         kind = "header"
     if kind == "header":
         bytes_, verdict = edit_header(rng, *header_of(data))
@@ -166,7 +176,7 @@ def damage_argv(rng, argv):
     argv = list(argv)
     for _ in range(int(rng.choice([1, 1, 2, 3]))):
         at = int(rng.integers(0, len(argv))) if argv else 0
-        kind = rng.choice(["drop", "twice", "swap", "value", "value", "option", "add", "add", "add", "equals", "cut", "chars", "end", "same-output"])
+        kind = rng.choice(["drop", "twice", "swap", "value", "value", "option", "add", "add", "add", "equals", "cut", "chars", "end", "same-output", "over-input"])
         if kind == "drop" and argv:
             argv.pop(at)
         elif kind == "twice" and argv:
@@ -189,6 +199,8 @@ def damage_argv(rng, argv):
             argv.append(str(rng.choice(OPTIONS)))
         elif kind == "same-output":
             argv += ["--kept", "same.npy", "--counts", "same.npy"]
+        elif kind == "over-input":  # the last of an option counts, so this may name an input as an output
+            argv += [str(rng.choice(["--kept", "--counts", "--out", "--mask"])), str(rng.choice([w for w in argv if w.endswith(".npy")] or ["x"]))]
         else:
             argv += [str(rng.choice(OPTIONS)), str(rng.choice(VALUES))]
     for i, word in enumerate(argv):  # a long --repeat is a wish, not a hang

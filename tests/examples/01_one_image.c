@@ -16,8 +16,9 @@ int main(void) {
     tokens[1 + i][1] = 10.0f + (float)i;
   }
 
+  tailcut_config config = TAILCUT_CONFIG_INITIALIZER; /* the CPU, on this thread */
   tailcut_handle handle = NULL;
-  OK(tailcut_create(&handle, NULL)); /* the CPU, on this thread */
+  OK(tailcut_create(&handle, &config));
 
   tailcut_limits limits = TAILCUT_LIMITS_INITIALIZER;
   limits.segments = 1, limits.max_tokens = 1 + PATCHES, limits.dim = DIM;
@@ -27,7 +28,7 @@ int main(void) {
   OK(tailcut_workspace_init(handle, workspace, size, NULL));
 
   tailcut_batch batch = TAILCUT_BATCH_INITIALIZER;
-  batch.segments = 1, batch.max_tokens = 1 + PATCHES, batch.cls_row = 1;
+  batch.segments = 1, batch.max_tokens = 1 + PATCHES, batch.prefix_rows = 1;
   tailcut_tokens input = TAILCUT_TOKENS_INITIALIZER;
   input.data = tokens, input.dtype = TAILCUT_F32, input.dim = DIM;
   tailcut_reference cls = TAILCUT_REFERENCE_INITIALIZER;

@@ -29,8 +29,11 @@ int main(void) {
   void *workspace = aligned_alloc(TAILCUT_WORKSPACE_ALIGNMENT, size);
   OK(tailcut_workspace_init(handle, workspace, size, NULL));
 
-  tailcut_batch batch = {sizeof batch, IMAGES, LONGEST, TOTAL, cu_seqlens, NULL, 0};
-  tailcut_tokens input = {sizeof input, tokens, TAILCUT_F32, DIM, 0, 0};
+  tailcut_batch batch = TAILCUT_BATCH_INITIALIZER;
+  batch.segments = IMAGES, batch.max_tokens = LONGEST, batch.total_tokens = TOTAL;
+  batch.cu_seqlens = cu_seqlens;
+  tailcut_tokens input = TAILCUT_TOKENS_INITIALIZER;
+  input.data = tokens, input.dtype = TAILCUT_F32, input.dim = DIM;
   tailcut_reference mean = TAILCUT_REFERENCE_INITIALIZER;
   mean.source = TAILCUT_REFERENCE_MEAN;
   int32_t counts[IMAGES], kept[TOTAL];

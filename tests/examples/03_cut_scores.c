@@ -13,8 +13,9 @@ int main(void) {
   const int64_t positions[N] = {100, 101, 102, 103, 104, 105, 106, 107, 108, 109};
   int64_t new_positions[N];
 
+  tailcut_config config = TAILCUT_CONFIG_INITIALIZER;
   tailcut_handle handle = NULL;
-  OK(tailcut_create(&handle, NULL));
+  OK(tailcut_create(&handle, &config));
   tailcut_limits limits = TAILCUT_LIMITS_INITIALIZER;
   limits.segments = 1, limits.max_tokens = N;
   size_t cut = 0, compact = 0;

@@ -24,15 +24,19 @@ int main(void) {
     hidden[t][t > 8 || t == 2 || t == 6 ? 0 : 1] = 1.0f; /* the prompt is about 2 and 6 */
     positions[2][t] = 100 + t, kv[3][1][t][0] = (float)t;
   }
+  tailcut_config config = TAILCUT_CONFIG_INITIALIZER;
   tailcut_handle handle = NULL;
-  OK(tailcut_create(&handle, NULL));
-  const tailcut_limits limits = {sizeof limits, 1, T, 0, DIM, 0, 0};
+  OK(tailcut_create(&handle, &config));
+  tailcut_limits limits = TAILCUT_LIMITS_INITIALIZER;
+  limits.segments = 1, limits.max_tokens = T, limits.dim = DIM;
   size_t size = 0;
   OK(tailcut_workspace_size(handle, TAILCUT_CALL_PRUNE_SEQUENCE, &limits, &size));
   void *workspace = aligned_alloc(TAILCUT_WORKSPACE_ALIGNMENT, size);
   OK(tailcut_workspace_init(handle, workspace, size, NULL));
-  const tailcut_batch batch = {sizeof batch, 1, T, 0, NULL, NULL, 0};
-  const tailcut_tokens input = {sizeof input, hidden, TAILCUT_F32, DIM, 0, 0};
+  tailcut_batch batch = TAILCUT_BATCH_INITIALIZER;
+  batch.segments = 1, batch.max_tokens = T;
+  tailcut_tokens input = TAILCUT_TOKENS_INITIALIZER;
+  input.data = hidden, input.dtype = TAILCUT_F32, input.dim = DIM;
   int32_t k = 0, kept[T] = {0};
   tailcut_selection result = TAILCUT_SELECTION_INITIALIZER;
   result.counts = &k, result.kept = kept;

@@ -1,12 +1,24 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The smallest program that uses the library: does it compile, link, run and cut? */
+/* The smallest program that uses the library: does it compile, link, run and cut? It says so. With an
+ * argument it says instead whether the library serves a program made for that TAILCUT_VERSION. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <tailcut.h>
 
 #define TOKENS 8
 
-int main(void) {
+static int serves(int version) {
+  tailcut_handle made = NULL;
+  tailcut_config config = TAILCUT_CONFIG_INITIALIZER;
+  config.version = version;
+  const tailcut_status status = tailcut_create(&made, &config);
+  tailcut_destroy(made);
+  puts(status == TAILCUT_OK ? "yes" : status == TAILCUT_ERROR_VERSION ? "no" : "failed");
+  return 0;
+}
+
+int main(int argc, char **argv) {
+  if (argc > 1) return serves(atoi(argv[1]));
   static const float scores[TOKENS] = {0.9f, 0.1f, 0.8f, 0.1f, 0.1f, 0.1f, 0.1f, 0.1f};
   int32_t kept[TOKENS] = {0}, counts[1] = {0};
   tailcut_batch batch = TAILCUT_BATCH_INITIALIZER;
@@ -15,13 +27,14 @@ int main(void) {
   tailcut_limits limits = TAILCUT_LIMITS_INITIALIZER;
   tailcut_handle handle = NULL;
   void *workspace = NULL;
+  const tailcut_config config = TAILCUT_CONFIG_INITIALIZER;
   size_t size = 0;
 
   batch.segments = limits.segments = 1;
   batch.max_tokens = limits.max_tokens = TOKENS;
   selection.kept = kept;
   selection.counts = counts;
-  const int ok = tailcut_create(&handle, NULL) == TAILCUT_OK &&
+  const int ok = tailcut_create(&handle, &config) == TAILCUT_OK &&
                  tailcut_workspace_size(handle, TAILCUT_CALL_CUT, &limits, &size) == TAILCUT_OK &&
                  (workspace = aligned_alloc(TAILCUT_WORKSPACE_ALIGNMENT,
                                             (size / TAILCUT_WORKSPACE_ALIGNMENT + 1) *
