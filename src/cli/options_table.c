@@ -127,6 +127,8 @@ const cli_option cli_option_table[] = {
     TEXT("--filter", "NAME", CLI_BENCH, filter,
          "only cases whose name contains NAME, as score/64x576x1024/f16 does"),
     FLAG("--quick", CLI_BENCH, RUN, quick, "fewer sizes, shorter"),
+    FLAG("--busy", CLI_BENCH, RUN, busy,
+         "instead: one image while other programs want the CPU's cores"),
     FLAG("--list", CLI_BENCH, RUN, list, "print the names of the cases, no more"),
     OWN("--batch", "n,n,...", CLI_BENCH, RUN, LIST, 65536,
         "sizes of one's own in place of the list: images at once (1,8,64)"),
