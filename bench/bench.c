@@ -127,6 +127,11 @@ static int list(const cli_options *o, const selection *s) {
 static int run(const bench_suite *suite, const cli_options *o) {
   static selection s;
   int status = CLI_OK, some = 0;
+  if (o->busy) {
+    return suite == &bench_suite_cpu
+               ? bench_busy(o->threads, o->quick)
+               : cli_fail(CLI_USAGE, "--busy: it is the CPU's cores that are kept busy");
+  }
   if (suite->start != NULL && !o->list) status = suite->start(o->device_index);
   if (status == CLI_OK) status = select_cases(&s, suite, o);
   if (status != CLI_OK || o->list) return status == CLI_OK ? list(o, &s) : status;
@@ -137,9 +142,6 @@ static int run(const bench_suite *suite, const cli_options *o) {
 }
 
 int cli_bench(const cli_options *options) {
-  if (options->busy && options->device_kind != TAILCUT_DEVICE_CPU)
-    return cli_fail(CLI_USAGE, "--busy: is for the CPU, not for this --device");
-  if (options->busy) return bench_busy(options->quick) == CLI_OK ? cli_flush_stdout() : CLI_FAILED;
   for (size_t i = 0; i < sizeof suites / sizeof suites[0]; i++) {
     if (suites[i].kind != options->device_kind) continue;
     const int status = run(suites[i].suite, options);

@@ -116,7 +116,7 @@ void *bench_allocate(size_t bytes); /* aligned, touched; ends the program when t
 uint64_t bench_plain_sum(const void *data, size_t bytes, tc_pool *pool);
 
 /* busy.c: one image with and without busy loops on every core, as a table on stdout. */
-int bench_busy(bool quick);
+int bench_busy(int32_t threads, bool quick);
 
 static inline int64_t bench_dtype_size(int32_t dtype) { return dtype == TAILCUT_F32 ? 4 : 2; }
 

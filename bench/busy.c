@@ -88,8 +88,8 @@ static int measure(const bench_row *row, int loops, double turn_us, times *idle,
   return CLI_OK;
 }
 
-static int one_case(const bench_case *c, bool quick, times *idle, times *busy) {
-  bench_scene scene = {.what = c};
+static int one_case(const bench_case *c, int32_t threads, bool quick, times *idle, times *busy) {
+  bench_scene scene = {.what = c, .threads = threads};
   int status = bench_suite_cpu.open(&scene);
   for (int r = 0; r < scene.rows && status == CLI_OK; r++) {
     const bench_row *row = &scene.row[r];
@@ -107,10 +107,11 @@ static int one_case(const bench_case *c, bool quick, times *idle, times *busy) {
   return status;
 }
 
-int bench_busy(bool quick) {
+int bench_busy(int32_t threads, bool quick) {
   times idle = {malloc(sizeof(double) * MOST_CALLS), 0};
   times busy = {malloc(sizeof(double) * MOST_CALLS), 0};
-  int status = idle.us != NULL && busy.us != NULL ? CLI_OK : CLI_FAILED;
+  int status = CLI_OK;
+  if (idle.us == NULL || busy.us == NULL) status = cli_fail(CLI_FAILED, "no memory for the times");
   printf(
       "%s\n\nprune_visual, 1 x 576 x 1024, packed: us of a call; 90%% and 99%%: of those beside "
       "the "
@@ -122,7 +123,7 @@ int bench_busy(bool quick) {
   for (int i = 0; i < bench_case_count && status == CLI_OK; i++) {
     const bench_case *c = &bench_cases[i];
     if (strcmp(c->step, "prune_visual") == 0 && c->segments == 1 && c->tokens == 576) {
-      status = one_case(c, quick, &idle, &busy);
+      status = one_case(c, threads, quick, &idle, &busy);
     }
   }
   free(idle.us), free(busy.us);

@@ -127,7 +127,6 @@ const cli_option cli_option_table[] = {
     TEXT("--filter", "NAME", CLI_BENCH, filter,
          "only cases whose name contains NAME, as score/64x576x1024/f16 does"),
     FLAG("--quick", CLI_BENCH, RUN, quick, "fewer sizes, shorter"),
-    FLAG("--list", CLI_BENCH, RUN, list, "print the names of the cases, no more"),
     FLAG("--busy", CLI_BENCH, RUN, busy,
          "instead: one image on the CPU while other programs want its cores"),
     OWN("--batch", "n,n,...", CLI_BENCH, RUN, LIST, 65536,
