@@ -1,12 +1,15 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
-# demo.sh COMMAND [IMAGE...]: prunes the committed features of real photographs (bench/features) with
-# every detector: a table for each image, and pictures in build/demo (index.html shows them all).
-# Exit status 1 where OTSU does not keep what it must.
+# demo.sh COMMAND [IMAGE...]: prunes the features of photographs with every detector: a table for
+# each image, and pictures in build/demo (index.html shows them all). IMAGE is a name in
+# bench/features, or a picture whose features ./run features has made (build/features). Exit status
+# 1 where OTSU does not keep what it must.
+# demo.sh --check [IMAGE...]: says what the images still need, and does nothing.
 set -eu
 tailcut=$1
 shift
 features=bench/features
+own=build/features
 out=build/demo
 bytes_per_token=768 # 384 channels of fp16
 repeat=300
@@ -18,43 +21,58 @@ expected="coffee 184 china 178 flower 82 clock 42"
   exit 1
 }
 [ $# -gt 0 ] || set -- coffee china flower clock astronaut chelsea rocket
-for image in "$@"; do
-  [ -f "$features/$image.npy" ] || {
-    echo "demo.sh: no image $image; there are: $(cd $features && echo *.npy | sed 's/\.npy//g')" >&2
-    exit 2
-  }
-done
+
+# resolve IMAGE: sets base (its features and picture without .npy and .png) and name (on the page).
+# Names that make_features.py gives to pictures have no other characters.
+resolve() {
+  base=$features/$1
+  name=$1
+  case $1 in */* | *.*) ;; *) [ ! -f "$base.npy" ] || return 0 ;; esac
+  name=${1##*/}
+  case $name in ?*.*) name=${name%.*} ;; esac
+  name=$(printf '%s' "$name" | tr -cs 'A-Za-z0-9_.\n-' '[-*]')
+  base=$own/$name
+  if [ -f "$base.npy" ] && [ -z "$(find "$1" -newer "$base.npy" 2>/dev/null)" ]; then
+    name=my-$name
+  elif [ -f "$1" ]; then
+    echo "demo.sh: $1 needs an encoder's features. This makes them (it says its size first):" >&2
+    printf '\n  ./run features %s\n\n' "'$1'" >&2
+    return 1
+  else
+    echo "demo.sh: no picture $1, and no image of that name; there are:" \
+      "$(cd $features && echo *.npy | sed 's/\.npy//g')" >&2
+    return 1
+  fi
+}
+for image in "$@"; do resolve "$image" || exit 2; done
+[ "$tailcut" != --check ] || exit 0
 
 # field NAME JSON: a number of a flat JSON object.
 field() { printf '%s' "$2" | sed -n "s/.*\"$1\": *\([0-9.eE+-]*\).*/\1/p"; }
 
-# one IMAGE LABEL OPTIONS...: a row of the table, two pictures, their place on the page. (With a
-# spread what is kept is no head of the curve: no curve then.)
+# one LABEL OPTIONS...: a row of the table, two pictures, their place on the page.
 one() {
-  image=$1
-  label=$2
-  shift 2
-  name=$(printf '%s' "$label" | tr ' ' '-')
-  kept=$out/$image/$name.npy
-  curve=$out/$image/curve-$name.svg
-  view=$out/$image/patches-$name.svg
-  json=$($tailcut prune --tokens "$features/$image.npy" --cls-row 0 "$@" --kept "$kept" \
+  label=$1
+  shift
+  rule=$(printf '%s' "$label" | tr ' ' '-')
+  kept=$out/$name/$rule.npy
+  json=$($tailcut prune --tokens "$base.npy" --cls-row 0 "$@" --kept "$kept" \
     --threads 1 --repeat $repeat --json)
-  $tailcut view --image "$features/$image.png" --grid 16x16 --kept "$kept" -o "$view"
+  $tailcut view --image "$picture" --grid 16x16 --kept "$kept" -o "$out/$name/patches-$rule.svg"
+  $tailcut inspect --tokens "$base.npy" --cls-row 0 "$@" -o "$out/$name/curve-$rule.svg" \
+    >"$out/$name/curve-$rule.txt"
   tokens=$(field tokens "$json")
   k=$(field kept "$json")
   us=$(field us_median "$json")
   awk -v label="$label" -v n="$tokens" -v k="$k" -v us="$us" -v bytes=$bytes_per_token 'BEGIN {
     printf "  %-16s %6d %6d %7.1f%% %9.1f %8.1f\n", label, n, k, 100 * k / n, us,
       (us > 0) ? (n + k) * bytes / (1000 * us) : 0 }'
-  echo "<figure><img src='$image/patches-$name.svg' width='224' height='224' alt=''>" >>$out/index.html
-  case $label in *spread*) ;; *)
-    $tailcut inspect --tokens "$features/$image.npy" --cls-row 0 "$@" -o "$curve" >/dev/null
-    echo "<img src='$image/curve-$name.svg' width='380' height='220' alt=''>" >>$out/index.html
-    ;;
-  esac
-  echo "<figcaption>$label: $k of $tokens</figcaption></figure>" >>$out/index.html
-  [ "$label" != otsu ] || otsu="$otsu $image $k"
+  cat >>$out/index.html <<HTML
+<figure><img src="$name/patches-$rule.svg" width="224" height="224" alt="">
+<img src="$name/curve-$rule.svg" width="410" height="224" alt="">
+<figcaption>$label: $k of $tokens</figcaption></figure>
+HTML
+  case $label:$base in otsu:$features/*) otsu="$otsu $name $k" ;; esac
 }
 
 mkdir -p $out
@@ -68,7 +86,7 @@ figcaption { color: #57606a }
 </style>
 <h1>What each detector keeps</h1>
 <p>Patches of a 16x16 grid by their similarity to the CLS token; dropped ones are dimmed. Beside
-them the sorted curve and its cut.</p>
+them the sorted curve and its cut; dots are what a spread keeps of the tail.</p>
 HTML
 
 otsu=
@@ -76,18 +94,21 @@ printf 'Encoder features of %d photographs, 256 patches each, cosine to CLS, fp1
 printf 'time: score, cut and compaction of one image on one thread, median of %d;\n' $repeat
 printf 'GB/s: of the tokens read and kept.\n'
 for image in "$@"; do
-  mkdir -p "$out/$image"
-  echo "<h2>$image</h2>" >>$out/index.html
-  printf '\n%s\n  %-16s %6s %6s %8s %9s %8s\n' "$image" detector tokens kept share "time us" GB/s
+  resolve "$image"
+  picture=$base.png
+  [ -f "$picture" ] || picture=$base.jpg
+  mkdir -p "$out/$name"
+  echo "<h2>$name</h2>" >>$out/index.html
+  printf '\n%s\n  %-16s %6s %6s %8s %9s %8s\n' "$name" detector tokens kept share "time us" GB/s
   for detector in otsu chord gap curvature iqr mean; do
-    one "$image" $detector --detector $detector
+    one $detector --detector $detector
   done
-  one "$image" "mass 0.9" --detector mass --mass 0.9
-  one "$image" "otsu spread 0.5" --detector otsu --spread 0.5
+  one "mass 0.9" --detector mass --mass 0.9
+  one "otsu spread 0.5" --detector otsu --spread 0.5
 done
 
 # The check: every image that METHOD.md's table has.
-printf '\nOTSU against the table of the method (within 2):\n'
+[ -z "$otsu" ] || printf '\nOTSU against the table of the method (within 2):\n'
 # shellcheck disable=SC2086 # lists
 printf '%s %s\n' $otsu | awk -v expected="$expected" '
   BEGIN { n = split(expected, e, " "); for (i = 1; i < n; i += 2) want[e[i]] = e[i + 1] }

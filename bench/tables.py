@@ -27,7 +27,7 @@ def read_results(folder):
         try:
             with open(path, encoding="utf-8") as file:
                 result = json.load(file)
-            tool, device = result["tool"], result["device"]
+            tool, device = result["tool"].replace("tailcut_bench", BENCH), result["device"]  # its name before 0.2
             rows = [dict(row, device=device["name"], date=result["date"]) for row in result["rows"]]
         except (ValueError, KeyError, TypeError) as error:
             stop(f"{path}: no result of the benchmark ({error!r})")

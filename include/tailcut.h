@@ -63,10 +63,14 @@
  *
  * Sizes of the arrays that a caller provides, in elements; "rows" is segments * max_tokens for a
  * uniform batch and total_tokens for a ragged one:
- *   scores, roles, kept, curve, ranks, mask   rows       cu_seqlens, new_cu_seqlens   segments + 1
- *   lengths, counts, flags, host_counts       segments   group_cu_seqlens             groups + 1
- *   group_counts, group_k                     groups     direction                    segments * dim
- *   slot tables                               rows (dst_slots of a PACKED array: dst_rows)
+ *   rows            scores, roles, kept, curve, ranks, mask, slot tables (dst_slots of a PACKED
+ *                   array: dst_rows), source row arrays
+ *   segments        lengths, counts, flags, input_flags, host_counts, renumber_base
+ *   segments + 1    cu_seqlens, new_cu_seqlens
+ *   segments * dim  direction; a reference that has a segment_stride
+ *   groups          group_counts, group_k (without groups: segments)
+ *   groups + 1      group_cu_seqlens
+ *   see tailcut_rows.dst_rows for destination row arrays, tailcut_workspace_size for workspaces
  */
 #ifndef TAILCUT_H_
 #define TAILCUT_H_
@@ -107,7 +111,7 @@ typedef enum tailcut_status {
   TAILCUT_ERROR_NULL = 100,        /* a required pointer is NULL */
   TAILCUT_ERROR_RANGE = 101,       /* a number is outside its range */
   TAILCUT_ERROR_ENUM = 102,        /* an enum, dtype or boolean has no such value */
-  TAILCUT_ERROR_STRUCT_SIZE = 103, /* struct_size not set, or of a newer library */
+  TAILCUT_ERROR_STRUCT_SIZE = 103, /* struct_size not set, or not one this library knows */
   TAILCUT_ERROR_OVERLAP = 104,     /* source and destination overlap in a way that loses rows */
   TAILCUT_ERROR_ALIGNMENT = 105,   /* a pointer lacks the alignment of its element type */
   TAILCUT_ERROR_CONFLICT = 106,    /* two arguments contradict each other */
@@ -186,7 +190,7 @@ TAILCUT_API void tailcut_destroy(tailcut_handle handle);
  * Valid until the handle is destroyed; NULL for NULL. Leaves tailcut_last_error() alone. */
 TAILCUT_API const char *tailcut_handle_info(tailcut_handle handle);
 
-/* ---------------------------------------------------------------------------- describing data -- */
+/* --------------------------------------------------------------------------- describing data -- */
 
 typedef enum tailcut_dtype {
   TAILCUT_F16 = 1,  /* IEEE binary16 */
@@ -204,9 +208,9 @@ typedef enum tailcut_dtype {
  *                               last true segment repeat the final offset: those are empty.
  *
  * Arrays with one number per token (scores, curve, ranks, kept, roles, mask) are indexed by that
- * row number. What belongs to candidate i of segment b stands at start(b) + i; roles and mask, which
- * know rows and not candidates, have the row's own place. They have segments * max_tokens (uniform)
- * or total_tokens (ragged) elements.
+ * row number. What belongs to candidate i of segment b stands at start(b) + i; roles and mask,
+ * which know rows and not candidates, have the row's own place. They have segments * max_tokens
+ * (uniform) or total_tokens (ragged) elements.
  *
  * prefix_rows = p says that the first p rows of every segment are no candidates (the CLS token as
  * encoders return it, or CLS and register tokens): candidate i is then row i + p, every source
@@ -281,10 +285,9 @@ typedef struct tailcut_reference {
 #define TAILCUT_REFERENCE_INITIALIZER \
   { sizeof(tailcut_reference), TAILCUT_REFERENCE_GIVEN, 0, NULL, 0, 0 }
 
-/* Bits of the per-segment flags. */
-#define TAILCUT_FLAG_WHOLE \
-  1                                  /* kept whole: bad reference, or (THRESHOLD excepted) fewer
-                                        than 3 scores that are numbers. Never with TOPK and RATIO */
+/* Bits of the per-segment flags. WHOLE: kept whole for a bad reference, or (THRESHOLD excepted) for
+ * fewer than 3 scores that are numbers; never with TOPK and RATIO. */
+#define TAILCUT_FLAG_WHOLE 1
 #define TAILCUT_FLAG_NAN 2           /* some score is NaN (it ranks last) */
 #define TAILCUT_FLAG_BAD_REFERENCE 4 /* norm of the reference is 0 or not finite */
 #define TAILCUT_FLAG_INVALID 8       /* lengths or offsets invalid: k = 0, nothing touched */
@@ -349,8 +352,8 @@ typedef enum tailcut_rounding {
   TAILCUT_DROP_PERCENT = 6 /* N - N * percent div 100 */
 } tailcut_rounding;
 
-/* The word for a detector, as the command takes it: "otsu", "chord", ...; NULL for any other number.
- * Static storage. */
+/* The word for a detector, as the command takes it: "otsu", "chord", ...; NULL for any other
+ * number. Static storage. */
 TAILCUT_API const char *tailcut_detector_name(int32_t detector);
 
 /* Which end of the curve is kept. */
@@ -443,12 +446,12 @@ typedef struct tailcut_selection {
         NULL, NULL                                                                            \
   }
 
-/* Bits of a token's role in stage 2. 0: always kept (system prompt, specials). */
+/* Bits of a token's role in stage 2. 0: always kept (system prompt, specials). ABSENT: padding:
+ * whatever the other bits say the row is neither candidate nor query nor key, and no result has it.
+ */
 #define TAILCUT_ROLE_CANDIDATE 1 /* may be pruned */
 #define TAILCUT_ROLE_QUERY 2     /* text that defines relevance */
-#define TAILCUT_ROLE_ABSENT \
-  4 /* padding: whatever the other bits say the row is neither candidate
-                                    nor query nor key, and no result has it */
+#define TAILCUT_ROLE_ABSENT 4
 
 /* Cut (part): order, detector, clamps, spread, on scores from anywhere. Required: batch, scores,
  * selection with counts.
@@ -473,9 +476,9 @@ TAILCUT_API tailcut_status tailcut_cut(tailcut_handle handle, const tailcut_batc
  * result to the end of the batch's candidates (PACKED), to zero; never past dst_rows. Without it
  * they are unspecified. With roles the rows of a segment count as its candidates here. */
 #define TAILCUT_ROWS_ZERO_TAIL 1
-/* Instead of moving rows writes the new position renumber_base[b] + j (j: LOCAL numbering inside the
- * segment; without a base j) as an int32 or int64 (part_bytes 4 or 8) into each part of result row
- * j: renumbered position ids. Sums wrap. `src` is not read and may be NULL. */
+/* Instead of moving rows writes the new position renumber_base[b] + j (j: LOCAL numbering inside
+ * the segment; without a base j) as an int32 or int64 (part_bytes 4 or 8) into each part of result
+ * row j: renumbered position ids. Sums wrap. `src` is not read and may be NULL. */
 #define TAILCUT_ROWS_RENUMBER 2
 
 /* An array with one row per token that is compacted to the kept rows. A row is `parts` pieces of
@@ -490,19 +493,24 @@ TAILCUT_API tailcut_status tailcut_cut(tailcut_handle handle, const tailcut_batc
  * (slot % page_rows)*row_stride with slot = slots[i]; -1: there is no such row, and nothing is
  * read or written for it. Negative strides are not allowed.
  *
- * A destination needs room for the rows that can be kept and no more. dst_rows says how many it has:
- * per segment where LOCAL, in all where PACKED. A segment whose count does not fit counts as 0 for
- * that array. With 0 (default) a fused call without roles and groups takes what
+ * A destination needs room for the rows that can be kept and no more. dst_rows says how many it
+ * has: per segment where LOCAL, in all where PACKED. A segment whose count does not fit counts as 0
+ * for that array. With 0 (default) a fused call without roles and groups takes what
  * tailcut_kept_count(rule, max_tokens - prefix_rows) gives, per segment or times the segments; any
  * other call as many rows as the source has candidates. Results never pass dst_rows, so [3, k]
- * planes, [B, H, k, d] caches, or k rows right in front of the source in one arena are fine.
+ * planes, [B, H, k, d] caches, or k rows right in front of the source in one arena are fine. (LOCAL
+ * in a ragged batch: a segment's results stand at its own start, so the array has
+ * total_tokens - prefix_rows rows all the same.)
  *
- * In place (LOCAL): dst == src with equal strides, or both by slots into the same pages with the
- * same table. Anything else that shares bytes is refused, and so is every overlap of a PACKED one
- * (slots: the extents are unknown on the host; a row must then not be both a source and another
- * row's destination). Rows that interleave without sharing bytes do not overlap. Contract for paged K/V: no two slots of a call name the same row, and a page
- * that is rewritten has one owner and is in no shared prefix. Renumbering positions does not
- * re-rotate K. */
+ * In place (LOCAL): dst == src with equal strides, parts and rows that do not lie on each other,
+ * and both or neither by slots (the same table into the same pages). Anything else that shares
+ * bytes is refused, and so is every overlap of a PACKED one. (Slots: the extents are unknown on the
+ * host; a row must then not be both a source and another row's destination.) Source and destination
+ * may interleave: row by row, K beside V, plane beside plane. Where their strides have no common
+ * measure to show it, the call takes them to overlap.
+ *
+ * Contract for paged K/V: no two slots of a call name the same row, and a page that is rewritten
+ * has one owner and is in no shared prefix. Renumbering positions does not re-rotate K. */
 typedef struct tailcut_rows {
   size_t struct_size;
   const void *src;         /* device; required but with RENUMBER */
@@ -516,9 +524,11 @@ typedef struct tailcut_rows {
   int64_t dst_part_stride;
   int64_t src_row_stride; /* bytes; 0 means part_bytes * parts */
   int64_t dst_row_stride;
-  int64_t src_segment_stride; /* bytes; 0 means max_tokens * row stride. Uniform, no slots */
+  int64_t src_segment_stride; /* bytes; 0 means max_tokens * row stride, which does not do for
+                                 [B, H, T, d]. Uniform, no slots */
   int64_t dst_segment_stride; /* bytes; 0 means max_tokens * row stride, or dst_rows * row stride
-                                 where dst_rows is set. Uniform, no slots, LOCAL only */
+                                 where dst_rows is set and dst is not src. Uniform, no slots, LOCAL
+                                 only */
   const void *src_slots;      /* device, by row number, or NULL */
   const void *dst_slots;      /* device, by row number (LOCAL) or packed row (PACKED), or NULL */
   int64_t page_rows;          /* slots: rows per page; 0 means one page for all */
@@ -554,8 +564,8 @@ TAILCUT_API tailcut_status tailcut_compact(tailcut_handle handle, const tailcut_
  * one after the other. `selection` may leave everything but counts NULL; `rows` usually begins
  * with the tokens themselves, in place or PACKED. The scored matrix may be one of the arrays that
  * are compacted, and the reference may be in it; what an array writes through slots must not
- * overlap either. A PACKED row array needs no selection.new_cu_seqlens here. Required: batch, tokens,
- * reference, selection with counts. Errors: as the parts. */
+ * overlap either. A PACKED row array needs no selection.new_cu_seqlens here. Required: batch,
+ * tokens, reference, selection with counts. Errors: as the parts. */
 TAILCUT_API tailcut_status tailcut_prune_visual(
     tailcut_handle handle, const tailcut_batch *batch, const tailcut_tokens *tokens,
     const tailcut_reference *reference, const tailcut_rule *rule,
@@ -609,9 +619,9 @@ typedef struct tailcut_relevance_options {
  *   roles    device uint8 by row number: required
  *   options  NULL means the initialiser's
  *   scores   device f32 by row number; NaN for rows that are no candidates
- *   flags    device int32 [segments] or NULL, as in tailcut_score. A sequence without query rows, or
- *            (causal ATTENTION) with candidates of which no query sees any, scores 0 everywhere and
- *            has a bad reference; so has one whose mean direction is 0 or not finite. A segment
+ *   flags    device int32 [segments] or NULL, as in tailcut_score. A sequence without query rows,
+ *            or (causal ATTENTION) with candidates of which no query sees any, scores 0 everywhere
+ *            and has a bad reference; so has one whose mean direction is 0 or not finite. A segment
  *            without candidates has no flag
  * Required: batch, roles, scores. batch.prefix_rows must be 0. Errors as tailcut_score. */
 TAILCUT_API tailcut_status tailcut_relevance(tailcut_handle handle, const tailcut_batch *batch,
@@ -622,19 +632,19 @@ TAILCUT_API tailcut_status tailcut_relevance(tailcut_handle handle, const tailcu
 
 /* Prune a sequence inside a layer (fused): relevance, cut and compact of stage 2; equals the three
  * parts. All rows that are no candidates are kept. `rows` names the hidden states, position ids
- * (gathered: original positions kept; or RENUMBER) and the K/V rows of any earlier layers. Required:
- * batch, tokens (but with ATTENTION), roles, selection with counts. */
+ * (gathered: original positions kept; or RENUMBER) and the K/V rows of any earlier layers.
+ * Required: batch, tokens (but with ATTENTION), roles, selection with counts. */
 TAILCUT_API tailcut_status tailcut_prune_sequence(
     tailcut_handle handle, const tailcut_batch *batch, const tailcut_tokens *tokens,
     const uint8_t *roles, const tailcut_relevance_options *options, const tailcut_rule *rule,
     const tailcut_selection *selection, const tailcut_rows *rows, int32_t num_rows, void *workspace,
     size_t workspace_size, void *stream);
 
-/* ----------------------------------------------------------------- sizes, before there is data -- */
+/* --------------------------------------------------------------- sizes, before there is data -- */
 
 /* How many of a group's n candidates `rule` keeps: exact for RATIO and for TOPK without group_k, an
- * upper bound for the rest (n, or k, then the clamps). Needs no handle and no device; rule NULL means the
- * initialiser's. Returns -1 for a bad argument (see tailcut_last_error): n must be
+ * upper bound for the rest (n, or k, then the clamps). Needs no handle and no device; rule NULL
+ * means the initialiser's. Returns -1 for a bad argument (see tailcut_last_error): n must be
  * 0..TAILCUT_MAX_SEGMENT_TOKENS. */
 TAILCUT_API int32_t tailcut_kept_count(const tailcut_rule *rule, int32_t n);
 

@@ -72,8 +72,9 @@ static int64_t gcd(int64_t a, int64_t b) {
   return a;
 }
 
-/* Takes the strides from `outer` up to be steps from one block of memory to another: all of them are
- * multiples of one number, modulo which either side is one run of bytes. Whether those are apart. */
+/* Takes the strides from `outer` up to be steps from one block of memory to another: all of them
+ * are multiples of one number, modulo which either side is one run of bytes. Whether those are
+ * apart. */
 static int interleaves(const tc_side *a, const tc_side *b, int64_t outer) {
   const uint64_t a_bytes = (uint64_t)span(a, outer), b_bytes = (uint64_t)span(b, outer);
   int64_t unit = 0;

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* overlap: whether the pieces of a row array share bytes with each other or with another array's. */
+/* overlap: whether the pieces of a row array share bytes with each other or with another
+ * array's. */
 #ifndef TAILCUT_OVERLAP_H_
 #define TAILCUT_OVERLAP_H_
 
@@ -25,8 +26,8 @@ int64_t tc_plus(int64_t a, int64_t b);
  * fit in 62 bits. */
 int64_t tc_side_bytes(const tc_side *side);
 
-/* The dimension whose stride lays pieces of one array on each other, or -1; *least is then the least
- * stride that would not. */
+/* The dimension whose stride lays pieces of one array on each other, or -1; *least is then the
+ * least stride that would not. */
 int tc_side_on_itself(const tc_side *side, int64_t *least);
 
 /* Whether two sides, whose bytes fit in 62 bits, share no byte. Never says so where they do. */

@@ -146,6 +146,7 @@ static tailcut_status check_side(const tailcut_rows *raw, const tailcut_rows *r,
 /* dst == src: strides and slots must be the same. */
 static tailcut_status check_in_place(const tailcut_rows *r, int32_t i, const tc_side *src,
                                      const tc_side *dst) {
+  int64_t least = 0;
   if (tc_side_bytes(src) == 0 || tc_side_bytes(dst) == 0) return TAILCUT_OK;
   if ((r->src_slots == NULL) != (r->dst_slots == NULL)) {
     return tc_fail(TAILCUT_ERROR_OVERLAP,
@@ -161,7 +162,13 @@ static tailcut_status check_in_place(const tailcut_rows *r, int32_t i, const tc_
                    (int)i, stride_names[1][d], (long long)dst->dim[d].stride, stride_names[0][d],
                    (long long)src->dim[d].stride);
   }
-  return TAILCUT_OK;
+  /* The source has more rows than the destination, and those are read late. */
+  const int d = tc_side_on_itself(src, &least);
+  if (d < 0) return TAILCUT_OK;
+  return tc_fail(TAILCUT_ERROR_OVERLAP,
+                 "rows[%d].%s is %lld; expected at least %lld in place, so that no rows, parts or "
+                 "segments lie on each other",
+                 (int)i, stride_names[0][d], (long long)src->dim[d].stride, (long long)least);
 }
 
 static tailcut_status check_overlap(const tailcut_rows *r, int32_t i, const tc_side *src,

@@ -60,14 +60,17 @@ void free(void *p) {
   __libc_free(p);
 }
 
-enum { SEGMENTS = 3, MOST = 900, TOTAL = SEGMENTS * MOST, DIM = 320, HEADS = 4 };
+enum { SEGMENTS = 3, MOST = 900, TOTAL = SEGMENTS * MOST, DIM = 320, HEADS = 4, GROUPS = 30 };
 
-/* One call of each kind; ATTENTION and MAX_COSINE are kinds of their own. */
+/* One call of each kind; ATTENTION and MAX_COSINE are kinds of their own. The tenth is prune_visual
+ * with all that a batch, a rule and a selection may have. */
 static tailcut_status call(int kind, tailcut_handle handle, tt_workspace w, const uint16_t *tokens,
                            uint16_t *out) {
   static float scores[TOTAL], curve[TOTAL], direction[SEGMENTS * DIM];
   static int32_t counts[SEGMENTS], flags[SEGMENTS], kept[TOTAL], cu[SEGMENTS + 1], ranks[TOTAL];
-  static uint8_t roles[TOTAL];
+  static uint8_t roles[TOTAL], mask[TOTAL];
+  static int32_t offsets[GROUPS + 1], group_k[GROUPS], group_counts[GROUPS];
+  static int64_t positions[TOTAL], base[SEGMENTS];
   tailcut_batch batch = TAILCUT_BATCH_INITIALIZER;
   tailcut_tokens t = TAILCUT_TOKENS_INITIALIZER;
   tailcut_reference reference = TAILCUT_REFERENCE_INITIALIZER;
@@ -75,16 +78,26 @@ static tailcut_status call(int kind, tailcut_handle handle, tt_workspace w, cons
   tailcut_selection s = TAILCUT_SELECTION_INITIALIZER;
   tailcut_rows rows = TAILCUT_ROWS_INITIALIZER;
   tailcut_relevance_options options = TAILCUT_RELEVANCE_OPTIONS_INITIALIZER;
+  for (int g = 0; g < GROUPS; g++) offsets[g + 1] = offsets[g] + TOTAL / GROUPS, group_k[g] = g;
   for (int i = 0; i < TOTAL; i++) roles[i] = i % 97 == 0 ? TAILCUT_ROLE_QUERY : 1;
   batch.segments = SEGMENTS, batch.max_tokens = MOST;
-  t.data = tokens, t.dim = DIM;
+  t.data = tokens, t.dtype = TAILCUT_F16, t.dim = DIM;
   reference.source = TAILCUT_REFERENCE_MEAN;
   s.counts = counts, s.kept = kept, s.new_cu_seqlens = cu, s.flags = flags, s.ranks = ranks;
   s.curve = curve, s.kept_placement = TAILCUT_PACKED;
   rule.spread = 0.5;
   rows.src = tokens, rows.dst = out, rows.part_bytes = DIM * 2, rows.placement = TAILCUT_PACKED;
-  options.q = options.k = tokens, options.q_heads = options.k_heads = HEADS;
+  options.q = options.k = tokens, options.dtype = TAILCUT_F16,
+  options.q_heads = options.k_heads = HEADS;
   options.head_dim = DIM / HEADS;
+  if (kind == 10) {
+    batch.groups = GROUPS, batch.group_cu_seqlens = offsets, batch.prefix_rows = 5;
+    reference.source = TAILCUT_REFERENCE_LAG, reference.lag = 30;
+    rule.detector = TAILCUT_TOPK, rule.k = 40, rule.group_k = group_k, rule.order = TAILCUT_LOW;
+    s.mask = mask, s.group_counts = group_counts;
+    rows.dst = positions, rows.part_bytes = 8, rows.flags = TAILCUT_ROWS_RENUMBER;
+    rows.renumber_base = base;
+  }
   options.policy = kind == 8   ? TAILCUT_MAX_COSINE
                    : kind == 9 ? TAILCUT_ATTENTION
                                : TAILCUT_MEAN_COSINE;
@@ -102,6 +115,7 @@ static tailcut_status call(int kind, tailcut_handle handle, tt_workspace w, cons
       return tailcut_relevance(handle, &batch, &t, roles, &options, scores, flags, w.data, w.size,
                                NULL);
     case TAILCUT_CALL_PRUNE_VISUAL:
+    case 10:
       return tailcut_prune_visual(handle, &batch, &t, &reference, &rule, &s, &rows, 1, w.data,
                                   w.size, NULL);
     default:
@@ -124,9 +138,12 @@ Test(alloc, run_calls_allocate_nothing) {
     tailcut_handle handle = tt_create(&backends[b]);
     tailcut_limits limits = TAILCUT_LIMITS_INITIALIZER;
     limits.segments = SEGMENTS, limits.max_tokens = MOST, limits.dim = DIM;
-    limits.q_heads = HEADS, limits.head_dim = DIM / HEADS;
-    for (int kind = 1; kind <= 9; kind++) {
-      const tt_workspace w = tt_workspace_new(&backends[b], handle, kind > 7 ? 7 : kind, &limits);
+    limits.q_heads = HEADS, limits.head_dim = DIM / HEADS, limits.groups = GROUPS;
+    for (int kind = 1; kind <= 10; kind++) {
+      const int sized = kind == 10 ? TAILCUT_CALL_PRUNE_VISUAL
+                        : kind > 7 ? TAILCUT_CALL_PRUNE_SEQUENCE
+                                   : kind;
+      const tt_workspace w = tt_workspace_new(&backends[b], handle, sized, &limits);
       counting = 1;
       const tailcut_status status = call(kind, handle, w, tokens, out);
       counting = 0;
@@ -145,7 +162,7 @@ Test(alloc, run_calls_allocate_nothing) {
     cr_assert_eq(touched, 0);
     tailcut_destroy(handle);
   }
-  cr_assert_geq(calls, 9);
+  cr_assert_geq(calls, 10);
 }
 
 /* The counters work: a handle is allocated and freed. */

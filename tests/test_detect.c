@@ -24,7 +24,7 @@ static tt_case random_case(tt_random *random, int rule, tt_curve curve, int32_t 
   c.max_tokens = tt_below(random, 4) ? 1 + tt_below(random, 90) : 1 + tt_below(random, 12);
   c.packed = tt_below(random, 2);
   c.roles = tt_below(random, 3) == 0;
-  c.prefix_rows = !c.roles && tt_below(random, 4) == 0;
+  c.prefix_rows = !c.roles && tt_below(random, 4) == 0 ? 1 + 4 * tt_below(random, 2) : 0;
   c.k = 1 + tt_below(random, 60);
   c.ratio = tt_below(random, 3) ? tt_uniform(random) : tt_below(random, 21) / 20.0;
   c.percent = tt_below(random, 101);
@@ -43,6 +43,54 @@ static tt_case random_case(tt_random *random, int rule, tt_curve curve, int32_t 
   }
   if (tt_below(random, 2)) c.spread = tt_below(random, 4) ? tt_uniform(random) : 1.0;
   return c;
+}
+
+/* A case of any kind with any of the options. */
+static tt_case random_options(tt_random *random) {
+  static const int32_t kinds[] = {TT_VISUAL, TT_CUT, TT_SEQUENCE};
+  static const int32_t sources[] = {TAILCUT_REFERENCE_GIVEN, TAILCUT_REFERENCE_ROW,
+                                    TAILCUT_REFERENCE_MEAN, TAILCUT_REFERENCE_LAG};
+  const int rule = 1 + tt_below(random, RULES);
+  tt_case c = random_case(random, rule, (tt_curve)tt_below(random, TT_CURVES), 1);
+  c.kind = (tt_kind)kinds[tt_below(random, 3)];
+  c.scale = c.kind == TT_CUT ? tt_below(random, 3) : 0;
+  c.segments = 1 + tt_below(random, 9);
+  c.dtype = 1 + tt_below(random, 3);
+  c.dim = 1 + tt_below(random, 70);
+  if (c.kind != TT_CUT) c.roles = 0;
+  if (c.kind == TT_VISUAL) c.prefix_rows = tt_below(random, 2) ? 0 : 1 + tt_below(random, 6);
+  if (c.kind == TT_SEQUENCE) c.prefix_rows = 0;
+  c.source = c.kind == TT_VISUAL ? sources[tt_below(random, 4)] : 0;
+  if (c.source == TAILCUT_REFERENCE_ROW && c.prefix_rows == 0) c.prefix_rows = 5;
+  if (c.source == TAILCUT_REFERENCE_LAG) c.lag = 1 + tt_below(random, 30);
+  c.spikes = tt_below(random, 2) ? (unsigned)tt_below(random, 32) : 0;
+  c.input_flags = c.kind == TT_CUT && tt_below(random, 3) == 0;
+  if (tt_below(random, 3)) {
+    c.groups = (tt_groups)(TT_GROUPS_SEGMENTS + tt_below(random, 3));
+    if (tt_below(random, 8) == 0)
+      c.groups = (tt_groups)(1 + tt_below(random, TT_GROUPS_ONE_OFFSET));
+  }
+  c.order = tt_below(random, 2) ? TAILCUT_LOW : 0;
+  c.group_k = c.detector == TAILCUT_TOPK && tt_below(random, 3);
+  c.rows = (int32_t)tt_next(random) & (int32_t)tt_next(random) & TT_ROWS_AND_BASE & ~TT_ROWS_WIDE;
+  return c;
+}
+
+Test(detect, every_option_at_random) {
+  int count, failures = 0;
+  char name[40];
+  const tt_backend *backends = tt_backends(&count);
+  tailcut_handle handles[16];
+  tt_random random = {2718};
+  for (int i = 0; i < count; i++) handles[i] = tt_create(&backends[i]);
+  for (int turn = 0; turn < 300; turn++) {
+    tt_case c = random_options(&random);
+    snprintf(name, sizeof name, "options %d", turn);
+    c.name = name;
+    failures += tt_run_case(&c, backends, handles, count);
+  }
+  for (int i = 0; i < count; i++) tailcut_destroy(handles[i]);
+  cr_assert_eq(failures, 0, "%d runs differ from the reference", failures);
 }
 
 Test(detect, every_rule_on_every_curve) {
@@ -109,7 +157,9 @@ static void check_promises(tailcut_handle handle, const float *scores, int32_t n
     cr_assert(at == scores[i] || (isnan(at) && isnan(scores[i])));
   }
   for (int32_t r = 1; r < n; r++) {
-    cr_assert(curve[r - 1] >= curve[r] || isnan(curve[r]), "the curve rises at %d", r);
+    const float before = rule->order == TAILCUT_LOW ? -curve[r - 1] : curve[r - 1];
+    const float at = rule->order == TAILCUT_LOW ? -curve[r] : curve[r];
+    cr_assert(before >= at || isnan(at), "the curve rises at %d", r);
   }
   if (rule->spread == 0.0) {
     for (int32_t j = 0; j < counts; j++) cr_assert_lt(ranks[kept[j]], counts);
@@ -129,7 +179,8 @@ Test(detect, promises) {
   for (int turn = 0; turn < 3000; turn++) {
     const tt_case c =
         random_case(&random, 1 + turn % RULES, (tt_curve)(turn / RULES % TT_CURVES), 1 + turn % 2);
-    const tailcut_rule rule = tt_rule_of(&c);
+    tailcut_rule rule = tt_rule_of(&c);
+    rule.order = turn % 5 == 0 ? TAILCUT_LOW : TAILCUT_HIGH;
     const int32_t n = 1 + tt_below(&random, 512);
     float tight[512];
     for (int32_t i = 0; i < n; i++) tight[i] = (float)tt_normal(&random);

@@ -38,7 +38,9 @@ Test(direction, by_hand) {
   int count;
   const tt_backend *backends = tt_backends(&count);
   static const float tokens[] = {3, 4, 0, 2, -8, 0, 0, 0};
-  static const uint8_t second_and_third[] = {1, 2, 0xFE, 0}, none[] = {1, 1, 0, 0xFD};
+  static const uint8_t second_and_third[] = {1, 2, 0xFA, 0}, none[] = {1, 1, 0, 0xFD};
+  static const uint8_t absent[] = {6, 2, 2, 7}, all_absent[] = {6, 7, 0xFE, 4};
+  static const float small[] = {0x3p-30f, 0x4p-30f, 0x1p-40f, 0}, huge[] = {0x1p100f, 1, 1, 0};
   float u[2];
   for (int b = 0; b < count; b++) {
     tailcut_handle handle = tt_create(&backends[b]);
@@ -49,10 +51,25 @@ Test(direction, by_hand) {
     cr_assert(u[0] == x && u[1] == y, "%s: %a %a", backends[b].name, (double)u[0], (double)u[1]);
     direction(&backends[b], handle, tokens, 4, 2, second_and_third, 0, u);
     cr_assert(u[0] == -0.5f && u[1] == 0.5f);
+    direction(&backends[b], handle, tokens, 4, 2, absent, 0, u);
+    cr_assert(u[0] == -0.5f && u[1] == 0.5f, "absent rows are no queries");
+    direction(&backends[b], handle, tokens, 4, 2, all_absent, 0, u);
+    cr_assert(u[0] == 0.0f && u[1] == 0.0f, "nothing is left");
+    /* Norms 5 * 2^-30 and 2^-40: both below the floor. */
+    direction(&backends[b], handle, small, 2, 2, NULL, 0, u);
+    const float w = 1.0f / 1e-8f;
+    cr_assert_eq(u[0], fmaf(0x1p-40f, w, 0x3p-30f * w) / 2.0f, "%a", (double)u[0]);
+    cr_assert_eq(u[1], 0x4p-30f * w / 2.0f);
+    direction(&backends[b], handle, huge, 2, 2, NULL, 0, u);
+    cr_assert(isnan(u[0]) && isnan(u[1]), "a row whose norm overflows");
     direction(&backends[b], handle, tokens, 4, 2, none, 0, u);
     cr_assert(u[0] == 0.0f && u[1] == 0.0f && !signbit(u[0]), "T = 0 gives zeros");
     direction(&backends[b], handle, tokens, 2, 2, NULL, 1, u);
     cr_assert(u[0] == 0.0f && u[1] == 1.0f, "the CLS row does not count");
+    direction(&backends[b], handle, tokens, 3, 2, NULL, 2, u);
+    cr_assert(u[0] == -1.0f && u[1] == 0.0f, "nor do registers");
+    direction(&backends[b], handle, tokens, 3, 2, NULL, 3, u);
+    cr_assert(u[0] == 0.0f && u[1] == 0.0f, "no candidates");
     direction(&backends[b], handle, tokens + 6, 1, 2, NULL, 0, u);
     cr_assert(u[0] == 0.0f && u[1] == 0.0f, "a zero row: 0 / 1e-8");
     tailcut_destroy(handle);

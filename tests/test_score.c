@@ -49,12 +49,13 @@ static answer score(const tt_backend *backend, tailcut_handle handle, const void
 typedef struct known {
   const char *name;
   float x[2], c[2];
-  uint32_t bits; /* FLOOR(dot): dot / fp32(1e-8), rounded once */
+  uint32_t bits; /* FLOOR(dot): dot / fp32(1e-8); FLOORS: over its fp32 square; rounded once */
   int32_t flags;
   double floored;
 } known;
 
-#define FLOOR(flags, dot) 0, flags, dot
+#define FLOOR(flags, dot) 0, flags, (dot) / (double)1e-8f
+#define FLOORS(flags, dot) 0, flags, (dot) / (double)0x1.cd2b2ap-54f /* fp32(1e-8)^2 in fp32 */
 
 #define QUIET_NAN 0x7FC00000u
 #define BAD TAILCUT_FLAG_BAD_REFERENCE
@@ -69,19 +70,25 @@ static const known rows[] = {
     {.name = "zero row", {0, 0}, {1, 2}, 0, 0},
     {.name = "zero reference", {1, 2}, {0, 0}, 0, BAD},
     {.name = "both zero", {0, 0}, {0, 0}, 0, BAD},
-    /* |x||c| = 2^-34 is below the floor of 1e-8. */
-    {.name = "below the floor", {0x1p-17f, 0}, {0x1p-17f, 0}, FLOOR(0, 0x1p-34)},
-    {.name = "minus, below the floor", {0x1p-17f, 0}, {-0x1p-17f, 0}, FLOOR(0, -0x1p-34)},
+    /* The floor is on each norm, not on their product. */
+    {.name = "a product below 1e-8", {0x1p-17f, 0}, {0x1p-17f, 0}, 0x3F800000u, 0},
+    {.name = "minus, a product below 1e-8", {0x1p-17f, 0}, {-0x1p-17f, 0}, 0xBF800000u, 0},
+    {.name = "0.6 of tiny ones", {0x3p-22f, 0x4p-22f}, {0x1p-24f, 0}, 0x3F19999Au, 0},
+    {.name = "row below the floor", {0x1p-40f, 0}, {1, 0}, FLOOR(0, 0x1p-40)},
+    {.name = "reference below the floor", {-1, 0}, {0x1p-40f, 0}, FLOOR(0, -0x1p-40)},
+    {.name = "both below the floor", {0x1p-40f, 0}, {0x1p-40f, 0}, FLOORS(0, 0x1p-80)},
     /* The square underflows: norm 0, and nothing rescues it. */
     {.name = "underflowing reference", {1, 0}, {0x1p-80f, 0}, FLOOR(BAD, 0x1p-80)},
     {.name = "underflowing row", {0x1p-80f, 0}, {1, 0}, FLOOR(0, 0x1p-80)},
     {.name = "denormal row", {0x1p-140f, 0}, {1, 0}, FLOOR(0, 0x1p-140)},
-    /* The square overflows: norm inf, finite / inf. */
-    {.name = "overflowing row", {0x1p100f, 0}, {1, 0}, 0, 0},
-    {.name = "overflowing reference", {1, 0}, {0x1p100f, 0}, 0, BAD},
+    /* The square overflows: norm inf, so NaN, though the division would give 0. */
+    {.name = "the largest norms", {0x1.fffffep63f, 0}, {0x1.fffffep63f, 0}, 0x3F800000u, 0},
+    {.name = "overflowing row", {0x1p100f, 0}, {1, 0}, QUIET_NAN, SOME_NAN},
+    {.name = "overflowing row, small reference", {3e19f, 0}, {1e-3f, 0}, QUIET_NAN, SOME_NAN},
+    {.name = "overflowing reference", {1, 0}, {0x1p100f, 0}, QUIET_NAN, SOME_NAN | BAD},
     {.name = "both overflow", {0x1p100f, 0}, {0x1p100f, 0}, QUIET_NAN, SOME_NAN | BAD},
-    /* inf * 0 is NaN, and max(NaN, 1e-8) is 1e-8. */
-    {.name = "overflowing row, zero reference", {0x1p100f, 0}, {0, 0}, 0, BAD},
+    {.name = "overflowing row, zero reference", {0x1p100f, 0}, {0, 0}, QUIET_NAN, SOME_NAN | BAD},
+    {.name = "zero row, overflowing reference", {0, 0}, {0x1p100f, 0}, QUIET_NAN, SOME_NAN | BAD},
     {.name = "infinite row", {INFINITY, 1}, {1, 1}, QUIET_NAN, SOME_NAN},
     {.name = "infinite reference", {1, 1}, {INFINITY, 1}, QUIET_NAN, SOME_NAN | BAD},
     {.name = "NaN row", {NAN, 1}, {1, 1}, QUIET_NAN, SOME_NAN},
@@ -98,7 +105,7 @@ Test(score, known_answers) {
       const known *k = &rows[i];
       uint32_t want = k->bits, got;
       if (k->floored != 0.0) {
-        const float s = (float)(k->floored / (double)1e-8f);
+        const float s = (float)k->floored;
         memcpy(&want, &s, 4);
       }
       const answer a = score(&backends[b], handle, k->x, TAILCUT_F32, 1, 2, k->c, TAILCUT_F32);

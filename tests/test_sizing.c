@@ -75,6 +75,9 @@ Test(sizing, kept_count_by_brute_force) {
     rule.min_keep = tt_below(&random, 12);
     if (tt_below(&random, 2)) rule.max_keep = rule.min_keep + tt_below(&random, 50);
     rule.round_to = 1 + tt_below(&random, 20);
+    rule.order = tt_below(&random, 2) ? TAILCUT_HIGH : TAILCUT_LOW;
+    /* Device memory: never read here. */
+    if (rule.detector == TAILCUT_TOPK && tt_below(&random, 2)) rule.group_k = (const int32_t *)64;
     int64_t wanted = n;
     if (rule.detector == TAILCUT_TOPK && rule.k < n) wanted = rule.k;
     if (rule.detector == TAILCUT_RATIO) wanted = ref_ratio(&rule, n);
@@ -82,6 +85,66 @@ Test(sizing, kept_count_by_brute_force) {
     cr_assert_eq(k, ref_clamp(&rule, wanted, n), "turn %d: n %d, detector %d: %d, expected %d",
                  turn, n, rule.detector, k, (int)ref_clamp(&rule, wanted, n));
   }
+}
+
+/* What a cut keeps is never more, whatever the detector; and just that for TOPK and RATIO. */
+Test(sizing, kept_count_bounds_what_a_cut_keeps) {
+  int count, exact = 0, fewer = 0;
+  const tt_backend *backend = tt_backends(&count);
+  tailcut_handle handle = tt_create(backend);
+  tt_random random = {8};
+  const int all_options = backend->device_kind == TAILCUT_DEVICE_CPU;
+  enum { MOST = 40, GROUPS = 3 };
+  static const int32_t offsets[GROUPS + 1] = {0, MOST, 2 * MOST, 3 * MOST};
+  tailcut_limits limits = TAILCUT_LIMITS_INITIALIZER;
+  limits.segments = GROUPS, limits.max_tokens = MOST, limits.groups = GROUPS;
+  tt_workspace w = tt_workspace_new(backend, handle, TAILCUT_CALL_CUT, &limits);
+  float *scores = tt_upload(backend, NULL, GROUPS * MOST * 4, 0);
+  int32_t *group_k = tt_upload(backend, NULL, GROUPS * 4, 0);
+  int32_t *counts = tt_upload(backend, NULL, GROUPS * 4, 0);
+  int32_t *flags = tt_upload(backend, NULL, GROUPS * 4, 0);
+  int32_t *cu = tt_upload(backend, offsets, sizeof offsets, 0);
+  for (int turn = 0; turn < 2000; turn++) {
+    tailcut_batch batch = TAILCUT_BATCH_INITIALIZER;
+    tailcut_rule rule = TAILCUT_RULE_INITIALIZER;
+    tailcut_selection selection = TAILCUT_SELECTION_INITIALIZER;
+    float values[GROUPS * MOST];
+    int32_t ks[GROUPS], kept[GROUPS];
+    for (int i = 0; i < GROUPS * MOST; i++) values[i] = (float)tt_normal(&random);
+    for (int i = 0; i < GROUPS; i++) ks[i] = tt_below(&random, 60) - 10;
+    backend->memory->upload(scores, values, sizeof values);
+    backend->memory->upload(group_k, ks, sizeof ks);
+    batch.segments = GROUPS, batch.max_tokens = MOST;
+    if (turn % 4 == 0 && all_options) batch.group_cu_seqlens = cu, batch.groups = GROUPS;
+    rule.detector = 1 + tt_below(&random, TAILCUT_RATIO);
+    rule.k = 1 + tt_below(&random, 50), rule.tau = 0.5f, rule.ratio = tt_uniform(&random);
+    rule.rounding = 1 + tt_below(&random, 5);
+    rule.order = turn % 2 && all_options ? TAILCUT_LOW : TAILCUT_HIGH;
+    rule.min_keep = tt_below(&random, 12);
+    if (tt_below(&random, 2)) rule.max_keep = rule.min_keep + tt_below(&random, 30);
+    rule.round_to = 1 + tt_below(&random, 20);
+    rule.spread = tt_uniform(&random);
+    if (rule.detector == TAILCUT_TOPK && turn % 3 == 0 && all_options) rule.group_k = group_k;
+    selection.counts = counts, selection.flags = flags;
+    cr_assert_eq(
+        tailcut_cut(handle, &batch, scores, NULL, NULL, &rule, &selection, w.data, w.size, NULL),
+        TAILCUT_OK, "%s", tailcut_last_error());
+    tt_download(backend, kept, counts, sizeof kept);
+    const int32_t most = tailcut_kept_count(&rule, MOST);
+    for (int b = 0; b < GROUPS; b++) {
+      cr_assert_leq(kept[b], most, "turn %d: detector %d", turn, rule.detector);
+      fewer += kept[b] < most;
+      if (rule.group_k != NULL || rule.detector < TAILCUT_TOPK) continue;
+      cr_assert_eq(kept[b], most, "turn %d: detector %d", turn, rule.detector);
+      exact++;
+    }
+  }
+  cr_assert_gt(exact, 500);
+  cr_assert_gt(fewer, 500);
+  void *all[] = {scores, group_k, counts, flags, cu};
+  for (int i = 0; i < 5; i++) tt_free(backend, all[i]);
+  tt_workspace_free(backend, w);
+  tailcut_destroy(handle);
 }
 
 Test(sizing, kept_count_of_defaults_and_mistakes) {
@@ -94,7 +157,19 @@ Test(sizing, kept_count_of_defaults_and_mistakes) {
   cr_assert_eq(tailcut_kept_count(NULL, TAILCUT_MAX_SEGMENT_TOKENS + 1), -1);
   rule.detector = TAILCUT_TOPK;
   cr_assert_eq(tailcut_kept_count(&rule, 5), -1);
-  cr_assert(strstr(tailcut_last_error(), "rule->k") != NULL);
+  cr_assert(strstr(tailcut_last_error(), "rule->k is not set") != NULL);
+  rule.group_k = (const int32_t *)64; /* k is the most: required all the same */
+  cr_assert_eq(tailcut_kept_count(&rule, 5), -1);
+  cr_assert(strstr(tailcut_last_error(), "rule->k is not set") != NULL);
+  rule.k = 3;
+  cr_assert_eq(tailcut_kept_count(&rule, 5), 3);
+  rule.detector = TAILCUT_OTSU;
+  cr_assert_eq(tailcut_kept_count(&rule, 5), -1);
+  cr_assert(strstr(tailcut_last_error(), "rule->group_k") != NULL);
+  rule.detector = TAILCUT_TOPK, rule.group_k = NULL, rule.order = 0;
+  cr_assert_eq(tailcut_kept_count(&rule, 5), -1);
+  cr_assert(strstr(tailcut_last_error(), "rule->order is not set") != NULL);
+  rule.order = TAILCUT_LOW;
   rule.struct_size = 0;
   cr_assert_eq(tailcut_kept_count(&rule, 5), -1);
   rule.struct_size = sizeof rule;
@@ -126,6 +201,7 @@ Test(sizing, workspace_sizes_never_decrease) {
       l.dim = tt_below(&random, 5000);
       l.q_heads = tt_below(&random, 65);
       l.head_dim = tt_below(&random, 1025);
+      l.groups = tt_below(&random, 2) ? 0 : tt_below(&random, 3000);
       more = l;
       if (l.total_tokens == 0) more.total_tokens = 0;
       more.segments += tt_below(&random, 2) * tt_below(&random, 100);
@@ -134,6 +210,8 @@ Test(sizing, workspace_sizes_never_decrease) {
       more.dim += tt_below(&random, 2) * tt_below(&random, 100);
       more.q_heads += tt_below(&random, 2) * tt_below(&random, 100);
       if (l.head_dim < 1000) more.head_dim += tt_below(&random, 24);
+      more.groups += tt_below(&random, 2) * tt_below(&random, 100);
+      more.reserved = tt_below(&random, 100); /* not read */
       cr_assert_leq(size_of(handle, call, &l), size_of(handle, call, &more), "call %d on %s", call,
                     backends[b].name);
     }
@@ -157,13 +235,16 @@ Test(sizing, workspace_size_refuses_mistakes) {
   change;                                                                        \
   cr_assert_eq(tailcut_workspace_size(handle, 1, &l, &size), expected, #change); \
   cr_assert(strstr(tailcut_last_error(), word) != NULL, "%s", tailcut_last_error())
-  REFUSED(l.struct_size = 0, TAILCUT_ERROR_STRUCT_SIZE, "limits->struct_size");
+  REFUSED(l.struct_size = 0, TAILCUT_ERROR_STRUCT_SIZE, "limits->struct_size is not set");
   REFUSED(l.segments = -1, TAILCUT_ERROR_RANGE, "limits->segments");
   REFUSED(l.max_tokens = -1, TAILCUT_ERROR_RANGE, "limits->max_tokens");
-  REFUSED(l.max_tokens = TAILCUT_MAX_SEGMENT_TOKENS + 2, TAILCUT_ERROR_RANGE, "limits->max_tokens");
+  REFUSED(l.max_tokens = 2 * TAILCUT_MAX_SEGMENT_TOKENS + 1, TAILCUT_ERROR_RANGE,
+          "limits->max_tokens");
   REFUSED(l.total_tokens = -1, TAILCUT_ERROR_RANGE, "limits->total_tokens");
   REFUSED((l.segments = 1 << 20, l.max_tokens = 1 << 20), TAILCUT_ERROR_RANGE,
           "limits->total_tokens");
+  REFUSED(l.groups = -1, TAILCUT_ERROR_RANGE, "limits->groups");
+  REFUSED(l.groups = INT32_MAX, TAILCUT_ERROR_RANGE, "limits->groups");
   REFUSED(l.dim = -1, TAILCUT_ERROR_RANGE, "limits->dim");
   REFUSED(l.q_heads = -1, TAILCUT_ERROR_RANGE, "limits->q_heads");
   REFUSED(l.head_dim = 1025, TAILCUT_ERROR_RANGE, "limits->head_dim");
@@ -195,6 +276,7 @@ Test(sizing, the_exact_size_suffices) {
       batch.segments = l.segments = 1 + tt_below(&random, 6);
       batch.max_tokens = l.max_tokens = 1 + tt_below(&random, 100);
       t.dim = l.dim = 1 + tt_below(&random, 300);
+      t.dtype = TAILCUT_F16;
       const size_t rows = (size_t)(batch.segments * batch.max_tokens);
       uint16_t *tokens = tt_host(rows * (size_t)t.dim * 2);
       tt_tokens(&random, tokens, TAILCUT_F16, (int64_t)rows, t.dim, t.dim, TT_PLAIN);
@@ -204,6 +286,12 @@ Test(sizing, the_exact_size_suffices) {
       float *scores = tt_upload(backend, NULL, 4 * rows, 0);
       s.counts = tt_upload(backend, NULL, 4 * (size_t)batch.segments, 0);
       s.kept = tt_upload(backend, NULL, 4 * rows, 0);
+      int32_t offsets[7];
+      for (int32_t g = 0; g <= batch.segments; g++) offsets[g] = g * batch.max_tokens;
+      int32_t *groups = tt_upload(backend, offsets, 4 * (size_t)(batch.segments + 1), 0);
+      if (turn % 2 && backend->device_kind == TAILCUT_DEVICE_CPU) {
+        batch.group_cu_seqlens = groups, batch.groups = l.groups = batch.segments;
+      }
       const int32_t calls[] = {TAILCUT_CALL_SCORE, TAILCUT_CALL_CUT, TAILCUT_CALL_PRUNE_VISUAL};
       for (int i = 0; i < 3; i++) {
         tt_workspace w = tt_workspace_new(backend, handle, calls[i], &l);
@@ -227,6 +315,7 @@ Test(sizing, the_exact_size_suffices) {
         tt_workspace_free(backend, w);
       }
       tt_free(backend, (void *)(uintptr_t)t.data);
+      tt_free(backend, groups);
       tt_free(backend, scores);
       tt_free(backend, s.counts);
       tt_free(backend, s.kept);

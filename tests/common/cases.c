@@ -1,21 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* cases: the table. Names are unique and seed the data. */
+/* cases: the table, here dims, dtypes, references, shapes, rules and layouts; then option_cases.c.
+ * Names are unique and seed the data. */
 #include "cases.h"
 
 #include "data.h"
+#include "shapes.h"
 
-/* Shapes with damage. Offsets: a step back; beyond the total; negative; longer than max_tokens. */
-static const int32_t lengths_bad[] = {20, -1, 38, 37, 0, 1, INT32_MIN, INT32_MAX};
-static const int32_t offsets_back[] = {0, 30, 10, 25, 40, 40};
-static const int32_t offsets_far[] = {0, 20, 90, 60, 95, 100};
-static const int32_t offsets_negative[] = {-5, 10, 20, 30, INT32_MIN, 40};
-static const int32_t offsets_long[] = {0, 37, 75, 100, 100, 137};
-static const int32_t offsets_late[] = {7, 20, 44, 44, 50, 60}; /* need not begin at 0 */
-static const int32_t lengths_short[] = {0, 1, 2, 3, 4, 5, 6, 7};
-
-#define ALL_AND_BAD .segments = 5, .shape
-
-const tt_case tt_cases[] = {
+static const tt_case cases[] = {
     /* Dims and dtypes: below, at and above the kernels' widths. */
     {"f16 dim 1", TT_VISUAL, .dim = 1},
     {"f16 dim 2 each", TT_VISUAL, .dim = 2, .reference_each = 1},
@@ -232,7 +223,11 @@ const tt_case tt_cases[] = {
     {"heavy sequence", TT_SEQUENCE, TT_RAGGED, .segments = 3, .max_tokens = 1500, .dim = 512,
      .heavy = 1},
 };
-const int tt_case_count = (int)(sizeof tt_cases / sizeof tt_cases[0]);
+enum { COUNT = (int)(sizeof cases / sizeof cases[0]) };
+
+int tt_case_count(void) { return COUNT + tt_option_case_count; }
+
+const tt_case *tt_case_at(int i) { return i < COUNT ? &cases[i] : &tt_option_cases[i - COUNT]; }
 
 tailcut_rule tt_rule_of(const tt_case *c) {
   tailcut_rule rule = TAILCUT_RULE_INITIALIZER;

@@ -110,8 +110,10 @@ typedef struct tt_case {
   int32_t heavy; /* too slow for a simulated device */
 } tt_case;
 
-extern const tt_case tt_cases[];
-extern const int tt_case_count;
+int tt_case_count(void);
+const tt_case *tt_case_at(int i);
+extern const tt_case tt_option_cases[]; /* the table's second half */
+extern const int tt_option_case_count;
 
 /* The rule of a row, ready to be passed but for group_k. */
 tailcut_rule tt_rule_of(const tt_case *c);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* error_rows: the mistakes of test_errors.c, one per row: the calls that must refuse it, the status,
- * how the message begins (the argument, and where it was left out "is not set"), what is wrong. */
+/* error_rows: the mistakes of test_errors.c, one per row: the calls that must refuse it, the
+ * status, how the message begins (the argument, and where it was left out "is not set"), what is
+ * wrong. */
 #ifndef TAILCUT_TESTS_ERROR_ROWS_H_
 #define TAILCUT_TESTS_ERROR_ROWS_H_
 

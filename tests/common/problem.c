@@ -254,3 +254,23 @@ void tt_problem_free(tt_problem *p) {
   }
   free(p);
 }
+
+unsigned tt_options_of(const tt_problem *p, int32_t call) {
+  const int fused = call == TAILCUT_CALL_PRUNE_VISUAL || call == TAILCUT_CALL_PRUNE_SEQUENCE;
+  unsigned options = p->batch.group_cu_seqlens != NULL ? TT_OPTION_GROUPS : 0;
+  if (call == TAILCUT_CALL_RELEVANCE || call == TAILCUT_CALL_PRUNE_SEQUENCE) {
+    options |= TT_OPTION_SEQUENCE;
+  }
+  if ((call == TAILCUT_CALL_SCORE || fused) && p->reference.source == TAILCUT_REFERENCE_LAG) {
+    options |= TT_OPTION_LAG;
+  }
+  if (call == TAILCUT_CALL_CUT || fused) {
+    if (p->rule.order == TAILCUT_LOW) options |= TT_OPTION_LOW;
+    if (p->rule.group_k != NULL) options |= TT_OPTION_GROUP_K;
+    if (p->row->mask) options |= TT_OPTION_MASK;
+  }
+  for (int i = 0; i < p->array_count && (call == TAILCUT_CALL_COMPACT || fused); i++) {
+    if (p->arrays[i].base.data != NULL) options |= TT_OPTION_BASE;
+  }
+  return options;
+}

@@ -46,6 +46,9 @@ typedef struct tt_problem {
 tt_problem *tt_problem_new(const tt_case *c);
 void tt_problem_free(tt_problem *problem);
 
+/* TT_OPTION_ bits (backends.h) that the arguments of a problem's call (tailcut_call) carry. */
+unsigned tt_options_of(const tt_problem *problem, int32_t call);
+
 /* Group offsets of a problem whose segments are known; then, with its rule, their counts. */
 void tt_make_groups(tt_problem *problem, tt_random *random);
 void tt_make_group_k(tt_problem *problem, tt_random *random);

@@ -31,43 +31,18 @@ static void complain(run *r, const char *what, const char *detail) {
   printf("FAILED %s on %s, %s: %s %s\n", r->p->row->name, r->backend->name, r->step, what, detail);
 }
 
-/* What the arguments of a problem's calls ask of a backend. */
-static unsigned group_options(const tt_problem *p) {
-  return p->batch.group_cu_seqlens != NULL ? TT_OPTION_GROUPS : 0u;
+/* Before a step: a tailcut_call, with a mask where there is one. */
+static void begin(run *r, const char *step, int32_t call, int mask) {
+  r->step = step;
+  r->carries = tt_options_of(r->p, call);
+  if (mask) r->carries |= TT_OPTION_MASK & ~r->backend->refuses;
+  r->refused = (r->carries & r->backend->refuses) != 0;
 }
 
 static void expect_status(run *r, tailcut_status status) {
   if (status == (r->refused ? TAILCUT_ERROR_UNSUPPORTED : TAILCUT_OK)) return;
   complain(r, tailcut_status_string(status),
            r->refused ? "is not UNSUPPORTED" : tailcut_last_error());
-}
-
-static unsigned rule_options(const tt_problem *p) {
-  return (p->rule.order == TAILCUT_LOW ? TT_OPTION_LOW : 0u) |
-         (p->rule.group_k != NULL ? TT_OPTION_GROUP_K : 0u);
-}
-
-static unsigned rows_options(const tt_problem *p) {
-  unsigned options = 0;
-  for (int i = 0; i < p->array_count; i++) {
-    if (p->arrays[i].base.data != NULL) options = TT_OPTION_BASE;
-  }
-  return options;
-}
-
-/* Asked for wherever there is one. */
-static unsigned mask_option(const tt_problem *p) { return p->row->mask ? TT_OPTION_MASK : 0u; }
-
-static unsigned score_options(const tt_problem *p) {
-  if (p->row->kind == TT_SEQUENCE) return TT_OPTION_SEQUENCE;
-  return p->reference.source == TAILCUT_REFERENCE_LAG ? TT_OPTION_LAG : 0u;
-}
-
-/* Before a step whose arguments carry these options. */
-static void begin(run *r, const char *step, unsigned options) {
-  r->step = step;
-  r->carries = options | group_options(r->p);
-  r->refused = (r->carries & r->backend->refuses) != 0;
 }
 
 static void *up(run *r, const tt_block *block, size_t misalign) {
@@ -229,7 +204,7 @@ static void run_scores(run *r) {
   const tt_problem *p = r->p;
   const tailcut_limits limits = limits_of(r, 1);
   if (p->direction.data != NULL) {
-    begin(r, "tailcut_mean_direction", 0);
+    begin(r, "tailcut_mean_direction", TAILCUT_CALL_MEAN_DIRECTION, 0);
     tt_workspace w = tt_workspace_new(r->backend, r->handle, TAILCUT_CALL_MEAN_DIRECTION, &limits);
     float *u = up(r, &p->direction, 0);
     expect_status(r, tailcut_mean_direction(r->handle, &r->batch, &r->tokens, r->roles, u, w.data,
@@ -243,7 +218,7 @@ static void run_scores(run *r) {
   tt_workspace w = tt_workspace_new(r->backend, r->handle, call, &limits);
   float *scores = up(r, &p->scores, 0);
   int32_t *flags = up(r, &p->score_flags, 0);
-  begin(r, sequence ? "tailcut_relevance" : "tailcut_score", score_options(p));
+  begin(r, sequence ? "tailcut_relevance" : "tailcut_score", call, 0);
   expect_status(r, sequence ? tailcut_relevance(r->handle, &r->batch, &r->tokens, r->roles, NULL,
                                                 scores, flags, w.data, w.size, NULL)
                             : tailcut_score(r->handle, &r->batch, &r->tokens, &r->reference, scores,
@@ -267,8 +242,7 @@ static void run_cut(run *r) {
   void *in_scores = scored ? up(r, &scores, 0) : r->in_scores;
   void *in_flags = scored ? up(r, &flags, 0) : r->in_flags;
   tt_workspace w = tt_workspace_new(r->backend, r->handle, TAILCUT_CALL_CUT, &limits);
-  begin(r, "tailcut_cut",
-        rule_options(p) | mask_option(p) | (~r->backend->refuses & TT_OPTION_MASK));
+  begin(r, "tailcut_cut", TAILCUT_CALL_CUT, 1);
   new_selection(r, 0);
   expect_status(r, tailcut_cut(r->handle, &r->batch, in_scores, r->roles, in_flags, &rule,
                                &r->selection, w.data, w.size, NULL));
@@ -285,7 +259,7 @@ static void run_compact(run *r) {
   kept.data = kept.want, counts.data = counts.want, cu.data = cu.want;
   int32_t *d_kept = up(r, &kept, 0), *d_counts = up(r, &counts, 0), *d_cu = up(r, &cu, 0);
   tt_workspace w = tt_workspace_new(r->backend, r->handle, TAILCUT_CALL_COMPACT, &limits);
-  begin(r, "tailcut_compact", rows_options(p));
+  begin(r, "tailcut_compact", TAILCUT_CALL_COMPACT, 0);
   new_arrays(r);
   expect_status(r, tailcut_compact(r->handle, &r->batch, d_kept,
                                    p->row->packed ? TAILCUT_PACKED : TAILCUT_LOCAL, d_counts, d_cu,
@@ -304,9 +278,7 @@ static void run_fused(run *r, int bare) {
   const int sequence = p->row->kind == TT_SEQUENCE;
   const int32_t call = sequence ? TAILCUT_CALL_PRUNE_SEQUENCE : TAILCUT_CALL_PRUNE_VISUAL;
   tt_workspace w = tt_workspace_new(r->backend, r->handle, call, &limits);
-  const unsigned mask = bare ? 0u : mask_option(p) | (~r->backend->refuses & TT_OPTION_MASK);
-  begin(r, bare ? "fused, counts only" : "fused",
-        score_options(p) | rule_options(p) | rows_options(p) | mask);
+  begin(r, bare ? "fused, counts only" : "fused", call, !bare);
   if (bare) {
     static const tailcut_selection defaults = TAILCUT_SELECTION_INITIALIZER;
     r->selection = defaults;
@@ -357,8 +329,8 @@ tt_outcome tt_run_cases(unsigned kinds, int heavy, const tt_backend *backends, i
   tt_outcome o = {0, 0, 0, 0, 0};
   tailcut_handle *handles = tt_host(sizeof *handles * (size_t)count);
   for (int i = 0; i < count; i++) handles[i] = tt_create(&backends[i]);
-  for (int n = 0; n < tt_case_count; n++) {
-    const tt_case *c = &tt_cases[n];
+  for (int n = 0; n < tt_case_count(); n++) {
+    const tt_case *c = tt_case_at(n);
     if (!(c->kind & kinds) || (heavy == 2 && !c->heavy)) continue;
     if (c->heavy && !heavy) {
       printf("not run: %s: heavy\n", c->name);
@@ -366,8 +338,8 @@ tt_outcome tt_run_cases(unsigned kinds, int heavy, const tt_backend *backends, i
       continue;
     }
     tt_problem *p = tt_problem_new(c);
-    const unsigned options =
-        group_options(p) | score_options(p) | rule_options(p) | rows_options(p) | mask_option(p);
+    const unsigned options = tt_options_of(
+        p, c->kind == TT_SEQUENCE ? TAILCUT_CALL_PRUNE_SEQUENCE : TAILCUT_CALL_PRUNE_VISUAL);
     for (int i = 0; i < count; i++) {
       o.failures += tt_run_problem(p, &backends[i], handles[i]) != 0;
       o.refused += (options & backends[i].refuses) != 0;

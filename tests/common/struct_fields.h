@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* struct_fields: the binary interface of tailcut.h 0.2 where long and pointers have 64 bits: the size
- * of each struct, and each field with its offset and the version of the header that added it. A row
- * that changes breaks programs that are compiled already. */
+/* struct_fields: the binary interface of tailcut.h 0.2 where long and pointers have 64 bits: the
+ * size of each struct, and each field with its offset and the version of the header that added it.
+ * A row that changes breaks programs that are compiled already. */
 #ifndef TAILCUT_TESTS_STRUCT_FIELDS_H_
 #define TAILCUT_TESTS_STRUCT_FIELDS_H_
 

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Every rule of the statement, broken: (file, text as it stands, text that breaks the rule). A broken statement must give
-another answer to some case of check.py, or those cases could not tell a program that breaks the rule."""
+"""Every rule of the statement, broken: (file, text as it stands, text that breaks the rule). A broken statement must
+give another answer to some case of check.py, or those cases could not tell a program that breaks the rule."""
 import os
 import sys
 import types
@@ -16,16 +16,19 @@ RULES = [
     ("score", "np.maximum(size, TINY), F32(np.nan))", "size, F32(np.nan))"),
     ("score", "F32(1e-8)", "F32(1e-7)"),
     ("score", "np.where(np.isfinite(size), np.maximum(size, TINY), F32(np.nan))", "np.maximum(size, TINY)"),
-    ("score", "dot(x, c) / (length(x) * length(np.atleast_2d(c)))", "dot(x, c) / np.fmax(norm(x) * norm(np.atleast_2d(c)), TINY)"),
+    ("score", "dot(x, c) / (length(x) * length(np.atleast_2d(c)))",
+     "dot(x, c) / np.fmax(norm(x) * norm(np.atleast_2d(c)), TINY)"),
     ("score", "dot(x, c) / (length(x) * length(np.atleast_2d(c)))", "dot(x, c) / length(x) / length(np.atleast_2d(c))"),
-    ("score", "acc = fma32(padded_x[:, part], padded_y[..., part], acc)", "acc = padded_x[:, part] * padded_y[..., part] + acc"),
+    ("score", "acc = fma32(padded_x[:, part], padded_y[..., part], acc)",
+     "acc = padded_x[:, part] * padded_y[..., part] + acc"),
     ("score", "for stride in (4, 2, 1):\n        eights = eights[:, :, :stride] + eights[:, :, stride:2 * stride]",
      "for stride in (4, 2, 1):\n        eights = eights[:, :, 0::2] + eights[:, :, 1::2]"),
     ("score", "sums = sums[:, :stride] + sums[:, stride:2 * stride]", "sums = sums[:, 0::2] + sums[:, 1::2]"),
     ("score", "eights = acc.reshape(rows, 32, 8)", "eights = acc.reshape(rows, 8, 32).transpose(0, 2, 1)"),
     ("score", "ACCUMULATORS, BLOCK = 256, 64", "ACCUMULATORS, BLOCK = 256, 32"),
     ("score", "np.where(scores > 1, F32(1), np.where(scores < -1, F32(-1), scores))", "scores"),
-    ("score", "np.where(scores > 1, F32(1), np.where(scores < -1, F32(-1), scores))", "np.fmin(np.fmax(scores, F32(-1)), F32(1))"),
+    ("score", "np.where(scores > 1, F32(1), np.where(scores < -1, F32(-1), scores))",
+     "np.fmin(np.fmax(scores, F32(-1)), F32(1))"),
     ("score", "return clamped + F32(0)", "return clamped"),
     ("score", "size == 0 or not np.isfinite(size)", "size == 0"),
     ("score", "size == 0 or not np.isfinite(size)", "not np.isfinite(size)"),
@@ -38,12 +41,15 @@ RULES = [
     ("score", "total / F32(count)", "total * (F32(1) / F32(count))"),
     ("score", "x = widen(rows[prefix:], bf16)", "x = widen(rows[:max(len(rows) - prefix, 0)], bf16)"),
     ("score", "c = widen(rows[0], bf16) if", "c = widen(rows[prefix - 1], bf16) if"),
-    ("score", "mean_direction(x, np.ones(len(x), bool))", "mean_direction(widen(rows, bf16), np.arange(len(rows)) >= prefix)"),
+    ("score", "mean_direction(x, np.ones(len(x), bool))",
+     "mean_direction(widen(rows, bf16), np.arange(len(rows)) >= prefix)"),
     # order and curve
     ("cut", "number.sort(key=lambda i: -values[i])", "number.sort(key=lambda i: (-values[i], -i))"),
     ("cut", "number.sort(key=lambda i: -values[i])", "number.sort(key=lambda i: (-values[i], np.signbit(values[i])))"),
-    ("cut", "return number + [i for i, s in enumerate(values) if s != s]", "return number + [i for i, s in enumerate(values) if s != s][::-1]"),
-    ("cut", "return number + [i for i, s in enumerate(values) if s != s]", "return [i for i, s in enumerate(values) if s != s] + number"),
+    ("cut", "return number + [i for i, s in enumerate(values) if s != s]",
+     "return number + [i for i, s in enumerate(values) if s != s][::-1]"),
+    ("cut", "return number + [i for i, s in enumerate(values) if s != s]",
+     "return [i for i, s in enumerate(values) if s != s] + number"),
     ("cut", "np.abs(scores[np.isfinite(scores)]", "np.abs(np.nan_to_num(scores)[~np.isnan(scores)]"),
     ("cut", "e = -126\n", "e = -149\n"),
     ("cut", "while top > math.ldexp(1.0, e)", "while top >= math.ldexp(1.0, e)"),
@@ -62,12 +68,14 @@ RULES = [
     ("cut", "i = int(np.argmax(searched))", "i = len(searched) - 1 - int(np.argmax(searched[::-1]))"),
     ("cut", "d = n * np.cumsum(p)[:-1] - k * p.sum()", "d = n * np.cumsum(q)[:-1] - k * q.sum()"),
     ("cut", "d.astype(F64) * d.astype(F64) / (k", "d.astype(F64) / (k"),
-    ("cut", "np.abs((p[0] - p) * (n - 1) - np.arange(n, dtype=I64) * (p[0] - p[-1]))", "(p[0] - p) * (n - 1) - np.arange(n, dtype=I64) * (p[0] - p[-1])"),
+    ("cut", "np.abs((p[0] - p) * (n - 1) - np.arange(n, dtype=I64) * (p[0] - p[-1]))",
+     "(p[0] - p) * (n - 1) - np.arange(n, dtype=I64) * (p[0] - p[-1])"),
     ("cut", "best(q[:-1] - q[1:], 0, lo, hi)", "best(p[:-1] - p[1:], 0, lo, hi)"),
     ("cut", "best(q[:-1] - q[1:], 0, lo, hi)", "best(q[:-1] - q[1:], 0, 0, n)"),
     ("cut", "max(1, n // 16)", "max(2, n // 16)"),
     ("cut", "max(1, n // 16)", "max(1, -(-n // 16))"),
-    ("cut", "q[:n - 2 * w] - 2 * q[w:n - w] + q[2 * w:], w, lo, hi)", "q[:n - 2 * w] - 2 * q[w:n - w] + q[2 * w:], w, 0, n)"),
+    ("cut", "q[:n - 2 * w] - 2 * q[w:n - w] + q[2 * w:], w, lo, hi)",
+     "q[:n - 2 * w] - 2 * q[w:n - w] + q[2 * w:], w, 0, n)"),
     ("cut", "p[(n - 1) // 4]", "p[n // 4]"),
     ("cut", "p[3 * (n - 1) // 4]", "p[3 * n // 4]"),
     ("cut", "2 * p > 2 * q3 + 3 * (q3 - q1)", "2 * p >= 2 * q3 + 3 * (q3 - q1)"),
@@ -94,28 +102,35 @@ RULES = [
     ("cut", "(FLAG_NAN if numbers < n else 0)", "0"),
     ("cut", "(FLAG_BAD if bad else 0)", "(FLAG_BAD if bad and rule.detector not in ('topk', 'ratio') else 0)"),
     ("cut", "elif bad or (numbers < 3 and rule.detector != \"threshold\"):", "elif bad or numbers < 3:"),
-    ("cut", "elif bad or (numbers < 3 and rule.detector != \"threshold\"):", "elif rule.detector != \"threshold\" and (bad or numbers < 3):"),
-    ("cut", "elif bad or (numbers < 3 and rule.detector != \"threshold\"):", "elif bad or (numbers < 2 and rule.detector != \"threshold\"):"),
+    ("cut", "elif bad or (numbers < 3 and rule.detector != \"threshold\"):",
+     "elif rule.detector != \"threshold\" and (bad or numbers < 3):"),
+    ("cut", "elif bad or (numbers < 3 and rule.detector != \"threshold\"):",
+     "elif bad or (numbers < 2 and rule.detector != \"threshold\"):"),
     ("cut", "k, flags = n, flags | FLAG_WHOLE", "k, flags = n, flags"),
     ("cut", "k = n if k is None else k", "k, flags = (n, flags | FLAG_WHOLE) if k is None else (k, flags)"),
     # sequences
     ("sequence", "((roles & bit) != 0) & ((roles & ABSENT) == 0)", "(roles & bit) != 0"),
     ("sequence", "return np.zeros(len(candidates), F32), True", "return np.zeros(len(candidates), F32), False"),
-    ("sequence", "finish(dot(candidates, u) / length(candidates))", "finish(dot(candidates, u) / np.fmax(np.sqrt(dot(candidates, candidates)), F32(1e-8)))"),
+    ("sequence", "finish(dot(candidates, u) / length(candidates))",
+     "finish(dot(candidates, u) / np.fmax(np.sqrt(dot(candidates, candidates)), F32(1e-8)))"),
     ("sequence", "others = query[query != v]", "others = query"),
     ("sequence", "if len(others) else 0.0", "if len(others) else 1.0"),
-    ("sequence", "return np.array(scores, F64), len(query) == 0", "return np.array(scores, F64), not scores or (len(query) < 2 and bool(np.isin(query, np.flatnonzero(roles & 1)).all()))"),
+    ("sequence", "return np.array(scores, F64), len(query) == 0",
+     "return np.array(scores, F64), len(query) < 2 and bool(((roles[query] & CANDIDATE) != 0).all())"),
     ("sequence", "k[:, h // shared]", "k[:, h % k.shape[1]]"),
     ("sequence", "query = query[-1:]", "query = np.arange(rows)[-1:]"),
     ("sequence", "query = query[-1:]", "query = query[:1]"),
-    ("sequence", "keys = np.repeat((roles & ABSENT)[None, :] == 0, len(query), 0)", "keys = np.ones((len(query), rows), bool)"),
-    ("sequence", "keys = np.repeat((roles & ABSENT)[None, :] == 0, len(query), 0)", "keys = np.repeat((roles & 7)[None, :] % 4 != 0, len(query), 0)"),
+    ("sequence", "keys = np.repeat((roles & ABSENT)[None, :] == 0, len(query), 0)",
+     "keys = np.ones((len(query), rows), bool)"),
+    ("sequence", "keys = np.repeat((roles & ABSENT)[None, :] == 0, len(query), 0)",
+     "keys = np.repeat((roles & 7)[None, :] % 4 != 0, len(query), 0)"),
     ("sequence", "np.arange(rows)[None, :] <= query[:, None]", "np.arange(rows)[None, :] < query[:, None]"),
     ("sequence", "if not keys[:, candidate].any():", "if len(query) == 0:"),
     ("sequence", "/ np.sqrt(F64(dim))", ""),
     ("sequence", "/ (len(query) * heads)", "/ heads"),
     # calls
-    ("method", "default = \"auto\" if request.kind == \"cut\" or request.relevance == \"attention\" else \"unit\"", "default = \"unit\""),
+    ("method", "default = \"auto\" if request.kind == \"cut\" or request.relevance == \"attention\" else \"unit\"",
+     "default = \"unit\""),
     ("method", "default = \"auto\" if request.kind == \"cut\" or", "default = \"auto\" if True or"),
     ("method", "bounds = request.cu if request.groups is None else request.groups", "bounds = request.cu"),
     ("method", "(sequence.CANDIDATE | sequence.ABSENT)) == 0", "sequence.CANDIDATE) == 0"),
@@ -160,7 +175,9 @@ def differs(request, want, close, broken):
     else:
         other = broken.close(request)
         tolerance = method.tolerance(request, np.nan_to_num(close))
-        if not np.array_equal(np.isnan(other), np.isnan(close)) or (np.abs(other - close) > tolerance)[~np.isnan(close)].any():
+        if not np.array_equal(np.isnan(other), np.isnan(close)):
+            return True
+        if (np.abs(other - close) > tolerance)[~np.isnan(close)].any():
             return True
         got = broken.answer(request, close.astype(np.float32))  # the same scores: only what follows from them counts
     return not all(same(got[name], want[name]) for name in want)
@@ -171,7 +188,8 @@ def unnoticed(requests):
     known = []
     for i in np.random.default_rng(5).permutation(len(requests)):
         close = method.close(requests[i]) if method.is_close(requests[i]) else None
-        known.append((requests[i], method.answer(requests[i], None if close is None else close.astype(np.float32)), close))
+        scores = None if close is None else close.astype(np.float32)
+        known.append((requests[i], method.answer(requests[i], scores), close))
     missed = []
     for rule in RULES:
         broken = broken_method(rule)

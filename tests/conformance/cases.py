@@ -10,9 +10,11 @@ import method
 from cut import rule_of
 from method import Request
 
-DIMS = [1, 2, 3, 7, 8, 9, 16, 31, 32, 33, 63, 64, 65, 100, 127, 128, 129, 200, 255, 256, 257, 384, 511, 512, 513, 768, 1024, 1152, 1280, 1300]
+DIMS = [1, 2, 3, 7, 8, 9, 16, 31, 32, 33, 63, 64, 65, 100, 127, 128, 129, 200, 255, 256, 257, 384, 511, 512, 513, 768,
+        1024, 1152, 1280, 1300]
 MAX_ELEMENTS = 400_000
-OPTION = {"detector": "--detector", "k": "--k", "ratio": "--ratio", "percent": "--percent", "rounding": "--rounding", "tau": "--tau",
+OPTION = {"detector": "--detector", "k": "--k", "ratio": "--ratio", "percent": "--percent", "rounding": "--rounding",
+          "tau": "--tau",
           "lam": "--lambda", "mass": "--mass", "window": "--window", "min_keep": "--min-keep", "max_keep": "--max-keep",
           "round_to": "--round-to", "spread": "--spread", "order": "--order", "scale": "--scale"}
 INPUT = {"prune": "tokens", "cut": "scores", "prune-seq": "hidden"}
@@ -164,7 +166,8 @@ def random_features(rng, tame=False):
     centre = rng.normal(size=dim)
     empty = np.zeros((0, dim), np.float32)
     if tame:
-        rows = np.concatenate([rng.normal(size=(n, dim)) + centre * rng.random((n, 1)) for n in sizes] + [empty]).astype(np.float32)
+        rows = np.concatenate([rng.normal(size=(n, dim)) + centre * rng.random((n, 1)) for n in sizes]
+                              + [empty]).astype(np.float32)
     else:
         rows = draw.poison(rng, np.concatenate([draw.tokens(rng, n, dim, centre) for n in sizes] + [empty]))
     return dim, form, offsets_of(sizes), dtype, centre, rows
@@ -184,7 +187,8 @@ def prune_case(rng, name):
     elif how in ("one", "each"):
         one_cls = how == "one"
         vectors = draw.references(rng, 1 if one_cls else len(cu) - 1, centre, rows)
-        reference = np.repeat(draw.store(vectors, "f32" if rng.random() < 0.4 else dtype), len(cu) - 1 if one_cls else 1, 0)
+        vectors = draw.store(vectors, "f32" if rng.random() < 0.4 else dtype)
+        reference = np.repeat(vectors, len(cu) - 1 if one_cls else 1, 0)
     request = Request("prune", draw.store(rows, dtype), cu, bf16=dtype == "bf16", reference=reference, prefix=prefix)
     request.groups = random_groups(rng, cu)
     request.values = random_rule(rng, longest, method.answer(request)["scores"])
@@ -207,7 +211,8 @@ def sequence_case(rng, name):
     request = Request("prune-seq", draw.store(rows, dtype), cu, bf16=dtype == "bf16", relevance=relevance)
     request.roles = draw.roles(rng, np.diff(cu))
     if relevance == "attention":
-        shared, heads, size = int(rng.choice([1, 2, 4])), int(rng.integers(1, 4)), int(rng.choice([1, 5, 8, 16, 64, 80, 128]))
+        shared, heads = int(rng.choice([1, 2, 4])), int(rng.integers(1, 4))
+        size = int(rng.choice([1, 5, 8, 16, 64, 80, 128]))
         request.q = draw.store(rng.normal(0, 1.5, (len(rows), heads * shared, size)).astype(np.float32), dtype)
         request.k = draw.store(rng.normal(0, 1, (len(rows), heads, size)).astype(np.float32), dtype)
         request.causal, request.last_query = bool(rng.random() < 0.5), bool(rng.random() < 0.4)

@@ -53,7 +53,8 @@ def difference(option, got, want):
     if not unequal.any():
         return None
     at = tuple(int(i) for i in np.argwhere(unequal)[0])
-    return f"--{option} differs at {int(unequal.sum())} of {unequal.size} places, first {list(at)}: {got[at]!r}, expected {want[at]!r}"
+    return (f"--{option} differs at {int(unequal.sum())} of {unequal.size} places, first {list(at)}: {got[at]!r}, "
+            f"expected {want[at]!r}")
 
 
 def close_problems(request, scores):
@@ -67,7 +68,8 @@ def close_problems(request, scores):
     if not wrong.any():
         return []
     at = int(np.flatnonzero(wrong)[0])
-    return [f"--scores is wrong at {int(wrong.sum())} of {wrong.size} rows, first {at}: {scores[at]!r}, float64 says {reference[at]!r}"]
+    return [f"--scores is wrong at {int(wrong.sum())} of {wrong.size} rows, first {at}: {scores[at]!r}, "
+            f"float64 says {reference[at]!r}"]
 
 
 def json_problems(request, text, want, args):
@@ -75,19 +77,24 @@ def json_problems(request, text, want, args):
         report = json.loads(text)
     except ValueError:
         return [f"--json printed {text[:200]!r}"]
-    missing = [f for f in ("segments", "tokens", "kept", "ratio", "device", "detector", "threads", "counts", "flags", "us_min", "us_median")
+    missing = [f for f in ("segments", "tokens", "kept", "ratio", "device", "detector", "threads", "counts", "flags",
+                           "us_min", "us_median")
                if f not in report]
     if missing:
         return [f"--json lacks {missing}"]
     counts, total = want["counts"].tolist(), int(want["counts"].sum())
-    candidates = int(sequence.has_role(request.roles, sequence.CANDIDATE).sum()) if request.kind == "prune-seq" else len(want["scores"])
+    candidates = len(want["scores"])
+    if request.kind == "prune-seq":
+        candidates = int(sequence.has_role(request.roles, sequence.CANDIDATE).sum())
     tokens = (len(request.rows), candidates)
     shares = [total / t for t in tokens if t] or [report["ratio"]]
     right = {
         "segments": report["segments"] == len(counts), "tokens": report["tokens"] in tokens,
         "kept": report["kept"] == total, "ratio": any(abs(report["ratio"] - s) < 1e-4 for s in shares),
-        "device": str(report["device"]).startswith(args.device.split(":")[0]), "detector": report["detector"] == rule_of(request.values).detector,
-        "threads": isinstance(report["threads"], int), "counts": report["counts"] == counts, "flags": report["flags"] == want["flags"].tolist(),
+        "device": str(report["device"]).startswith(args.device.split(":")[0]),
+        "detector": report["detector"] == rule_of(request.values).detector,
+        "threads": isinstance(report["threads"], int), "counts": report["counts"] == counts,
+        "flags": report["flags"] == want["flags"].tolist(),
         "us_min": 0 <= report["us_min"] <= report["us_median"],
     }
     return [f"--json field {name} is {report[name]!r}" for name, good in right.items() if not good]
@@ -96,10 +103,12 @@ def json_problems(request, text, want, args):
 def stderr_problems(text, want, converted):
     """Flags and conversions are said, each in lines of the command's own; otherwise nothing is."""
     lines = text.splitlines()
-    problems = [f"stderr has a line that is not the command's: {line!r}" for line in lines if not line.startswith("tailcut: ")][:1]
+    problems = [f"stderr has a line that is not the command's: {line!r}" for line in lines
+                if not line.startswith("tailcut: ")][:1]
     if want["flags"].any() and not any("segment" in line for line in lines):
         problems.append(f"flags {sorted(set(want['flags'].tolist()))} are not said on stderr: {text[:200]!r}")
-    if unsaid := [name for name in converted if not any(name in line and ("converted" in line or "read as" in line) for line in lines)]:
+    notes = [line for line in lines if "converted to" in line or "read as" in line]
+    if unsaid := [name for name in converted if not any(name in line for line in notes)]:
         problems.append(f"the conversion of {unsaid} is not said on stderr: {text[:200]!r}")
     if lines and not want["flags"].any() and not converted:
         problems.append(f"stderr says {text[:200]!r}")
@@ -117,13 +126,13 @@ def refusal_problems(case, done, place, asked):
 
 
 def result_problems(case, done, place, wanted, piped, converted, args):
-    """The outputs of a command that ended with 0, against the method; `piped` is the one on stdout, or None. Returns (problems,
-    what the method says)."""
+    """The outputs of a command that ended with 0, against the method; `piped` is the one on stdout, or None. Returns
+    (problems, what the method says)."""
     outputs, problems = {}, []
     for option in wanted:
         try:
-            outputs[option] = np.load(io.BytesIO(done.stdout) if option == piped else os.path.join(place, f"got-{option}.npy"),
-                                      allow_pickle=False)
+            source = io.BytesIO(done.stdout) if option == piped else os.path.join(place, f"got-{option}.npy")
+            outputs[option] = np.load(source, allow_pickle=False)
         except (OSError, ValueError) as error:
             problems.append(f"--{option}: {error}")
     if problems:
@@ -157,7 +166,8 @@ def command_line(case, rng, place, args):
     if rng.random() < 0.05 and case.request is not None:
         stdin = os.path.join(place, f"{rng.choice(sorted(case.files))}.npy")
         argv = ["-" if a == stdin else a for a in argv]
-    wanted = [o for o in OUTPUTS.get(case.argv[0], FILES) if rng.random() < (0.05 if o == "mask" and args.device != "cpu" else 0.95)]
+    rare = {"mask"} if args.device != "cpu" else set()  # or little would be left to compare there
+    wanted = [o for o in OUTPUTS[case.argv[0]] if rng.random() < (0.05 if o in rare else 0.95)]
     if case.request is not None:
         if method.is_close(case.request) and "scores" not in wanted:
             wanted.append("scores")
@@ -187,7 +197,7 @@ def run_case(case, index, args):
         done.stderr = done.stderr.decode("utf-8", "replace")
         if case.refused:
             problems = refusal_problems(case, done, place, got)
-        elif args.device != "cpu" and done.returncode == 1 and LATER & set(argv) and "not in the CUDA backend yet" in done.stderr:
+        elif args.device != "cpu" and LATER & set(argv) and "not in the CUDA backend yet" in done.stderr:
             args.refused += 1
             problems, got = [], []
         elif done.returncode != 0:
@@ -218,7 +228,8 @@ def all_cases(args):
         yield random_case(args.seed, args.only)
         return
     if not args.no_crafted:
-        yield from (case for i, case in enumerate(chain(crafted_cases(), option_cases(), refusal_cases())) if i % args.every == 0)
+        yield from (case for i, case in enumerate(chain(crafted_cases(), option_cases(), refusal_cases()))
+                    if i % args.every == 0)
     for i in range(args.cases):
         yield random_case(args.seed, i)
 
@@ -229,7 +240,8 @@ def main():
     parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:i")
     parser.add_argument("--cases", type=int, default=500, help="random cases after the crafted ones")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--threads", default="-1,1,2,3", help="--threads values to draw from, comma separated; -1 leaves the option out")
+    parser.add_argument("--threads", default="-1,1,2,3",
+                        help="--threads values to draw from, comma separated; -1 leaves the option out")
     parser.add_argument("--only", type=int, help="run just this random case of the seed")
     parser.add_argument("--no-crafted", action="store_true", help="leave the crafted cases out")
     parser.add_argument("--every", type=int, default=1, metavar="N", help="only every N-th of the crafted cases")

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Deterministic edge cases of the first stage, the cut and MEAN_COSINE for check.py: curve shapes, ties, degenerate sizes,
-special values, block borders. What groups, orders, roles and the other options add stands in crafted_options.py."""
+"""Deterministic edge cases of the first stage, the cut and MEAN_COSINE for check.py: curve shapes, ties, degenerate
+sizes, special values, block borders. What groups, orders, roles and the other options add stands in
+crafted_options.py."""
 import numpy as np
 
 from cases import case_of, offsets_of
@@ -14,14 +15,18 @@ def shape_of(array, cu):
     """(form, offsets) of an input [N, ...] or [B, N, ...]; offsets given make it ragged."""
     if cu is not None:
         return "ragged", np.array(cu, np.int32)
-    return ("single", offsets_of([len(array)])) if array.ndim == 1 else ("batch", offsets_of([array.shape[1]] * array.shape[0]))
+    if array.ndim == 1:
+        return "single", offsets_of([len(array)])
+    return "batch", offsets_of([array.shape[1]] * array.shape[0])
 
 
 def cut_one(name, scores, detector, scale="unit", cu=None, groups=None, **values):
     scores = np.asarray(scores, F32)
     form, cu = shape_of(scores, cu)
-    values = {"detector": detector, "scale": scale} | (REQUIRED.get(detector, {}) if "percent" not in values else {}) | values
-    return case_of(f"cut/{name}/{detector}/{scale}", Request("cut", scores.reshape(-1), cu, values, groups=groups), form)
+    required = {} if "percent" in values else REQUIRED.get(detector, {})
+    values = {"detector": detector, "scale": scale} | required | values
+    request = Request("cut", scores.reshape(-1), cu, values, groups=groups)
+    return case_of(f"cut/{name}/{detector}/{scale}", request, form)
 
 
 def prune_one(name, tokens, reference, dtype="f32", cls_dtype=None, cu=None, prefix=None, groups=None, **values):
@@ -32,7 +37,8 @@ def prune_one(name, tokens, reference, dtype="f32", cls_dtype=None, cu=None, pre
     if not isinstance(reference, (str, tuple)):
         reference = store(np.asarray(reference, F32), cls_dtype or dtype)
         one_cls = reference.ndim == 1
-        reference = np.broadcast_to(reference, (len(cu) - 1, rows.shape[-1])) if len(cu) > 1 or not one_cls else reference[None]
+        if one_cls:  # at least one row, for the file of a batch without segments
+            reference = np.repeat(reference[None], max(len(cu) - 1, 1), 0)
     if prefix is None:
         prefix = int(isinstance(reference, str) and reference == "row")
     request = Request("prune", rows.reshape(-1, rows.shape[-1]), cu, values, dtype == "bf16", reference, prefix, groups)
@@ -42,7 +48,8 @@ def prune_one(name, tokens, reference, dtype="f32", cls_dtype=None, cu=None, pre
 def sequence_one(name, hidden, roles, dtype="f32", cu=None, groups=None, **values):
     rows, roles = store(np.asarray(hidden, F32), dtype), np.asarray(roles, np.uint8)
     form, cu = shape_of(rows[..., 0], cu)
-    request = Request("prune-seq", rows.reshape(-1, rows.shape[-1]), cu, values, dtype == "bf16", groups=groups, roles=roles.reshape(-1))
+    request = Request("prune-seq", rows.reshape(-1, rows.shape[-1]), cu, values, dtype == "bf16", groups=groups,
+                      roles=roles.reshape(-1))
     return case_of(f"prune-seq/{name}/{dtype}", request, form, dtype="bf16" if dtype == "bf16" else None)
 
 
@@ -51,13 +58,20 @@ def curves():
     nan, inf = np.nan, np.inf
     low = np.array([-0.0, 0.0, -0.0, 0.0, 1e-45, -1e-45], F32)
     return {
-        "flat": np.full(40, 0.5), "line": 0.9 - 0.8 * t, "convex": np.exp(-6 * t), "concave": 0.9 - t ** 4, "sigmoid": 1 / (1 + np.exp(20 * (t - 0.4))),
-        "cliff": np.where(t < 0.3, 0.8, 0.1), "two-cliffs": np.select([t < 0.2, t < 0.7], [0.9, 0.5], 0.1), "ties": np.tile([0.2, 0.7, 0.7], 9),
-        "rising": t, "one": [0.3], "two": [0.1, 0.9], "three": [0.1, 0.9, 0.5], "three-flat": [1, 1, 1], "none": [], "nan-only": [nan] * 5,
-        "nan-some": [0.1, nan, 0.9, 0.5, nan, 0.4, 0.2, 0.05], "nan-two-numbers": [nan, 0.5, nan, 0.1], "infinities": [inf, 0.5, -inf, 0.25, inf, 0],
-        "inf-only": [inf, inf, -inf, inf], "zeros": np.zeros(9), "signed-zero": low, "denormal": np.arange(20) * 1e-44, "largest": [3.4e38, 1, -3.4e38, 0, 2e38],
-        "power": [4, 2, 1, 0.5, -4], "beyond-one": [1.0000001, 1.5, 0.9, -2, 0.1], "outlier-top": [0.9] + [0.3] * 30, "outlier-low": [0.3] * 30 + [-0.9],
-        "quartiles": [1, 0.9] + [0.2] * 7 + [-1] * 3, "extremes": [1] * 5 + [-1] * 5, "last-bit": 0.5 + np.arange(12) * 2.0 ** -24, "sub-p": 0.5 + np.arange(12) * 2.0 ** -21,
+        "flat": np.full(40, 0.5), "line": 0.9 - 0.8 * t, "convex": np.exp(-6 * t), "concave": 0.9 - t ** 4,
+        "sigmoid": 1 / (1 + np.exp(20 * (t - 0.4))),
+        "cliff": np.where(t < 0.3, 0.8, 0.1), "two-cliffs": np.select([t < 0.2, t < 0.7], [0.9, 0.5], 0.1),
+        "ties": np.tile([0.2, 0.7, 0.7], 9),
+        "rising": t, "one": [0.3], "two": [0.1, 0.9], "three": [0.1, 0.9, 0.5], "three-flat": [1, 1, 1], "none": [],
+        "nan-only": [nan] * 5,
+        "nan-some": [0.1, nan, 0.9, 0.5, nan, 0.4, 0.2, 0.05], "nan-two-numbers": [nan, 0.5, nan, 0.1],
+        "infinities": [inf, 0.5, -inf, 0.25, inf, 0],
+        "inf-only": [inf, inf, -inf, inf], "zeros": np.zeros(9), "signed-zero": low, "denormal": np.arange(20) * 1e-44,
+        "largest": [3.4e38, 1, -3.4e38, 0, 2e38],
+        "power": [4, 2, 1, 0.5, -4], "beyond-one": [1.0000001, 1.5, 0.9, -2, 0.1], "outlier-top": [0.9] + [0.3] * 30,
+        "outlier-low": [0.3] * 30 + [-0.9],
+        "quartiles": [1, 0.9] + [0.2] * 7 + [-1] * 3, "extremes": [1] * 5 + [-1] * 5,
+        "last-bit": 0.5 + np.arange(12) * 2.0 ** -24, "sub-p": 0.5 + np.arange(12) * 2.0 ** -21,
     }
 
 
@@ -71,11 +85,14 @@ def crafted_cases():
     for name in ("convex", "sigmoid", "nan-some", "ties"):
         n = len(shapes[name])
         for detector in DETECTORS:
-            for values in ({"min_keep": 0, "max_keep": 0}, {"min_keep": n + 4}, {"max_keep": 3, "round_to": 8}, {"round_to": 7}, {"round_to": 2 ** 31 - 1},
-                           {"spread": 1.0}, {"spread": 0.5, "min_keep": n // 2}, {"spread": 0.3333333333333333, "max_keep": 5}):
+            for values in ({"min_keep": 0, "max_keep": 0}, {"min_keep": n + 4}, {"max_keep": 3, "round_to": 8},
+                           {"round_to": 7}, {"round_to": 2 ** 31 - 1},
+                           {"spread": 1.0}, {"spread": 0.5, "min_keep": n // 2},
+                           {"spread": 0.3333333333333333, "max_keep": 5}):
                 yield cut_one(f"{name}-{values}", shapes[name], detector, "unit", **values)
     for detector in ("otsu", "chord", "gap", "curvature"):
-        for lo, hi in ((0.0, 0.1), (0.5, 1.0), (0.25, 0.26), (0.99, 1.0), (0.0, 1e-9), (0.3333333333333333, 0.6666666666666666)):
+        for lo, hi in ((0.0, 0.1), (0.5, 1.0), (0.25, 0.26), (0.99, 1.0), (0.0, 1e-9),
+                       (0.3333333333333333, 0.6666666666666666)):
             for name in ("sigmoid", "two-cliffs", "three", "outlier-low"):
                 yield cut_one(f"{name}-{lo}:{hi}", shapes[name], detector, "unit", lo=lo, hi=hi)
     for w in (0, 1, 2, 31, 32, 33, 10 ** 6):
@@ -104,7 +121,8 @@ def crafted_cases():
         x, c = rng.normal(size=(30, 96)) + np.repeat([[1.5], [0]], 15, 0), np.ones(96)
         for bad in (0.0, np.nan, np.inf, -0.0):
             for detector in ("otsu", "topk", "threshold"):
-                yield prune_one(f"cls-{bad}", x, np.full(96, bad), dtype, detector=detector, **REQUIRED.get(detector, {}))
+                yield prune_one(f"cls-{bad}", x, np.full(96, bad), dtype, detector=detector,
+                                **REQUIRED.get(detector, {}))
         yield prune_one("cls-f32", x, c / 3, dtype, "f32")
         yield prune_one("cls-overflow", x, c * 1e25, dtype, "f32", min_keep=2, max_keep=7)
         yield prune_one("cls-underflow", x, c * 1e-25, dtype, "f32")

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Deterministic edge cases of groups, prefix rows, LAG, order LOW, roundings, roles, MAX_COSINE and ATTENTION, and of features
-that are real, tiny or huge. What the command must refuse stands in refusals.py."""
+"""Deterministic edge cases of groups, prefix rows, LAG, order LOW, roundings, roles, MAX_COSINE and ATTENTION, and of
+features that are real, tiny or huge. What the command must refuse stands in refusals.py."""
 import os
 
 import numpy as np
@@ -55,7 +55,8 @@ def extremes():
 def lows():
     """Order LOW for every detector, where ties, -0, NaN and infinities make a difference."""
     shapes = curves()
-    for name in ("sigmoid", "cliff", "convex", "ties", "signed-zero", "nan-some", "nan-only", "infinities", "outlier-low", "extremes", "two", "three-flat",
+    for name in ("sigmoid", "cliff", "convex", "ties", "signed-zero", "nan-some", "nan-only", "infinities",
+                 "outlier-low", "extremes", "two", "three-flat",
                  "none", "denormal", "sub-p"):
         for detector in DETECTORS:
             for scale in ("unit", "auto"):
@@ -75,7 +76,8 @@ def few_numbers():
             values = [0.5, 0.1, 0.3][:numbers] + [np.nan] * nans
             for order in ("high", "low"):
                 for least in (0, 1, 2):
-                    yield cut_one(f"n{numbers}+{nans}-{order}", values, "threshold", tau=0.25, min_keep=least, order=order)
+                    yield cut_one(f"n{numbers}+{nans}-{order}", values, "threshold", tau=0.25, min_keep=least,
+                                  order=order)
             for detector in DETECTORS:
                 yield cut_one(f"n{numbers}+{nans}", values, detector, min_keep=0)
 
@@ -85,7 +87,8 @@ def roundings():
         scores = np.arange(n) / max(n, 1)
         for percent in (0, 1, 33, 50, 67, 99, 100):
             yield cut_one(f"n{n}-{percent}%", scores, "ratio", percent=percent)
-            yield cut_one(f"n{n}-{percent}%-min-0", scores, "ratio", percent=percent, min_keep=0, rounding="drop-percent")
+            yield cut_one(f"n{n}-{percent}%-min-0", scores, "ratio", percent=percent, min_keep=0,
+                          rounding="drop-percent")
         for rounding in ROUNDINGS[:-1]:
             for ratio in (0.0, 1e-12, 0.05, 0.15, 0.3, 0.5, 0.7, 0.8, 1 / 3, 0.9999999999999999, 1.0):
                 yield cut_one(f"n{n}-{ratio}-{rounding}", scores, "ratio", ratio=ratio, rounding=rounding, min_keep=0)
@@ -94,15 +97,20 @@ def roundings():
 def groups():
     rng = np.random.default_rng(11)
     n = 60
-    curve = np.concatenate([np.linspace(0.9, 0.1, 20), 1 / (1 + np.exp(np.arange(25) - 8)) * 1e-3, [np.nan] * 5, [0.5, 0.4], [0.3], [7, 6, 1, 1, 1, 1, 1]])
-    cuts = {"one": [0, n], "frames": list(range(0, n + 1, 10)), "uneven": [0, 0, 20, 45, 45, 45, 50, 52, 53, 60, 60], "rows": list(range(n + 1))}
+    curve = np.concatenate([np.linspace(0.9, 0.1, 20), 1 / (1 + np.exp(np.arange(25) - 8)) * 1e-3, [np.nan] * 5,
+                            [0.5, 0.4], [0.3], [7, 6, 1, 1, 1, 1, 1]])
+    cuts = {"one": [0, n], "frames": list(range(0, n + 1, 10)), "uneven": [0, 0, 20, 45, 45, 45, 50, 52, 53, 60, 60],
+            "rows": list(range(n + 1))}
     for name, offsets in cuts.items():
         for detector in DETECTORS:
             for scale in ("unit", "auto"):
                 yield cut_one(f"groups-{name}", curve, detector, scale, groups=offsets)
-        for more in ({"min_keep": 3}, {"max_keep": 2}, {"round_to": 4}, {"spread": 0.5, "ratio": 0.6}, {"order": "low", "spread": 1.0}, {"lo": 0.2, "hi": 0.7}):
-            yield cut_one(f"groups-{name}-{more}", curve, "ratio" if "ratio" in more else "otsu", groups=offsets, **more)
-        yield cut_one(f"groups-{name}-segments", curve, "otsu", "auto", [0, 0, 20, 20, 50, 60], sorted(offsets + [20, 50]))
+        for more in ({"min_keep": 3}, {"max_keep": 2}, {"round_to": 4}, {"spread": 0.5, "ratio": 0.6},
+                     {"order": "low", "spread": 1.0}, {"lo": 0.2, "hi": 0.7}):
+            yield cut_one(f"groups-{name}-{more}", curve, "ratio" if "ratio" in more else "otsu", groups=offsets,
+                          **more)
+        yield cut_one(f"groups-{name}-segments", curve, "otsu", "auto", [0, 0, 20, 20, 50, 60],
+                      sorted(offsets + [20, 50]))
     yield cut_one("groups-batch", rng.random((3, 12)), "gap", groups=[0, 4, 12, 12, 24, 30, 36])
     yield cut_one("groups-none", np.zeros(0), "otsu", cu=[0], groups=[0])
     yield cut_one("groups-empty", np.zeros(0), "otsu", cu=[0, 0], groups=[0, 0, 0, 0])
@@ -111,12 +119,16 @@ def groups():
     for reference in ("row", "mean", ("lag", 3), x[0], np.zeros(20)):
         for prefix in (1, 2, 5, 18):
             # cuts in front of, inside and behind the prefix rows
-            yield prune_one("groups-prefix", x.reshape(2, 18, 20), reference, prefix=prefix, groups=[0, 1, 3, 6, 7, 18, 20, 23, 30, 36])
-            yield prune_one("groups-prefix", x, reference, prefix=prefix, cu=[0, 4, 4, 30, 36], groups=[0, 4, 5, 8, 20, 30, 36], k=3)
+            yield prune_one("groups-prefix", x.reshape(2, 18, 20), reference, prefix=prefix,
+                            groups=[0, 1, 3, 6, 7, 18, 20, 23, 30, 36])
+            yield prune_one("groups-prefix", x, reference, prefix=prefix, cu=[0, 4, 4, 30, 36],
+                            groups=[0, 4, 5, 8, 20, 30, 36], k=3)
     roles = np.arange(36) % 8
     for detector in ("otsu", "topk", "threshold"):
-        yield sequence_one("groups", x, roles, groups=[0, 1, 9, 9, 30, 36], detector=detector, **REQUIRED.get(detector, {}))
-        yield sequence_one("groups", x, roles & 3, cu=[0, 12, 36], groups=[0, 12, 14, 20, 36], detector=detector, **REQUIRED.get(detector, {}))
+        yield sequence_one("groups", x, roles, groups=[0, 1, 9, 9, 30, 36], detector=detector,
+                           **REQUIRED.get(detector, {}))
+        yield sequence_one("groups", x, roles & 3, cu=[0, 12, 36], groups=[0, 12, 14, 20, 36], detector=detector,
+                           **REQUIRED.get(detector, {}))
 
 
 def prefixes_and_lags():
@@ -130,7 +142,8 @@ def prefixes_and_lags():
             yield prune_one(f"prefix-{prefix}-ragged", x, "row", dtype, prefix=prefix, cu=[0, 0, 1, 6, 11, 40, 40])
         yield prune_one("prefix-mean-blocks", rng.normal(size=(300, 20)) + 0.3, "mean", dtype, prefix=37)
         for lag in (1, 10, 38, 39, 40, 41, 2 ** 31 - 1):
-            for more in ({}, {"order": "low"}, {"order": "low", "ratio": 0.25, "rounding": "drop-trunc", "min_keep": min(lag, 40)}):
+            for more in ({}, {"order": "low"}, {"order": "low", "ratio": 0.25, "rounding": "drop-trunc",
+                                                "min_keep": min(lag, 40)}):
                 yield prune_one(f"lag-{lag}", x, ("lag", lag), dtype, **more)
             yield prune_one(f"lag-{lag}-ragged", x, ("lag", lag), dtype, cu=[0, 0, 1, 3, 14, 40], order="low", prefix=2)
         odd = x.copy()
@@ -160,9 +173,12 @@ def close_policies():
     rng = np.random.default_rng(14)
     n = 48
     h = store(rng.normal(size=(n, 32)), "f32")
-    forms = {"image-first": np.repeat([1, 2], [30, 18]), "text-first": np.repeat([2, 1], [18, 30]), "usual": np.repeat([0, 1, 2, 4], [6, 24, 12, 6]),
-             "both": np.full(n, 3), "one-query": np.where(np.arange(n) == 20, 3, 1), "no-query": np.ones(n), "no-candidate": np.full(n, 2), "eight": np.arange(n) % 8,
-             "absent": np.full(n, 7), "one-both": np.where(np.arange(n) == 20, 3, 0), "last-absent": np.where(np.arange(n) == n - 1, 6, np.arange(n) % 3)}
+    forms = {"image-first": np.repeat([1, 2], [30, 18]), "text-first": np.repeat([2, 1], [18, 30]),
+             "usual": np.repeat([0, 1, 2, 4], [6, 24, 12, 6]),
+             "both": np.full(n, 3), "one-query": np.where(np.arange(n) == 20, 3, 1), "no-query": np.ones(n),
+             "no-candidate": np.full(n, 2), "eight": np.arange(n) % 8,
+             "absent": np.full(n, 7), "one-both": np.where(np.arange(n) == 20, 3, 0),
+             "last-absent": np.where(np.arange(n) == n - 1, 6, np.arange(n) % 3)}
     for name, byte in forms.items():
         byte = np.asarray(byte, np.uint8)
         for values in ({}, {"k": 5}, {"order": "low", "ratio": 0.5}, {"tau": 0.01}):
@@ -173,11 +189,13 @@ def close_policies():
             for causal in (False, True):
                 for last in (False, True):
                     cu = offsets_of([n]) if dtype == "f32" else np.array([0, 10, 10, 31, n], np.int32)
-                    request = Request("prune-seq", store(h, dtype), cu, {"detector": "otsu"} if last else {"k": 6}, dtype == "bf16", roles=byte,
+                    request = Request("prune-seq", store(h, dtype), cu, {"detector": "otsu"} if last else {"k": 6},
+                                      dtype == "bf16", roles=byte,
                                       relevance="attention", q=q, k=k, causal=causal, last_query=last)
                     if dtype == "f16":
                         request.groups = np.array([0, 4, 10, 20, 31, 40, n], np.int32)
-                    yield case_of(f"prune-seq/attention-{name}-{dtype}-{causal}-{last}", request, dtype="bf16" if dtype == "bf16" else None)
+                    said = "bf16" if dtype == "bf16" else None
+                    yield case_of(f"prune-seq/attention-{name}-{dtype}-{causal}-{last}", request, dtype=said)
 
 
 def option_cases():

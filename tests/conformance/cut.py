@@ -10,7 +10,8 @@ from score import F32, F64, I64
 
 FLAG_WHOLE, FLAG_NAN, FLAG_BAD, FLAG_NO_SCORE = 1, 2, 4, 16
 # Given alone, a parameter chooses the detector that uses it.
-CHOOSES = {"k": "topk", "ratio": "ratio", "percent": "ratio", "tau": "threshold", "mass": "mass", "lam": "mean", "window": "curvature"}
+CHOOSES = {"k": "topk", "ratio": "ratio", "percent": "ratio", "tau": "threshold", "mass": "mass", "lam": "mean",
+           "window": "curvature"}
 
 
 @dataclass

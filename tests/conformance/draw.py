@@ -18,18 +18,23 @@ def store(values, dtype):
 def curve(rng, n):
     """Scores in [-1, 1] of a random shape."""
     t = np.arange(n) / max(n - 1, 1)
-    shape = rng.choice(["normal", "uniform", "exponential", "sigmoid", "cliff", "line", "flat", "steps", "concave", "outlier"])
+    shape = rng.choice(["normal", "uniform", "exponential", "sigmoid", "cliff", "line", "flat", "steps", "concave",
+                        "outlier"])
     v = {"normal": lambda: rng.normal(0.2, 0.2, n), "uniform": lambda: rng.uniform(-1, 1, n),
-         "exponential": lambda: 0.8 * np.exp(-t * rng.uniform(1, 12)), "sigmoid": lambda: 0.9 / (1 + np.exp((t - rng.random()) * 20)),
-         "cliff": lambda: np.where(t < rng.random(), 0.9, 0.1) - 0.01 * t, "line": lambda: 0.9 - 0.8 * t, "flat": lambda: 0 * t + 0.5,
+         "exponential": lambda: 0.8 * np.exp(-t * rng.uniform(1, 12)),
+         "sigmoid": lambda: 0.9 / (1 + np.exp((t - rng.random()) * 20)),
+         "cliff": lambda: np.where(t < rng.random(), 0.9, 0.1) - 0.01 * t, "line": lambda: 0.9 - 0.8 * t,
+         "flat": lambda: 0 * t + 0.5,
          "steps": lambda: np.floor(t * rng.integers(1, 9)) / 8, "concave": lambda: 0.9 - t ** 3,
-         "outlier": lambda: np.where(np.arange(n) == rng.integers(0, max(n, 1)), rng.choice([-1, 1]), 0.3 + 0.01 * rng.normal(size=n))}
+         "outlier": lambda: np.where(np.arange(n) == rng.integers(0, max(n, 1)), rng.choice([-1, 1]),
+                                     0.3 + 0.01 * rng.normal(size=n))}
     return rng.permutation(np.clip(v[shape](), -1, 1))
 
 
 def tokens(rng, n, dim, centre):
     """fp32 rows [n, dim]; centre [dim] is the direction the cluster and the curves turn around."""
-    mode = rng.choice(["normal", "spiked", "curve", "ties", "few", "zeros", "tiny", "huge", "scaled", "bits", "integers", "constant"])
+    mode = rng.choice(["normal", "spiked", "curve", "ties", "few", "zeros", "tiny", "huge", "scaled", "bits",
+                       "integers", "constant"])
     x = rng.normal(size=(n, dim))
     if mode == "spiked":
         x += np.where(rng.random((n, 1)) < 0.3, rng.uniform(0.5, 3), 0.1) * centre

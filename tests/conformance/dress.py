@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The same array as another .npy file: big-endian, Fortran order, or a wider type that the command converts back to
-the same values. float64 is put a little beside the fp32 value, so that the conversion has to round."""
+"""The same array as another .npy file: big-endian, Fortran order, bfloat16 as its own type, or a wider type that the
+command converts back to the same values. float64 is put a little beside the fp32 value, so that the conversion has to
+round."""
 import numpy as np
 
 CONVERTED = ("tokens", "hidden", "scores", "cu", "groups", "roles")
@@ -15,4 +16,6 @@ def dressed(rng, name, array):
             return array.astype(np.int64)
         wide = array.astype(np.float64) * (1 + 2.0 ** -27)
         return np.where(wide.astype(np.float32) == array, wide, array.astype(np.float64))
+    if kind == "wide" and array.dtype == np.uint16:
+        return array.view("V2")
     return np.asfortranarray(array)

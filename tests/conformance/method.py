@@ -46,7 +46,9 @@ def tolerance(request, reference):
     """How far scores of a close policy may be from the float64 ones."""
     stored = request.q if request.relevance == "attention" else request.rows
     tol = 1e-5 if stored.dtype == F32 else 2e-3
-    return tol * np.maximum(np.abs(reference), 2.0 ** -7) if request.relevance == "attention" else np.full(reference.shape, tol)
+    if request.relevance == "attention":
+        return tol * np.maximum(np.abs(reference), 2.0 ** -7)
+    return np.full(reference.shape, tol)
 
 
 def segment_scores(request, b, at):
@@ -56,7 +58,9 @@ def segment_scores(request, b, at):
         return rows, False
     if request.kind == "prune":
         reference = request.reference
-        return score_segment(rows, request.prefix, reference if isinstance(reference, (str, tuple)) else reference[b], request.bf16)
+        if not isinstance(reference, (str, tuple)):
+            reference = reference[b]
+        return score_segment(rows, request.prefix, reference, request.bf16)
     roles = request.roles[at]
     if request.relevance == "attention":
         q, k = (widen(array[at], request.bf16) for array in (request.q, request.k))

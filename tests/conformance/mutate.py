@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Robustness of the `tailcut` command: damaged .npy files, option strings and argument vectors.
 
-Whatever it is given, the command must exit 0, 1 or 2, never by a signal, and end within --timeout seconds. When it fails
-it must write one line on stderr that names the file or option, behind no more than warnings of its own (flags, conversions),
-and leave the folder as it was: no outputs, no temporaries. Input that the rules forbid must be refused; an equivalent spelling, where accepted, must give the same result.
+Whatever it is given, the command must exit 0, 1 or 2, never by a signal, and end within --timeout seconds. When it
+fails it must write one line on stderr that names the file or option, behind no more than warnings of its own (flags,
+conversions), and leave the folder as it was: no outputs, no temporaries. Input that the rules forbid must be refused;
+an equivalent spelling, where accepted, must give the same result.
 Failed cases are printed and kept. The last line is `N passed, M failed`; exit status 1 if any failed.
 """
 import argparse
@@ -36,7 +37,8 @@ def png(width, height):
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
     rows = b"".join(b"\0" + bytes((x * y) % 256 for x in range(width)) for y in range(height))
-    return (b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)) + chunk(b"IDAT", zlib.compress(rows))
+    return (b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0))
+            + chunk(b"IDAT", zlib.compress(rows))
             + chunk(b"IEND", b""))
 
 
@@ -55,24 +57,34 @@ def bases():
     roles = (np.arange(24) % 8).astype(np.uint8)
     scores = rng.random(24).astype(np.float32)
     q, keys = (rng.normal(size=(24, heads, 8)).astype(np.float32) for heads in (4, 2))
-    prune, cut, sequence = ["prune", "--tokens", "tokens.npy"], ["cut", "--scores", "scores.npy"], ["prune-seq", "--hidden", "hidden.npy", "--roles", "roles.npy"]
+    prune, cut = ["prune", "--tokens", "tokens.npy"], ["cut", "--scores", "scores.npy"]
+    sequence = ["prune-seq", "--hidden", "hidden.npy", "--roles", "roles.npy"]
     ragged, grouped = ["--cu-seqlens", "cu.npy"], ["--groups", "groups.npy", *outputs("group-counts")]
     return [
         ("one", [*prune, "--cls", "cls.npy", *outs], {"tokens": x, "cls": cls[0]}, True),
-        ("half", [*prune, "--cls", "cls.npy", "--detector", "topk", "--k", "3", *outs], {"tokens": x.reshape(3, 8, 16).astype(np.float16), "cls": cls}, True),
-        ("ragged", [*prune, "--cls-mean", *ragged, "--ratio", "0.4", "--rounding", "drop-ceil", "--order", "low", "--json", *outs], {"tokens": x, "cu": cu}, True),
-        ("row", [*prune, "--cls-row", "0", "--prefix", "3", "--dtype", "bf16", "--search", "0.1:0.9", "--spread", "0.5", "--threads", "2", *outs],
+        ("half", [*prune, "--cls", "cls.npy", "--detector", "topk", "--k", "3", *outs],
+         {"tokens": x.reshape(3, 8, 16).astype(np.float16), "cls": cls}, True),
+        ("ragged", [*prune, "--cls-mean", *ragged, "--ratio", "0.4", "--rounding", "drop-ceil", "--order", "low",
+                    "--json", *outs], {"tokens": x, "cu": cu}, True),
+        ("row", [*prune, "--cls-row", "0", "--prefix", "3", "--dtype", "bf16", "--search", "0.1:0.9", "--spread", "0.5",
+                 "--threads", "2", *outs],
          {"tokens": rng.integers(0, 2 ** 15, (24, 16)).astype(np.uint16)}, True),
-        ("groups", [*prune, "--cls-mean", "--prefix", "1", *ragged, *grouped, "--percent", "40", *outs], {"tokens": x, "cu": cu, "groups": groups}, True),
-        ("lag", [*prune, "--lag", "4", "--order", "low", "--ratio", "0.7", "--rounding", "drop-trunc", "--min-keep", "4", *outs], {"tokens": x}, True),
+        ("groups", [*prune, "--cls-mean", "--prefix", "1", *ragged, *grouped, "--percent", "40", *outs],
+         {"tokens": x, "cu": cu, "groups": groups}, True),
+        ("lag", [*prune, "--lag", "4", "--order", "low", "--ratio", "0.7", "--rounding", "drop-trunc", "--min-keep",
+                 "4", *outs], {"tokens": x}, True),
         ("cut", [*cut, *ragged, "--tau", "-0.08", "--scale", "unit", *cut_outs], {"scores": scores, "cu": cu}, True),
-        ("cut-mean", [*cut, "--detector", "mean", "--lambda", "-0.5", "--min-keep", "2", "--max-keep", "9", "--round-to", "4", *cut_outs],
+        ("cut-mean", [*cut, "--detector", "mean", "--lambda", "-0.5", "--min-keep", "2", "--max-keep", "9",
+                      "--round-to", "4", *cut_outs],
          {"scores": scores.reshape(4, 6)}, True),
-        ("cut-groups", [*cut, *grouped, "--window", "1", "--order", "low", *cut_outs], {"scores": scores, "groups": groups}, True),
-        ("sequence", [*sequence, "--relevance", "mean-cosine", *ragged, *grouped, *outs], {"hidden": x, "roles": roles, "cu": cu, "groups": groups}, True),
+        ("cut-groups", [*cut, *grouped, "--window", "1", "--order", "low", *cut_outs],
+         {"scores": scores, "groups": groups}, True),
+        ("sequence", [*sequence, "--relevance", "mean-cosine", *ragged, *grouped, *outs],
+         {"hidden": x, "roles": roles, "cu": cu, "groups": groups}, True),
         ("sequence-max", [*sequence, "--relevance", "max-cosine", "--repeat", "2", "--json", *outs],
          {"hidden": x.astype(np.float16).reshape(2, 12, 16), "roles": roles.reshape(2, 12)}, True),
-        ("attention", [*sequence, "--relevance", "attention", "--q", "q.npy", "--keys", "keys.npy", "--causal", "--last-query", *outs],
+        ("attention", [*sequence, "--relevance", "attention", "--q", "q.npy", "--keys", "keys.npy", "--causal",
+                       "--last-query", *outs],
          {"hidden": x, "roles": roles, "q": q, "keys": keys}, True),
         ("view", ["view", "--image", "image.png", "--grid", "4x6", "--kept", "kept.npy", "-o", "got-view.svg"],
          {"image.png": png(24, 16), "kept": np.array([1, 2, 7, 20], np.int32)}, False),
@@ -110,7 +122,8 @@ def execute(args, argv, place):
     """(exit status, None after a timeout; stderr bytes)."""
     encoded = [os.fsencode(args.tailcut)] + [w.encode("utf-8", "surrogateescape") for w in argv]
     try:
-        done = subprocess.run(encoded, cwd=place, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, timeout=args.timeout)
+        done = subprocess.run(encoded, cwd=place, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+                              stderr=subprocess.PIPE, timeout=args.timeout)
         return done.returncode, done.stderr
     except subprocess.TimeoutExpired:
         return None, b""
@@ -123,7 +136,8 @@ def judge(args, argv, verdict, before, after, status, stderr, baseline):
     if status not in (0, 1, 2):
         return [f"exit status {status}: {text[-300:]!r}"]
     lines = text.split("\n")
-    problems = [f"stderr has a line that is not the command's: {line[:200]!r}" for line in lines[:-1] if not line.startswith("tailcut: ")][:1]
+    problems = [f"stderr has a line that is not the command's: {line[:200]!r}" for line in lines[:-1]
+                if not line.startswith("tailcut: ")][:1]
     if lines[-1]:
         problems.append(f"stderr ends inside a line: {lines[-1][:200]!r}")
     if status == 0:
@@ -131,7 +145,8 @@ def judge(args, argv, verdict, before, after, status, stderr, baseline):
             problems.append("accepted input that must be refused")
         if verdict == SAME and (wrong := sorted(n for n in baseline if after.get(n) != baseline[n])):
             problems.append(f"accepted an equivalent file with another result: {wrong}")
-        strange = [n for n in set(after) - set(before) if not any(n == w or w.endswith(f"={n}") or os.path.normpath(w) == n for w in argv)]
+        asked = {word for w in argv for word in (w, os.path.normpath(w), w.partition("=")[2])}
+        strange = sorted(set(after) - set(before) - asked)
         return problems + ([f"left behind: {strange}"] if strange else [])
     warnings, failure = lines[:-2], lines[-2] if len(lines) > 1 else ""
     if not failure or any(not WARNING.search(line) for line in warnings):
@@ -139,10 +154,12 @@ def judge(args, argv, verdict, before, after, status, stderr, baseline):
     words = {os.path.basename(w.partition("=")[2] or w) for w in argv} | set(argv) | {w.partition("=")[0] for w in argv}
     # The command shows control characters as '?' and cuts a very long line short.
     shown = ["".join("?" if ord(c) < 32 or 0x7F <= ord(c) < 0xA0 else c for c in w)[:200] for w in words]
-    if argv and "--" not in failure and "-o:" not in failure and "''" not in failure and not any(w.strip() and w in failure for w in shown):
+    named = "--" in failure or "-o:" in failure or "''" in failure or any(w.strip() and w in failure for w in shown)
+    if argv and not named:
         problems.append(f"stderr names no file or option: {text[:300]!r}")
     if after != before:
-        problems.append(f"the failed command changed files: {sorted(n for n in set(after) | set(before) if after.get(n, 0) != before.get(n, 0))}")
+        changed = sorted(n for n in set(after) | set(before) if after.get(n, 0) != before.get(n, 0))
+        problems.append(f"the failed command changed files: {changed}")
     return problems
 
 
@@ -193,7 +210,8 @@ def sound_bases(args):
         if status == 0:
             chosen.append((name, argv, files, {n: d for n, d in after.items() if n not in contents}))
         elif required:
-            print(f"mutate.py: the undamaged command {shlex.join(argv)} ends with {status}: {stderr.decode('utf-8', 'replace').strip()}", file=sys.stderr)
+            said = stderr.decode("utf-8", "replace").strip()
+            print(f"mutate.py: the undamaged command {shlex.join(argv)} ends with {status}: {said}", file=sys.stderr)
             return None
         shutil.rmtree(place)
     return chosen

@@ -11,24 +11,40 @@ import numpy as np
 
 ANY, SAME, REFUSE = "any", "same", "refuse"
 MAGIC = b"\x93NUMPY"
-DESCR = ["<f4", "<f2", "<u2", "<i4", "|u1", ">f4", ">f2", ">u2", ">i4", "<f8", "<i8", "<u4", "|b1", "|i1", "<c8", "<V2", "|V2", "|O", "<U4", "|S4", "|V4", "f4", "=f4",
+DESCR = ["<f4", "<f2", "<u2", "<i4", "|u1", ">f4", ">f2", ">u2", ">i4", "<f8", "<i8", "<u4", "|b1", "|i1", "<c8", "<V2",
+         "|V2", "|O", "<U4", "|S4", "|V4", "f4", "=f4",
          "<f", "<f44", "", "float32", "<f4 ", "[('a','<f4')]", "<m8[s]", "x" * 300]
-READABLE = {"<f4", "<f2", "<u2", "<i4", "|u1", "f4", "=f4", "|b1", "|i1", "<f", "float32", "<f4 ", ">f4", ">f2", ">u2", ">i4", "<f8", "<i8", "<u4", "<V2", "|V2"}
-SHAPES = ["()", "(0,)", "(1,)", "(-1,)", "(-3, 4)", "(3, -4)", "(0, 0)", "(0, 7)", "(7, 0)", "(1, 1, 1, 1, 1, 1, 1, 1)", "(2147483647,)",
-          "(2147483648, 2)", "(4294967295, 4294967297)", "(9223372036854775807,)", "(9223372036854775807, 2)", "(18446744073709551615,)",
-          "(18446744073709551616,)", "(4611686018427387904, 4)", "(4294967296, 4294967296)", "(99999999999999999999999999,)", "(1048577, 1)", "(1e3,)",
-          "(3.0, 4)", "('3', 4)", "(3 4)", "(3,,4)", "(,)", "(3, 4", "3, 4)", "[3, 4]", "3", "None", "(0x10,)", "(+3, 4)", "( 3 , 4 , )", "(3L, 4L)",
+READABLE = {"<f4", "<f2", "<u2", "<i4", "|u1", "f4", "=f4", "|b1", "|i1", "<f", "float32", "<f4 ", ">f4", ">f2", ">u2",
+            ">i4", "<f8", "<i8", "<u4", "<V2", "|V2"}
+SHAPES = ["()", "(0,)", "(1,)", "(-1,)", "(-3, 4)", "(3, -4)", "(0, 0)", "(0, 7)", "(7, 0)", "(1, 1, 1, 1, 1, 1, 1, 1)",
+          "(2147483647,)",
+          "(2147483648, 2)", "(4294967295, 4294967297)", "(9223372036854775807,)", "(9223372036854775807, 2)",
+          "(18446744073709551615,)",
+          "(18446744073709551616,)", "(4611686018427387904, 4)", "(4294967296, 4294967296)",
+          "(99999999999999999999999999,)", "(1048577, 1)", "(1e3,)",
+          "(3.0, 4)", "('3', 4)", "(3 4)", "(3,,4)", "(,)", "(3, 4", "3, 4)", "[3, 4]", "3", "None", "(0x10,)",
+          "(+3, 4)", "( 3 , 4 , )", "(3L, 4L)",
           "(" + "1, " * 200 + ")", "(" + "(" * 500]
-VALUES = ["", "0", "-1", "1", "2", "3", "-0", "+1", "1.5", "0.5", "-0.08", "1e-3", "1e400", "-1e400", "nan", "inf", "-inf", "0x10", "1e", "1 ", " 1", "1,5",
-          "2147483647", "2147483648", "4294967296", "9223372036854775807", "9223372036854775808", "99999999999999999999999", "0:1", "0.2:0.8", "1:0", ":",
-          "0:", ":1", "0:1:2", "nan:1", "0.5:0.5", "-1:2", "otsu", "OTSU", "mean", "topk", "cuda", "cuda:0", "cuda:99", "cpu", "cpu:0", "cuda:", "cuda:-1", "f16",
-          "bf16", "f32", "f64", "auto", "unit", "mean-cosine", "max-cosine", "attention", "high", "low", "ceil", "floor", "nearest", "drop-ceil", "drop-trunc",
-         "drop-percent", "50", "100", "101", "tokens.npy", "cu.npy", "groups.npy", "roles.npy", "--", "-", "--help", "-h", "--json", "%s%n", "a\nb", "\t", "ä\u2028", "x" * 5000,
-          ".", "missing.npy", "no/such/dir/x.npy", "4x5", "0x0", "99999x99999", "-4x5", "1e308", "1e-320", "3.5e38", "0.9999999999999999999"]
-OPTIONS = ["--tokens", "--cls", "--cls-row", "--cls-mean", "--lag", "--prefix", "--cu-seqlens", "--groups", "--detector", "--k", "--ratio", "--percent", "--rounding",
-           "--tau", "--lambda", "--mass", "--window", "--search", "--min-keep", "--max-keep", "--round-to", "--spread", "--order", "--dtype", "--device",
-           "--threads", "--repeat", "--out", "--kept", "--counts", "--scores", "--offsets", "--flags", "--mask", "--group-counts", "--json", "--scale", "--hidden",
-           "--roles", "--relevance", "--q", "--keys", "--causal", "--last-query", "--image", "--grid", "--segment", "--force", "-o", "--nonsense", "--det", "-x",
+VALUES = ["", "0", "-1", "1", "2", "3", "-0", "+1", "1.5", "0.5", "-0.08", "1e-3", "1e400", "-1e400", "nan", "inf",
+          "-inf", "0x10", "1e", "1 ", " 1", "1,5",
+          "2147483647", "2147483648", "4294967296", "9223372036854775807", "9223372036854775808",
+          "99999999999999999999999", "0:1", "0.2:0.8", "1:0", ":",
+          "0:", ":1", "0:1:2", "nan:1", "0.5:0.5", "-1:2", "otsu", "OTSU", "mean", "topk", "cuda", "cuda:0", "cuda:99",
+          "cpu", "cpu:0", "cuda:", "cuda:-1", "f16",
+          "bf16", "f32", "f64", "auto", "unit", "mean-cosine", "max-cosine", "attention", "high", "low", "ceil",
+          "floor", "nearest", "drop-ceil", "drop-trunc",
+         "drop-percent", "50", "100", "101", "tokens.npy", "cu.npy", "groups.npy", "roles.npy", "--", "-", "--help",
+          "-h", "--json", "%s%n", "a\nb", "\t", "ä\u2028", "x" * 5000,
+          ".", "missing.npy", "no/such/dir/x.npy", "4x5", "0x0", "99999x99999", "-4x5", "1e308", "1e-320", "3.5e38",
+          "0.9999999999999999999"]
+OPTIONS = ["--tokens", "--cls", "--cls-row", "--cls-mean", "--lag", "--prefix", "--cu-seqlens", "--groups",
+           "--detector", "--k", "--ratio", "--percent", "--rounding",
+           "--tau", "--lambda", "--mass", "--window", "--search", "--min-keep", "--max-keep", "--round-to", "--spread",
+           "--order", "--dtype", "--device",
+           "--threads", "--repeat", "--out", "--kept", "--counts", "--scores", "--offsets", "--flags", "--mask",
+           "--group-counts", "--json", "--scale", "--hidden",
+           "--roles", "--relevance", "--q", "--keys", "--causal", "--last-query", "--image", "--grid", "--segment",
+           "--force", "-o", "--nonsense", "--det", "-x",
            "--version", "--help"]
 
 
@@ -44,7 +60,8 @@ def build(text, body, version=1, pad=True, size=None):
     prefix = 10 if version == 1 else 12
     encoded += b" " * (-(prefix + len(encoded) + 1) % 64 if pad else 0) + b"\n"
     length = len(encoded) if size is None else size
-    return MAGIC + bytes([version, 0]) + struct.pack("<H" if version == 1 else "<I", length & (0xFFFF if version == 1 else 0xFFFFFFFF)) + encoded + body
+    return MAGIC + bytes([version, 0]) + struct.pack("<H" if version == 1 else "<I",
+                                                     length & (0xFFFF if version == 1 else 0xFFFFFFFF)) + encoded + body
 
 
 def flip(rng, data, low, high, count):
@@ -62,7 +79,8 @@ def elements(text):
 
 def edit_header(rng, text, body):
     """One edit of the header of a sound file."""
-    kind = rng.choice(["descr", "shape", "grow", "fortran", "keys", "space", "version", "size", "long", "garbage", "case"])
+    kind = rng.choice(["descr", "shape", "grow", "fortran", "keys", "space", "version", "size", "long", "garbage",
+                       "case"])
     if kind == "descr":
         new = str(rng.choice(DESCR))
         old = re.search(r"'descr': '([^']*)'", text).group(1)
@@ -80,9 +98,12 @@ def edit_header(rng, text, body):
         grown = "(" + ", ".join(map(str, shape)) + ("," if len(shape) == 1 else "") + ")"
         return build(re.sub(r"\([^)]*\)", grown, text), body), REFUSE if all(shape) else ANY
     if kind == "fortran":
-        return build(text.replace("False", str(rng.choice(["True", "0", "1", "None", "'False'", "false", "Falsehood", ""]))), body), ANY
+        return build(text.replace("False",
+                                  str(rng.choice(["True", "0", "1", "None", "'False'", "false", "Falsehood", ""]))),
+                     body), ANY
     if kind == "keys":
-        descr, fortran, shape = re.search(r"('descr': '[^']*'), ('fortran_order': \w+), ('shape': \([^)]*\))", text).groups()
+        descr, fortran, shape = re.search(r"('descr': '[^']*'), ('fortran_order': \w+), ('shape': \([^)]*\))",
+                                          text).groups()
         pick = rng.integers(0, 7)
         if pick < 2:
             order = [[shape, fortran, descr], [fortran, shape, descr]][pick]
@@ -91,17 +112,20 @@ def edit_header(rng, text, body):
             missing = [descr, fortran, shape]
             missing.pop(int(rng.integers(0, 3)))
             return build("{" + ", ".join(missing) + ", }", body), REFUSE
-        more = [f"{{{descr}, {fortran}, {shape}, 'extra': 1, }}", f"{{{descr}, {fortran}, {shape}, {shape}, }}", f"{{{descr} {fortran} {shape}}}",
+        more = [f"{{{descr}, {fortran}, {shape}, 'extra': 1, }}", f"{{{descr}, {fortran}, {shape}, {shape}, }}",
+                f"{{{descr} {fortran} {shape}}}",
                 "{" + f"{descr}, {fortran}, {shape}".replace("'", '"') + ", }"]
         return build(more[pick - 3], body), ANY
     if kind == "space":
-        spaced = re.sub(r"([,:{}()])", lambda m: " " * int(rng.integers(0, 4)) + m.group(1) + " " * int(rng.integers(0, 4)), text)
+        spaced = re.sub(r"([,:{}()])", lambda m: " " * int(rng.integers(0, 4)) + m.group(1)
+                        + " " * int(rng.integers(0, 4)), text)
         return build(spaced.strip(), body, pad=bool(rng.random() < 0.5)), SAME
     if kind == "version":
         version = int(rng.choice([2, 3, 0, 4, 255]))
         return build(text, body, version), SAME if version in (2, 3) else ANY
     if kind == "size":
-        return build(text, body, int(rng.choice([1, 2])), size=int(rng.choice([0, 1, 10, 117, 119, 65535, 2 ** 31, 2 ** 32 - 1]))), ANY
+        return build(text, body, int(rng.choice([1, 2])),
+                     size=int(rng.choice([0, 1, 10, 117, 119, 65535, 2 ** 31, 2 ** 32 - 1]))), ANY
     if kind == "long":
         return build(text.rstrip()[:-1] + " " * int(rng.choice([1000, 9000, 60000])) + "}", body), SAME
     if kind == "case":
@@ -112,7 +136,7 @@ def edit_header(rng, text, body):
 
 
 def damage_values(rng, name, array):
-    """(array, verdict): contents that the command's rules forbid, or the same ones in a type that it converts; or None."""
+    """(array, verdict): contents that the command's rules forbid, or the same in a type that it converts; or None."""
     array = array.copy()
     if name in ("cu", "groups") and array.size > 1:
         at = int(rng.integers(0, array.size))
@@ -148,7 +172,8 @@ def damage_file(rng, name, array, save):
     if isinstance(array, bytes):
         kind = rng.choice(["flip", "cut", "empty", "more"])
     else:
-        kind = rng.choice(["flip", "flip-header", "cut", "cut-header", "empty", "more", "header", "values"], p=[.1, .15, .1, .05, .02, .03, .43, .12])
+        kind = rng.choice(["flip", "flip-header", "cut", "cut-header", "empty", "more", "header", "values"],
+                          p=[.1, .15, .1, .05, .02, .03, .43, .12])
     if kind == "values":
         if (damaged := damage_values(rng, name, array)) is not None:
             return save(damaged[0]), damaged[1], "values"
@@ -176,7 +201,8 @@ def damage_argv(rng, argv):
     argv = list(argv)
     for _ in range(int(rng.choice([1, 1, 2, 3]))):
         at = int(rng.integers(0, len(argv))) if argv else 0
-        kind = rng.choice(["drop", "twice", "swap", "value", "value", "option", "add", "add", "add", "equals", "cut", "chars", "end", "same-output", "over-input"])
+        kind = rng.choice(["drop", "twice", "swap", "value", "value", "option", "add", "add", "add", "equals", "cut",
+                           "chars", "end", "same-output", "over-input"])
         if kind == "drop" and argv:
             argv.pop(at)
         elif kind == "twice" and argv:
@@ -200,7 +226,8 @@ def damage_argv(rng, argv):
         elif kind == "same-output":
             argv += ["--kept", "same.npy", "--counts", "same.npy"]
         elif kind == "over-input":  # the last of an option counts, so this may name an input as an output
-            argv += [str(rng.choice(["--kept", "--counts", "--out", "--mask"])), str(rng.choice([w for w in argv if w.endswith(".npy")] or ["x"]))]
+            argv += [str(rng.choice(["--kept", "--counts", "--out", "--mask"])),
+                     str(rng.choice([w for w in argv if w.endswith(".npy")] or ["x"]))]
         else:
             argv += [str(rng.choice(OPTIONS)), str(rng.choice(VALUES))]
     for i, word in enumerate(argv):  # a long --repeat is a wish, not a hang

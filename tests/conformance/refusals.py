@@ -1,14 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Command lines that must be refused: a parameter that the detector does not use, options that contradict each other, values
-out of range (wrong usage, exit status 2), files that are not what the option needs (1). Each names the option or file."""
+"""Command lines that must be refused: a parameter that the detector does not use, options that contradict each other,
+values out of range (wrong usage, exit status 2), files that are not what the option needs (1). Each names the option
+or file."""
 import numpy as np
 
 from cases import OPTION, Case
 from cut import CHOOSES
 from draw import DETECTORS, F32
 
-WORD = {"k": "3", "ratio": "0.5", "percent": "40", "tau": "0.1", "mass": "0.5", "lam": "1", "window": "2", "search": "0.1:0.9", "rounding": "floor"}
-USERS = {name: [detector] for name, detector in CHOOSES.items()} | {"search": ["otsu", "chord", "gap", "curvature"], "rounding": ["ratio"]}
+WORD = {"k": "3", "ratio": "0.5", "percent": "40", "tau": "0.1", "mass": "0.5", "lam": "1", "window": "2",
+        "search": "0.1:0.9", "rounding": "floor"}
+USERS = {name: [detector] for name, detector in CHOOSES.items()} | {"search": ["otsu", "chord", "gap", "curvature"],
+                                                                    "rounding": ["ratio"]}
 NEEDS = {"topk": "k", "ratio": "ratio", "threshold": "tau"}
 SPELLED = OPTION | {"search": "--search"}
 
@@ -37,7 +40,8 @@ def parameters():
     for first in CHOOSES:  # two parameters, each choosing its own detector
         for second in CHOOSES:
             if first < second and CHOOSES[first] != CHOOSES[second]:
-                yield cut_line(f"{first}-{second}", SPELLED[first], WORD[first], SPELLED[second], WORD[second], word="--")
+                yield cut_line(f"{first}-{second}", SPELLED[first], WORD[first], SPELLED[second], WORD[second],
+                               word="--")
     yield cut_line("rounding-alone", "--rounding", "floor", word="--")
     yield cut_line("percent-floor", "--percent", "40", "--rounding", "floor", word="--")
     yield cut_line("ratio-percent", "--ratio", "0.4", "--percent", "40", word="--")
@@ -45,18 +49,23 @@ def parameters():
 
 
 def ranges():
-    for option, bad in {"--percent": ["-1", "101", "1.5", ""], "--ratio": ["-0.1", "1.1", "nan"], "--k": ["0", "-1", "2147483648"], "--mass": ["0", "1.1"],
-                        "--window": ["-1"], "--tau": ["nan", "inf", "1e39"], "--lambda": ["inf", "nan"], "--order": ["up", "LOW", ""],
-                        "--rounding": ["up", "drop"], "--spread": ["1.5"], "--search": ["0.5:0.5", "0:2"], "--round-to": ["0"], "--min-keep": ["-1"]}.items():
+    for option, bad in {"--percent": ["-1", "101", "1.5", ""], "--ratio": ["-0.1", "1.1", "nan"],
+                        "--k": ["0", "-1", "2147483648"], "--mass": ["0", "1.1"],
+                        "--window": ["-1"], "--tau": ["nan", "inf", "1e39"], "--lambda": ["inf", "nan"],
+                        "--order": ["up", "LOW", ""],
+                        "--rounding": ["up", "drop"], "--spread": ["1.5"], "--search": ["0.5:0.5", "0:2"],
+                        "--round-to": ["0"], "--min-keep": ["-1"]}.items():
         for value in bad:
             yield cut_line(f"{option}={value}", option, value, word=option)
     yield cut_line("keep-order", "--min-keep", "3", "--max-keep", "2", word="--m")
 
 
 def files():
-    for name, offsets in {"boundary": [0, 4, 9], "falling": [0, 6, 3, 9], "first": [1, 6, 9], "last": [0, 6, 8], "beyond": [0, 6, 9, 12], "negative": [0, -1, 6, 9],
+    for name, offsets in {"boundary": [0, 4, 9], "falling": [0, 6, 3, 9], "first": [1, 6, 9], "last": [0, 6, 8],
+                          "beyond": [0, 6, 9, 12], "negative": [0, -1, 6, 9],
                           "nothing": []}.items():
-        yield cut_line(f"groups-{name}", "--groups", "@groups", "--cu-seqlens", "@cu", word="groups", status=1, groups=np.array(offsets, np.int32),
+        yield cut_line(f"groups-{name}", "--groups", "@groups", "--cu-seqlens", "@cu", word="groups", status=1,
+                       groups=np.array(offsets, np.int32),
                        cu=np.array([0, 6, 9], np.int32))
     yield cut_line("groups-float", "--groups", "@groups", word="groups", status=1, groups=np.array([0, 9], F32))
     yield cut_line("groups-shape", "--groups", "@groups", word="groups", status=1, groups=np.array([[0, 9]], np.int32))
@@ -66,7 +75,8 @@ def references():
     x = {"tokens": np.arange(24, dtype=F32).reshape(8, 3), "cls": np.ones(3, F32)}
 
     def line(name, *words, word):
-        return Case(f"refused/prune/{name}", ["prune", "--tokens", "@tokens", *words], {n: a for n, a in x.items() if n == "tokens" or f"@{n}" in words},
+        return Case(f"refused/prune/{name}", ["prune", "--tokens", "@tokens", *words],
+                    {n: a for n, a in x.items() if n == "tokens" or f"@{n}" in words},
                     refused=(2, word))
 
     yield line("no-reference", word="--cls")
@@ -88,7 +98,8 @@ def sequences():
     def line(name, *words, word, status=2, **changed):
         named = {"hidden": h, "roles": roles, "q": q, "keys": k} | changed
         used = {n: a for n, a in named.items() if n in ("hidden", "roles") or f"@{n}" in words}
-        return Case(f"refused/prune-seq/{name}", ["prune-seq", "--hidden", "@hidden", "--roles", "@roles", *words], used, refused=(status, word))
+        return Case(f"refused/prune-seq/{name}", ["prune-seq", "--hidden", "@hidden", "--roles", "@roles", *words],
+                    used, refused=(status, word))
 
     attention = ["--relevance", "attention", "--q", "@q", "--keys", "@keys"]
     yield line("q-alone", *attention[:4], word="--keys")
@@ -103,7 +114,8 @@ def sequences():
     yield line("q-flat", *attention, word="q", status=1, q=np.ones((8, 8), F32))
     yield line("q-dtype", *attention, word="q", status=1, q=q.astype(np.int32))
     for byte in (8, 128, 255):
-        yield line(f"role-{byte}", "--relevance", "mean-cosine", word="roles", status=1, roles=np.where(roles == 0, byte, roles).astype(np.uint8))
+        yield line(f"role-{byte}", "--relevance", "mean-cosine", word="roles", status=1,
+                   roles=np.where(roles == 0, byte, roles).astype(np.uint8))
 
 
 def refusal_cases():

@@ -2,9 +2,10 @@
 """`tailcut prune` against the rule that servers use for video.
 
 Servers that keep what changes between frames (efficient video sampling) compare each patch with the same patch one
-frame earlier, keep the first frame whole, and keep max(tokens per frame, int(N * (1 - q))) patches in all, the least similar
-first, ties in order. Here that rule stands as a server has it, apart from METHOD.md and method.py; the command has to keep
-the same patches with --lag, --order low, --ratio q --rounding drop-trunc and --min-keep. The last line is `N passed, M failed`.
+frame earlier, keep the first frame whole, and keep max(tokens per frame, int(N * (1 - q))) patches in all, the least
+similar first, ties in order. Here that rule stands as a server has it, apart from METHOD.md and method.py; the command
+has to keep the same patches with --lag, --order low, --ratio q --rounding drop-trunc and --min-keep. The last line is
+`N passed, M failed`.
 """
 import argparse
 import os
@@ -27,7 +28,8 @@ def cosine_similarity(a, b, eps=1e-8):
 def server_keeps(video, q):
     """Patches kept of a video [frames, patches, D], and the gap in dissimilarity between kept and dropped ones."""
     frames, per_frame, _ = video.shape
-    dissimilarity = np.concatenate([np.full((1, per_frame), 255.0), 1 - cosine_similarity(video[1:], video[:-1])]).reshape(-1)
+    dissimilarity = np.concatenate([np.full((1, per_frame), 255.0), 1 - cosine_similarity(video[1:],
+                                                                                          video[:-1])]).reshape(-1)
     order = np.argsort(-dissimilarity, kind="stable")
     retained = max(per_frame, int(frames * per_frame * (1 - q)))
     gap = dissimilarity[order[retained - 1]] - dissimilarity[order[retained]] if retained < len(order) else np.inf
@@ -39,8 +41,9 @@ def tailcut_keeps(args, tokens, per_frame, q, cu, dtype):
     with tempfile.TemporaryDirectory(prefix="tailcut-video-") as place:
         paths = {name: os.path.join(place, f"{name}.npy") for name in ("tokens", "cu", "kept", "counts")}
         np.save(paths["tokens"], tokens)
-        argv = [args.tailcut, "prune", "--tokens", paths["tokens"], "--lag", str(per_frame), "--order", "low", "--ratio", repr(q), "--rounding", "drop-trunc",
-                "--min-keep", str(per_frame), "--kept", paths["kept"], "--counts", paths["counts"], "--device", args.device]
+        argv = [args.tailcut, "prune", "--tokens", paths["tokens"], "--lag", str(per_frame), "--order", "low",
+                "--ratio", repr(q), "--rounding", "drop-trunc", "--min-keep", str(per_frame),
+                "--kept", paths["kept"], "--counts", paths["counts"], "--device", args.device]
         if cu is not None:
             np.save(paths["cu"], cu)
             argv += ["--cu-seqlens", paths["cu"]]
@@ -56,20 +59,24 @@ def signs(rng, frames, per_frame, dim):
     video = np.repeat(rng.choice([-1.0, 1.0], (1, per_frame, dim)), frames, 0)
     for t in range(1, frames):  # each frame the one before it with a few signs turned; some patches stand still
         moved = rng.random((per_frame, 1)) < 0.6
-        video[t] = np.where(moved & (rng.random((per_frame, dim)) < rng.choice([0.05, 0.3])), -video[t - 1], video[t - 1])
+        video[t] = np.where(moved & (rng.random((per_frame, dim)) < rng.choice([0.05, 0.3])), -video[t - 1],
+                            video[t - 1])
     return video
 
 
 def scenes():
-    """(name, videos, dtype of the file). The videos of a scene are its segments; all have the same patches per frame."""
+    """(name, videos, dtype of the file). A scene's videos are its segments, of the same patches per frame."""
     rng = np.random.default_rng(21)
-    for per_frame, dim, frames in ((1, 4, (9,)), (12, 16, (1,)), (12, 64, (6,)), (16, 256, (4, 4)), (35, 64, (2, 1, 7)), (256, 1024, (5,))):
+    for per_frame, dim, frames in ((1, 4, (9,)), (12, 16, (1,)), (12, 64, (6,)), (16, 256, (4, 4)), (35, 64, (2, 1, 7)),
+                                   (256, 1024, (5,))):
         yield f"signs-{per_frame}x{dim}", [signs(rng, t, per_frame, dim) for t in frames], "f16"
     for dtype in ("f32", "f16", "bf16"):
         drift = [np.cumsum(rng.normal(size=(t, 24, 96)) * rng.uniform(0.05, 1, (t, 24, 1)), 0) for t in (8, 3)]
         yield f"drift-{dtype}", drift, dtype
-    photographs = np.stack([np.load(os.path.join(FEATURES, name))[1:] for name in sorted(os.listdir(FEATURES)) if name.endswith(".npy")])
-    fades = [(1 - a) * photographs[i].astype(np.float32) + a * photographs[i + 1] for i in range(3) for a in (0, 0.1, 0.3, 0.6)]
+    photographs = np.stack([np.load(os.path.join(FEATURES, name))[1:] for name in sorted(os.listdir(FEATURES))
+                            if name.endswith(".npy")])
+    fades = [(1 - a) * photographs[i].astype(np.float32) + a * photographs[i + 1] for i in range(3)
+             for a in (0, 0.1, 0.3, 0.6)]
     yield "photographs", [np.stack(fades)], "f32"
     yield "photographs-cut", [photographs.astype(np.float32)], "f16"
 
@@ -105,8 +112,8 @@ def main():
                     passed += 1
                 else:
                     failed += 1
-                    print(f"FAILED {name}, segment {segment}, q {q}: keeps {len(got[segment])}, the server {len(want)}; "
-                          f"not shared: {np.setxor1d(got[segment], want)[:10].tolist()}")
+                    print(f"FAILED {name}, segment {segment}, q {q}: keeps {len(got[segment])}, the server "
+                          f"{len(want)}; not shared: {np.setxor1d(got[segment], want)[:10].tolist()}")
     if undecided > passed // 10:
         print(f"FAILED: {undecided} cuts lie within {NEAR} of the next patch: the scenes prove little")
         failed += 1

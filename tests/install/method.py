@@ -128,13 +128,14 @@ def section_exists(name):
 
 
 def project_files():
-    """What git tracks; where there is no git, everything that is not built."""
-    listed = subprocess.run(["git", "-C", source, "ls-files", "--cached", "--others", "--exclude-standard"],
-                            capture_output=True, text=True, check=False)
-    names = listed.stdout.split("\n") if listed.returncode == 0 else [
-        str(path.relative_to(source)) for path in source.rglob("*")
-        if not path.relative_to(source).parts[0].startswith(("build", "."))]
-    return [name for name in names if (source / name).is_file()]
+    """What git tracks or would; without git everything outside of build folders."""
+    try:
+        listed = subprocess.run(["git", "-C", source, "ls-files", "--cached", "--others", "--exclude-standard"],
+                                capture_output=True, text=True, check=True).stdout.split("\n")
+    except (OSError, subprocess.CalledProcessError):
+        paths = [path.relative_to(source) for path in source.rglob("*")]
+        listed = [str(path) for path in paths if not path.parts[0].startswith(("build", ".git"))]
+    return [name for name in listed if (source / name).is_file()]
 
 
 references = 0

@@ -1,0 +1,168 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* policies: relevance by hand: who is compared with whom, absent rows, rows that are their own query,
+ * sequences without a query or of which no query sees a candidate, huge and tiny rows. */
+#include <criterion/criterion.h>
+#include <math.h>
+
+#include "backends.h"
+#include "reference.h"
+
+enum { MOST_ROWS = 6 };
+
+/* A sequence and its scores; what is no candidate scores NaN. q is 0, so attention is shared evenly
+ * by the keys a query sees. */
+typedef struct known {
+  const char *name;
+  int32_t policy, n;
+  float tokens[MOST_ROWS][2];
+  uint8_t roles[MOST_ROWS];
+  float scores[MOST_ROWS];
+  int32_t flags, causal, last_query;
+} known;
+
+#define MEAN TAILCUT_MEAN_COSINE
+#define MAX TAILCUT_MAX_COSINE
+#define ATTENTION TAILCUT_ATTENTION
+#define BAD TAILCUT_FLAG_BAD_REFERENCE
+#define SOME_NAN TAILCUT_FLAG_NAN
+#define ANGLES                                        \
+  {                                                   \
+    {2, 0}, {0, 5}, {3, 4}, {-1, 0}, {0, 0}, { 0, 7 } \
+  }
+#define N_A_N (__builtin_nanf(""))
+
+static const known by_hand[] = {
+    {"two queries", MEAN, 6, ANGLES, {2, 2, 1, 1, 1, 0}, {0, 0, 0.7f, -0.5f, 0, 0}, 0, 0, 0},
+    {"two queries", MAX, 6, ANGLES, {2, 2, 1, 1, 1, 0}, {0, 0, 0.8f, 0, 0, 0}, 0, 0, 0},
+    {"absent", MEAN, 6, ANGLES, {2, 6, 1, 1, 5, 7}, {0, 0, 0.6f, -1, 0, 0}, 0, 0, 0},
+    {"absent", MAX, 6, ANGLES, {2, 6, 1, 1, 5, 7}, {0, 0, 0.6f, -1, 0, 0}, 0, 0, 0},
+    {"no query", MEAN, 3, ANGLES, {1, 0, 1}, {0, 0, 0}, BAD, 0, 0},
+    {"no query", MAX, 3, ANGLES, {1, 0, 1}, {0, 0, 0}, BAD, 0, 0},
+    {"no query but an absent one", MEAN, 3, ANGLES, {1, 6, 1}, {0, 0, 0}, BAD, 0, 0},
+    {"no query but an absent one", MAX, 3, ANGLES, {1, 7, 1}, {0, 0, 0}, BAD, 0, 0},
+    {"itself, in the mean", MEAN, 3, ANGLES, {3, 0, 1}, {1, 0, 0.6f}, 0, 0, 0},
+    {"not itself", MAX, 3, ANGLES, {3, 0, 1}, {0, 0, 0.6f}, 0, 0, 0},
+    {"each other", MAX, 3, ANGLES, {3, 3, 3}, {0.6f, 0.8f, 0.8f}, 0, 0, 0},
+    {"no candidates", MEAN, 3, ANGLES, {2, 0, 5}, {0}, 0, 0, 0},
+    {"no candidates, no query", MAX, 3, ANGLES, {0, 0, 5}, {0}, 0, 0, 0},
+    {"opposite queries", MEAN, 4, ANGLES, {2, 0, 1, 2}, {0, 0, 0, 0}, BAD, 0, 0},
+    {"a huge row",
+     MEAN,
+     3,
+     {{1, 0}, {0x1p100f, 0}, {3, 4}},
+     {2, 1, 1},
+     {0, N_A_N, 0.6f},
+     SOME_NAN,
+     0,
+     0},
+    {"a huge row",
+     MAX,
+     3,
+     {{1, 0}, {0x1p100f, 0}, {3, 4}},
+     {2, 1, 1},
+     {0, N_A_N, 0.6f},
+     SOME_NAN,
+     0,
+     0},
+    {"a huge query",
+     MEAN,
+     3,
+     {{1, 0}, {0x1p100f, 0}, {3, 4}},
+     {2, 2, 1},
+     {0, 0, N_A_N},
+     SOME_NAN | BAD,
+     0,
+     0},
+    {"a huge query is passed over",
+     MAX,
+     3,
+     {{1, 0}, {0x1p100f, 0}, {3, 4}},
+     {2, 2, 1},
+     {0, 0, 0.6f},
+     0,
+     0,
+     0},
+    {"tiny rows",
+     MEAN,
+     3,
+     {{0x1p-20f, 0}, {0, 0x1p-20f}, {0x3p-22f, 0x4p-22f}},
+     {2, 2, 1},
+     {0, 0, 0.7f},
+     0,
+     0,
+     0},
+    {"tiny rows",
+     MAX,
+     3,
+     {{0x1p-20f, 0}, {0, 0x1p-20f}, {0x3p-22f, 0x4p-22f}},
+     {2, 2, 1},
+     {0, 0, 0.8f},
+     0,
+     0,
+     0},
+    {"absent rows are no keys", ATTENTION, 4, {{0}}, {1, 0, 5, 2}, {1 / 3.0f}, 0, 0, 0},
+    {"absent queries do not ask", ATTENTION, 4, {{0}}, {1, 6, 7, 2}, {0.5f}, 0, 0, 0},
+    {"no query sees one", ATTENTION, 3, {{0}}, {2, 1, 1}, {0, 0, 0}, BAD, 1, 0},
+    {"not even the last", ATTENTION, 4, {{0}}, {2, 2, 1, 6}, {0, 0, 0, 0}, BAD, 1, 1},
+    {"all see all", ATTENTION, 3, {{0}}, {2, 1, 1}, {0, 1 / 3.0f, 1 / 3.0f}, 0, 0, 0},
+    {"one sees one", ATTENTION, 3, {{0}}, {1, 2, 1}, {0.5f, 0, 0}, 0, 1, 0},
+    {"the last sees both", ATTENTION, 4, {{0}}, {1, 2, 1, 2}, {0.25f, 0, 0.25f}, 0, 1, 1},
+    {"both queries", ATTENTION, 4, {{0}}, {1, 2, 1, 2}, {0.375f, 0, 0.125f}, 0, 1, 0},
+    {"an absent one is not the last", ATTENTION, 4, {{0}}, {1, 2, 5, 6}, {0.5f}, 0, 0, 1},
+    {"no query at all", ATTENTION, 2, {{0}}, {1, 6}, {0, 0}, BAD, 0, 0},
+    {"no candidates", ATTENTION, 2, {{0}}, {2, 0}, {0, 0}, 0, 1, 0},
+};
+
+Test(policies, by_hand) {
+  static const float zeros[MOST_ROWS][2] = {{0}};
+  int count;
+  const tt_backend *backends = tt_backends(&count);
+  for (int b = 0; b < count; b++) {
+    tailcut_handle handle = tt_create(&backends[b]);
+    for (size_t i = 0; i < sizeof by_hand / sizeof by_hand[0]; i++) {
+      const known *k = &by_hand[i];
+      tailcut_batch batch = TAILCUT_BATCH_INITIALIZER;
+      tailcut_tokens t = TAILCUT_TOKENS_INITIALIZER;
+      tailcut_relevance_options options = TAILCUT_RELEVANCE_OPTIONS_INITIALIZER;
+      tailcut_limits limits = TAILCUT_LIMITS_INITIALIZER;
+      float got[MOST_ROWS];
+      int32_t flags = -1;
+      batch.segments = limits.segments = 1, batch.max_tokens = limits.max_tokens = k->n;
+      t.dtype = TAILCUT_F32, t.dim = limits.dim = 2;
+      options.policy = k->policy;
+      if (k->policy == ATTENTION) {
+        options.dtype = TAILCUT_F32, options.causal = k->causal, options.last_query = k->last_query;
+        options.q_heads = options.k_heads = limits.q_heads = 1;
+        options.head_dim = limits.head_dim = 2;
+      }
+      const size_t n = (size_t)k->n;
+      t.data = tt_upload(&backends[b], k->tokens, 8 * n, TT_TIGHT);
+      options.q = options.k = tt_upload(&backends[b], zeros, 8 * n, TT_TIGHT);
+      uint8_t *roles = tt_upload(&backends[b], k->roles, n, TT_TIGHT);
+      float *scores = tt_upload(&backends[b], NULL, 4 * n, TT_TIGHT);
+      int32_t *out_flags = tt_upload(&backends[b], NULL, 4, TT_TIGHT);
+      tt_workspace w = tt_workspace_new(&backends[b], handle, TAILCUT_CALL_RELEVANCE, &limits);
+      const int refused = (backends[b].refuses & TT_OPTION_SEQUENCE) != 0;
+      cr_assert_eq(tailcut_relevance(handle, &batch, &t, roles, &options, scores, out_flags, w.data,
+                                     w.size, NULL),
+                   refused ? TAILCUT_ERROR_UNSUPPORTED : TAILCUT_OK, "%s", tailcut_last_error());
+      tt_download(&backends[b], got, scores, 4 * n);
+      tt_download(&backends[b], &flags, out_flags, 4);
+      for (int r = 0; r < k->n && !refused; r++) {
+        const int nan = !ref_is_candidate(k->roles[r]) || isnan(k->scores[r]);
+        cr_assert(nan ? isnan(got[r]) : fabsf(got[r] - k->scores[r]) < 1e-6f,
+                  "%s, policy %d, row %d on %s: %g", k->name, k->policy, r, backends[b].name,
+                  (double)got[r]);
+      }
+      if (!refused) cr_assert_eq(flags, k->flags, "%s, policy %d: %d", k->name, k->policy, flags);
+      void *all[] = {(void *)(uintptr_t)t.data,
+                     (void *)(uintptr_t)options.q,
+                     roles,
+                     scores,
+                     out_flags,
+                     w.data};
+      for (size_t m = 0; m < sizeof all / sizeof all[0]; m++) tt_free(&backends[b], all[m]);
+    }
+    tailcut_destroy(handle);
+  }
+}
