@@ -402,7 +402,7 @@ void tt_call_fill(tt_call *c, tt_random *random) {
     tt_put(c->buffers[VECTOR].side[HOST], dtype, (size_t)i, base + (float)tt_normal(random));
   }
   uint8_t *roles = c->buffers[ROLES].side[HOST];
-  for (size_t i = 0; i < c->buffers[ROLES].bytes; i++) roles[i] = (uint8_t)tt_below(random, 4);
+  for (size_t i = 0; i < c->buffers[ROLES].bytes; i++) roles[i] = (uint8_t)tt_below(random, 8);
   if (row->kind == CUT) {
     const tt_curve kind = tt_below(random, 4) ? TT_COSINES : (tt_curve)tt_below(random, TT_CURVES);
     tt_curve_scores(random, kind, c->buffers[SCORES].side[HOST], c->total);
