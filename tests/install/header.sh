@@ -65,7 +65,11 @@ strict="-Wconversion -Wshadow -Wundef -Wcast-qual"
   if command -v clang >/dev/null; then all clang c $everything; fi
   if command -v clang++ >/dev/null; then all clang++ c++ $everything; fi
 }
-if command -v tcc >/dev/null; then accepts tcc tcc -Wall -Werror -c -o /dev/null; fi
+if command -v tcc >/dev/null; then
+  object=$(mktemp) # not /dev/null: tcc removes its output first, as root that too
+  trap 'rm -f "$object"' EXIT
+  accepts tcc tcc -Wall -Werror -c -o "$object"
+fi
 
 others=$(grep -E '^[[:space:]]*#[[:space:]]*include' "$header" |
   grep -vE '<(math|stddef|stdint|stdbool)\.h>' || true)
