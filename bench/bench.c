@@ -127,6 +127,11 @@ static int list(const cli_options *o, const selection *s) {
 static int run(const bench_suite *suite, const cli_options *o) {
   static selection s;
   int status = CLI_OK, some = 0;
+  if (o->busy) {
+    return suite == &bench_suite_cpu
+               ? bench_busy(o->threads, o->quick)
+               : cli_fail(CLI_USAGE, "--busy: it is the CPU's cores that are kept busy");
+  }
   if (suite->start != NULL && !o->list) status = suite->start(o->device_index);
   if (status == CLI_OK) status = select_cases(&s, suite, o);
   if (status != CLI_OK || o->list) return status == CLI_OK ? list(o, &s) : status;

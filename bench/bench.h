@@ -16,6 +16,7 @@
 #include <stdio.h>
 
 #include "cli/cli.h"
+#include "cpu/team.h"
 #include "tailcut.h"
 
 /* One line of cases.c. */
@@ -112,7 +113,10 @@ void bench_fill_tokens(void *tokens, int32_t dtype, int64_t rows, int64_t dim);
 void *bench_allocate(size_t bytes); /* aligned, touched; ends the program when there is none */
 
 /* plain_sum.c: the yardstick. Adds up the buffer's bytes as integers, widest registers first. */
-uint64_t bench_plain_sum(const void *data, size_t bytes, int threads);
+uint64_t bench_plain_sum(const void *data, size_t bytes, tc_pool *pool);
+
+/* busy.c: one image with and without busy loops on every core, as a table on stdout. */
+int bench_busy(int32_t threads, bool quick);
 
 static inline int64_t bench_dtype_size(int32_t dtype) { return dtype == TAILCUT_F32 ? 4 : 2; }
 

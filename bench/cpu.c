@@ -9,9 +9,9 @@
 #define _GNU_SOURCE 1 /* POSIX names under -std=c11 */
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "bench.h"
+#include "cpu/cpu.h"
 
 enum { SCALAR, ONE, ALL, HANDLES }; /* the scalar level; one thread; all cores */
 enum { QUERIES = 64, SYSTEM = 16 }; /* relevance: rows at the end and the start of a sequence */
@@ -156,7 +156,8 @@ static int restore(void *of) {
 
 static int sum_it(void *of) {
   const call *c = of;
-  sink += bench_plain_sum(c->w->tokens, c->w->token_bytes, c->handle == ALL ? c->w->threads : 1);
+  const tc_cpu *cpu = c->w->handle[c->handle]->state; /* its threads do the sum, too */
+  sink += bench_plain_sum(c->w->tokens, c->w->token_bytes, cpu->pool);
   return CLI_OK;
 }
 
@@ -302,7 +303,7 @@ static int open_cpu(bench_scene *scene) {
   scene->data = w;
   w->c = c;
   w->run = steps[s].run;
-  w->threads = scene->threads > 0 ? scene->threads : (int32_t)sysconf(_SC_NPROCESSORS_ONLN);
+  w->threads = scene->threads > 0 ? scene->threads : tc_team_cores();
   w->total = (int64_t)c->segments * c->tokens;
   w->row_bytes = (size_t)(c->dim * bench_dtype_size(c->dtype));
   w->token_bytes = (size_t)w->total * w->row_bytes;

@@ -6,9 +6,6 @@
  * widest registers, so that nothing but the reading costs time; every thread takes one contiguous
  * share. Bytes past the last whole 512 are left out.
  */
-#if defined(_OPENMP)
-#include <omp.h>
-#endif
 #if defined(__x86_64__) && defined(__GNUC__)
 #include <immintrin.h>
 #endif
@@ -68,20 +65,21 @@ static uint64_t sum_share(const char *p, size_t bytes) {
   return sum_words(p, bytes);
 }
 
-uint64_t bench_plain_sum(const void *data, size_t bytes, int threads) {
-#if defined(_OPENMP)
-  if (threads > 1) {
-    uint64_t sum = 0;
-#pragma omp parallel num_threads(threads) reduction(+ : sum)
-    {
-      const size_t size = (size_t)omp_get_num_threads(), id = (size_t)omp_get_thread_num();
-      const size_t steps = bytes / STEP;
-      const size_t from = steps * id / size * STEP, to = steps * (id + 1) / size * STEP;
-      sum += sum_share((const char *)data + from, to - from);
-    }
-    return sum;
-  }
-#endif
-  (void)threads;
-  return sum_share(data, bytes);
+typedef struct job {
+  const char *data;
+  size_t bytes;
+  _Atomic uint64_t sum;
+} job;
+
+static void sum_in_team(void *of, tc_team team) {
+  job *j = of;
+  const size_t size = (size_t)team.size, id = (size_t)team.id, steps = j->bytes / STEP;
+  const size_t from = steps * id / size * STEP, to = steps * (id + 1) / size * STEP;
+  j->sum += sum_share(j->data + from, to - from);
+}
+
+uint64_t bench_plain_sum(const void *data, size_t bytes, tc_pool *pool) {
+  job j = {data, bytes, 0};
+  tc_team_run(pool, sum_in_team, &j, (int64_t)bytes / 25);
+  return j.sum;
 }

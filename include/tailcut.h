@@ -141,7 +141,7 @@ TAILCUT_API const char *tailcut_last_error(void);
 /* TAILCUT_VERSION of the library that is running. */
 TAILCUT_API int32_t tailcut_version(void);
 
-/* One line of JSON: version, backends, architectures, compiler, OpenMP, the SIMD levels built and
+/* One line of JSON: version, backends, architectures, compiler, threads, the SIMD levels built and
  * the one chosen on this machine. Static storage, same string for the process's life. */
 TAILCUT_API const char *tailcut_build_info(void);
 
@@ -159,9 +159,11 @@ typedef struct tailcut_config {
                            later the major one; CMake's package version says the same */
   int32_t device_kind;  /* tailcut_device_kind; default CPU */
   int32_t device_index; /* CUDA ordinal; must be 0 for the CPU. Default 0 */
-  int32_t threads;      /* CPU only. 1 (default): the calling thread, OpenMP never entered, safe
-                           after fork. 0: all cores. n: n threads. At most 1024. A build without
-                           OpenMP runs everything on the calling thread. */
+  int32_t threads;      /* CPU only. 1 (default): the calling thread alone. n: it and n - 1 threads
+                           of the handle's own, made here and joined by tailcut_destroy; 0: as many
+                           as there are cores that the process may use. At most 1024. A call takes
+                           those that come at once; while the handle serves another call, after
+                           fork, or on a system without POSIX threads: the calling thread alone. */
 } tailcut_config;
 #define TAILCUT_CONFIG_INITIALIZER \
   { sizeof(tailcut_config), TAILCUT_VERSION, TAILCUT_DEVICE_CPU, 0, 1 }

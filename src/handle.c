@@ -4,6 +4,7 @@
 #include <stdlib.h>
 
 #include "cpu/kernels.h"
+#include "cpu/team.h"
 #include "internal.h"
 
 #define TC_STRING_(x) #x
@@ -19,10 +20,10 @@
 #else
 #define TC_COMPILER "unknown"
 #endif
-#if defined(_OPENMP)
-#define TC_OPENMP "true"
+#if TC_THREADS
+#define TC_HAS_THREADS "true"
 #else
-#define TC_OPENMP "false"
+#define TC_HAS_THREADS "false"
 #endif
 #if defined(TAILCUT_HAVE_CUDA)
 #include "tailcut_cuda_build.h" /* made by CMake: TAILCUT_CUDA_ARCHITECTURES, a list of strings */
@@ -45,7 +46,7 @@
 #define TC_INFO(simd)                                                               \
   "{\"version\": \"" TC_VERSION_STRING "\", \"backends\": [\"cpu\"" TC_CUDA_BACKEND \
   "], \"cuda_architectures\": [" TC_CUDA_CODE "], \"machine\": \"" TC_MACHINE       \
-  "\", \"compiler\": \"" TC_COMPILER "\", \"openmp\": " TC_OPENMP                   \
+  "\", \"compiler\": \"" TC_COMPILER "\", \"threads\": " TC_HAS_THREADS             \
   ", \"simd_built\": [" TC_SIMD_BUILT "], \"simd\": \"" simd "\"}"
 
 TAILCUT_API int32_t tailcut_version(void) { return TAILCUT_VERSION; }

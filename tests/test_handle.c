@@ -146,7 +146,7 @@ Test(handle, build_info_is_json) {
            TAILCUT_VERSION_MINOR, TAILCUT_VERSION_PATCH);
   snprintf(simd, sizeof simd, "\"simd\": \"%s\"", tc_kernels_for(tc_kernels_best())->name);
   static const char *const keys[] = {
-      "\"backends\": [\"cpu\"", "\"compiler\"", "\"openmp\"",
+      "\"backends\": [\"cpu\"", "\"compiler\"", "\"threads\"",
       "\"simd_built\"",         "\"machine\"",  "\"cuda_architectures\""};
   cr_assert(strstr(info, version) && strstr(info, simd), "%s", info);
   for (size_t i = 0; i < sizeof keys / sizeof keys[0]; i++) {

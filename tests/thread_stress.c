@@ -1,14 +1,20 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* thread_stress: threads that share one handle, each with its own workspace and outputs, do the
- * same calls over and over while others create handles and make mistakes. Every result must be the
- * one that a single thread had before. Plain main: this is the program for ThreadSanitizer. */
+ * same calls over and over while others create handles (with threads of their own, too), make
+ * mistakes and fork. The handle's own threads come as they like, or all are waited for. Every result
+ * must be the one that a single thread had before. Plain main: this is the program for
+ * ThreadSanitizer. */
+#define _GNU_SOURCE
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <tailcut.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "cpu/cpu.h"
 
 enum { THREADS = 4, ROUNDS = 30, SEGMENTS = 3, MOST = 50, TOTAL = SEGMENTS * MOST, DIM = 40 };
 enum { PROBLEMS = 6, GROUPS = 10 };
@@ -26,6 +32,7 @@ static float tokens[PROBLEMS][TOTAL][DIM];
 static uint8_t roles[TOTAL];
 static result expected[PROBLEMS];
 static tailcut_handle shared;
+static int32_t most_threads; /* that the workspaces are for */
 static atomic_int failures, runs;
 
 static void fill(void) {
@@ -91,6 +98,23 @@ static void solve(tailcut_handle handle, int problem, void *workspace, size_t si
                                        workspace, size, NULL);
 }
 
+/* In a child the handle's threads are not: its calls run alone, and destroy does not wait. */
+static void fork_and_solve(int problem, void *workspace, size_t size, result *out) {
+  int status = -1;
+  const pid_t child = fork();
+  if (child == 0) {
+    alarm(60); /* a hang is a death */
+    solve(shared, problem, workspace, size, out);
+    const int good = memcmp(out, &expected[problem], sizeof *out) == 0;
+    tailcut_destroy(shared);
+    _exit(good ? 0 : 1);
+  }
+  if (child < 0 || waitpid(child, &status, 0) != child || status != 0) {
+    printf("thread_stress: a child ended with status %x\n", (unsigned)status);
+    atomic_fetch_add(&failures, 1);
+  }
+}
+
 static void *worker(void *argument) {
   const int id = (int)(intptr_t)argument;
   const size_t size = workspace_size(shared);
@@ -108,9 +132,12 @@ static void *worker(void *argument) {
     if (tailcut_kept_count(NULL, -1 - id) != -1 || strstr(tailcut_last_error(), mistake) == NULL) {
       atomic_fetch_add(&failures, 1);
     }
+    if (round % 15 == id) fork_and_solve(problem, workspace, size, out);
     if (round % 10 == id % 10) { /* handles come and go meanwhile */
-      const tailcut_config config = TAILCUT_CONFIG_INITIALIZER;
+      tailcut_config config = TAILCUT_CONFIG_INITIALIZER;
       tailcut_handle own = NULL;
+      config.threads = 1 + round % 3; /* the workspace is for that many */
+      if (config.threads > most_threads) config.threads = most_threads;
       if (tailcut_create(&own, &config) != TAILCUT_OK) atomic_fetch_add(&failures, 1);
       solve(own, problem, workspace, size, out);
       if (memcmp(out, &expected[problem], sizeof *out) != 0) atomic_fetch_add(&failures, 1);
@@ -122,7 +149,7 @@ static void *worker(void *argument) {
   return NULL;
 }
 
-static void stress(int32_t threads_of_handle) {
+static void stress(int32_t threads_of_handle, int gather_all) {
   tailcut_config config = TAILCUT_CONFIG_INITIALIZER;
   pthread_t threads[THREADS];
   config.threads = threads_of_handle;
@@ -130,6 +157,8 @@ static void stress(int32_t threads_of_handle) {
     atomic_fetch_add(&failures, 1);
     return;
   }
+  most_threads = threads_of_handle;
+  if (gather_all) tc_pool_gather_all(((const tc_cpu *)shared->state)->pool);
   for (int i = 0; i < THREADS; i++) {
     if (pthread_create(&threads[i], NULL, worker, (void *)(intptr_t)i) != 0) abort();
   }
@@ -157,10 +186,16 @@ int main(void) {
   }
   free(workspace);
   tailcut_destroy(handle);
-  stress(1);
-  stress(2);
-  stress(4);
+  static const int32_t sizes[] = {1, 2, 2, 4, 5};
+  enum { TIMES = sizeof sizes / sizeof sizes[0] };
+  for (int i = 0; i < TIMES; i++) stress(sizes[i], i % 2 == 0);
+  for (int i = 0; i < 50; i++) { /* threads that are joined before they have slept, or begun */
+    tailcut_config config = TAILCUT_CONFIG_INITIALIZER;
+    config.threads = 1 + i % 6;
+    if (tailcut_create(&handle, &config) != TAILCUT_OK) atomic_fetch_add(&failures, 1);
+    tailcut_destroy(handle);
+  }
   printf("thread_stress: %d threads, %d calls compared, %d failures\n", THREADS, atomic_load(&runs),
          atomic_load(&failures));
-  return atomic_load(&failures) == 0 && atomic_load(&runs) == 3 * THREADS * ROUNDS ? 0 : 1;
+  return atomic_load(&failures) == 0 && atomic_load(&runs) == TIMES * THREADS * ROUNDS ? 0 : 1;
 }

@@ -4,12 +4,6 @@
 
 #include "cpu.h"
 
-typedef struct cpu_state {
-  const tc_kernels *kernels;
-} cpu_state;
-
-static void nothing(tc_run *run, tc_team team) { (void)run, (void)team; }
-
 static tailcut_status cpu_create(tailcut_handle handle, const tailcut_config *config) {
   static const char *const names[] = {"scalar", "neon", "avx2", "avx512"};
   const char *wanted = getenv("TAILCUT_SIMD");
@@ -24,26 +18,37 @@ static tailcut_status cpu_create(tailcut_handle handle, const tailcut_config *co
     if (i < level) level = i;
     while (level > 0 && tc_kernels_for((tc_simd)level) == NULL) level--;
   }
-  cpu_state *state = malloc(sizeof *state);
-  if (state == NULL) {
-    return tc_fail(TAILCUT_ERROR_MEMORY, "cannot allocate %zu bytes", sizeof *state);
+  tc_cpu *cpu = malloc(sizeof *cpu);
+  if (cpu == NULL) {
+    return tc_fail(TAILCUT_ERROR_MEMORY, "cannot allocate %zu bytes", sizeof *cpu);
   }
-  state->kernels = tc_kernels_for((tc_simd)level);
-  handle->state = state;
-  handle->threads = config->threads == 0 ? tc_team_cores() : config->threads;
-#if !defined(_OPENMP)
-  handle->threads = 1;
-#endif
-  /* OpenMP makes its threads at the first region of a calling thread: better here than in a run. */
-  tc_team_run(handle->threads, nothing, NULL);
+  cpu->kernels = tc_kernels_for((tc_simd)level);
+  cpu->pool = NULL;
+  handle->threads = !TC_THREADS ? 1 : config->threads == 0 ? tc_team_cores() : config->threads;
+  if (handle->threads > 1) {
+    int32_t made;
+    cpu->pool = tc_pool_new(handle->threads, &made);
+    if (cpu->pool == NULL) {
+      free(cpu);
+      return tc_fail(TAILCUT_ERROR_MEMORY,
+                     "config->threads is %d; expected room for %d threads beside the calling one, "
+                     "but after %d there was none",
+                     (int)config->threads, (int)handle->threads - 1, (int)made);
+    }
+  }
+  handle->state = cpu;
   snprintf(handle->info, sizeof handle->info,
-           "{\"backend\": \"cpu\", \"simd\": \"%s\", \"threads\": %d}", state->kernels->name,
+           "{\"backend\": \"cpu\", \"simd\": \"%s\", \"threads\": %d}", cpu->kernels->name,
            (int)handle->threads);
-  tc_log(handle, TC_LOG_INFO, "cpu: %s, %d threads", state->kernels->name, (int)handle->threads);
+  tc_log(handle, TC_LOG_INFO, "cpu: %s, %d threads", cpu->kernels->name, (int)handle->threads);
   return TAILCUT_OK;
 }
 
-static void cpu_destroy(tailcut_handle handle) { free(handle->state); }
+static void cpu_destroy(tailcut_handle handle) {
+  tc_cpu *cpu = handle->state;
+  tc_pool_free(cpu->pool);
+  free(cpu);
+}
 
 /* Takes `bytes` from the workspace; with base NULL only counts them. */
 static void *take(char *base, size_t *used, size_t bytes) {
@@ -134,7 +139,8 @@ static void mean_direction_all(tc_run *run, tc_team team) {
 }
 
 /* One call as every thread of the team sees it. */
-static void run_kind(tc_run *run, tc_team team) {
+static void run_kind(void *job, tc_team team) {
+  tc_run *run = job;
   switch (run->kind) {
     case TAILCUT_CALL_SCORE:
       tc_score_team(run, team);
@@ -166,13 +172,27 @@ static void run_kind(tc_run *run, tc_team team) {
   }
 }
 
+/* About how long one thread takes for a call, in nanoseconds: reading at 25 GB/s, and the cut. */
+static int64_t expected_ns(const tc_call *call) {
+  const int64_t rows = call->batch.total_tokens;
+  int64_t bytes = rows * call->tokens.dim * tc_dtype_size(call->tokens.dtype);
+  for (int32_t i = 0; i < call->num_rows; i++) {
+    const tailcut_rows a = tc_rows_at(call, i);
+    bytes += rows * a.part_bytes * a.parts / 2;
+  }
+  /* Two policies look at every pair of rows. */
+  const int pairs = call->options.policy > TAILCUT_MEAN_COSINE;
+  return (bytes / 25 + rows * 16) * (pairs ? 16 : 1);
+}
+
 static tailcut_status start(tailcut_handle handle, const tc_call *call, int32_t kind) {
+  const tc_cpu *cpu = handle->state;
   const tailcut_limits limits = tc_call_limits(call);
   tc_run run;
   memset(&run, 0, sizeof run);
   run.call = call;
   run.kind = kind;
-  run.kernels = ((const cpu_state *)handle->state)->kernels;
+  run.kernels = cpu->kernels;
   if (call->batch.segments == 0) {
     if (call->selection.new_cu_seqlens != NULL) call->selection.new_cu_seqlens[0] = 0;
     for (int32_t g = 0; call->selection.group_counts != NULL && g < call->batch.groups; g++) {
@@ -205,7 +225,7 @@ static tailcut_status start(tailcut_handle handle, const tc_call *call, int32_t 
   run.kept_placement = part ? call->kept_placement : TAILCUT_LOCAL;
   run.counts = part ? call->counts : call->selection.counts;
   run.new_cu = part ? call->new_cu_seqlens : run.new_cu_out;
-  tc_team_run(handle->threads, run_kind, &run);
+  tc_team_run(cpu->pool, run_kind, &run, expected_ns(call));
   return TAILCUT_OK;
 }
 

@@ -3,7 +3,7 @@
  *
  * A run call is one parallel region: every thread of the team walks through the same steps
  * (tc_<step>_team), which share work by static ranges or an atomic counter and end in a barrier.
- * With one thread OpenMP is never entered. Nothing is allocated: all memory is the workspace. */
+ * Nothing is allocated: all memory is the workspace. */
 #ifndef TAILCUT_CPU_H_
 #define TAILCUT_CPU_H_
 
@@ -12,14 +12,17 @@
 #include "../curve.h"
 #include "../internal.h"
 #include "kernels.h"
+#include "team.h"
 
 #define TC_DIRECTIONS 64  /* mean directions held at a time */
 #define TC_SCORE_CHUNK 64 /* rows scored between two passes over their norms */
 #define TC_BLOCK 64       /* rows per block of the mean direction: METHOD.md */
 
-typedef struct tc_team {
-  int32_t id, size;
-} tc_team;
+/* What a handle of this backend has. */
+typedef struct tc_cpu {
+  const tc_kernels *kernels;
+  tc_pool *pool; /* NULL: the calling thread alone */
+} tc_cpu;
 
 typedef enum tc_counter {
   TC_NEXT_CUT,
@@ -66,12 +69,6 @@ typedef struct tc_run {
   size_t scratch_stride;
 } tc_run;
 
-/* team.c */
-typedef void (*tc_team_fn)(tc_run *run, tc_team team);
-void tc_team_run(int32_t threads, tc_team_fn fn, tc_run *run);
-void tc_team_barrier(tc_team team);
-int32_t tc_team_cores(void);
-void tc_team_relax(int spins); /* between two looks at what another thread publishes */
 static inline void *tc_scratch(const tc_run *run, tc_team team) {
   return run->scratch + (size_t)team.id * run->scratch_stride;
 }

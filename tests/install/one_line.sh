@@ -10,11 +10,12 @@ mkdir -p "$scratch"
 cd "$source"
 consumer=tests/install/consumer/main.c
 
-"$cc" -O2 -ffp-contract=off -Iinclude src/*.c src/cpu/*.c "$consumer" -lm -o "$scratch/program"
+"$cc" -O2 -ffp-contract=off -pthread -Iinclude src/*.c src/cpu/*.c "$consumer" -lm -o "$scratch/program"
 "$scratch/program"
 
-# Nothing but what it exports is looked at: -O0 is quicker.
-"$cc" -O0 -ffp-contract=off -fPIC -shared -fvisibility=hidden -DTAILCUT_BUILD -Iinclude \
+# What it exports is looked at, and that it runs where there are no threads: -O0 is quicker.
+"$cc" -O0 -ffp-contract=off -Wall -Wextra -Werror -DTC_THREADS=0 \
+  -fPIC -shared -fvisibility=hidden -DTAILCUT_BUILD -Iinclude \
   src/*.c src/cpu/*.c -lm -o "$scratch/libtailcut.so"
 "$cc" -Iinclude "$consumer" -L"$scratch" -ltailcut -Wl,-rpath,"$scratch" -o "$scratch/linked"
 "$scratch/linked"
