@@ -45,7 +45,7 @@ enum {
   STOP = 1 << 12,        /* the workers go home */
   JOB = 1 << 13,         /* the job's number, in the bits that are left */
   /* Nanoseconds. A worker waits for its next job, threads of a team for each other: */
-  SPIN_IDLE = 60 * 1000,
+  SPIN_IDLE = 200 * 1000,
   YIELD_IDLE = 1000 * 1000,
   SPIN_MEET = 100 * 1000,
   YIELD_MEET = 1000 * 1000,
@@ -72,7 +72,8 @@ struct tc_pool {
   int32_t workers; /* made */
   pid_t process;
   int gather_all;
-  int crowded; /* more threads than cores: nobody spins */
+  int crowded;     /* more threads than cores: nobody spins */
+  atomic_int core; /* the caller's; -1: not known */
   tc_team_fn fn;
   void *job;
   int64_t last; /* when the last job ended */
@@ -159,6 +160,31 @@ static unsigned meet(tc_pool *pool, atomic_uint *word, unsigned seen) {
   return wait_for_change(&pool->meeting, word, seen, pool->crowded ? 0 : SPIN_MEET, YIELD_MEET);
 }
 
+/* The core that the calling thread is on. */
+static int this_core(void) {
+#if defined(__linux__)
+  return sched_getcpu();
+#else
+  return -1;
+#endif
+}
+
+/* A worker that was woken where no core was free may be on the caller's, in its way: off to another
+ * one. Which core that is, and whether to stay there, is the system's to say again afterwards. */
+static void leave_core(const tc_pool *pool, int core) {
+#if defined(__linux__)
+  cpu_set_t may, others;
+  if (core < 0 || core >= CPU_SETSIZE || pool->crowded || this_core() != core) return;
+  if (sched_getaffinity(0, sizeof may, &may) != 0) return;
+  others = may;
+  CPU_CLR(core, &others);
+  if (CPU_COUNT(&others) == 0 || sched_setaffinity(0, sizeof others, &others) != 0) return;
+  sched_setaffinity(0, sizeof may, &may);
+#else
+  (void)pool, (void)core;
+#endif
+}
+
 static void *work(void *argument) {
   tc_pool *pool = argument;
   const int64_t spin = pool->crowded ? 0 : SPIN_IDLE;
@@ -166,6 +192,7 @@ static void *work(void *argument) {
   for (;;) {
     while (!(gate & STOP) && !(gate & OPEN && (gate & COUNT) < (unsigned)pool->threads)) {
       gate = wait_for_change(&pool->idle, &pool->gate, gate, spin, YIELD_IDLE);
+      leave_core(pool, atomic_load_explicit(&pool->core, memory_order_relaxed));
     }
     if (gate & STOP) return NULL;
     if (!atomic_compare_exchange_weak(&pool->gate, &gate, gate + 1)) continue;
@@ -239,6 +266,7 @@ static int32_t gather(tc_pool *pool, int64_t ns) {
   int64_t patience = ns / (asleep > 0 ? 2 : 8), start = 0;
   patience = patience < GATHER_LEAST ? GATHER_LEAST : patience;
   patience = patience > GATHER_MOST ? GATHER_MOST : patience;
+  atomic_store_explicit(&pool->core, this_core(), memory_order_relaxed);
   atomic_store(&pool->gate, first);
   wake(&pool->idle);
   for (unsigned looks = 1; atomic_load_explicit(&pool->gate, memory_order_relaxed) != full;

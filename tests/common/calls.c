@@ -136,9 +136,8 @@ struct tt_call {
   int64_t total;
 };
 
-static int32_t size_of(const tt_call *c) {
-  return (int32_t)tt_size(c->row->dtype ? c->row->dtype : TAILCUT_F16);
-}
+static int32_t dtype_of(const tt_call_row *row) { return row->dtype ? row->dtype : TAILCUT_F16; }
+static int32_t size_of(const tt_call *c) { return (int32_t)tt_size(dtype_of(c->row)); }
 
 /* Bytes before the first segment's rows, and from segment to segment, of the scored matrix. */
 static int64_t gap_of(const tt_call *c) { return c->row->gap * c->row->dim * size_of(c); }
@@ -286,7 +285,7 @@ static tailcut_status call_on(const tt_call *c, tailcut_handle handle, int side,
   tokens.data = (char *)at[MATRIX] + gap_of(c);
   if (row->gap) tokens.segment_stride = pitch_of(c) / size_of(c);
   tokens.dim = row->dim;
-  tokens.dtype = row->dtype ? row->dtype : TAILCUT_F16;
+  tokens.dtype = dtype_of(row);
   if (row->source) reference.source = row->source;
   reference.data = row->gap ? at[MATRIX] : at[VECTOR];
   if (row->gap) reference.segment_stride = tokens.segment_stride;
@@ -383,7 +382,7 @@ static void fill_slots(tt_call *c, tt_random *random) {
 
 void tt_call_fill(tt_call *c, tt_random *random) {
   const tt_call_row *row = c->row;
-  const int32_t dtype = row->dtype ? row->dtype : TAILCUT_F16;
+  const int32_t dtype = dtype_of(row);
   for (int i = 0; i < BUFFERS; i++) {
     if (c->buffers[i].side[HOST]) memset(c->buffers[i].side[HOST], TT_POISON, c->buffers[i].bytes);
   }
@@ -402,7 +401,7 @@ void tt_call_fill(tt_call *c, tt_random *random) {
     tt_put(c->buffers[VECTOR].side[HOST], dtype, (size_t)i, base + (float)tt_normal(random));
   }
   uint8_t *roles = c->buffers[ROLES].side[HOST];
-  for (size_t i = 0; i < c->buffers[ROLES].bytes; i++) roles[i] = (uint8_t)tt_below(random, 4);
+  for (size_t i = 0; i < c->buffers[ROLES].bytes; i++) roles[i] = (uint8_t)tt_below(random, 8);
   if (row->kind == CUT) {
     const tt_curve kind = tt_below(random, 4) ? TT_COSINES : (tt_curve)tt_below(random, TT_CURVES);
     tt_curve_scores(random, kind, c->buffers[SCORES].side[HOST], c->total);
