@@ -14,28 +14,6 @@
 
 enum { ARENA = 4096, MOST = 6 };
 
-/* Marks every byte of one side's pieces; 0 where it does not fit in the arena. *twice: a byte is in
- * two pieces. */
-static int mark(const tt_pieces *p, int is_dst, int64_t base, int64_t rows, uint8_t *bytes,
-                int *twice) {
-  const int flat = p->ragged || (is_dst && p->r.placement == TAILCUT_PACKED);
-  const int32_t zeros[TT_SEGMENTS_MOST + 1] = {0};
-  tt_pieces whole = *p; /* a flat array is one run of rows */
-  memset(whole.start, 0, sizeof whole.start);
-  for (int32_t b = 0; b < (flat ? 1 : p->segments); b++) {
-    for (int64_t row = 0; row < rows; row++) {
-      for (int32_t part = 0; part < p->r.parts; part++) {
-        const int64_t at = base + tt_piece(&whole, is_dst, b, row, part, zeros);
-        if (at + p->r.part_bytes > ARENA) return 0;
-        for (int64_t i = at; i < at + p->r.part_bytes; i++) {
-          if (bytes[i]++) *twice = 1;
-        }
-      }
-    }
-  }
-  return 1;
-}
-
 /* A stride that has a chance to fit beside what is there already: a multiple of what lies inside
  * it, with or without a gap, or anything. */
 static int64_t stride(tt_random *random, int64_t inside) {
@@ -116,6 +94,96 @@ static int nests(int64_t part_bytes, const int64_t *counts, const int64_t *strid
   return 1;
 }
 
+/* A random array, where it stands in the arena, and what marking its bytes says. */
+typedef struct turn {
+  tt_pieces p;
+  int64_t src_at, dst_at;
+  int64_t dst_rows;          /* of the array: of a segment, or of all where it is flat */
+  int64_t room;              /* that results may use: of a segment, or PACKED of all */
+  int twice, shared, behind; /* behind: one side ends before the other begins */
+  int32_t counts[TT_SEGMENTS_MOST], kept[TT_SEGMENTS_MOST * MOST], new_cu[TT_SEGMENTS_MOST + 1];
+} turn;
+
+static char arena[ARENA];
+
+static int is_packed(const turn *t) { return t->p.r.placement == TAILCUT_PACKED; }
+static int is_flat(const turn *t) { return t->p.ragged || is_packed(t); }
+
+static int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
+
+/* 0 where the array does not fit in the arena. */
+static int draw(tt_random *random, turn *t) {
+  uint8_t src_bytes[ARENA] = {0}, dst_bytes[ARENA] = {0};
+  int ignored = 0;
+  tt_pieces *p = &t->p;
+  memset(t, 0, sizeof *t);
+  make(random, p);
+  t->src_at = tt_below(random, 200);
+  t->dst_at = tt_below(random, 4) ? tt_below(random, 300) : t->src_at;
+  p->r.src = arena + t->src_at, p->r.dst = arena + t->dst_at;
+  const int32_t total = p->segments * p->max_tokens, n = p->max_tokens - p->prefix;
+  const int64_t said = p->r.dst_rows != 0 ? p->r.dst_rows : INT64_MAX;
+  const int64_t candidates =
+      p->ragged ? least(total - p->prefix, p->segments * n) : p->segments * n;
+  t->room = least(said, is_packed(t) ? candidates : n);
+  t->dst_rows = is_flat(t) && !is_packed(t) ? total - p->prefix : t->room;
+  if (!tt_mark(p, 0, t->src_at, tt_source_rows(p), src_bytes, ARENA, &ignored)) return 0;
+  if (!tt_mark(p, 1, t->dst_at, t->dst_rows, dst_bytes, ARENA, &t->twice)) return 0;
+  int64_t first[2] = {ARENA, ARENA}, last[2] = {-1, -1};
+  for (int64_t i = 0; i < ARENA; i++) {
+    t->shared |= src_bytes[i] && dst_bytes[i];
+    for (int side = 0; side < 2; side++) {
+      if (!(side ? dst_bytes : src_bytes)[i]) continue;
+      first[side] = least(i, first[side]);
+      last[side] = i;
+    }
+  }
+  t->behind = first[1] > last[0] || last[1] < first[0];
+  for (int32_t b = 0; b < p->segments; b++) { /* a list that keeps about half */
+    for (int32_t i = 0; i < n; i++) {
+      if (tt_below(random, 2)) t->kept[b * p->max_tokens + t->counts[b]++] = i;
+    }
+    t->new_cu[b + 1] = t->new_cu[b] + t->counts[b];
+  }
+  return 1;
+}
+
+/* Whether each row of the result stands where that row of the source does. */
+static int is_in_place(const turn *t) {
+  const tt_pieces *p = &t->p;
+  if (is_packed(t) || p->r.src != p->r.dst) return 0;
+  for (int32_t b = 0; b < p->segments; b++) {
+    for (int64_t row = 0; row < least(t->dst_rows, p->max_tokens); row++) {
+      for (int32_t part = 0; part < p->r.parts; part++) {
+        if (tt_piece(p, 0, b, row, part, NULL) != tt_piece(p, 1, b, row, part, NULL)) return 0;
+      }
+    }
+  }
+  return 1;
+}
+
+/* What the library promises to accept: a destination whose strides nest, all before or behind. A
+ * source that lies on itself by default is another mistake. */
+static int must_be_accepted(const turn *t) {
+  static const int32_t none[TT_SEGMENTS_MOST + 1] = {0};
+  const tt_pieces *p = &t->p;
+  const int64_t counts[3] = {p->r.parts, t->dst_rows, is_flat(t) ? 1 : p->segments};
+  const int64_t strides[3] = {tt_piece(p, 1, 0, 0, 1, none), tt_piece(p, 1, 0, 1, 0, none),
+                              is_flat(t) ? 0 : tt_piece(p, 1, 1, 0, 0, none)};
+  return !t->twice && !t->shared && t->behind && nests(p->r.part_bytes, counts, strides) &&
+         strstr(tailcut_last_error(), "src_segment_stride is not set") == NULL;
+}
+
+static tailcut_status compact(tailcut_handle handle, const turn *t) {
+  static _Alignas(TAILCUT_WORKSPACE_ALIGNMENT) char workspace[65536];
+  tailcut_batch batch = TAILCUT_BATCH_INITIALIZER;
+  batch.segments = t->p.segments, batch.max_tokens = t->p.max_tokens;
+  batch.prefix_rows = t->p.prefix;
+  if (t->p.ragged) batch.cu_seqlens = t->p.start;
+  return tailcut_compact(handle, &batch, t->kept, TAILCUT_LOCAL, t->counts, t->new_cu, &t->p.r, 1,
+                         workspace, sizeof workspace, NULL);
+}
+
 Test(overlap, what_is_accepted_shares_no_byte) {
   int count;
   const tt_backend *backend = tt_backends(&count);
@@ -123,88 +191,28 @@ Test(overlap, what_is_accepted_shares_no_byte) {
   tailcut_handle handle = tt_create(backend);
   tt_random random = {91};
   int accepted = 0, in_place = 0, among = 0, refused = 0, missed = 0, own = 0;
-  for (int turn = 0; turn < 100000; turn++) {
-    tt_pieces p;
-    uint8_t src_bytes[ARENA] = {0}, dst_bytes[ARENA] = {0};
-    static char arena[ARENA], wanted[ARENA], before[ARENA];
-    make(&random, &p);
-    const int64_t src_at = tt_below(&random, 200);
-    const int64_t dst_at = tt_below(&random, 4) ? tt_below(&random, 300) : src_at;
-    p.r.src = arena + src_at, p.r.dst = arena + dst_at;
-    const int packed = p.r.placement == TAILCUT_PACKED, flat = p.ragged || packed;
-    const int32_t total = p.segments * p.max_tokens, n = p.max_tokens - p.prefix;
-    const int32_t most = p.ragged ? total - p.prefix : p.segments * n; /* PACKED rows */
-    int64_t dst_rows = packed ? (most < p.segments * n ? most : p.segments * n)
-                       : flat ? total - p.prefix
-                              : n;
-    if ((packed || !flat) && p.r.dst_rows != 0 && p.r.dst_rows < dst_rows) dst_rows = p.r.dst_rows;
-    int ignored = 0, twice = 0, shared = 0;
-    if (!mark(&p, 0, src_at, p.ragged ? total : p.max_tokens, src_bytes, &ignored)) continue;
-    if (!mark(&p, 1, dst_at, dst_rows, dst_bytes, &twice)) continue;
-    int64_t src_end = 0, dst_first = ARENA, dst_end = 0, src_first = ARENA;
-    for (int64_t i = 0; i < ARENA; i++) {
-      shared |= src_bytes[i] && dst_bytes[i];
-      if (src_bytes[i]) src_end = i, src_first = i < src_first ? i : src_first;
-      if (dst_bytes[i]) dst_end = i, dst_first = i < dst_first ? i : dst_first;
-    }
-    /* A list that keeps about half. */
-    int32_t counts[TT_SEGMENTS_MOST], kept[TT_SEGMENTS_MOST * MOST] = {0};
-    int32_t new_cu[TT_SEGMENTS_MOST + 1] = {0};
-    for (int32_t b = 0; b < p.segments; b++) {
-      counts[b] = 0;
-      for (int32_t i = 0; i < n; i++) {
-        if (tt_below(&random, 2)) kept[b * p.max_tokens + counts[b]++] = i;
-      }
-      new_cu[b + 1] = new_cu[b] + counts[b];
-    }
+  for (int n = 0; n < 100000; n++) {
+    static char wanted[ARENA], before[ARENA];
+    static turn t;
+    if (!draw(&random, &t)) continue;
     for (int i = 0; i < ARENA; i++) before[i] = (char)(i * 37 + i / 64 + 1);
     memcpy(arena, before, ARENA);
     memcpy(wanted, before, ARENA);
-    tailcut_batch batch = TAILCUT_BATCH_INITIALIZER;
-    batch.segments = p.segments, batch.max_tokens = p.max_tokens, batch.prefix_rows = p.prefix;
-    if (p.ragged) batch.cu_seqlens = p.start;
-    static _Alignas(TAILCUT_WORKSPACE_ALIGNMENT) char workspace[65536];
-    const tailcut_status status =
-        tailcut_compact(handle, &batch, kept, TAILCUT_LOCAL, counts, new_cu, &p.r, 1, workspace,
-                        sizeof workspace, NULL);
-    if (status == TAILCUT_OK) {
-      const int same = p.r.src == p.r.dst && !packed;
-      cr_assert(!twice, "turn %d: the destination lies on itself", turn);
-      if (shared) {
-        cr_assert(same, "turn %d: accepted, and bytes are shared", turn);
-        for (int32_t b = 0; b < p.segments; b++) {
-          for (int64_t row = 0; row < dst_rows && row < p.max_tokens; row++) {
-            for (int32_t part = 0; part < p.r.parts; part++) {
-              cr_assert_eq(tt_piece(&p, 0, b, row, part, NULL), tt_piece(&p, 1, b, row, part, NULL),
-                           "turn %d: not in place", turn);
-            }
-          }
-        }
-        in_place++;
-      } else {
-        among += dst_first < src_end && src_first < dst_end;
-      }
-      const int64_t room = packed ? dst_rows : tt_or(p.r.dst_rows, n);
-      tt_compact(&p, before + src_at, wanted + dst_at, room, counts, kept, new_cu);
-      cr_assert_eq(memcmp(arena, wanted, ARENA), 0, "turn %d: other bytes than plain loops", turn);
+    if (compact(handle, &t) == TAILCUT_OK) {
+      cr_assert(!t.twice, "turn %d: the destination lies on itself", n);
+      cr_assert(!t.shared || is_in_place(&t), "turn %d: accepted, and bytes are shared", n);
+      tt_compact(&t.p, before + t.src_at, wanted + t.dst_at, t.room, t.counts, t.kept, t.new_cu);
+      cr_assert_eq(memcmp(arena, wanted, ARENA), 0, "turn %d: other bytes than plain loops", n);
       accepted++;
-      continue;
+      in_place += t.shared;
+      among += !t.shared && !t.behind;
+    } else {
+      cr_assert_eq(memcmp(arena, before, ARENA), 0, "turn %d: refused, but written", n);
+      cr_assert(!must_be_accepted(&t), "turn %d: %s", n, tailcut_last_error());
+      refused++;
+      own += t.twice;
+      missed += !t.twice && !t.shared;
     }
-    cr_assert_eq(memcmp(arena, before, ARENA), 0, "turn %d: refused, but written", turn);
-    refused++;
-    if (twice) own++;
-    /* Strides as the call has them. */
-    const int32_t two[TT_SEGMENTS_MOST + 1] = {0};
-    const int64_t counts3[3] = {p.r.parts, dst_rows, flat ? 1 : p.segments};
-    const int64_t strides3[3] = {tt_piece(&p, 1, 0, 0, 1, two), tt_piece(&p, 1, 0, 1, 0, two),
-                                 flat ? 0 : tt_piece(&p, 1, 1, 0, 0, two)};
-    const int nested = nests(p.r.part_bytes, counts3, strides3);
-    const int behind = dst_first > src_end || dst_end < src_first;
-    if (!twice && !shared && nested && behind &&
-        !strstr(tailcut_last_error(), "src_segment_stride is not set")) {
-      cr_assert_fail("turn %d: refused, though nested and apart: %s", turn, tailcut_last_error());
-    }
-    missed += !twice && !shared;
   }
   tailcut_destroy(handle);
   printf(

@@ -197,32 +197,6 @@ Test(room, exactly_what_can_be_kept) {
   }
 }
 
-/* Whether an array of `rows` rows at dst has a byte of the source, by marking each. */
-static int shares(const tt_pieces *p, int64_t rows, const char *arena, size_t size) {
-  static const int32_t none[TT_SEGMENTS_MOST + 1] = {0};
-  char *marks = tt_host(size);
-  int shared = 0;
-  tt_pieces q = *p;
-  memset(q.start, 0, sizeof q.start);
-  for (int is_dst = 0; is_dst < 2; is_dst++) {
-    const int flat = p->ragged || (is_dst && p->r.placement == TAILCUT_PACKED);
-    const int64_t count = is_dst ? rows : p->ragged ? B * T : T;
-    const char *base = is_dst ? p->r.dst : p->r.src;
-    for (int32_t b = 0; b < (flat ? 1 : B); b++) {
-      for (int64_t at = 0; at < count * p->r.parts; at++) {
-        const int32_t part = (int32_t)(at % p->r.parts);
-        char *piece = marks + (base - arena) + tt_piece(&q, is_dst, b, at / p->r.parts, part, none);
-        for (int64_t i = 0; i < p->r.part_bytes; i++) {
-          shared |= is_dst && piece[i];
-          piece[i] = 1;
-        }
-      }
-    }
-  }
-  free(marks);
-  return shared;
-}
-
 /* A byte nearer to the source, from either side. */
 Test(room, one_byte_shared_is_refused) {
   int count, refused = 0, layouts_refused = 0, in_arena = 0;
@@ -242,7 +216,13 @@ Test(room, one_byte_shared_is_refused) {
       fill(arena, sizeof arena);
       memcpy(before, arena, sizeof arena);
       p.r.src = arena + 1024 + l->src_at, p.r.dst = arena + 1024 + l->dst_at + by;
-      if (!shares(&p, array_rows(l, BY_DST_ROWS), arena, sizeof arena)) {
+      /* A byte in two of both arrays' pieces: none of these lies on itself. */
+      uint8_t marks[sizeof arena] = {0};
+      int shared = 0;
+      cr_assert(tt_mark(&p, 0, 1024 + l->src_at, tt_source_rows(&p), marks, sizeof arena, &shared));
+      cr_assert(tt_mark(&p, 1, 1024 + l->dst_at + by, array_rows(l, BY_DST_ROWS), marks,
+                        sizeof arena, &shared));
+      if (!shared) {
         cr_expect_eq(prune(&c, &rule, &p.r), TAILCUT_OK, "%s, %d byte: %s", l->name, by,
                      tailcut_last_error());
         continue;
@@ -297,6 +277,37 @@ Test(room, what_dst_rows_0_means) {
     }
     call_end(&c);
   }
+}
+
+/* With roles a result may have every row, candidate or not. */
+Test(room, with_roles_every_row_may_be_kept) {
+  int count;
+  const tt_backend *backend = tt_backends(&count);
+  static const uint8_t roles[B * T] = {0}; /* none is a candidate */
+  static const tailcut_tokens tokens = TAILCUT_TOKENS_INITIALIZER;
+  static char src[B * T * W];
+  static call c;
+  if (backend->device_kind != TAILCUT_DEVICE_CPU) return;
+  const tailcut_rule rule = top(K);
+  call_init(&c, backend, 0);
+  c.batch.prefix_rows = 0;
+  fill(src, sizeof src);
+  for (int way = 0; way < 4; way++) {
+    edge result = edge_new(sizeof src, way & 1);
+    tailcut_tokens t = tokens;
+    tailcut_selection selection = TAILCUT_SELECTION_INITIALIZER;
+    tailcut_rows rows = TAILCUT_ROWS_INITIALIZER;
+    t.data = c.tokens, t.dtype = TAILCUT_F32, t.dim = DIM;
+    selection.counts = c.counts;
+    rows.placement = way & 2 ? TAILCUT_PACKED : TAILCUT_LOCAL, rows.part_bytes = W;
+    rows.src = src, rows.dst = result.data;
+    cr_assert_eq(tailcut_prune_sequence(c.handle, &c.batch, &t, roles, NULL, &rule, &selection,
+                                        &rows, 1, c.workspace, c.workspace_size, NULL),
+                 TAILCUT_OK, "%s", tailcut_last_error());
+    cr_expect_eq(memcmp(result.data, src, sizeof src), 0, "way %d", way);
+    munmap(result.map, result.mapped);
+  }
+  call_end(&c);
 }
 
 /* A count that does not fit leaves its segment's part of the array as it is; the others are

@@ -94,13 +94,11 @@ static char delimiter(const beginning *b) {
 
 static int text(const beginning *b, char separator) {
   char expression[512];
-  const char *rows = strpbrk((const char *)b->data, "\n") != NULL ? "" : ", ndmin=1";
   if (separator == ' ')
-    snprintf(expression, sizeof expression, "np.loadtxt('%s', np.float32%s)", quotable(b->path),
-             rows);
+    snprintf(expression, sizeof expression, "np.loadtxt('%s', np.float32)", quotable(b->path));
   else
-    snprintf(expression, sizeof expression, "np.loadtxt('%s', np.float32, delimiter='%c'%s)",
-             quotable(b->path), separator, rows);
+    snprintf(expression, sizeof expression, "np.loadtxt('%s', np.float32, delimiter='%c')",
+             quotable(b->path), separator);
   return refuse(b->path, b->name, "text", "numpy as np", expression);
 }
 

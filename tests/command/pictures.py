@@ -38,7 +38,8 @@ def curves():
 
 RULES = [["--detector", d] for d in ("otsu", "chord", "gap", "curvature", "iqr", "mean")] + [
     ["--detector", "threshold", "--tau", "0.21"], ["--detector", "threshold", "--tau", "-1e9"], ["--detector", "topk", "--k", "299"],
-    ["--detector", "topk", "--k", "40", "--spread", "0.5"], ["--detector", "mass", "--mass", "0.5", "--spread", "1"]]
+    ["--detector", "topk", "--k", "40", "--spread", "0.5"], ["--detector", "mass", "--mass", "0.5", "--spread", "1"],
+    ["--order", "low"], ["--order", "low", "--detector", "chord"], ["--order", "low", "--detector", "topk", "--k", "9", "--spread", "0.4"]]
 
 
 def text_box(element):
@@ -165,6 +166,33 @@ def spread_ranks():
         assert len(list(root.iter(SVG + "circle"))) == t
         assert f"{k} of 200 tokens kept" in "".join(t.text for t in texts_of(root))
     assert "^" not in shown("--scores", "s.npy", "--detector", "topk", "--k", 10)
+
+
+@case
+def lowest_kept():
+    """With --order low the curve rises, the head is its low end, and the levels are where the rule has them."""
+    s = np.random.default_rng(6).normal(size=500).astype(np.float32)
+    s[:5] = np.nan
+    np.save("s.npy", s)
+    for rule in (["--detector", "mean", "--lambda", "0.5"], ["--detector", "otsu"], ["--detector", "threshold", "--tau", "-0.5"]):
+        text = shown("--scores", "s.npy", "--order", "low", *rule, "-o", "c.svg")
+        good("cut", "--scores", "s.npy", "--order", "low", *rule, "--kept", "kept.npy")
+        kept = np.sort(s[np.load("kept.npy")])
+        assert f"k = {len(kept)} of N = 500" in text and np.array_equal(kept, np.sort(s)[:len(kept)])
+        said = {m[1]: float(m[2]) for m in re.finditer(r"^(level|tau|mean of the head|mean of the tail) (\S+)$", text, re.M)}
+        if "otsu" in rule:
+            assert abs(said["mean of the head"] - kept.mean(dtype=np.float64)) < 1e-4 < said["mean of the tail"]
+        else:
+            level, = said.values()
+            assert kept[-1] <= level + 1e-3 and np.sort(s)[len(kept)] >= level - 1e-3, (text, level)
+        assert f"score at the cut {kept[-1]:.6g}" in text
+        heights = [y for line in ElementTree.parse("c.svg").getroot().iter(SVG + "polyline") for _, y in points_of(line)]
+        tail, head = [points_of(line) for line in ElementTree.parse("c.svg").getroot().iter(SVG + "polyline")]
+        for line in (tail, head):
+            assert all(a[1] >= b[1] for a, b in zip(line, line[1:]))  # upwards: y falls
+        assert head[0][1] == max(heights) and tail[-1][1] == min(heights)
+        top, = [row for row in text.splitlines() if row.strip().startswith(f"{np.nanmax(s):.3g} |")]
+        assert "." in top and "#" not in top
 
 
 # ------------------------------------------------------------------------------------------- view

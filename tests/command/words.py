@@ -7,7 +7,7 @@ import sys
 
 import numpy as np
 
-from command import case, good, main, refused, run, said, save, tokens
+from harness import case, good, main, refused, run, said, save, tokens
 
 
 @case
@@ -81,7 +81,7 @@ def outputs():
 def help_texts():
     program = said("help")
     assert program == said("--help") == said("-h"), "tailcut help is not tailcut --help"
-    for command in ("prune", "cut", "prune-seq", "inspect", "view", "info"):
+    for command in ("prune", "cut", "prune-seq", "inspect", "view", "info", "bench"):
         text = said(command, "--help")
         assert f"tailcut {command}" in program and text.startswith(f"tailcut {command}"), f"{command} --help: {text[:80]!r}"
         assert text == said("help", command) == said(command, "-h"), f"tailcut help {command} is not {command} --help"

@@ -137,9 +137,7 @@ struct tt_call {
 };
 
 static int32_t dtype_of(const tt_call_row *row) { return row->dtype ? row->dtype : TAILCUT_F16; }
-static int32_t size_of(const tt_call *c) {
-  return (int32_t)tt_size(dtype_of(c->row));
-}
+static int32_t size_of(const tt_call *c) { return (int32_t)tt_size(dtype_of(c->row)); }
 
 /* Bytes before the first segment's rows, and from segment to segment, of the scored matrix. */
 static int64_t gap_of(const tt_call *c) { return c->row->gap * c->row->dim * size_of(c); }

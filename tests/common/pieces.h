@@ -70,4 +70,31 @@ static inline void tt_compact(const tt_pieces *p, const char *src, char *dst, in
   }
 }
 
+/* Rows of the source: of a segment, or of all where they are one run. */
+static inline int64_t tt_source_rows(const tt_pieces *p) {
+  return p->ragged ? p->segments * p->max_tokens : p->max_tokens;
+}
+
+/* Counts in bytes[size] what each byte is in of one side's pieces, `rows` rows (of a segment, or of
+ * all where they are one run) at `base`. 0 where that does not fit; *twice: a byte is in two. */
+static inline int tt_mark(const tt_pieces *p, int is_dst, int64_t base, int64_t rows,
+                          uint8_t *bytes, int64_t size, int *twice) {
+  static const int32_t zeros[TT_SEGMENTS_MOST + 1] = {0};
+  const int flat = p->ragged || (is_dst && p->r.placement == TAILCUT_PACKED);
+  tt_pieces q = *p;
+  memset(q.start, 0, sizeof q.start);
+  for (int32_t b = 0; b < (flat ? 1 : p->segments); b++) {
+    for (int64_t row = 0; row < rows; row++) {
+      for (int32_t part = 0; part < p->r.parts; part++) {
+        const int64_t at = base + tt_piece(&q, is_dst, b, row, part, zeros);
+        if (at + p->r.part_bytes > size) return 0;
+        for (int64_t i = at; i < at + p->r.part_bytes; i++) {
+          if (bytes[i]++) *twice = 1;
+        }
+      }
+    }
+  }
+  return 1;
+}
+
 #endif /* TAILCUT_TESTS_PIECES_H_ */
