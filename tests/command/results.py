@@ -6,7 +6,7 @@ import sys
 
 import numpy as np
 
-from harness import case, good, main, said, save
+from command import case, good, main, said, save
 
 CUT = ["cut", "--scores", "s.npy"]
 SEQ = ["prune-seq", "--hidden", "x.npy", "--roles", "r.npy"]
