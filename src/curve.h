@@ -55,12 +55,12 @@ TC_HD uint32_t tc_key(float s) {
   return (b >> 31) ? b : b ^ 0x7FFFFFFFu;
 }
 
-/* A score as a rule of order LOW or HIGH sees it; its own inverse. -0 may come out: keys take it for
- * +0. */
+/* A score as a rule of order LOW or HIGH sees it; its own inverse. -0 may come out: keys take it
+ * for +0. */
 TC_HD float tc_ordered(float s, int low) { return low ? -s : s; }
 
-/* The score of a key, with -0 as +0 and every NaN the same. Keys behind -infinity's are no scores: a
- * backend may tell kinds of them apart. */
+/* The score of a key, with -0 as +0 and every NaN the same. Keys behind -infinity's are no scores:
+ * a backend may tell kinds of them apart. */
 TC_HD float tc_key_score(uint32_t key) {
   return tc_bits_float(key > 0xFF800000u   ? TC_NAN_BITS
                        : key > 0x7FFFFFFFu ? key
@@ -102,8 +102,8 @@ TC_HD double tc_scale_factor(int32_t e) {
   return f;
 }
 
-/* q = rint(s * 2^(30-e)), saturating at +-2^30. s is not NaN. Adding 1.5 * 2^52 leaves no room for a
- * fraction, so that the addition rounds to an integer, to nearest even as rint does: no call. */
+/* q = rint(s * 2^(30-e)), saturating at +-2^30. s is not NaN. Adding 1.5 * 2^52 leaves no room for
+ * a fraction, so that the addition rounds to an integer, to nearest even as rint does: no call. */
 TC_HD int32_t tc_quantise(float s, double factor) {
   const double magic = 6755399441055744.0;
   double v = (double)s * factor;
@@ -117,7 +117,8 @@ TC_HD int32_t tc_curve_value(int32_t q) {
   return (int32_t)(((uint32_t)q + (1u << 30)) >> 10) - (1 << 20);
 }
 
-/* OTSU's between-class variance (times N'^2) of a head of k values: d = n * (its sum) - k * total. */
+/* OTSU's between-class variance (times N'^2) of a head of k values: d = n * (its sum) - k * total.
+ */
 TC_HD double tc_otsu_ratio(double d, double k, double n_minus_k) {
   const double num = d * d;
   const double den = k * n_minus_k;

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * detectors: the one list of detectors. A row makes the detector's name, says which parameters of a
- * rule it uses, and is asked for by every table that has one entry per detector: the CPU's functions
- * (a row without one does not compile), the checks of a rule, the command's words and help.
+ * detectors: the one list of detectors. A row makes the detector's name, says which parameters of
+ * a rule it uses, and is asked for by every table that has one entry per detector: the CPU's
+ * functions (a row without one does not compile), the checks of a rule, the command's words and
+ * help.
  */
 #ifndef TAILCUT_DETECTORS_H_
 #define TAILCUT_DETECTORS_H_
