@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* options: reads the arguments of a command.
  *
- * A value is the next argument (or what follows '='), and may begin with '-' unless it is the name of
- * an option. An option given twice, unknown to its command, or out of range is wrong usage. */
+ * A value is the next argument (or what follows '='), and may begin with '-' unless it is the name
+ * of an option. An option given twice, unknown to its command, or out of range is wrong usage. */
 #include <string.h>
 
 #include "options.h"

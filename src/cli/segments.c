@@ -40,7 +40,7 @@ static int load_offsets(const cli_job *job, const char *path, int64_t rows, cli_
   return CLI_OK;
 }
 
-/* Cut offsets over all rows. A group lies in one segment, so every segment begins at one of them. */
+/* Cut offsets over all rows. A group lies in one segment: every segment begins at one of them. */
 static int load_groups(cli_job *job) {
   const char *path = job->options->groups;
   const int32_t segments = job->batch.segments;

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* warn: the flags of a run in words, notes on stderr. A line for each kind of trouble, with the first few
- * segments that have it: nothing failed, but the result may not be what was meant. */
+/* warn: the flags of a run in words: a note for each kind of trouble, with the first few segments
+ * that have it. Nothing failed, but the result may not be what was meant. */
 #include <string.h>
 
 #include "cli.h"
