@@ -67,8 +67,7 @@ static tt_case random_options(tt_random *random) {
   c.input_flags = c.kind == TT_CUT && tt_below(random, 3) == 0;
   if (tt_below(random, 3)) {
     c.groups = (tt_groups)(TT_GROUPS_SEGMENTS + tt_below(random, 3));
-    if (tt_below(random, 8) == 0)
-      c.groups = (tt_groups)(1 + tt_below(random, TT_GROUPS_ONE_OFFSET));
+    if (tt_below(random, 8) == 0) c.groups = (tt_groups)(1 + tt_below(random, TT_GROUPS_ALL - 1));
   }
   c.order = tt_below(random, 2) ? TAILCUT_LOW : 0;
   c.group_k = c.detector == TAILCUT_TOPK && tt_below(random, 3);

@@ -9,7 +9,7 @@ import threading
 
 import numpy as np
 
-from harness import COMMAND, case, good, main, refused, run, saved, tokens
+from command import COMMAND, case, good, main, refused, run, saved, tokens
 
 PRUNE = ["prune", "--cls-mean", "--kept", "kept.npy", "--out", "out.npy", "--scores", "scores.npy", "--tokens"]
 

@@ -11,7 +11,7 @@ import time
 
 import numpy as np
 
-from harness import COMMAND, case, contents, good, main, refused, run, saved, tokens
+from command import COMMAND, case, contents, good, main, refused, run, saved, tokens
 
 PRUNE = ["prune", "--tokens", "x.npy", "--cls-mean"]
 SLOW = [*PRUNE, "--repeat", "1000000", "--out", "out.npy", "--kept", "kept.npy"]  # minutes, when nobody ends it

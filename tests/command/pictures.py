@@ -8,7 +8,7 @@ import zlib
 
 import numpy as np
 
-from harness import case, good, main, refused, run
+from command import case, good, main, refused, run
 
 SVG = "{http://www.w3.org/2000/svg}"
 WIDEST = 0.68  # of a character, in font sizes, on average: wider than DejaVu Sans, which is wide

@@ -4,7 +4,7 @@ import sys
 
 import numpy as np
 
-from harness import case, main, refused, save
+from command import case, main, refused, save
 
 PRUNE = ["prune", "--tokens", "x.npy", "--cls", "c.npy"]
 SEQ = ["prune-seq", "--hidden", "x.npy", "--roles", "r.npy"]

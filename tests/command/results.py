@@ -6,7 +6,7 @@ import sys
 
 import numpy as np
 
-from harness import case, good, main, said, save
+from command import case, good, main, said, save
 
 CUT = ["cut", "--scores", "s.npy"]
 SEQ = ["prune-seq", "--hidden", "x.npy", "--roles", "r.npy"]
@@ -127,6 +127,11 @@ def groups():
     for argv in (CUT, ["cut", "--scores", "flat.npy", "--cu-seqlens", "cu.npy"]):
         said(*argv, "--k", k, "--groups", "g.npy", *files)
         same(f"{argv} --groups", **expected)
+    # No rows: one offset will do, or one for each end.
+    save(none=np.zeros((2, 0), np.float32), g0=np.int32([0]), g1=np.int32([0, 0]))
+    for name, count in (("g0.npy", 0), ("g1.npy", 1)):
+        said("cut", "--scores", "none.npy", "--groups", name, *files)
+        same(f"no rows, {count} groups", kept=[], counts=[0, 0], mask=[], offsets=[0, 0, 0], **{"group-counts": [0] * count})
     # Features with a prefix, which lies in the first group of each segment.
     x = features(2, 12, 16)
     cuts = np.int32([0, 5, 12, 12, 20, 24])

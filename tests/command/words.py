@@ -7,7 +7,7 @@ import sys
 
 import numpy as np
 
-from harness import case, good, main, refused, run, said, save, tokens
+from command import case, good, main, refused, run, said, save, tokens
 
 
 @case

@@ -38,15 +38,15 @@ typedef enum tt_curve {
 /* Cut offsets of a case. All but the first two sorts are made of SOME. */
 typedef enum tt_groups {
   TT_GROUPS_NONE,
-  TT_GROUPS_SEGMENTS,  /* as without groups */
-  TT_GROUPS_ROWS,      /* a group for each row */
-  TT_GROUPS_SOME,      /* random ones, some empty; the last offset repeated */
-  TT_GROUPS_BACK,      /* one is below the one before it: every segment is invalid */
-  TT_GROUPS_FAR,       /* the last is behind the rows: the same */
-  TT_GROUPS_NEGATIVE,  /* the first is -1: the same */
-  TT_GROUPS_MISSING,   /* where segment 2 starts there is none */
-  TT_GROUPS_SHORT,     /* the last segment's end is missing */
-  TT_GROUPS_ONE_OFFSET /* 0 alone: no group at all */
+  TT_GROUPS_SEGMENTS, /* as without groups */
+  TT_GROUPS_ROWS,     /* a group for each row */
+  TT_GROUPS_SOME,     /* random ones, some empty; the last offset repeated */
+  TT_GROUPS_BACK,     /* one is below the one before it: every segment is invalid */
+  TT_GROUPS_FAR,      /* the last is behind the rows: the same */
+  TT_GROUPS_NEGATIVE, /* the first is -1: the same */
+  TT_GROUPS_MISSING,  /* where segment 2 starts there is none */
+  TT_GROUPS_SHORT,    /* the last segment's end is missing */
+  TT_GROUPS_ALL
 } tt_groups;
 
 /* Row arrays of a case (problem.c). 0 means TOKENS (where there are any) and PACKED. */

@@ -55,10 +55,10 @@ void tt_make_groups(tt_problem *p, tt_random *random) {
   }
   for (int64_t row = 0; row <= p->total; row++) n += times[row];
   const int32_t padding = kind == TT_GROUPS_SOME ? 4 : 0;
-  if (kind == TT_GROUPS_ONE_OFFSET || n == 0) {
-    tt_block_new(&p->group_offsets, 4);
-    memset(p->group_offsets.data, 0, 4);
-    n = 1;
+  if (n < 2) { /* two of them are one empty group */
+    tt_block_new(&p->group_offsets, 8);
+    memset(p->group_offsets.data, 0, 8);
+    n = 2;
   } else {
     tt_block_new(&p->group_offsets, 4 * (size_t)(n + padding));
     int32_t *offsets = (int32_t *)(void *)p->group_offsets.data, at = 0;

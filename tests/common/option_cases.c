@@ -132,7 +132,6 @@ const tt_case tt_option_cases[] = {
     {"groups too short", TT_VISUAL, TT_RAGGED, .segments = 5, .groups = TT_GROUPS_SHORT,
      .rows = TT_ROWS_ALL},
     {"groups too short, uniform", TT_CUT, .segments = 5, .groups = TT_GROUPS_SHORT, .packed = 1},
-    {"one offset", TT_VISUAL, .groups = TT_GROUPS_ONE_OFFSET, .rows = TT_ROWS_ALL},
     {"groups too far, sequence", TT_SEQUENCE, TT_RAGGED, .segments = 5, .groups = TT_GROUPS_FAR},
     {"groups, a boundary missing, sequence", TT_SEQUENCE, .segments = 5,
      .groups = TT_GROUPS_MISSING, .rows = TT_ROWS_ALL},

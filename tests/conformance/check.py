@@ -2,8 +2,10 @@
 """Check the `tailcut` command against METHOD.md, bit for bit.
 
 Runs the crafted edge cases, then N random ones, through `tailcut prune`, `cut` and `prune-seq`, and compares every
-output file and the JSON report with method.py. A failed case is printed with the command line that reproduces it; its
-inputs stay under --keep. The last line is `N passed, M failed`; exit status 1 if any failed.
+output, the JSON report and what is said on stderr with method.py; lines that must be refused (refusals.py) have to be.
+Some inputs come in another byte order or type, some files through a pipe. A failed case is printed with the command
+line that reproduces it; its inputs stay under --keep. The last line is `N passed, M failed`; exit status 1 if any
+failed.
 """
 import argparse
 import io
@@ -24,10 +26,10 @@ import method
 import sequence
 from cases import random_case
 from crafted import crafted_cases
+from crafted_options import option_cases
 from cut import FLAG_BAD, FLAG_NAN, FLAG_NO_SCORE, FLAG_WHOLE, rule_of
 from dress import dressed
 from refusals import refusal_cases
-from crafted_options import option_cases
 
 FILES = ["kept", "counts", "offsets", "flags", "mask"]
 OUTPUTS = {"cut": FILES, "prune": FILES + ["out", "scores"], "prune-seq": FILES + ["out", "scores"]}

@@ -7,8 +7,6 @@
 set -eu
 include=$1 cc=$2 cxx=${3:-}
 header=$include/tailcut.h
-work=$(mktemp -d) # a compiler that runs as root may replace /dev/null
-trap 'rm -rf "$work"' EXIT
 
 # A static variable and an element of a static array from every initialiser, and every init function.
 code=$(
@@ -67,7 +65,11 @@ strict="-Wconversion -Wshadow -Wundef -Wcast-qual"
   if command -v clang >/dev/null; then all clang c $everything; fi
   if command -v clang++ >/dev/null; then all clang++ c++ $everything; fi
 }
-if command -v tcc >/dev/null; then accepts tcc tcc -Wall -Werror -c -o "$work/tcc.o"; fi
+if command -v tcc >/dev/null; then
+  object=$(mktemp) # not /dev/null: tcc removes its output first, as root that too
+  trap 'rm -f "$object"' EXIT
+  accepts tcc tcc -Wall -Werror -c -o "$object"
+fi
 
 others=$(grep -E '^[[:space:]]*#[[:space:]]*include' "$header" |
   grep -vE '<(math|stddef|stdint|stdbool)\.h>' || true)
