@@ -75,41 +75,41 @@ static size_t scratch_bytes(int32_t kind, const tailcut_limits *l) {
 }
 
 /* Lays the workspace out: the one place that says what a call kind needs. */
-static size_t lay_out(tc_run *run, char *base, int32_t kind, const tailcut_limits *l,
+static size_t lay_out(tc_job *job, char *base, int32_t kind, const tailcut_limits *l,
                       int32_t threads) {
   const size_t segments = (size_t)l->segments, rows = (size_t)l->total_tokens;
   const size_t directions = segments < TC_DIRECTIONS ? segments : TC_DIRECTIONS;
   const int fused = kind == TAILCUT_CALL_PRUNE_VISUAL || kind == TAILCUT_CALL_PRUNE_SEQUENCE;
   size_t used = 0;
-  run->start = take(base, &used, segments * 4);
-  run->n = take(base, &used, segments * 4);
-  run->flags = take(base, &used, segments * sizeof(atomic_int));
-  run->cum = take(base, &used, (segments + 1) * 4);
-  if (fused) run->scores = take(base, &used, rows * 4);
-  if (fused) run->progress = take(base, &used, sizeof(tc_progress) * (size_t)threads);
+  job->start = take(base, &used, segments * 4);
+  job->n = take(base, &used, segments * 4);
+  job->flags = take(base, &used, segments * sizeof(atomic_int));
+  job->cum = take(base, &used, (segments + 1) * 4);
+  if (fused) job->scores = take(base, &used, rows * 4);
+  if (fused) job->progress = take(base, &used, sizeof(tc_progress) * (size_t)threads);
   if (fused || kind == TAILCUT_CALL_CUT) {
-    run->group_segment = take(base, &used, (size_t)l->groups * 4);
-    run->group_counts = take(base, &used, (size_t)l->groups * 4);
-    run->kept_local = take(base, &used, rows * 4);
-    run->new_cu_out = take(base, &used, (segments + 1) * 4);
+    job->group_segment = take(base, &used, (size_t)l->groups * 4);
+    job->group_counts = take(base, &used, (size_t)l->groups * 4);
+    job->kept_local = take(base, &used, rows * 4);
+    job->new_cu_out = take(base, &used, (segments + 1) * 4);
   }
   if (kind != TAILCUT_CALL_CUT && kind != TAILCUT_CALL_COMPACT) {
-    run->weights = take(base, &used, rows * 4);
-    run->directions = take(base, &used, directions * (size_t)l->dim * 4);
-    run->query_counts = take(base, &used, directions * 4);
+    job->weights = take(base, &used, rows * 4);
+    job->directions = take(base, &used, directions * (size_t)l->dim * 4);
+    job->query_counts = take(base, &used, directions * 4);
   }
   if (kind == TAILCUT_CALL_RELEVANCE || kind == TAILCUT_CALL_PRUNE_SEQUENCE) {
-    run->head_sums = take(base, &used, (size_t)l->q_heads * (size_t)l->max_tokens * 8);
+    job->head_sums = take(base, &used, (size_t)l->q_heads * (size_t)l->max_tokens * 8);
   }
-  run->scratch_stride = scratch_bytes(kind, l);
-  run->scratch = take(base, &used, run->scratch_stride * (size_t)threads);
+  job->scratch_stride = scratch_bytes(kind, l);
+  job->scratch = take(base, &used, job->scratch_stride * (size_t)threads);
   return used;
 }
 
 static size_t cpu_workspace_size(tailcut_handle handle, int32_t kind,
                                  const tailcut_limits *limits) {
-  tc_run run;
-  const size_t bytes = lay_out(&run, NULL, kind, limits, handle->threads);
+  tc_job job;
+  const size_t bytes = lay_out(&job, NULL, kind, limits, handle->threads);
   /* A whole number of alignments, as aligned_alloc wants it. */
   return (bytes + TAILCUT_WORKSPACE_ALIGNMENT - 1) / TAILCUT_WORKSPACE_ALIGNMENT *
          TAILCUT_WORKSPACE_ALIGNMENT;
@@ -121,53 +121,53 @@ static tailcut_status cpu_workspace_init(tailcut_handle handle, void *workspace,
   return TAILCUT_OK;
 }
 
-static void copy_flags(tc_run *run, tc_team team) {
-  if (team.id != 0 || run->call->out_flags == NULL) return;
-  for (int32_t b = 0; b < run->call->batch.segments; b++) {
-    int32_t flags = atomic_load_explicit(&run->flags[b], memory_order_relaxed);
-    run->call->out_flags[b] = flags;
+static void copy_flags(tc_job *job, tc_team team) {
+  if (team.id != 0 || job->call->out_flags == NULL) return;
+  for (int32_t b = 0; b < job->call->batch.segments; b++) {
+    int32_t flags = atomic_load_explicit(&job->flags[b], memory_order_relaxed);
+    job->call->out_flags[b] = flags;
   }
 }
 
-static void mean_direction_all(tc_run *run, tc_team team) {
-  const int32_t segments = run->call->batch.segments;
+static void mean_direction_all(tc_job *job, tc_team team) {
+  const int32_t segments = job->call->batch.segments;
   for (int32_t first = 0; first < segments; first += TC_DIRECTIONS) {
     const int32_t count = segments - first < TC_DIRECTIONS ? segments - first : TC_DIRECTIONS;
-    tc_direction_team(run, team, first, count,
-                      run->call->direction + (size_t)first * (size_t)run->call->tokens.dim);
+    tc_direction_team(job, team, first, count,
+                      job->call->direction + (size_t)first * (size_t)job->call->tokens.dim);
   }
 }
 
 /* One call as every thread of the team sees it. */
-static void run_kind(void *job, tc_team team) {
-  tc_run *run = job;
-  switch (run->kind) {
+static void take_part(void *of, tc_team team) {
+  tc_job *job = of;
+  switch (job->kind) {
     case TAILCUT_CALL_SCORE:
-      tc_score_team(run, team);
-      copy_flags(run, team);
+      tc_score_team(job, team);
+      copy_flags(job, team);
       break;
     case TAILCUT_CALL_MEAN_DIRECTION:
-      mean_direction_all(run, team);
+      mean_direction_all(job, team);
       break;
     case TAILCUT_CALL_CUT:
-      tc_cut_team(run, team);
+      tc_cut_team(job, team);
       break;
     case TAILCUT_CALL_COMPACT:
-      tc_compact_team(run, team);
+      tc_compact_team(job, team);
       break;
     case TAILCUT_CALL_RELEVANCE:
-      tc_relevance_team(run, team);
-      copy_flags(run, team);
+      tc_relevance_team(job, team);
+      copy_flags(job, team);
       break;
     case TAILCUT_CALL_PRUNE_VISUAL:
-      tc_score_team(run, team);
-      tc_cut_team(run, team);
-      tc_compact_team(run, team);
+      tc_score_team(job, team);
+      tc_cut_team(job, team);
+      tc_compact_team(job, team);
       break;
     default:
-      tc_relevance_team(run, team);
-      tc_cut_team(run, team);
-      tc_compact_team(run, team);
+      tc_relevance_team(job, team);
+      tc_cut_team(job, team);
+      tc_compact_team(job, team);
       break;
   }
 }
@@ -188,11 +188,11 @@ static int64_t expected_ns(const tc_call *call) {
 static tailcut_status start(tailcut_handle handle, const tc_call *call, int32_t kind) {
   const tc_cpu *cpu = handle->state;
   const tailcut_limits limits = tc_call_limits(call);
-  tc_run run;
-  memset(&run, 0, sizeof run);
-  run.call = call;
-  run.kind = kind;
-  run.kernels = cpu->kernels;
+  tc_job job;
+  memset(&job, 0, sizeof job);
+  job.call = call;
+  job.kind = kind;
+  job.kernels = cpu->kernels;
   if (call->batch.segments == 0) {
     if (call->selection.new_cu_seqlens != NULL) call->selection.new_cu_seqlens[0] = 0;
     for (int32_t g = 0; call->selection.group_counts != NULL && g < call->batch.groups; g++) {
@@ -200,32 +200,32 @@ static tailcut_status start(tailcut_handle handle, const tc_call *call, int32_t 
     }
     return TAILCUT_OK;
   }
-  lay_out(&run, call->workspace, kind, &limits, handle->threads);
+  lay_out(&job, call->workspace, kind, &limits, handle->threads);
   if (call->batch.group_cu_seqlens == NULL) { /* a segment is a group */
-    run.group_segment = NULL;
-    run.group_counts = call->selection.counts;
+    job.group_segment = NULL;
+    job.group_counts = call->selection.counts;
   } else if (call->selection.group_counts != NULL) {
-    run.group_counts = call->selection.group_counts;
+    job.group_counts = call->selection.group_counts;
   }
-  tc_segments_resolve(&run);
-  for (int32_t t = 0; run.progress != NULL && t < handle->threads; t++) {
-    atomic_store_explicit(&run.progress[t].at, 0, memory_order_relaxed);
+  tc_segments_resolve(&job);
+  for (int32_t t = 0; job.progress != NULL && t < handle->threads; t++) {
+    atomic_store_explicit(&job.progress[t].at, 0, memory_order_relaxed);
   }
   /* The caller's arrays where there are any. */
-  if (call->out_scores != NULL) run.scores = call->out_scores;
-  if (call->selection.scores != NULL) run.scores = call->selection.scores;
-  run.in_scores = call->in_scores != NULL ? call->in_scores : run.scores;
+  if (call->out_scores != NULL) job.scores = call->out_scores;
+  if (call->selection.scores != NULL) job.scores = call->selection.scores;
+  job.in_scores = call->in_scores != NULL ? call->in_scores : job.scores;
   if (call->selection.kept != NULL && call->selection.kept_placement == TAILCUT_LOCAL &&
       call->batch.group_cu_seqlens == NULL) {
-    run.kept_local = call->selection.kept;
+    job.kept_local = call->selection.kept;
   }
-  if (call->selection.new_cu_seqlens != NULL) run.new_cu_out = call->selection.new_cu_seqlens;
+  if (call->selection.new_cu_seqlens != NULL) job.new_cu_out = call->selection.new_cu_seqlens;
   const int part = kind == TAILCUT_CALL_COMPACT;
-  run.kept = part ? call->kept : run.kept_local;
-  run.kept_placement = part ? call->kept_placement : TAILCUT_LOCAL;
-  run.counts = part ? call->counts : call->selection.counts;
-  run.new_cu = part ? call->new_cu_seqlens : run.new_cu_out;
-  tc_team_run(cpu->pool, run_kind, &run, expected_ns(call));
+  job.kept = part ? call->kept : job.kept_local;
+  job.kept_placement = part ? call->kept_placement : TAILCUT_LOCAL;
+  job.counts = part ? call->counts : call->selection.counts;
+  job.new_cu = part ? call->new_cu_seqlens : job.new_cu_out;
+  tc_team_run(cpu->pool, take_part, &job, expected_ns(call));
   return TAILCUT_OK;
 }
 

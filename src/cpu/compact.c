@@ -80,27 +80,27 @@ static void write_position(const tailcut_rows *a, char *dst, int32_t b, uint64_t
 
 /* The rows of segment b's result; a count that does not fit counts as 0. A damaged count or list of
  * offsets must not lead outside the destination. */
-static int32_t result_rows(const tc_run *run, const tailcut_rows *a, int32_t b) {
-  const int32_t k = run->counts[b];
-  if (k < 0 || k > run->n[b]) return 0;
+static int32_t result_rows(const tc_job *job, const tailcut_rows *a, int32_t b) {
+  const int32_t k = job->counts[b];
+  if (k < 0 || k > job->n[b]) return 0;
   if (a->placement == TAILCUT_LOCAL) return k <= a->dst_rows ? k : 0;
-  return run->new_cu[b] >= 0 && run->new_cu[b] + (int64_t)k <= a->dst_rows ? k : 0;
+  return job->new_cu[b] >= 0 && job->new_cu[b] + (int64_t)k <= a->dst_rows ? k : 0;
 }
 
 /* Progress of the threads through rows shared in place: the number of the array's segment in the
  * upper half, the next row to be read in the lower. Whoever waits waits for threads before it only,
  * and those never wait for it, so all get on. */
-static void publish(tc_run *run, int32_t thread, int64_t pair, int64_t next_row) {
-  atomic_store_explicit(&run->progress[thread].at, pair << 32 | next_row, memory_order_release);
+static void publish(tc_job *job, int32_t thread, int64_t pair, int64_t next_row) {
+  atomic_store_explicit(&job->progress[thread].at, pair << 32 | next_row, memory_order_release);
 }
 
 /* The first row of `pair` that a thread before this one may still read; a wait until it is above
  * `row`. */
-static int64_t wait_for_reads(tc_run *run, int32_t thread, int64_t pair, int64_t row) {
+static int64_t wait_for_reads(tc_job *job, int32_t thread, int64_t pair, int64_t row) {
   for (int spins = 0;; spins++) {
     int64_t least = INT64_MAX;
     for (int32_t t = 0; t < thread; t++) {
-      const int64_t at = atomic_load_explicit(&run->progress[t].at, memory_order_acquire);
+      const int64_t at = atomic_load_explicit(&job->progress[t].at, memory_order_acquire);
       least = at < least ? at : least;
     }
     if (least > (pair << 32 | row)) return least - (pair << 32);
@@ -110,16 +110,16 @@ static int64_t wait_for_reads(tc_run *run, int32_t thread, int64_t pair, int64_t
 
 /* Slice `slice` of `slices` of one array's segment. pair >= 0: in place, shared by rows; the slice
  * is the thread then. */
-static void compact_segment(tc_run *run, const tailcut_rows *a, int32_t b, int32_t slice,
+static void compact_segment(tc_job *job, const tailcut_rows *a, int32_t b, int32_t slice,
                             int32_t slices, int64_t pair) {
-  const tc_call *call = run->call;
+  const tc_call *call = job->call;
   const tailcut_batch *batch = &call->batch;
-  const int32_t n = run->n[b], start = run->start[b];
-  const int32_t k = result_rows(run, a, b);
+  const int32_t n = job->n[b], start = job->start[b];
+  const int32_t k = result_rows(job, a, b);
   const int packed = a->placement == TAILCUT_PACKED;
-  const int64_t dst_start = packed ? run->new_cu[b] : start;
+  const int64_t dst_start = packed ? job->new_cu[b] : start;
   const int32_t *kept =
-      run->kept + (run->kept_placement == TAILCUT_PACKED ? run->new_cu[b] : start);
+      job->kept + (job->kept_placement == TAILCUT_PACKED ? job->new_cu[b] : start);
   const int64_t width = a->part_bytes * a->parts;
   const int by_columns = a->src == a->dst && pair < 0;
   const range columns = by_columns ? columns_of(width, slice, slices) : (range){0, width};
@@ -127,8 +127,8 @@ static void compact_segment(tc_run *run, const tailcut_rows *a, int32_t b, int32
   const int64_t room = a->dst_rows < n ? a->dst_rows : n; /* LOCAL: >= k */
   const range zeros = by_columns ? (range){k, room} : rows_of(k, room, slice, slices);
   int64_t free_rows = pair < 0 || slice == 0 ? INT64_MAX : 0; /* may be written */
-  if (run->kept_placement == TAILCUT_PACKED &&
-      (run->new_cu[b] < 0 || (int64_t)run->new_cu[b] + k > batch->total_tokens)) {
+  if (job->kept_placement == TAILCUT_PACKED &&
+      (job->new_cu[b] < 0 || (int64_t)job->new_cu[b] + k > batch->total_tokens)) {
     return;
   }
   if (columns.from == columns.to) return;
@@ -144,9 +144,9 @@ static void compact_segment(tc_run *run, const tailcut_rows *a, int32_t b, int32
     if (i < j || i >= n || (j > 0 && i <= kept[j - 1])) continue; /* a damaged list */
     const int64_t src = offset_of(a, batch, 0, b, start, (int64_t)i + batch->prefix_rows, 0);
     if (src < 0 || (src == dst && a->src == a->dst)) continue;
-    if (free_rows <= j) free_rows = wait_for_reads(run, slice, pair, j);
+    if (free_rows <= j) free_rows = wait_for_reads(job, slice, pair, j);
     copy_columns(a, (char *)a->dst + dst, (const char *)a->src + src, columns);
-    if (pair >= 0 && j % 4 == 0) publish(run, slice, pair, (int64_t)i + 1);
+    if (pair >= 0 && j % 4 == 0) publish(job, slice, pair, (int64_t)i + 1);
   }
   if (!(a->flags & TAILCUT_ROWS_ZERO_TAIL) || packed) return;
   for (int64_t j = zeros.from; j < zeros.to; j++) {
@@ -156,10 +156,10 @@ static void compact_segment(tc_run *run, const tailcut_rows *a, int32_t b, int32
 }
 
 /* PACKED with ZERO_TAIL: the rows behind the last result, shared among the team. */
-static void zero_packed_tail(const tc_run *run, const tailcut_rows *a, tc_team team) {
-  const tailcut_batch *batch = &run->call->batch;
-  const int64_t first = run->new_cu[batch->segments];
-  const int64_t candidates = run->cum[batch->segments];
+static void zero_packed_tail(const tc_job *job, const tailcut_rows *a, tc_team team) {
+  const tailcut_batch *batch = &job->call->batch;
+  const int64_t first = job->new_cu[batch->segments];
+  const int64_t candidates = job->cum[batch->segments];
   const int64_t last = candidates < a->dst_rows ? candidates : a->dst_rows;
   if (first < 0) return;
   for (int64_t j = first + team.id; j < last; j += team.size) {
@@ -169,15 +169,15 @@ static void zero_packed_tail(const tc_run *run, const tailcut_rows *a, tc_team t
   }
 }
 
-void tc_compact_team(tc_run *run, tc_team team) {
-  const tc_call *call = run->call;
+void tc_compact_team(tc_job *job, tc_team team) {
+  const tc_call *call = job->call;
   const int64_t pairs = (int64_t)call->num_rows * call->batch.segments;
   const int32_t slices = pairs >= 4 * (int64_t)team.size ? 1 : team.size;
   if (pairs == 0) return;
   for (int32_t i = 0; i < call->num_rows; i++) {
     const tailcut_rows a = tc_rows_at(call, i);
     const int64_t tasks = (int64_t)call->batch.segments * slices;
-    const int by_rows = slices > 1 && a.src == a.dst && run->kind != TAILCUT_CALL_COMPACT &&
+    const int by_rows = slices > 1 && a.src == a.dst && job->kind != TAILCUT_CALL_COMPACT &&
                         !(a.flags & (TAILCUT_ROWS_ZERO_TAIL | TAILCUT_ROWS_RENUMBER));
     /* Whole segments: rotated so that arrays of few segments spread over the team. Slices: slice t
      * is thread t's. Fixed, so no counter. */
@@ -185,11 +185,11 @@ void tc_compact_team(tc_run *run, tc_team team) {
     for (int64_t task = (team.id + team.size - turn) % team.size; task < tasks; task += team.size) {
       const int32_t b = (int32_t)(task / slices);
       const int64_t pair = by_rows ? (int64_t)i * call->batch.segments + b : -1;
-      compact_segment(run, &a, b, (int32_t)(task % slices), slices, pair);
-      if (by_rows) publish(run, team.id, pair + 1, 0);
+      compact_segment(job, &a, b, (int32_t)(task % slices), slices, pair);
+      if (by_rows) publish(job, team.id, pair + 1, 0);
     }
     if (a.placement == TAILCUT_PACKED && (a.flags & TAILCUT_ROWS_ZERO_TAIL)) {
-      zero_packed_tail(run, &a, team);
+      zero_packed_tail(job, &a, team);
     }
   }
 }

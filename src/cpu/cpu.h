@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* cpu: what the steps of the CPU backend share.
  *
- * A run call is one parallel region: every thread of the team walks through the same steps
- * (tc_<step>_team), which share work by static ranges or an atomic counter and end in a barrier.
- * Nothing is allocated: all memory is the workspace. */
+ * A call is one job of a team: every thread walks through the same steps (tc_<step>_team), which
+ * share work by static ranges or an atomic counter and end in a barrier. Nothing is allocated: all
+ * memory is the workspace. */
 #ifndef TAILCUT_CPU_H_
 #define TAILCUT_CPU_H_
 
@@ -38,7 +38,7 @@ typedef struct tc_progress {
   char rest_of_line[56];
 } tc_progress;
 
-typedef struct tc_run {
+typedef struct tc_job {
   const tc_call *call;
   const tc_kernels *kernels;
   int32_t kind;
@@ -67,44 +67,44 @@ typedef struct tc_run {
   double *head_sums;     /* ATTENTION: [q_heads, max_tokens] */
   char *scratch;
   size_t scratch_stride;
-} tc_run;
+} tc_job;
 
-static inline void *tc_scratch(const tc_run *run, tc_team team) {
-  return run->scratch + (size_t)team.id * run->scratch_stride;
+static inline void *tc_scratch(const tc_job *job, tc_team team) {
+  return job->scratch + (size_t)team.id * job->scratch_stride;
 }
-static inline int32_t tc_task(tc_run *run, tc_counter which) {
-  return atomic_fetch_add_explicit(&run->next[which], 1, memory_order_relaxed);
+static inline int32_t tc_task(tc_job *job, tc_counter which) {
+  return atomic_fetch_add_explicit(&job->next[which], 1, memory_order_relaxed);
 }
 
 /* segments.c */
-void tc_segments_resolve(tc_run *run);
+void tc_segments_resolve(tc_job *job);
 /* A group of candidates that are cut together. */
 typedef struct tc_group {
   int32_t segment;    /* -1: the group is in no segment, and empty */
   int32_t first, n;   /* its candidates: first .. first + n - 1 of the segment */
   int64_t row0, row1; /* its rows, by row number */
 } tc_group;
-int32_t tc_group_count(const tc_run *run);
-tc_group tc_group_at(const tc_run *run, int32_t g);
+int32_t tc_group_count(const tc_job *job);
+tc_group tc_group_at(const tc_job *job, int32_t g);
 /* Row r of segment b counted from its first candidate. */
-const char *tc_token_row(const tc_run *run, int32_t b, int64_t r);
-static inline void tc_flag(tc_run *run, int32_t b, int32_t bit) {
-  atomic_fetch_or_explicit(&run->flags[b], bit, memory_order_relaxed);
+const char *tc_token_row(const tc_job *job, int32_t b, int64_t r);
+static inline void tc_flag(tc_job *job, int32_t b, int32_t bit) {
+  atomic_fetch_or_explicit(&job->flags[b], bit, memory_order_relaxed);
 }
 
 /* The steps. */
-void tc_score_team(tc_run *run, tc_team team);
-void tc_direction_team(tc_run *run, tc_team team, int32_t first, int32_t count, float *out);
-void tc_relevance_team(tc_run *run, tc_team team);
-void tc_attention_team(tc_run *run, tc_team team);
-void tc_cut_team(tc_run *run, tc_team team);
-void tc_compact_team(tc_run *run, tc_team team);
+void tc_score_team(tc_job *job, tc_team team);
+void tc_direction_team(tc_job *job, tc_team team, int32_t first, int32_t count, float *out);
+void tc_relevance_team(tc_job *job, tc_team team);
+void tc_attention_team(tc_job *job, tc_team team);
+void tc_cut_team(tc_job *job, tc_team team);
+void tc_compact_team(tc_job *job, tc_team team);
 
 /* Scores candidates [i0, i1) of segment b against `ref`; ref_norm 1 for a mean direction (stage 2).
  * Returns whether one is NaN among those that count. */
-int tc_score_range(const tc_run *run, int32_t b, int32_t i0, int32_t i1, const float *ref,
+int tc_score_range(const tc_job *job, int32_t b, int32_t i0, int32_t i1, const float *ref,
                    float ref_norm, const uint8_t *roles, float *scores);
-float tc_norm(const tc_run *run, const float *v, int32_t dim);
+float tc_norm(const tc_job *job, const float *v, int32_t dim);
 
 /* rank.c: sorts m scores (those at list[i], or at i when list is NULL), negated where `low`. items: m
  * keys<<32 | i, best first; spare: m more. Returns the number that are not NaN. */

@@ -2,8 +2,8 @@
 /*
  * kernels_avx2: 8 lanes, with FMA and F16C. A register is one of METHOD.md's groups of 8.
  *
- * Formula, strategy, precision: kernels_simd.h. The tree: a block is 4 registers, which become one
- * over strides 4 and 2; stride 1 joins two blocks into 8 groups; strides 16 and 8 are plain
+ * Formula, strategy, precision: kernels_simd.h. The tree: a strip is 4 registers, which become one
+ * over strides 4 and 2; stride 1 joins two strips into 8 groups; strides 16 and 8 are plain
  * additions; 8 such registers (4 rows' dots, 4 rows' squares) become one over strides 4, 2, 1.
  */
 #include "kernels.h"
@@ -27,7 +27,7 @@
 typedef __m256 tc_vec;
 #define TC_LANES 8
 #define TC_COLS 4
-#define TC_BLOCKS 8
+#define TC_STRIPS 8
 
 V_INLINE __m256 v_zero(void) { return _mm256_setzero_ps(); }
 V_INLINE __m256 v_set1(float x) { return _mm256_set1_ps(x); }
@@ -76,7 +76,7 @@ V_INLINE __m256 v_far(__m256 a, __m256 b) {
 }
 
 /* Strides 4 and 2. Lane 0 of the result: two values each of groups 0 and 1; lane 1: of 2 and 3. */
-V_INLINE __m256 v_block(const __m256 *a) { return v_far(v_lanes(a[0], a[2]), v_lanes(a[1], a[3])); }
+V_INLINE __m256 v_strip(const __m256 *a) { return v_far(v_lanes(a[0], a[2]), v_lanes(a[1], a[3])); }
 
 /* Stride 1 (8 groups to a register: 0 1 4 5 | 2 3 6 7), 16, 8. */
 V_INLINE __m256 v_row(const __m256 *b) {

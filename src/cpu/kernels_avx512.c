@@ -2,9 +2,9 @@
 /*
  * kernels_avx512: 16 lanes. A register holds two of METHOD.md's groups of 8 accumulators.
  *
- * Formula, strategy, precision: kernels_simd.h. The tree: a block is 8 registers (16 groups); each
+ * Formula, strategy, precision: kernels_simd.h. The tree: a strip is 8 registers (16 groups); each
  * level adds the two halves of the values to be joined for two registers at once, so 8 registers
- * become 4, 2, 1 over strides 4, 2, 1. The row's two blocks are stride 16, and 16 such registers
+ * become 4, 2, 1 over strides 4, 2, 1. The row's two strips are stride 16, and 16 such registers
  * (8 rows' dots, 8 rows' squares) become one over strides 8, 4, 2, 1. Which accumulator lies where
  * is in the comments as register:lane of 128 bits.
  */
@@ -30,7 +30,7 @@
 typedef __m512 tc_vec;
 #define TC_LANES 16
 #define TC_COLS 8
-#define TC_BLOCKS 2
+#define TC_STRIPS 2
 
 V_INLINE __m512 v_zero(void) { return _mm512_setzero_ps(); }
 V_INLINE __m512 v_set1(float x) { return _mm512_set1_ps(x); }
@@ -80,7 +80,7 @@ V_INLINE __m512 v_far(__m512 a, __m512 b) {
 
 /* Register r holds groups 2r and 2r+1. Stride 4 joins lanes; register e of the result has groups
  * 2e, 2e+1, 2e+8, 2e+9 in its lanes, and so has element e of each lane after strides 2 and 1. */
-V_INLINE __m512 v_block(const __m512 *a) {
+V_INLINE __m512 v_strip(const __m512 *a) {
   const __m512 s0 = v_lanes_near(a[0], a[4]), s1 = v_lanes_near(a[1], a[5]);
   const __m512 s2 = v_lanes_near(a[2], a[6]), s3 = v_lanes_near(a[3], a[7]);
   return v_near(v_far(s0, s1), v_far(s2, s3));

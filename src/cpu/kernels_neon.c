@@ -2,7 +2,7 @@
 /*
  * kernels_neon: 4 lanes, part of every AArch64. Two registers are one of METHOD.md's groups of 8.
  *
- * Formula, strategy, precision: kernels_simd.h. The tree: a block is 8 registers (4 groups), which
+ * Formula, strategy, precision: kernels_simd.h. The tree: a strip is 8 registers (4 groups), which
  * become one over strides 4 (a plain addition), 2 and 1; strides 16, 8, 4 across the groups are
  * plain additions; 4 such registers (2 rows' dots, 2 rows' squares) become one over strides 2, 1.
  */
@@ -19,7 +19,7 @@
 typedef float32x4_t tc_vec;
 #define TC_LANES 4
 #define TC_COLS 8
-#define TC_BLOCKS 8
+#define TC_STRIPS 8
 
 V_INLINE float32x4_t v_zero(void) { return vdupq_n_f32(0.0f); }
 V_INLINE float32x4_t v_set1(float x) { return vdupq_n_f32(x); }
@@ -66,8 +66,8 @@ V_INLINE float32x4_t v_far(float32x4_t a, float32x4_t b) {
                    vreinterpretq_f32_f64(vtrn2q_f64(x, y)));
 }
 
-/* Strides 4, 2, 1: element g of the result is the sum of the block's group g. */
-V_INLINE float32x4_t v_block(const float32x4_t *a) {
+/* Strides 4, 2, 1: element g of the result is the sum of the strip's group g. */
+V_INLINE float32x4_t v_strip(const float32x4_t *a) {
   const float32x4_t g0 = vaddq_f32(a[0], a[1]), g1 = vaddq_f32(a[2], a[3]);
   const float32x4_t g2 = vaddq_f32(a[4], a[5]), g3 = vaddq_f32(a[6], a[7]);
   return vpaddq_f32(v_far(g0, g1), v_far(g2, g3));

@@ -5,8 +5,8 @@
  * Formula: kernels.h; summation order: METHOD.md and kernels_scalar.c. Precision: fp32 with the
  * same roundings as the oracle, bit for bit (only the payload of a NaN may differ).
  * Strategy: the 256 accumulators of a row do not fit the registers twice (dot and square), so a row
- * is read by column blocks: for TC_COLS registers of neighbouring accumulators, all elements
- * j, j+256, j+512, ... first, then that block's part of the tree, then the next block. The trees are
+ * is read by strips of columns: for TC_COLS registers of neighbouring accumulators, all elements
+ * j, j+256, j+512, ... first, then that strip's part of the tree, then the next strip. The trees are
  * transpositions: one addition serves two registers, and the last levels serve several rows at
  * once. Reading 256 elements apart defeats hardware prefetchers, so the rows ahead are prefetched,
  * into the second-level cache: prefetches into the first are limited by its few miss buffers (64
@@ -14,12 +14,12 @@
  * Limits: prefetches reach past the last row (they cannot fault); a call with few rows does none.
  *
  * The includer defines, in a region compiled for its instruction set:
- *   tc_vec, TC_LANES, TC_COLS, TC_BLOCKS = 256 / (TC_LANES * TC_COLS)
+ *   tc_vec, TC_LANES, TC_COLS, TC_STRIPS = 256 / (TC_LANES * TC_COLS)
  *   v_zero(), v_set1(x), v_fma(a, b, c), v_load_f16/_bf16/_f32(p), v_store(float *, v)
  *   v_part_f16/_bf16/_f32(p, n)  n < TC_LANES elements, then zeros; reads nothing else
  *   v_keep(n, a, b)              lanes < n of a, the others of b
- *   v_block(a)                   TC_COLS registers of one block to one, see TC_BLOCKS
- *   v_row(b)                     TC_BLOCKS results of v_block to the row's one register
+ *   v_strip(a)                   TC_COLS registers of one strip to one, see TC_STRIPS
+ *   v_row(b)                     TC_STRIPS results of v_strip to the row's one register
  *   v_finish(z)                  TC_LANES rows' registers to the vector of their sums
  */
 #include <stddef.h>
@@ -27,7 +27,7 @@
 
 #define TC_INLINE static inline __attribute__((always_inline))
 #define TC_UNUSED __attribute__((unused))
-/* At -O2 GCC leaves the loop over a block's registers, and with it the registers, in memory. */
+/* At -O2 GCC leaves the loop over a strip's registers, and with it the registers, in memory. */
 #if defined(__clang__)
 #define TC_UNROLL _Pragma("clang loop unroll(full)")
 #else
@@ -36,7 +36,7 @@
 
 enum { TC_F16 = 0, TC_BF16 = 1, TC_F32 = 2 };
 enum { TC_DOTS = 1, TC_SQUARES = 2 };
-#define TC_BLOCK_WIDTH (TC_LANES * TC_COLS) /* elements of one block in each run of 256 */
+#define TC_STRIP_WIDTH (TC_LANES * TC_COLS) /* elements of one strip in each run of 256 */
 #define TC_AHEAD 12288                      /* bytes between use and prefetch, in whole rows */
 
 TC_INLINE int64_t size_of(int dtype) { return dtype == TC_F32 ? 4 : 2; }
@@ -57,18 +57,18 @@ TC_INLINE void sum_row(const char *row, int64_t ahead, int32_t dim, const float 
                        int what, tc_vec *dot_out, tc_vec *square_out) {
   const int64_t size = size_of(dtype);
   const int32_t whole = dim / 256 * 256;
-  tc_vec dots[TC_BLOCKS], squares[TC_BLOCKS];
+  tc_vec dots[TC_STRIPS], squares[TC_STRIPS];
   TC_UNROLL
-  for (int block = 0; block < TC_BLOCKS; block++) {
+  for (int strip = 0; strip < TC_STRIPS; strip++) {
     tc_vec dot[TC_COLS], square[TC_COLS];
-    int32_t j = block * TC_BLOCK_WIDTH;
+    int32_t j = strip * TC_STRIP_WIDTH;
     TC_UNROLL
     for (int c = 0; c < TC_COLS; c++) dot[c] = square[c] = v_zero();
     for (; j < whole; j += 256) {
       const char *p = row + j * size;
       if (ahead != 0) {
         TC_UNROLL
-        for (int b = 0; b < TC_BLOCK_WIDTH * size; b += 64) {
+        for (int b = 0; b < TC_STRIP_WIDTH * size; b += 64) {
           __builtin_prefetch((const void *)((uintptr_t)p + (uintptr_t)ahead + (uintptr_t)b), 0, 2);
         }
       }
@@ -99,8 +99,8 @@ TC_INLINE void sum_row(const char *row, int64_t ahead, int32_t dim, const float 
         }
       }
     }
-    if (what & TC_DOTS) dots[block] = v_block(dot);
-    if (what & TC_SQUARES) squares[block] = v_block(square);
+    if (what & TC_DOTS) dots[strip] = v_strip(dot);
+    if (what & TC_SQUARES) squares[strip] = v_strip(square);
   }
   if (what & TC_DOTS) *dot_out = v_row(dots);
   if (what & TC_SQUARES) *square_out = v_row(squares);
