@@ -33,7 +33,7 @@ static bool chosen(const cli_options *o, const selection *s, const bench_case *c
   return o->filter != NULL ? strstr(name, o->filter) != NULL : s->all || !o->quick || c->quick;
 }
 
-/* ----------------------------------------------------------------------------- sizes of one's own -- */
+/* ------------------------------------------------------------------------ sizes of one's own -- */
 
 static bool knows(const selection *s, int from, const char *step) {
   for (int i = from; i < s->count; i++)
@@ -80,7 +80,7 @@ static int select_cases(selection *s, const bench_suite *suite, const cli_option
   return CLI_OK;
 }
 
-/* ------------------------------------------------------------------------------------- running -- */
+/* ----------------------------------------------------------------------------------- running -- */
 
 static int run_case(const bench_suite *suite, const bench_case *c, const cli_options *o,
                     bench_report *report) {

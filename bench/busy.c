@@ -4,8 +4,8 @@
  *
  * Threads that wait for each other wait for what else runs there. As many busy loops as cores are
  * started (processes, which end with this one); single calls are timed, in turns without and with
- * the loops, on one thread and on all cores. A median says what most calls cost; the upper quantiles,
- * how often and how long the system stopped one of the threads at work.
+ * the loops, on one thread and on all cores. A median says what most calls cost; the upper
+ * quantiles, how often and how long the system stopped one of the threads at work.
  */
 #define _GNU_SOURCE 1 /* POSIX names under -std=c11 */
 #include <signal.h>

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* cases: the sizes that are timed on the CPU (cuda_cases.c: on CUDA). 576x1024 is one image of CLIP ViT-L/14 at 336
- * pixels; 64 of them are out of every cache; 16384 tokens are a video; a sequence inside a language
- * model is 2304 image tokens and 64 of text. */
+/* cases: the sizes that are timed on the CPU (cuda_cases.c: on CUDA). 576x1024 is one image of CLIP
+ * ViT-L/14 at 336 pixels; 64 of them are out of every cache; 16384 tokens are a video; a sequence
+ * inside a language model is 2304 image tokens and 64 of text. */
 #include "bench.h"
 
 const bench_case bench_cases[] = {

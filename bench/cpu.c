@@ -52,7 +52,7 @@ struct world {
 
 static uint64_t sink; /* keeps the plain sum from being left out */
 
-/* ---------------------------------------------------------------------------- the timed calls -- */
+/* --------------------------------------------------------------------------- the timed calls -- */
 
 static tailcut_tokens tokens_of(const call *c) {
   tailcut_tokens tokens = TAILCUT_TOKENS_INITIALIZER;
@@ -161,7 +161,7 @@ static int sum_it(void *of) {
   return CLI_OK;
 }
 
-/* --------------------------------------------------------------------------------- the checks -- */
+/* -------------------------------------------------------------------------------- the checks -- */
 
 static void poison(const world *w, outputs *out) {
   memset(out->block, 0xA5, out->small_bytes);
@@ -201,7 +201,7 @@ static int check(world *w, bool with_rows, bool compact_only) {
   return status;
 }
 
-/* ------------------------------------------------------------------------------------- scenes -- */
+/* ------------------------------------------------------------------------------------ scenes -- */
 
 static void make_outputs(const world *w, outputs *out) {
   const size_t total = (size_t)w->total, segments = (size_t)w->c->segments;

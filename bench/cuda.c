@@ -51,7 +51,7 @@ void bench_cuda_yardsticks(bench_scene *scene) {
                   2.0 * (double)gpu->copy_bytes);
 }
 
-/* --------------------------------------------------------------------------------- the device -- */
+/* -------------------------------------------------------------------------------- the device -- */
 
 static int open_device(bench_gpu *gpu) {
   int count = 0;

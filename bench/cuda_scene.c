@@ -2,13 +2,13 @@
 /*
  * cuda_scene: a case on CUDA: its memory, its calls, its checks.
  *
- * Everything a call reads and writes lies in one slot, inputs first; the host has a slot of the same
- * layout, in which the CPU backend makes the expected outputs with the very same calls. The device
- * has many: a cold graph goes through all of them, each visited once, so that in place every call
- * has an input of its own; a hot one takes the first alone (in place: as many as stay in the L2).
- * The graphs that are timed are those that are checked, in every slot, before the timing and again
- * after it: inputs restored, outputs poisoned, one replay, compared with the CPU's bits. All calls
- * share a workspace, as those of a server do.
+ * Everything a call reads and writes lies in one slot, inputs first; the host has a slot of the
+ * same layout, in which the CPU backend makes the expected outputs with the very same calls. The
+ * device has many: a cold graph goes through all of them, each visited once, so that in place every
+ * call has an input of its own; a hot one takes the first alone (in place: as many as stay in the
+ * L2). The graphs that are timed are those that are checked, in every slot, before the timing and
+ * again after it: inputs restored, outputs poisoned, one replay, compared with the CPU's bits. All
+ * calls share a workspace, as those of a server do.
  */
 #if defined(TAILCUT_HAVE_CUDA)
 
@@ -17,8 +17,8 @@
 
 #include "cuda.h"
 
-/* 16 slots of 64 images are so much that what the L2 has not yet written back at the end, and nobody
- * pays for, is as small a share as it is of the copy. */
+/* 16 slots of 64 images are so much that what the L2 has not yet written back at the end, and
+ * nobody pays for, is as small a share as it is of the copy. */
 enum { HOT_NODES = 50, LEAST_HOT_IN_PLACE = 8, LEAST_SLOTS = 16, MOST_SLOTS = 512 };
 enum { PACKED, IN_PLACE, PLACES };
 enum { POISON = 0xA5 };
@@ -57,7 +57,7 @@ struct world {
   int variant_count;
 };
 
-/* -------------------------------------------------------------------------------------- calls -- */
+/* ------------------------------------------------------------------------------------- calls -- */
 
 /* A call of kind `kind` on a slot of the host or the device. */
 static int issue(const world *w, int32_t kind, bool cuda, char *slot, bool in_place) {
@@ -117,7 +117,7 @@ static int restore(void *of) {
                          "restoring inputs");
 }
 
-/* ------------------------------------------------------------------------------------- checks -- */
+/* ------------------------------------------------------------------------------------ checks -- */
 
 static bool moves_rows(const world *w) {
   return w->kind == TAILCUT_CALL_COMPACT || w->kind == TAILCUT_CALL_PRUNE_VISUAL;
@@ -190,7 +190,7 @@ int bench_cuda_check(bench_scene *scene) {
   return status;
 }
 
-/* ------------------------------------------------------------------------------------- memory -- */
+/* ------------------------------------------------------------------------------------ memory -- */
 
 static size_t take(size_t *used, size_t bytes) {
   const size_t at = *used;
@@ -283,7 +283,7 @@ static int make_slots(world *w) {
       "cudaMemcpyAsync");
 }
 
-/* --------------------------------------------------------------------------------------- rows -- */
+/* -------------------------------------------------------------------------------------- rows -- */
 
 /* Slots of a hot graph; 0: this case does not stay in the L2. Of that, a device of two partitions
  * may hold a line twice. */

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* alloc: no run call allocates or frees anything, at any SIMD level, on one thread and on several, on
- * inputs large enough to be tempting. malloc and its relatives are replaced here and counted, in
+/* alloc: no run call allocates or frees anything, at any SIMD level, on one thread and on several,
+ * on inputs large enough to be tempting. malloc and its relatives are replaced here and counted, in
  * whatever thread, while a call runs. Not built with sanitizers, which replace them as well. */
 #define _GNU_SOURCE
 #include <criterion/criterion.h>

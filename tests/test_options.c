@@ -6,7 +6,7 @@
 #include "data.h"
 #include "question.h"
 
-/* ---------------------------------------------------------------------------------------- lag -- */
+/* --------------------------------------------------------------------------------------- lag -- */
 
 Test(options, lag) {
   static const float tokens[7][2] = {{1, 0}, {0, 1}, {2, 0}, {0, -3}, {3, 4}, {0, 5}, {N_A_N, 0}};
@@ -61,7 +61,7 @@ Test(options, video) {
   }
 }
 
-/* -------------------------------------------------------------------------------------- order -- */
+/* ------------------------------------------------------------------------------------- order -- */
 
 Test(options, low) {
   static const float scores[7] = {0.9f, -0.2f, 0.5f, -0.0f, 0.0f, N_A_N, -0.7f};
@@ -95,7 +95,7 @@ Test(options, low) {
   tt_expect("from above", &q, 4, LIST(0, 2, 3, 5), 0, NULL);
 }
 
-/* ----------------------------------------------------------------------- absent rows and masks -- */
+/* --------------------------------------------------------------------- absent rows and masks -- */
 
 Test(options, absent) {
   static const float scores[8] = {0.1f, 9.0f, 8.0f, 7.0f, 6.0f, 5.0f, 0.3f, 0.2f};
@@ -126,7 +126,7 @@ Test(options, mask) {
   tt_expect("mask", &q, 2, LIST(1, 7), 0, mask);
 }
 
-/* ----------------------------------------------------------------------------- small features -- */
+/* ---------------------------------------------------------------------------- small features -- */
 
 /* Norms above 1e-8 score as they do at any scale: the same bits, so the same tokens. */
 Test(options, features_of_any_scale) {

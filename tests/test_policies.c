@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* policies: relevance by hand: who is compared with whom, absent rows, rows that are their own query,
- * sequences without a query or of which no query sees a candidate, huge and tiny rows. */
+/* policies: relevance by hand: who is compared with whom, absent rows, rows that are their own
+ * query, sequences without a query or of which no query sees a candidate, huge and tiny rows. */
 #include <criterion/criterion.h>
 #include <math.h>
 

@@ -135,7 +135,7 @@ Test(prune, a_segment_is_the_same_in_any_batch) {
   batch_invariance(TAILCUT_REFERENCE_MEAN);
 }
 
-/* ----------------------------------------------------------- what is read and what is written -- */
+/* ---------------------------------------------------------- what is read and what is written -- */
 
 enum { ROWS = 40, WIDTH = 48, IMAGES = 6, MEMORY = 12, ROW = WIDTH * 2, IMAGE = ROWS * ROW };
 

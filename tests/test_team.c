@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* team: the pool of threads. When threads are made and joined, what happens where one cannot be made,
- * after fork, while the pool is taken and while other programs want the cores. pthread_create and
- * pthread_join are replaced here: counted, and made to fail on demand. */
+/* team: the pool of threads. When threads are made and joined, what happens where one cannot be
+ * made, after fork, while the pool is taken and while other programs want the cores. pthread_create
+ * and pthread_join are replaced here: counted, and made to fail on demand. */
 #define _GNU_SOURCE
 #include <criterion/criterion.h>
 #include <dlfcn.h>
@@ -38,7 +38,7 @@ int pthread_join(pthread_t thread, void **result) {
   return real(thread, result);
 }
 
-/* ------------------------------------------------------------------------------ one call, timed -- */
+/* --------------------------------------------------------------------------- one call, timed -- */
 
 enum { TOKENS = 576, DIM = 1024 };
 
@@ -287,7 +287,7 @@ Test(team, a_child_after_fork_calls_alone, .timeout = 120) {
   scene_free(s);
 }
 
-/* ------------------------------------------------------------------------------ a busy machine -- */
+/* ---------------------------------------------------------------------------- a busy machine -- */
 
 static double now_us(void) {
   struct timespec now;

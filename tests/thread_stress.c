@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* thread_stress: threads that share one handle, each with its own workspace and outputs, do the
  * same calls over and over while others create handles (with threads of their own, too), make
- * mistakes and fork. The handle's own threads come as they like, or all are waited for. Every result
- * must be the one that a single thread had before. Plain main: this is the program for
+ * mistakes and fork. The handle's own threads come as they like, or all are waited for. Every
+ * result must be the one that a single thread had before. Plain main: this is the program for
  * ThreadSanitizer. */
 #define _GNU_SOURCE
 #include <pthread.h>

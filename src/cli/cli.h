@@ -279,7 +279,7 @@ void cli_progress_end(void);
 /* The same for a signal handler. */
 void cli_progress_interrupted(void);
 
-/* ------------------------------------------------------------------------------------- json.c -- */
+/* ------------------------------------------------------------------------------------ json.c -- */
 
 void cli_json_int32s(FILE *file, const char *name, const int32_t *values, int64_t count);
 /* Least and median of times[0..count-1], which is sorted in place. */

@@ -30,7 +30,7 @@ int32_t cli_cores(void) {
   return n > 0 ? (int32_t)n : 1;
 }
 
-/* ------------------------------------------------------------------------ memory of the device -- */
+/* ---------------------------------------------------------------------- memory of the device -- */
 
 #if defined(TAILCUT_HAVE_CUDA)
 static int cuda_failed(const char *what, cudaError_t error) {
@@ -81,7 +81,7 @@ static void device_free(void *pointer) { (void)pointer; }
 
 static int on_device(const cli_device *device) { return device->kind != TAILCUT_DEVICE_CPU; }
 
-/* ---------------------------------------------------------------------------------- the handle -- */
+/* -------------------------------------------------------------------------------- the handle -- */
 
 int cli_device_open(cli_device *device, const cli_options *options) {
   tailcut_config config = TAILCUT_CONFIG_INITIALIZER;
@@ -112,7 +112,7 @@ const char *cli_device_name(const cli_device *device, char text[32]) {
   return text;
 }
 
-/* --------------------------------------------------------------------------------- the buffers -- */
+/* ------------------------------------------------------------------------------- the buffers -- */
 
 static int host_memory(void **pointer, size_t bytes, const char *what) {
   *pointer = NULL;

@@ -106,8 +106,8 @@ int tc_score_range(const tc_job *job, int32_t b, int32_t i0, int32_t i1, const f
                    float ref_norm, const uint8_t *roles, float *scores);
 float tc_norm(const tc_job *job, const float *v, int32_t dim);
 
-/* rank.c: sorts m scores (those at list[i], or at i when list is NULL), negated where `low`. items: m
- * keys<<32 | i, best first; spare: m more. Returns the number that are not NaN. */
+/* rank.c: sorts m scores (those at list[i], or at i when list is NULL), negated where `low`. items:
+ * m keys<<32 | i, best first; spare: m more. Returns the number that are not NaN. */
 int32_t tc_rank(const float *scores, const int32_t *list, int32_t m, int low, uint64_t *items,
                 uint64_t *spare, const uint64_t **sorted);
 /* As ordered: negated where `low`. */

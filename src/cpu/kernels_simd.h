@@ -6,8 +6,8 @@
  * same roundings as the oracle, bit for bit (only the payload of a NaN may differ).
  * Strategy: the 256 accumulators of a row do not fit the registers twice (dot and square), so a row
  * is read by strips of columns: for TC_COLS registers of neighbouring accumulators, all elements
- * j, j+256, j+512, ... first, then that strip's part of the tree, then the next strip. The trees are
- * transpositions: one addition serves two registers, and the last levels serve several rows at
+ * j, j+256, j+512, ... first, then that strip's part of the tree, then the next strip. The trees
+ * are transpositions: one addition serves two registers, and the last levels serve several rows at
  * once. Reading 256 elements apart defeats hardware prefetchers, so the rows ahead are prefetched,
  * into the second-level cache: prefetches into the first are limited by its few miss buffers (64
  * x 576 x 1024 fp16 on Zen 4, one thread: 55% of a plain sum's GB/s, against 85% this way).

@@ -6,8 +6,8 @@
  * they are distinct. Few items: insertion sort. A segment's worth: one pass into buckets that split
  * the scores' range evenly, then insertion sort, which has little left to do. Where a bucket is
  * crowded, and for very many items: stable radix sort on the key's four bytes, passes whose byte is
- * the same everywhere skipped. Exact, O(n). 576 scores: 6.7 us by buckets, 9.8 us by radix (Zen 3 at
- * 2.4 GHz).
+ * the same everywhere skipped. Exact, O(n). 576 scores: 6.7 us by buckets, 9.8 us by radix (Zen 3
+ * at 2.4 GHz).
  */
 #include "cpu.h"
 
@@ -42,8 +42,8 @@ static void scatter(const uint64_t *from, uint64_t *to, int32_t m, int shift,
 
 enum { FEW = 40, MOST_BUCKETS = 1024, MOST_IN_BUCKETS = 4 * MOST_BUCKETS, CROWD = 32 };
 
-/* Items [0, m), whose keys but the NaN's are first..last, to `to`. Zero where this is not the way. The
- * bucket never falls with the key, because every operation that makes it from the score is
+/* Items [0, m), whose keys but the NaN's are first..last, to `to`. Zero where this is not the way.
+ * The bucket never falls with the key, because every operation that makes it from the score is
  * monotone. */
 static int bucket_sort(const uint64_t *from, uint64_t *to, int32_t m, int32_t usable,
                        uint32_t first, uint32_t last) {

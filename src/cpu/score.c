@@ -2,10 +2,10 @@
 /*
  * score: cosine of every candidate to its segment's reference vector.
  *
- * Formula: s = <x,c> / (max(|x|,1e-8) * max(|c|,1e-8)), clamped; METHOD.md, stage 1. Strategy: candidates of all
- * segments are one range that is split evenly among the threads; dots and squared norms come from
- * the SIMD kernels (fixed summation order), the rest is one rounding per operation here. Limits:
- * a reference vector is widened again by each thread that reaches its segment.
+ * Formula: s = <x,c> / (max(|x|,1e-8) * max(|c|,1e-8)), clamped; METHOD.md, stage 1. Strategy:
+ * candidates of all segments are one range that is split evenly among the threads; dots and squared
+ * norms come from the SIMD kernels (fixed summation order), the rest is one rounding per operation
+ * here. Limits: a reference vector is widened again by each thread that reaches its segment.
  */
 #include "cpu.h"
 
@@ -38,8 +38,8 @@ int tc_score_range(const tc_job *job, int32_t b, int32_t i0, int32_t i1, const f
   return any_nan;
 }
 
-/* Candidates [i0, i1) of segment b, each against the one `lag` before it. Returns whether a score is
- * NaN. */
+/* Candidates [i0, i1) of segment b, each against the one `lag` before it. Returns whether a score
+ * is NaN. */
 static int lag_range(const tc_job *job, int32_t b, int32_t i0, int32_t i1, float *space,
                      float *scores) {
   const tailcut_tokens *tokens = &job->call->tokens;

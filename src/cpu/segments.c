@@ -3,7 +3,8 @@
  * offsets read from memory hold. */
 #include "cpu.h"
 
-/* Rows of segment b by its place in the batch: for a uniform one max_tokens, whatever its length. */
+/* Rows of segment b by its place in the batch: for a uniform one max_tokens, whatever its length.
+ * */
 static int64_t rows_end(const tc_job *job, int32_t b) {
   const tailcut_batch *batch = &job->call->batch;
   return batch->cu_seqlens != NULL ? batch->cu_seqlens[b + 1]
@@ -43,8 +44,8 @@ static void resolve_lengths(tc_job *job) {
   }
 }
 
-/* Segments whose boundaries are no offsets of the groups are invalid; all are when the offsets do not
- * ascend inside the rows. Both lists ascend, so one walk finds all boundaries. */
+/* Segments whose boundaries are no offsets of the groups are invalid; all are when the offsets do
+ * not ascend inside the rows. Both lists ascend, so one walk finds all boundaries. */
 static void check_groups(tc_job *job) {
   const tailcut_batch *batch = &job->call->batch;
   const int32_t *offsets = batch->group_cu_seqlens;

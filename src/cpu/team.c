@@ -8,12 +8,12 @@
  * worker that the system does not run holds nobody up, and from then on the team is fixed. Results
  * never depend on its size. What a call waits for is only ever a thread with a share of its work.
  *
- * Waiting is in three stages. Spinning: as long as it takes to be called again in a loop, or to meet
- * at a barrier. Spinning with a yield now and then: where nobody else wants the core it costs no
- * time, and where somebody does, the first yield shows it by taking long. Sleeping: then, or after a
- * millisecond. A sleeper is woken for a long job, or when calls follow each other closely: waking
- * costs the caller more than a small job gains by it (17 us on a virtual machine, where the sleeper
- * then takes 45 us to come, against 40 us saved on one image).
+ * Waiting is in three stages. Spinning: as long as it takes to be called again in a loop, or to
+ * meet at a barrier. Spinning with a yield now and then: where nobody else wants the core it costs
+ * no time, and where somebody does, the first yield shows it by taking long. Sleeping: then, or
+ * after a millisecond. A sleeper is woken for a long job, or when calls follow each other closely:
+ * waking costs the caller more than a small job gains by it (17 us on a virtual machine, where the
+ * sleeper then takes 45 us to come, against 40 us saved on one image).
  *
  * A pool serves one call at a time. A call that finds it busy, and a call in a child after fork,
  * where the workers are not, is a team of one. Nothing is allocated after tc_pool_new.

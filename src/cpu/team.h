@@ -29,8 +29,8 @@ typedef struct tc_team {
 
 typedef void (*tc_team_fn)(void *job, tc_team team);
 
-/* A pool for teams of at most `threads` (2..1024), the caller's among them. Where a thread cannot be
- * made: NULL, *made says how many were, and nothing is left of them. */
+/* A pool for teams of at most `threads` (2..1024), the caller's among them. Where a thread cannot
+ * be made: NULL, *made says how many were, and nothing is left of them. */
 tc_pool *tc_pool_new(int32_t threads, int32_t *made);
 void tc_pool_free(tc_pool *pool);
 /* From now on every job is done by all threads, however long they take to come: for tests. */

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* question: one segment with options, put to a backend, for answers that are known by hand. A backend
- * that refuses an option must say so and write nothing. */
+/* question: one segment with options, put to a backend, for answers that are known by hand. A
+ * backend that refuses an option must say so and write nothing. */
 #ifndef TAILCUT_TESTS_QUESTION_H_
 #define TAILCUT_TESTS_QUESTION_H_
 

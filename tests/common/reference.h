@@ -55,8 +55,9 @@ void ref_cut(const tailcut_batch *batch, const float *scores, const uint8_t *rol
              const int32_t *input_flags, const tailcut_rule *rule, int auto_scale,
              const tailcut_selection *selection);
 
-/* As tailcut_compact for one array (dst_rows 0: room for all candidates; REF_NO_ROOM: for none) whose dst is host memory that holds what stood there before
- * (in place: dst == src). `open`: as large as dst, set to 1 where the result is unspecified. */
+/* As tailcut_compact for one array (dst_rows 0: room for all candidates; REF_NO_ROOM: for none)
+ * whose dst is host memory that holds what stood there before (in place: dst == src). `open`: as
+ * large as dst, set to 1 where the result is unspecified. */
 #define REF_NO_ROOM (-1)
 void ref_compact(const tailcut_batch *batch, const int32_t *kept, int32_t kept_placement,
                  const int32_t *counts, const int32_t *new_cu_seqlens, const tailcut_rows *rows,

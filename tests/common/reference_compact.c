@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* reference_compact: compaction from the specification: every row of a segment is read before any is
- * written, byte by byte. */
+/* reference_compact: compaction from the specification: every row of a segment is read before any
+ * is written, byte by byte. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -62,7 +62,8 @@ static int64_t room_of(const tailcut_rows *a, int64_t all) {
   return room < all ? room : all;
 }
 
-/* Result rows of a segment: none where they would not fit. first: 0, or where it begins if PACKED. */
+/* Result rows of a segment: none where they would not fit. first: 0, or where it begins if PACKED.
+ * */
 static int32_t rows_of(const tailcut_rows *a, const ref_segment *s, int32_t count, int64_t first) {
   if (count < 0 || count > s->n) return 0;
   return first + count > room_of(a, INT64_MAX) ? 0 : count;

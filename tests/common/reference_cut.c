@@ -175,8 +175,8 @@ static tailcut_rule rule_of_group(const tailcut_rule *rule, int32_t g) {
   return own;
 }
 
-/* One group of n candidates (with roles: rows): sets keep[i], and curve and ranks where they are not
- * NULL; returns its flags. */
+/* One group of n candidates (with roles: rows): sets keep[i], and curve and ranks where they are
+ * not NULL; returns its flags. */
 static int32_t cut_group(const float *scores, const uint8_t *roles, int32_t n, int bad,
                          const tailcut_rule *rule, int auto_scale, uint8_t *keep, float *curve,
                          int32_t *ranks) {

@@ -51,8 +51,8 @@ static void *up(run *r, const tt_block *block, size_t misalign) {
                    r->tight && misalign == 0 ? TT_TIGHT : misalign);
 }
 
-/* Compares an output with what it must be: after a refused call, what it was before. nan_equal: fp32
- * whose NaN may have any payload. */
+/* Compares an output with what it must be: after a refused call, what it was before. nan_equal:
+ * fp32 whose NaN may have any payload. */
 static void compare(run *r, const char *name, const tt_block *block, const void *device,
                     int nan_equal) {
   char detail[160];
