@@ -496,8 +496,9 @@ TAILCUT_API tailcut_status tailcut_cut(tailcut_handle handle, const tailcut_batc
  * A destination needs room for the rows that can be kept and no more. dst_rows says how many it
  * has: per segment where LOCAL, in all where PACKED. A segment whose count does not fit counts as 0
  * for that array. With 0 (default) a fused call without roles and groups takes what
- * tailcut_kept_count(rule, max_tokens - prefix_rows) gives, per segment or times the segments; any
- * other call as many rows as the source has candidates. Results never pass dst_rows, so [3, k]
+ * tailcut_kept_count(rule, max_tokens - prefix_rows) gives, per segment or times the segments; in
+ * place, and in any other call, it is as many rows as the source has candidates. (So a destination
+ * of a fused call whose tail is to be zeroed beyond that must say its dst_rows.) Results never pass dst_rows, so [3, k]
  * planes, [B, H, k, d] caches, or k rows right in front of the source in one arena are fine. (LOCAL
  * in a ragged batch: a segment's results stand at its own start, so the array has
  * total_tokens - prefix_rows rows all the same.)

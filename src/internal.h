@@ -31,7 +31,8 @@ typedef struct tc_call {
   int32_t num_rows;
   int64_t room_local;  /* rows that a destination has room for where dst_rows is 0: per segment, */
   int64_t room_packed; /* in all */
-  int64_t most_packed; /* candidates of the batch at most: no PACKED result has more rows */
+  int64_t most_local;  /* candidates at most: of a segment, */
+  int64_t most_packed; /* of the batch; no result has more rows */
   void *workspace;
   size_t workspace_size;
   void *stream;

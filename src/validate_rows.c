@@ -29,7 +29,9 @@ tailcut_rows tc_rows_at(const tc_call *call, int32_t i) {
   }
   if (r.dst_segment_stride == 0) r.dst_segment_stride = tc_times(dst_rows, r.dst_row_stride);
   if (r.dst_rows == 0) {
-    r.dst_rows = r.placement == TAILCUT_PACKED ? call->room_packed : call->room_local;
+    r.dst_rows = r.placement == TAILCUT_PACKED ? call->room_packed
+                 : r.dst == r.src              ? call->most_local /* in place it has them all */
+                                               : call->room_local;
   }
   return r;
 }
@@ -246,7 +248,7 @@ static void find_room(tc_call *call, int fused) {
   const int64_t prefix = batch->prefix_rows;
   const int64_t most = batch->max_tokens > prefix ? batch->max_tokens - prefix : 0;
   const int64_t rows = batch->total_tokens > prefix ? batch->total_tokens - prefix : 0;
-  call->room_local = most;
+  call->room_local = call->most_local = most;
   call->most_packed = batch->segments * most;
   if (batch->cu_seqlens != NULL && rows < call->most_packed) call->most_packed = rows;
   call->room_packed = call->most_packed;

@@ -188,11 +188,12 @@ static void lay_out(tt_problem *p, tt_random *random, tt_array *a, int kind) {
   }
 }
 
-/* The array as a fused call sees it: where nothing is said, the destination has room for what the
- * rule can keep of segments that are one group each. */
-static tailcut_rows as_fused(const tt_problem *p, const tailcut_rows *rows) {
+/* The array as a fused call sees it: where nothing is said, a destination that is not the source has
+ * room for what the rule can keep of segments that are one group each. */
+static tailcut_rows as_fused(const tt_problem *p, const tt_array *a) {
   const int32_t most = p->batch.max_tokens, prefix = p->batch.prefix_rows;
-  tailcut_rows r = *rows;
+  tailcut_rows r = a->rows;
+  if (a->in_place) return r;
   if (r.dst_rows != 0 || p->roles.data != NULL || p->batch.group_cu_seqlens != NULL) return r;
   const int64_t row = r.dst_row_stride ? r.dst_row_stride : r.part_bytes * r.parts;
   const int64_t kept = ref_kept_count(&p->rule, most > prefix ? most - prefix : 0);
@@ -232,7 +233,7 @@ void tt_add_array(tt_problem *p, tt_random *random, int kind) {
   a->rows.src_slots = a->src_slots.data;
   a->rows.dst_slots = kind == TT_ROWS_PAGED ? a->src_slots.data : a->dst_slots.data;
   a->rows.renumber_base = a->base.data;
-  const tailcut_rows fused = as_fused(p, &a->rows);
+  const tailcut_rows fused = as_fused(p, a);
   expect(p, a, &a->rows, &a->dst);
   expect(p, a, &fused, &a->fused);
 }
