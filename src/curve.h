@@ -102,14 +102,19 @@ TC_HD double tc_scale_factor(int32_t e) {
   return f;
 }
 
-/* q = rint(s * 2^(30-e)), saturating at +-2^30. s is not NaN. Adding 1.5 * 2^52 leaves no room for
- * a fraction, so that the addition rounds to an integer, to nearest even as rint does: no call. */
-TC_HD int32_t tc_quantise(float s, double factor) {
+/* q = rint(v), to nearest even, |v| <= 2^30: adding 1.5 * 2^52 leaves no room for a fraction, so
+ * that the addition rounds to an integer as rint does, without a call. */
+TC_HD int32_t tc_round(double v) {
   const double magic = 6755399441055744.0;
+  return (int32_t)((v + magic) - magic);
+}
+
+/* q = rint(s * 2^(30-e)), saturating at +-2^30. s is not NaN. */
+TC_HD int32_t tc_quantise(float s, double factor) {
   double v = (double)s * factor;
   v = v < 1073741824.0 ? v : 1073741824.0;
   v = v > -1073741824.0 ? v : -1073741824.0;
-  return (int32_t)((v + magic) - magic);
+  return tc_round(v);
 }
 
 /* p = q >> 10, arithmetic. |q| <= 2^30. */

@@ -150,6 +150,25 @@ static int32_t auto_exponent(const uint64_t *items, int32_t n) {
   return tc_scale_exponent(largest);
 }
 
+/* The curve as integers. Only where its ends do is there anything to saturate. */
+static void quantise(const tc_curve *curve) {
+  const int automatic = curve->rule->scale == TAILCUT_SCALE_AUTO;
+  const double factor = tc_scale_factor(automatic ? auto_exponent(curve->items, curve->usable) : 0);
+  const int32_t n = curve->usable;
+  if (n == 0) return;
+  const double best = (double)tc_item_score(curve->items[0]) * factor;
+  const double worst = (double)tc_item_score(curve->items[n - 1]) * factor;
+  if (best <= 1073741824.0 && worst >= -1073741824.0) {
+    for (int32_t r = 0; r < n; r++) {
+      curve->q[r] = tc_round((double)tc_item_score(curve->items[r]) * factor);
+    }
+  } else {
+    for (int32_t r = 0; r < n; r++) {
+      curve->q[r] = tc_quantise(tc_item_score(curve->items[r]), factor);
+    }
+  }
+}
+
 int32_t tc_detect(const tc_curve *curve) {
   static int32_t (*const functions[])(const tc_curve *curve) = {
 #define TC_FUNCTION(name, word, function, uses, help) [TAILCUT_##name] = function,
@@ -157,13 +176,6 @@ int32_t tc_detect(const tc_curve *curve) {
 #undef TC_FUNCTION
   };
   const int32_t detector = curve->rule->detector;
-  if (tc_detector_uses(detector) & TC_USES_SCALE) {
-    const int automatic = curve->rule->scale == TAILCUT_SCALE_AUTO;
-    const double factor =
-        tc_scale_factor(automatic ? auto_exponent(curve->items, curve->usable) : 0);
-    for (int32_t r = 0; r < curve->usable; r++) {
-      curve->q[r] = tc_quantise(tc_item_score(curve->items[r]), factor);
-    }
-  }
+  if (tc_detector_uses(detector) & TC_USES_SCALE) quantise(curve);
   return functions[detector](curve);
 }
