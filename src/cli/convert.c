@@ -15,17 +15,20 @@
   (BIT(CLI_I8) | BIT(CLI_I16) | BIT(CLI_I32) | BIT(CLI_I64) | BIT(CLI_U8) | BIT(CLI_U16) | \
    BIT(CLI_U32) | BIT(CLI_U64))
 
+/* What uint16 holds may be bfloat16: no number is made of it unasked. */
+#define NUMBERS (BIT(CLI_F64) | (WHOLE & ~BIT(CLI_U16)) | BIT(CLI_BOOL))
+
 /* By cli_use. */
 static const struct {
   unsigned as_is, converted;
   cli_type to; /* what `converted` becomes; V2 stays what it is, under the name uint16 */
   const char *wanted, *remedy;
 } uses[] = {
-    [CLI_FEATURES] = {BIT(CLI_F16) | BIT(CLI_F32) | BIT(CLI_U16), BIT(CLI_F64) | BIT(CLI_V2),
-                      CLI_F32, "float16, float32, float64, or bfloat16 as V2 or uint16",
+    [CLI_FEATURES] = {BIT(CLI_F16) | BIT(CLI_F32) | BIT(CLI_U16), NUMBERS | BIT(CLI_V2), CLI_F32,
+                      "float16, float32, bfloat16 as V2 or uint16, or what becomes float32",
                       ".astype(np.float32)"},
-    [CLI_SCORES] = {BIT(CLI_F32), BIT(CLI_F64) | BIT(CLI_F16), CLI_F32,
-                    "float32, float16 or float64", ".astype(np.float32)"},
+    [CLI_SCORES] = {BIT(CLI_F32), NUMBERS | BIT(CLI_F16), CLI_F32,
+                    "float32, or what becomes it (not uint16)", ".astype(np.float32)"},
     [CLI_NUMBERS] = {BIT(CLI_I32), WHOLE, CLI_I32, "int32 or another type of whole numbers",
                      ".astype(np.int32)"},
     [CLI_ROLES] = {BIT(CLI_U8), WHOLE | BIT(CLI_BOOL), CLI_U8,
@@ -100,28 +103,6 @@ static float half_to_float(uint16_t half) {
   return value;
 }
 
-/* To float32, in place where that is narrower. Returns how many finite numbers became infinite. */
-static int64_t to_floats(cli_array *a, float *to) {
-  int64_t lost = 0;
-  for (int64_t i = 0; i < a->count; i++) {
-    if (a->type == CLI_F16) {
-      uint16_t half;
-      memcpy(&half, (const char *)a->data + 2 * i, sizeof half);
-      to[i] = half_to_float(half);
-      continue;
-    }
-    double value;
-    memcpy(&value, (const char *)a->data + 8 * i, sizeof value);
-    /* 0x1.ffffffp127 is the first that rounds up to infinity. */
-    const float single = value >= 0x1.ffffffp127    ? (float)HUGE_VAL
-                         : value <= -0x1.ffffffp127 ? (float)-HUGE_VAL
-                                                    : (float)value;
-    lost += isfinite(value) && !isfinite(single);
-    to[i] = single;
-  }
-  return lost;
-}
-
 /* Element i of whole numbers; false where int64 cannot hold it. */
 static bool whole_at(const cli_array *a, int64_t i, int64_t *value) {
   const char *at = (const char *)a->data + (size_t)i * cli_type_size(a->type);
@@ -156,6 +137,33 @@ static bool whole_at(const cli_array *a, int64_t i, int64_t *value) {
     default:
       return *value = v.u8, true;
   }
+}
+
+/* To float32, rounded once. Returns how many finite numbers became infinite. */
+static int64_t to_floats(cli_array *a, float *to) {
+  int64_t lost = 0;
+  for (int64_t i = 0; i < a->count; i++) {
+    if (a->type == CLI_F16) {
+      uint16_t half;
+      memcpy(&half, (const char *)a->data + 2 * i, sizeof half);
+      to[i] = half_to_float(half);
+      continue;
+    }
+    if (a->type != CLI_F64) {
+      int64_t whole;
+      to[i] = whole_at(a, i, &whole) ? (float)whole : (float)(uint64_t)whole;
+      continue;
+    }
+    double value;
+    memcpy(&value, (const char *)a->data + 8 * i, sizeof value);
+    /* 0x1.ffffffp127 is the first that rounds up to infinity. */
+    const float single = value >= 0x1.ffffffp127    ? (float)HUGE_VAL
+                         : value <= -0x1.ffffffp127 ? (float)-HUGE_VAL
+                                                    : (float)value;
+    lost += isfinite(value) && !isfinite(single);
+    to[i] = single;
+  }
+  return lost;
 }
 
 static int to_whole(const char *name, cli_array *a, cli_type type, const char *what, void *to) {

@@ -157,7 +157,7 @@ def bfloat16():
 
 @case
 def scores():
-    """float64 and float16 scores are cut as float32; whole numbers are no scores."""
+    """float64, float16, whole and bool scores are cut as float32, rounded as astype does."""
     s = np.random.default_rng(4).random(50)
     s[7], s[8] = 6e-8, 2.0 ** -24  # subnormal in float16
     for kind in (np.float64, np.float16):
@@ -169,9 +169,16 @@ def scores():
             assert text.startswith(f"tailcut: s.npy: {np.dtype(kind).name} converted to float32\n"), text
             good("cut", "--scores", "f.npy", "--kept", "b.npy")
             assert np.array_equal(np.load("a.npy"), np.load("b.npy"))
-    for kind in (np.int64, np.bool_, np.uint16):
-        np.save("s.npy", np.arange(9).astype(kind))
-        refused(1, ["s.npy", np.dtype(kind).name, "float32", ".astype(np.float32)"], "cut", "--scores", "s.npy")
+    wide = np.array([2 ** 24 + 1, 2 ** 24 + 3, -(2 ** 40 + 1), 2 ** 63 - 1, -2 ** 63, 0, 7], np.int64)
+    for values in (wide, np.array([2 ** 64 - 1, 2 ** 63 + 2 ** 39, 2 ** 63, 5], np.uint64), np.arange(9, dtype=np.int32), np.arange(9) % 2 == 0):
+        np.save("s.npy", values)
+        np.save("f.npy", values.astype(np.float32))
+        text = good("cut", "--scores", "s.npy", "--k", "3", "--kept", "a.npy")
+        assert text.startswith(f"tailcut: s.npy: {values.dtype.name} converted to float32\n"), text
+        good("cut", "--scores", "f.npy", "--k", "3", "--kept", "b.npy")
+        assert np.array_equal(np.load("a.npy"), np.load("b.npy"))
+    np.save("s.npy", np.arange(9, dtype=np.uint16))  # perhaps bfloat16
+    refused(1, ["s.npy", "uint16", "float32", ".astype(np.float32)"], "cut", "--scores", "s.npy")
 
 
 @case
@@ -209,7 +216,14 @@ def wrong_types():
     """The type found, the types wanted and the remedy; for features, a reference and an index."""
     x = tokens()
     np.save("good.npy", x)
-    for array, name in ((x.astype("c8"), "c8"), (x.astype("i8"), "int64"), (x > 0, "bool"), (x.astype("U4"), "U4")):
+    for array in ((100 * x).astype("i8"), x > 0):
+        np.save("x.npy", array)
+        np.save("f.npy", array.astype(np.float32))
+        text = good("prune", "--cls-mean", "--out", "a.npy", "--tokens", "x.npy")
+        assert text.startswith(f"tailcut: x.npy: {array.dtype.name} converted to float32\n"), text
+        good("prune", "--cls-mean", "--out", "b.npy", "--tokens", "f.npy")
+        assert np.array_equal(np.load("a.npy"), np.load("b.npy"))
+    for array, name in ((x.astype("c8"), "c8"), (x.astype("U4"), "U4")):
         np.save("x.npy", array)
         refused(1, ["x.npy", name, "float16", "float32", ".astype(np.float32)"], *PRUNE, "x.npy")
     np.save("c.npy", x[0].astype(np.float16))
