@@ -36,6 +36,7 @@ static void begin(run *r, const char *step, int32_t call, int mask) {
   r->step = step;
   r->carries = tt_options_of(r->p, call);
   if (mask) r->carries |= TT_OPTION_MASK & ~r->backend->refuses;
+  if (!mask) r->carries &= ~(unsigned)TT_OPTION_MASK; /* nor where the row asks for one */
   r->refused = (r->carries & r->backend->refuses) != 0;
 }
 
