@@ -96,7 +96,7 @@ cudaError_t tc_cuda_score(const tc_cuda *device, const tc_segments *segments,
 
 /* direction.cu: mean directions of segments [first, first + count), count <= TC_CHUNK_SEGMENTS,
  * into out [count, dim]; one launch. roles (by row number, or NULL: every candidate) say which rows
- * count: those with TAILCUT_ROLE_QUERY. */
+ * count: those that are queries (tc_is_query). */
 cudaError_t tc_cuda_direction(const tc_cuda *device, const tc_segments *segments,
                               const tailcut_tokens *tokens, const uint8_t *roles, int32_t first,
                               int32_t count, const tc_cuda_space *space, float *out,
