@@ -48,7 +48,7 @@ Test(options, groups) {
 
 /* A segment's flags are its groups', or-ed. */
 Test(options, flags_of_groups) {
-  float scores[12];
+  float scores[12] = {0};
   tt_question q = ask_groups(scores);
   memcpy(scores, twelve, sizeof scores);
   scores[5] = N_A_N;
