@@ -112,7 +112,7 @@ def sequences():
     yield line("q-rows", *attention, word="q", status=1, q=np.ones((7, 4, 2), F32))
     yield line("keys-rows", *attention, word="keys", status=1, keys=np.ones((9, 2, 2), F32))
     yield line("q-flat", *attention, word="q", status=1, q=np.ones((8, 8), F32))
-    yield line("q-dtype", *attention, word="q", status=1, q=q.astype(np.int32))
+    yield line("q-dtype", *attention, word="q", status=1, q=q.astype(np.complex64))
     for byte in (8, 128, 255):
         yield line(f"role-{byte}", "--relevance", "mean-cosine", word="roles", status=1,
                    roles=np.where(roles == 0, byte, roles).astype(np.uint8))
