@@ -64,15 +64,16 @@ V_INLINE __m256 v_keep(int64_t n, __m256 a, __m256 b) {
 }
 
 /* Sums of lanes of 128 bits [a0+a1, b0+b1]; inside each lane of neighbours [a01 a23 b01 b23] and of
- * elements two apart [a02 a13 b02 b13]. */
+ * elements two apart [a02 a13 b02 b13]. Where they can, blends take the place of one of two
+ * shuffles: there are more units for them. */
 V_INLINE __m256 v_lanes(__m256 a, __m256 b) {
-  return _mm256_add_ps(_mm256_permute2f128_ps(a, b, 0x20), _mm256_permute2f128_ps(a, b, 0x31));
+  return _mm256_add_ps(_mm256_blend_ps(a, b, 0xF0), _mm256_permute2f128_ps(a, b, 0x21));
 }
 V_INLINE __m256 v_near(__m256 a, __m256 b) {
   return _mm256_add_ps(_mm256_shuffle_ps(a, b, 0x88), _mm256_shuffle_ps(a, b, 0xDD));
 }
 V_INLINE __m256 v_far(__m256 a, __m256 b) {
-  return _mm256_add_ps(_mm256_shuffle_ps(a, b, 0x44), _mm256_shuffle_ps(a, b, 0xEE));
+  return _mm256_add_ps(_mm256_blend_ps(a, b, 0xCC), _mm256_shuffle_ps(a, b, 0x4E));
 }
 
 /* Strides 4 and 2. Lane 0 of the result: two values each of groups 0 and 1; lane 1: of 2 and 3. */
