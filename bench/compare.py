@@ -21,8 +21,8 @@ import time
 
 TOKENS, DIM = 576, 1024
 # Seconds of pause and of calls not timed; calls timed. After a pause the cores of a virtual machine take
-# some ten milliseconds to come back to speed, all the more when two have to.
-PAUSE, SETTLE, CALLS = 0.03, 0.02, 24
+# some tens of milliseconds to come back to speed, all the more when two have to.
+PAUSE, SETTLE, CALLS = 0.03, 0.1, 24
 SLOWING = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE", "OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS",
            "MKL_NUM_THREADS")
 
