@@ -19,14 +19,17 @@
  * see tailcut_relevance).
  *
  * Words. token: one row of a row-major matrix. Segment: the tokens that compete with each other
- * (one image, one video, one sequence). N: the candidates of a segment; k: how many of them are
- * kept. Kept indices: numbers of the kept candidates (or rows) inside their segment, ascending.
- * cu_seqlens: int32 prefix offsets [B+1] as in variable-length attention. Device memory: memory
- * of the handle's device, which for the CPU backend is ordinary memory.
+ * (one image, one video, one sequence). Group: those of them that are cut together, all where no
+ * groups are given (tailcut_batch). N: the candidates of a group; k: how many of them are kept.
+ * Kept indices: numbers of the kept candidates (or rows) inside their segment, ascending.
+ * cu_seqlens: int32 prefix offsets [B+1] as in variable-length attention. Device memory: memory of
+ * the handle's device, which for the CPU backend is ordinary memory.
  *
  * Rules that hold for every run call (those with a `stream` argument):
  *   - Arguments are checked on the host first. A call that returns anything but TAILCUT_OK for a
- *     bad argument has written nothing. tailcut_last_error() then names the argument.
+ *     bad argument has written nothing. tailcut_last_error() then names the argument. So it is for
+ *     TAILCUT_ERROR_UNSUPPORTED, which every run call may return besides the errors listed with it:
+ *     the arguments are valid, but this backend does not take one of them.
  *   - It allocates nothing, synchronises with nothing, prints nothing, never aborts, and uses no
  *     memory but the arguments and the workspace. Work goes to `stream` (a cudaStream_t; NULL is
  *     the default stream) and may be captured in a CUDA graph. On the CPU `stream` is ignored and
@@ -498,10 +501,10 @@ TAILCUT_API tailcut_status tailcut_cut(tailcut_handle handle, const tailcut_batc
  * for that array. With 0 (default) a fused call without roles and groups takes what
  * tailcut_kept_count(rule, max_tokens - prefix_rows) gives, per segment or times the segments; in
  * place, and in any other call, it is as many rows as the source has candidates. (So a destination
- * of a fused call whose tail is to be zeroed beyond that must say its dst_rows.) Results never pass dst_rows, so [3, k]
- * planes, [B, H, k, d] caches, or k rows right in front of the source in one arena are fine. (LOCAL
- * in a ragged batch: a segment's results stand at its own start, so the array has
- * total_tokens - prefix_rows rows all the same.)
+ * of a fused call whose tail is to be zeroed beyond that must say its dst_rows.) Results never pass
+ * dst_rows, so [3, k] planes, [B, H, k, d] caches, or k rows right in front of the source in one
+ * arena are fine. (LOCAL in a ragged batch: a segment's results stand at its own start, so the
+ * array has total_tokens - prefix_rows rows all the same.)
  *
  * In place (LOCAL): dst == src with equal strides, parts and rows that do not lie on each other,
  * and both or neither by slots (the same table into the same pages). Anything else that shares

@@ -188,8 +188,8 @@ static void lay_out(tt_problem *p, tt_random *random, tt_array *a, int kind) {
   }
 }
 
-/* The array as a fused call sees it: where nothing is said, a destination that is not the source has
- * room for what the rule can keep of segments that are one group each. */
+/* The array as a fused call sees it: where nothing is said, a destination that is not the source
+ * has room for what the rule can keep of segments that are one group each. */
 static tailcut_rows as_fused(const tt_problem *p, const tt_array *a) {
   const int32_t most = p->batch.max_tokens, prefix = p->batch.prefix_rows;
   tailcut_rows r = a->rows;

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The smallest program that uses the library: does it compile, link, run and cut? It says so. With an
- * argument it says instead whether the library serves a program made for that TAILCUT_VERSION. */
+/* The smallest program that uses the library: does it compile, link, run and cut? It says so. With
+ * an argument it says instead whether the library serves a program made for that TAILCUT_VERSION.
+ * */
 #include <stdio.h>
 #include <stdlib.h>
 #include <tailcut.h>
