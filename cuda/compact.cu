@@ -28,9 +28,9 @@
  * the accesses: 64, four. Prediction: out of place 85% of the copy bandwidth from 16 MB on, in place
  * the same from two slices per SM on; not measured.
  */
-#include "launch.cuh"
+#include "common/launch.cuh"
 #include "sweep.cuh"
-#include "tiles.cuh"
+#include "common/tiles.cuh"
 
 namespace {
 
@@ -133,7 +133,7 @@ __global__ void __launch_bounds__(TC_SWEEP_THREADS, 4)
 template <int MOST>
 cudaError_t launch(const tc_cuda *device, const tc_segments *segments, const int32_t *kept,
                    int32_t kept_placement, const int32_t *counts, const int32_t *new_cu,
-                   const tailcut_rows *rows, int32_t num_rows, cudaStream_t stream) {
+                   const tailcut_rows *rows, int32_t num_rows, const tc_chain *chain) {
   const bool uniform = segments->cu_seqlens == nullptr;
   const int64_t tail_tiles = (segments->total + TC_BLOCK - 1) / TC_BLOCK;
   compact_args<MOST> args;
@@ -170,7 +170,7 @@ cudaError_t launch(const tc_cuda *device, const tc_segments *segments, const int
     }
     args.first[i + 1] = args.first[i] + tasks * a->slices;
   }
-  return tc_launch(compact<MOST>, tc_grid(args.first[num_rows]), TC_SWEEP_THREADS, 0, stream, args);
+  return tc_launch(compact<MOST>, tc_grid(args.first[num_rows]), TC_SWEEP_THREADS, 0, chain, args);
 }
 
 }  // namespace
@@ -179,16 +179,16 @@ extern "C" cudaError_t tc_cuda_compact(const tc_cuda *device, const tc_segments 
                                        const int32_t *kept, int32_t kept_placement,
                                        const int32_t *counts, const int32_t *new_cu,
                                        const tailcut_rows *rows, int32_t num_rows,
-                                       cudaStream_t stream) {
+                                       const tc_chain *chain) {
   if (segments->segments <= 0) return cudaSuccess;
   for (int32_t i = 0; i < num_rows; i += TC_ROWS_PER_LAUNCH) {
     const int32_t left = num_rows - i, most = TC_ROWS_PER_LAUNCH;
     const cudaError_t error =
         left <= FEW_ARRAYS
             ? launch<FEW_ARRAYS>(device, segments, kept, kept_placement, counts, new_cu, rows + i,
-                                 left, stream)
+                                 left, chain)
             : launch<TC_ROWS_PER_LAUNCH>(device, segments, kept, kept_placement, counts, new_cu,
-                                         rows + i, left < most ? left : most, stream);
+                                         rows + i, left < most ? left : most, chain);
     if (error != cudaSuccess) return error;
   }
   return cudaSuccess;

@@ -2,7 +2,7 @@
 /* cuda: what the files of the CUDA backend share: the device's state, how segments, rows and a
  * selection look to a kernel, the workspace, one launcher per step. Read by C and by CUDA C++.
  *
- * A launcher only enqueues on its stream (it allocates nothing, synchronises with nothing) and
+ * A launcher only enqueues on its chain (it allocates nothing, synchronises with nothing) and
  * returns the launch's error. Everything a kernel needs to know about sizes is a host bound; true
  * lengths, counts and offsets are read on the device. */
 #ifndef TAILCUT_CUDA_H_
@@ -26,10 +26,17 @@ typedef struct tc_cuda {
   int device;
   int capability; /* 90 for sm_90 */
   int sms;
-  int smem_block;  /* most shared memory of a block, opted in */
-  int cluster_max; /* largest cluster the kernels may use: 1 (none), 8 or 16 */
-  int fuses;       /* prune_visual may go in one launch (tests turn it off) */
+  int smem_block; /* most shared memory of a block, opted in */
+  int chains;     /* kernels of a call overlap (programmatic dependent launch) */
+  int fuses;      /* batches may go in one launch (tests turn it off) */
 } tc_cuda;
+
+/* Where the kernels of a call go: on which stream, and whether one is behind another of the call
+ * (common/launch.cuh). run.c sets `follows` behind each launch. */
+typedef struct tc_chain {
+  cudaStream_t stream;
+  int follows;
+} tc_chain;
 
 /* The segments of a batch. start, n and tiles are resolve's results, or NULL: then a kernel works
  * them out itself (segments.cuh), which is cheap for uniform batches and for few segments. */
@@ -45,13 +52,20 @@ typedef struct tc_segments {
   const int32_t *flags; /* [segments] with the INVALID bit */
 } tc_segments;
 
+/* The groups that are cut, where they are not the segments; segments are resolved then. */
+typedef struct tc_groups {
+  int32_t groups;         /* 0: every segment is one group */
+  const int32_t *offsets; /* [groups + 1] the caller's */
+  const int32_t *segment; /* [groups] resolve's: -1 without rows or in an invalid segment */
+} tc_groups;
+
 /* What stays in a workspace from call to call, at its beginning whatever the call: all zero when a
  * call starts, left all zero by every call (tailcut_workspace_init makes it so first). */
 typedef struct tc_cuda_lasting {
-  uint32_t ticket;  /* fused, pair: images or blocks taken so far */
-  uint32_t arrived; /* fused, pair, cut: clusters or blocks that are done */
-  uint32_t unused[62];
-  uint64_t prefix[TC_CHUNK_SEGMENTS]; /* fused, pair: look-back over kept counts */
+  uint32_t ticket;  /* work taken so far, by kernels that hand it out */
+  uint32_t left;    /* blocks that will take no more */
+  uint32_t arrived; /* cut: groups that are done */
+  uint32_t unused[61];
   uint32_t blocks[TC_CHUNK_SEGMENTS]; /* direction: blocks of a segment that have arrived */
 } tc_cuda_lasting;
 
@@ -60,7 +74,9 @@ typedef struct tc_cuda_space {
   tc_cuda_lasting *lasting;
   int32_t *start, *n, *tiles; /* resolve's results */
   int32_t *flags;             /* [segments] on their way */
-  int32_t *resolved_flags;    /* [segments] resolve's, where `flags` is another's */
+  int32_t *group_segment;     /* [groups] resolve's */
+  int32_t *group_counts;      /* [groups] */
+  int32_t *group_kept;        /* kept indices by row number, before groups are joined */
   float *scores;              /* by row number */
   int32_t *kept;              /* LOCAL kept indices by row number */
   int32_t *counts;            /* [segments] */
@@ -77,22 +93,23 @@ tailcut_status tc_cuda_create(tailcut_handle handle, const tailcut_config *confi
 
 /* ------------------------------------------------------------------ launchers, one per step -- */
 
-/* resolve.cu: start, n (and their sum), tiles and flags (0 or INVALID, or'ed with the BAD_REFERENCE and INVALID
- * bits of input_flags [segments] where given; INVALID there makes n 0) of every segment. */
+/* segments.cu: start, n (and their sum), tiles and flags (0 or INVALID, or'ed with the BAD_REFERENCE
+ * and INVALID bits of input_flags [segments] where given; INVALID there makes n 0) of every segment;
+ * where the batch has groups, the segment of each into group_segment, and segments whose ends are no
+ * offsets of groups are INVALID. */
 cudaError_t tc_cuda_resolve(const tc_cuda *device, const tc_segments *segments,
-                            const int32_t *input_flags, int32_t *start, int32_t *n, int32_t *tiles,
-                            int32_t *flags, cudaStream_t stream);
+                            const tc_groups *groups, const int32_t *input_flags,
+                            const tc_cuda_space *space, int32_t *flags, const tc_chain *chain);
 
 /* score.cu: scores of segments [first, first + count), by row number, and flags |= NAN,
  * BAD_REFERENCE (atomically; flags may be NULL). source GIVEN (data of segment b at data +
- * (b - first) * segment_stride for MEAN's directions, b * segment_stride otherwise: `data` is
- * already moved by the caller) or ROW. Nothing is written for rows that are no candidates.
- * stores_flags: flags need not be set before; BAD_REFERENCE or 0 is stored for every segment that
- * has candidates. */
+ * b * segment_stride), MEAN (directions: data + (b - first) * segment_stride), ROW or LAG. Nothing is
+ * written for rows that are no candidates. stores_flags: flags need not be set before; BAD_REFERENCE
+ * or 0 is stored for every segment that has candidates. */
 cudaError_t tc_cuda_score(const tc_cuda *device, const tc_segments *segments,
                           const tailcut_tokens *tokens, const tailcut_reference *reference,
                           int32_t first, int32_t count, float *scores, int32_t *flags,
-                          int stores_flags, cudaStream_t stream);
+                          int stores_flags, const tc_chain *chain);
 
 /* direction.cu: mean directions of segments [first, first + count), count <= TC_CHUNK_SEGMENTS,
  * into out [count, dim]; one launch. roles (by row number, or NULL: every candidate) say which rows
@@ -100,66 +117,50 @@ cudaError_t tc_cuda_score(const tc_cuda *device, const tc_segments *segments,
 cudaError_t tc_cuda_direction(const tc_cuda *device, const tc_segments *segments,
                               const tailcut_tokens *tokens, const uint8_t *roles, int32_t first,
                               int32_t count, const tc_cuda_space *space, float *out,
-                              cudaStream_t stream);
+                              const tc_chain *chain);
 
-/* cut.cu: counts, kept (LOCAL), flags, curve, ranks of every segment. NULL members of `out` are not
- * wanted; counts and kept are always given. kept holds segment-local indices by row number.
- * Resolved segments: out->flags comes in from resolve and score and goes out whole. Segments that are
- * not (at most TC_CUT_SHORT candidates each): what input_flags, if not NULL, say is honoured. */
-#define TC_CUT_SHORT 4096 /* rows of a segment that one block cuts in shared memory */
+/* cut.cu: what a cut reports of every segment (and group). Members that are NULL are not wanted;
+ * counts and kept are always given. kept: LOCAL, segment-local indices by row number. */
+#define TC_CUT_SHORT 8192 /* candidates (with roles: rows) that one block cuts */
 typedef struct tc_cuda_cut_out {
-  int32_t *counts, *kept, *flags;
+  int32_t *counts, *kept, *flags, *new_cu;
   float *curve;
   int32_t *ranks;
   int32_t *host_counts;
+  uint8_t *mask;
+  int32_t *group_counts;
 } tc_cuda_cut_out;
+
+/* A cut, and what its kernels get. in_flags [segments] or NULL: BAD_REFERENCE and INVALID bits that
+ * are known (resolved segments: segments.flags). With groups, kernels put each group's kept indices
+ * where its first candidate's would stand in group_kept, its count into group_counts, its flags into
+ * group_flags [segments] (atomically); the last launch joins them. */
+typedef struct tc_cut_args {
+  tc_segments segments;
+  tc_groups groups;
+  const float *scores;
+  const uint8_t *roles;
+  const int32_t *in_flags;
+  tailcut_rule rule;
+  tc_cuda_cut_out out;
+  tc_cuda_lasting *lasting;
+  int32_t *group_kept, *group_counts, *group_flags; /* with groups only */
+} tc_cut_args;
 size_t tc_cuda_cut_scratch(const tc_cuda *device, const tailcut_limits *limits);
-cudaError_t tc_cuda_cut(const tc_cuda *device, const tc_segments *segments, const float *scores,
-                        const uint8_t *roles, const int32_t *input_flags, const tailcut_rule *rule,
-                        const tc_cuda_cut_out *out, char *scratch, cudaStream_t stream);
-/* pack.cu: new_cu [segments + 1] = prefix sums of counts; then, where packed is given, kept indices
- * from LOCAL to PACKED placement. */
-cudaError_t tc_cuda_scan(const tc_cuda *device, int32_t segments, const int32_t *counts,
-                         int32_t *new_cu, cudaStream_t stream);
-cudaError_t tc_cuda_pack(const tc_cuda *device, const tc_segments *segments, const int32_t *kept,
-                         const int32_t *counts, const int32_t *new_cu, int32_t *packed,
-                         cudaStream_t stream);
+cudaError_t tc_cuda_cut(const tc_cuda *device, const tc_cut_args *args, char *scratch,
+                        const tc_chain *chain);
 
 /* compact.cu: moves the kept rows of all arrays (rows: num_rows whole descriptors with explicit
- * strides on the host). new_cu may be NULL when nothing is PACKED. */
+ * strides on the host). new_cu may be NULL when nothing is PACKED. An array whose flags have
+ * TC_ROWS_KEPT has no source: element j of its result is kept[j] (int32). */
+#define TC_ROWS_KEPT (1 << 30)
 cudaError_t tc_cuda_compact(const tc_cuda *device, const tc_segments *segments, const int32_t *kept,
                             int32_t kept_placement, const int32_t *counts, const int32_t *new_cu,
-                            const tailcut_rows *rows, int32_t num_rows, cudaStream_t stream);
+                            const tailcut_rows *rows, int32_t num_rows, const tc_chain *chain);
 
-/* What the forms of prune_visual that cut and move in one launch (fused.cu, pair.cu) leave behind.
- * Pointers that are NULL are not wanted, but counts are. */
-typedef struct tc_cuda_prune_out {
-  tc_cuda_cut_out cut;           /* kept: LOCAL */
-  int32_t *kept_packed, *new_cu; /* new_cu is needed where lasting is */
-  tc_cuda_lasting *lasting;      /* NULL: nothing depends on the counts of earlier segments. Else a
-                                    launch has at most TC_CHUNK_SEGMENTS of them */
-} tc_cuda_prune_out;
-
-/* pair.cu: the second launch of a prune_visual that is made of two, where there are no clusters:
- * cut and compact of images of at most TC_PAIR_TOKENS candidates, after tc_cuda_score has stored
- * `flags`. */
-#define TC_PAIR_TOKENS 2048
-#define TC_PAIR_ARRAYS 8
-typedef struct tc_pair_plan {
-  tc_segments segments;
-  int32_t first, count; /* segments of this launch */
-  const float *scores;
-  const int32_t *flags;
-  tailcut_rule rule;
-  tc_cuda_prune_out out;
-  int32_t num_rows; /* <= TC_PAIR_ARRAYS */
-  tailcut_rows rows[TC_PAIR_ARRAYS];
-} tc_pair_plan;
-cudaError_t tc_cuda_pair(const tc_cuda *device, const tc_pair_plan *plan, cudaStream_t stream);
-
-/* <step>.cu: tc_cuda_load_<step> loads every kernel of the step (lazy loading would allocate in a run
- * call), sets attributes, lowers cluster_max to what fits the device. device.c calls them all. */
-#define TC_CUDA_STEPS(X) X(resolve) X(score) X(direction) X(cut) X(pack) X(compact) X(pair) X(fused)
+/* <step>.cu: tc_cuda_load_<step> loads every kernel of the step (lazy loading would allocate in a
+ * run call) and sets attributes. device.c calls them all. */
+#define TC_CUDA_STEPS(X) X(resolve) X(score) X(direction) X(cut) X(compact)
 #define TC_CUDA_LOAD(step) cudaError_t tc_cuda_load_##step(tc_cuda *device);
 TC_CUDA_STEPS(TC_CUDA_LOAD)
 #undef TC_CUDA_LOAD

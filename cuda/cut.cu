@@ -42,7 +42,7 @@ extern "C" size_t tc_cuda_cut_scratch(const tc_cuda *device, const tailcut_limit
 extern "C" cudaError_t tc_cuda_cut(const tc_cuda *device, const tc_segments *segments,
                                    const float *scores, const uint8_t *roles,
                                    const int32_t *input_flags, const tailcut_rule *rule,
-                                   const tc_cuda_cut_out *out, char *scratch, cudaStream_t stream) {
+                                   const tc_cuda_cut_out *out, char *scratch, const tc_chain *chain) {
   const tc_cut_args args = {*segments, scores, roles, *rule, *out, input_flags};
   if (segments->segments == 0) return cudaSuccess;
   tc_long_plan plan = tc_cut_plan(device, segments->segments,
@@ -50,10 +50,10 @@ extern "C" cudaError_t tc_cuda_cut(const tc_cuda *device, const tc_segments *seg
   /* Where each segment has a cluster, and all are long or they are few, one launch does it. */
   const bool all_long = segments->cu_seqlens == nullptr && segments->lengths == nullptr;
   if (segments->segments <= plan.clusters && (all_long || segments->segments <= 4)) plan.least = -1;
-  const cudaError_t error = plan.least < 0 ? cudaSuccess : tc_cut_short(args, stream);
+  const cudaError_t error = plan.least < 0 ? cudaSuccess : tc_cut_short(args, chain);
   if (error != cudaSuccess || plan.clusters == 0) return error;
-  return needs_order(args) ? tc_cut_long(args, plan, scratch, stream)
-                           : tc_cut_bins(device, args, plan, stream);
+  return needs_order(args) ? tc_cut_long(args, plan, scratch, chain)
+                           : tc_cut_bins(device, args, plan, chain);
 }
 
 extern "C" cudaError_t tc_cuda_load_cut(tc_cuda *device) {

@@ -23,15 +23,15 @@ struct tc_long_plan {
 tc_long_plan tc_cut_plan(const tc_cuda *device, int64_t segments, int64_t max_tokens,
                          int64_t total);
 
-cudaError_t tc_cut_short(const tc_cut_args &args, cudaStream_t stream);
+cudaError_t tc_cut_short(const tc_cut_args &args, const tc_chain *chain);
 cudaError_t tc_cut_short_load(void);
 /* By sorting: any rule, curve and ranks. */
 cudaError_t tc_cut_long(const tc_cut_args &args, const tc_long_plan &plan, char *scratch,
-                        cudaStream_t stream);
+                        const tc_chain *chain);
 cudaError_t tc_cut_long_load(tc_cuda *device);
 /* Without sorting: rules that do not ask for neighbours in rank, no spread, no curve, no ranks. */
 cudaError_t tc_cut_bins(const tc_cuda *device, const tc_cut_args &args, const tc_long_plan &plan,
-                        cudaStream_t stream);
+                        const tc_chain *chain);
 cudaError_t tc_cut_bins_load(tc_cuda *device);
 
 __device__ __forceinline__ uint32_t tc_load_key(const float *scores, const uint8_t *roles,

@@ -165,10 +165,10 @@ cudaError_t prepare(const tc_cuda *device, kernel prepared) {
 }  // namespace
 
 cudaError_t tc_cut_bins(const tc_cuda *device, const tc_cut_args &args, const tc_long_plan &plan,
-                        cudaStream_t stream) {
+                        const tc_chain *chain) {
   const bins_memory memory =
       memory_for(device, plan.ctas, args.segments.max_tokens - args.segments.prefix_rows);
-  const tc_long_launch launch(plan.ctas, plan.clusters, memory.bytes, stream);
+  const tc_long_launch launch(plan.ctas, plan.clusters, memory.bytes, chain);
   const int detector = args.rule.detector;
   return cudaLaunchKernelEx(
       &launch.config, plan.ctas > 1 ? kernel_for<true>(detector) : kernel_for<false>(detector),

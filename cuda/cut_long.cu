@@ -84,8 +84,8 @@ __global__ void __launch_bounds__(TC_LONG_THREADS, 1)
 }  // namespace
 
 cudaError_t tc_cut_long(const tc_cut_args &args, const tc_long_plan &plan, char *scratch,
-                        cudaStream_t stream) {
-  const tc_long_launch launch(plan.ctas, plan.clusters, 0, stream);
+                        const tc_chain *chain) {
+  const tc_long_launch launch(plan.ctas, plan.clusters, 0, chain);
   if (plan.ctas == 1) {
     return cudaLaunchKernelEx(&launch.config, cut_long<false>, args, plan.least, scratch,
                               plan.slot);

@@ -33,11 +33,11 @@ __device__ void tc_each_long(Gang &gang, const tc_segments &s, int32_t least, Bo
 struct tc_long_launch {
   cudaLaunchConfig_t config = {};
   cudaLaunchAttribute cluster = {};
-  tc_long_launch(int32_t ctas, int32_t clusters, size_t smem, cudaStream_t stream) {
+  tc_long_launch(int32_t ctas, int32_t clusters, size_t smem, const tc_chain *chain) {
     config.gridDim = dim3((unsigned)(clusters * ctas));
     config.blockDim = dim3(TC_LONG_THREADS);
     config.dynamicSmemBytes = smem;
-    config.stream = stream;
+    config.stream = chain;
     cluster.id = cudaLaunchAttributeClusterDimension;
     cluster.val.clusterDim = {(unsigned)ctas, 1, 1};
     config.attrs = &cluster;

@@ -11,7 +11,7 @@
  * measured.
  */
 #include "cut_block.cuh"
-#include "launch.cuh"
+#include "common/launch.cuh"
 
 namespace {
 
@@ -34,18 +34,18 @@ __global__ void __launch_bounds__(THREADS, 1) cut_short(const __grid_constant__ 
 }
 
 template <int THREADS, int ITEMS>
-cudaError_t launch(const tc_cut_args &args, cudaStream_t stream) {
-  return tc_launch(cut_short<THREADS, ITEMS>, (unsigned)args.segments.segments, THREADS, 0, stream,
+cudaError_t launch(const tc_cut_args &args, const tc_chain *chain) {
+  return tc_launch(cut_short<THREADS, ITEMS>, (unsigned)args.segments.segments, THREADS, 0, chain,
                    args);
 }
 
 }  // namespace
 
-cudaError_t tc_cut_short(const tc_cut_args &args, cudaStream_t stream) {
+cudaError_t tc_cut_short(const tc_cut_args &args, const tc_chain *chain) {
   const int32_t most = args.segments.max_tokens - args.segments.prefix_rows;
-  if (most <= 256) return launch<64, 4>(args, stream);
-  if (most <= 1024) return launch<256, 4>(args, stream);
-  return launch<512, TC_CUT_SHORT / 512>(args, stream);
+  if (most <= 256) return launch<64, 4>(args, chain);
+  if (most <= 1024) return launch<256, 4>(args, chain);
+  return launch<512, TC_CUT_SHORT / 512>(args, chain);
 }
 
 cudaError_t tc_cut_short_load() {

@@ -11,7 +11,7 @@
 #ifndef TAILCUT_DETECT_CUH_
 #define TAILCUT_DETECT_CUH_
 
-#include "gang.cuh"
+#include "common/gang.cuh"
 
 /* Sort keys of a segment's rows: tc_key, but NaN scores come before rows that are no candidates. */
 #define TC_KEY_UNUSABLE 0xFFFFFFFEu /* a candidate whose score is NaN */

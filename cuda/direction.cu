@@ -17,10 +17,10 @@
  * Ladder: 1. as described. Prediction: 6 us for 576 x 1024 fp16, of which 1 us is the last arriver;
  * 80% of the copy bandwidth for 64 such images; not measured.
  */
-#include "delay.cuh"
-#include "dot.cuh"
-#include "launch.cuh"
-#include "tiles.cuh"
+#include "common/delay.cuh"
+#include "common/dot.cuh"
+#include "common/launch.cuh"
+#include "common/tiles.cuh"
 
 namespace {
 
@@ -233,7 +233,7 @@ const direction_kernel KERNELS[3][4] = {
 extern "C" cudaError_t tc_cuda_direction(const tc_cuda *, const tc_segments *segments,
                                          const tailcut_tokens *tokens, const uint8_t *roles,
                                          int32_t first, int32_t count, const tc_cuda_space *space,
-                                         float *out, cudaStream_t stream) {
+                                         float *out, const tc_chain *chain) {
   if (count <= 0) return cudaSuccess;
   direction_args args;
   args.s = *segments;
@@ -247,10 +247,10 @@ extern "C" cudaError_t tc_cuda_direction(const tc_cuda *, const tc_segments *seg
   const int width = tc_token_width(segments, tokens);
   const int column = width == 16 ? 0 : width == 8 ? 1 : width == 4 ? 2 : 3;
   const cudaError_t error = tc_launch(KERNELS[tokens->dtype - 1][column], tc_grid(args.t.bound),
-                                      THREADS, 0, stream, args);
+                                      THREADS, 0, chain, args);
   if (error != cudaSuccess || !is_long) return error;
   const int64_t slices = ((int64_t)tokens->dim + FINISH_THREADS - 1) / FINISH_THREADS;
-  return tc_launch(direction_finish, tc_grid(slices * count), FINISH_THREADS, 0, stream, args);
+  return tc_launch(direction_finish, tc_grid(slices * count), FINISH_THREADS, 0, chain, args);
 }
 
 extern "C" cudaError_t tc_cuda_load_direction(tc_cuda *) {

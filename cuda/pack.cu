@@ -13,8 +13,8 @@
  */
 #include <cub/block/block_scan.cuh>
 
-#include "launch.cuh"
-#include "tiles.cuh"
+#include "common/launch.cuh"
+#include "common/tiles.cuh"
 
 namespace {
 
@@ -90,16 +90,16 @@ __global__ void __launch_bounds__(PACK_THREADS)
 }  // namespace
 
 extern "C" cudaError_t tc_cuda_scan(const tc_cuda *, int32_t segments, const int32_t *counts,
-                                    int32_t *new_cu, cudaStream_t stream) {
-  return tc_launch(scan, 1, SCAN_THREADS, 0, stream, segments, counts, new_cu);
+                                    int32_t *new_cu, const tc_chain *chain) {
+  return tc_launch(scan, 1, SCAN_THREADS, 0, chain, segments, counts, new_cu);
 }
 
 extern "C" cudaError_t tc_cuda_pack(const tc_cuda *, const tc_segments *segments,
                                     const int32_t *kept, const int32_t *counts,
-                                    const int32_t *new_cu, int32_t *packed, cudaStream_t stream) {
+                                    const int32_t *new_cu, int32_t *packed, const tc_chain *chain) {
   if (segments->segments <= 0) return cudaSuccess;
   const tc_tiles t = tc_tiles_of(*segments, 0, segments->segments);
-  return tc_launch(pack, tc_grid((t.bound + PACK_WARPS - 1) / PACK_WARPS), PACK_THREADS, 0, stream,
+  return tc_launch(pack, tc_grid((t.bound + PACK_WARPS - 1) / PACK_WARPS), PACK_THREADS, 0, chain,
                    *segments, t, kept, counts, new_cu, packed);
 }
 

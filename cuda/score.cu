@@ -15,9 +15,9 @@
  * Ladder: 1. as described. Prediction: 90% of the copy bandwidth from 2,000 rows of 2 KB on; not
  * measured.
  */
-#include "dot.cuh"
-#include "launch.cuh"
-#include "tiles.cuh"
+#include "common/dot.cuh"
+#include "common/launch.cuh"
+#include "common/tiles.cuh"
 
 namespace {
 
@@ -219,7 +219,7 @@ extern "C" cudaError_t tc_cuda_score(const tc_cuda *device, const tc_segments *s
                                      const tailcut_tokens *tokens,
                                      const tailcut_reference *reference, int32_t first,
                                      int32_t count, float *scores, int32_t *flags, int stores_flags,
-                                     cudaStream_t stream) {
+                                     const tc_chain *chain) {
   if (count <= 0) return cudaSuccess;
   score_args args;
   args.s = *segments;
@@ -243,7 +243,7 @@ extern "C" cudaError_t tc_cuda_score(const tc_cuda *device, const tc_segments *s
   const int width = tc_token_width(segments, tokens);
   const int column = width == 16 ? 0 : width == 8 ? 1 : width == 4 ? 2 : 3;
   return tc_launch(KERNELS[tokens->dtype - 1][column], tc_grid(args.t.bound * args.split), THREADS,
-                   args.staged ? (size_t)bytes : 0, stream, args);
+                   args.staged ? (size_t)bytes : 0, chain, args);
 }
 
 extern "C" cudaError_t tc_cuda_load_score(tc_cuda *device) {

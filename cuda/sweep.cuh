@@ -4,8 +4,8 @@
 #ifndef TAILCUT_SWEEP_CUH_
 #define TAILCUT_SWEEP_CUH_
 
-#include "delay.cuh"
-#include "rows.cuh"
+#include "common/delay.cuh"
+#include "common/rows.cuh"
 
 constexpr int TC_SWEEP_THREADS = 256;
 constexpr int TC_SWEEP_HELD = 4; /* rows of which a thread holds a unit */

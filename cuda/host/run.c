@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* run: the steps of run calls, as launches. */
-#include "run.h"
+#include "host/run.h"
 
 int tc_run_needs_resolve(const tc_cuda_run *run, int32_t most) {
   return run->call->batch.cu_seqlens != NULL && run->call->batch.segments > most;

@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* prune: the forms of prune_visual: one launch, two, or the parts. */
-#include "fused.h"
-#include "run.h"
+#include "host/run.h"
 
 static int any_packed(const tc_call *call) {
   for (int32_t i = 0; i < call->num_rows; i++) {

@@ -12,8 +12,8 @@
 
 #include <cooperative_groups.h>
 
-#include "delay.cuh"
-#include "segments.cuh"
+#include "common/delay.cuh"
+#include "common/segments.cuh"
 
 #define TC_GANG_MOST 16 /* blocks of a cluster */
 

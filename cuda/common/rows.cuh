@@ -4,7 +4,7 @@
 #ifndef TAILCUT_ROWS_CUH_
 #define TAILCUT_ROWS_CUH_
 
-#include "dot.cuh"
+#include "common/dot.cuh"
 
 struct tc_row_array {
   const char *src;

@@ -27,7 +27,7 @@
 
 #include <cuda_fp16.h>
 
-#include "segments.cuh"
+#include "common/segments.cuh"
 
 #define TC_RUN_ELEMENTS 256
 

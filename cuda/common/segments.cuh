@@ -52,6 +52,47 @@ __device__ inline tc_segment tc_segment_at(const tc_segments &s, int32_t b) {
   return tc_segment_judge(s, b, highest);
 }
 
+/* What is cut by itself: candidates (with roles: rows) [first, first + n) of segment b. */
+struct tc_group {
+  int32_t b; /* -1: no rows, or an invalid segment */
+  int32_t start, first, n;
+  int64_t row0, row1; /* row numbers: its share of the mask */
+};
+
+static inline __host__ __device__ int32_t tc_group_count(const tc_segments &s, const tc_groups &g) {
+  return g.groups > 0 ? g.groups : s.segments;
+}
+
+/* Row numbers behind segment b's last, whatever its length. */
+__device__ inline int64_t tc_rows_end(const tc_segments &s, int32_t b) {
+  return s.cu_seqlens != nullptr ? s.cu_seqlens[b + 1] : (int64_t)(b + 1) * s.max_tokens;
+}
+
+/* Group `number`; called by whole, converged warps. in_flags: an INVALID bit there is honoured. */
+__device__ inline tc_group tc_group_at(const tc_segments &s, const tc_groups &g,
+                                       const int32_t *in_flags, int32_t number) {
+  tc_group r = {-1, 0, 0, 0, 0, 0};
+  const int32_t b = g.groups > 0 ? g.segment[number] : number;
+  if (b < 0) return r;
+  const tc_segment segment = tc_segment_at(s, b);
+  if (!segment.valid || (in_flags != nullptr && in_flags[b] & TAILCUT_FLAG_INVALID)) return r;
+  r.b = b;
+  r.start = segment.start;
+  r.n = segment.n;
+  r.row0 = s.cu_seqlens != nullptr ? segment.start : (int64_t)b * s.max_tokens;
+  r.row1 = tc_rows_end(s, b);
+  if (g.groups > 0) {
+    r.row0 = g.offsets[number];
+    r.row1 = g.offsets[number + 1];
+    const int64_t first_row = (int64_t)segment.start + s.prefix_rows;
+    const int64_t from = max(r.row0 - first_row, (int64_t)0);
+    const int64_t to = min(r.row1 - first_row, (int64_t)segment.n);
+    r.first = (int32_t)from;
+    r.n = to > from ? (int32_t)(to - from) : 0;
+  }
+  return r;
+}
+
 /* Candidates of all segments after segment b (-1: of all). Called as tc_segment_at; without resolve's
  * results every length is looked at. Not inlined: compact has no registers to spare for it. */
 __device__ __noinline__ inline int64_t tc_candidates_after(const tc_segments &s, int32_t b) {

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* layout: the one place that says what workspace a call kind needs on CUDA. */
-#include "layout.h"
+#include "host/layout.h"
 
 #include <string.h>
 

@@ -12,8 +12,8 @@
  */
 #include <cub/block/block_scan.cuh>
 
-#include "launch.cuh"
-#include "segments.cuh"
+#include "common/launch.cuh"
+#include "common/segments.cuh"
 
 namespace {
 
@@ -88,8 +88,8 @@ __global__ void __launch_bounds__(THREADS)
 
 extern "C" cudaError_t tc_cuda_resolve(const tc_cuda *, const tc_segments *segments,
                                        const int32_t *input_flags, int32_t *start, int32_t *n,
-                                       int32_t *tiles, int32_t *flags, cudaStream_t stream) {
-  return tc_launch(resolve, 1, THREADS, 0, stream, *segments, input_flags, start, n, tiles, flags);
+                                       int32_t *tiles, int32_t *flags, const tc_chain *chain) {
+  return tc_launch(resolve, 1, THREADS, 0, chain, *segments, input_flags, start, n, tiles, flags);
 }
 
 extern "C" cudaError_t tc_cuda_load_resolve(tc_cuda *) {

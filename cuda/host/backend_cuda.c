@@ -6,8 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "layout.h"
-#include "run.h"
+#include "host/layout.h"
+#include "host/run.h"
 
 static void cuda_destroy(tailcut_handle handle) { free(handle->state); }
 

@@ -4,7 +4,7 @@
 #ifndef TAILCUT_TILES_CUH_
 #define TAILCUT_TILES_CUH_
 
-#include "segments.cuh"
+#include "common/segments.cuh"
 
 /* The tiles of segments [first, first + count), dealt in one of three ways:
  *   evenly      by arithmetic, as many to each segment as the longest may have

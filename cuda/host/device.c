@@ -2,7 +2,6 @@
 /* device: opens the device of a handle: what it can do, its kernels loaded, why there is none. */
 #include <stdlib.h>
 
-#include "fused.h"
 #include "tailcut_cuda_build.h"
 
 #define TC_CUDA_LEAST 80 /* the oldest architecture there is code for */
