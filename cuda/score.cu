@@ -140,6 +140,7 @@ __global__ void __launch_bounds__(THREADS) score(const __grid_constant__ score_a
   const int64_t units = tc_tiles_total(args.t, args.s) * args.split;
   const int warp = (int)(threadIdx.x / 32);
   const char *current = nullptr; /* the reference that is staged */
+  tc_wait_previous();
 
   for (int64_t unit = blockIdx.x; unit < units; unit += gridDim.x) {
     int32_t index;
