@@ -437,9 +437,9 @@ __device__ inline bool tc_value_choose(tc_value_space<S> &space, const tailcut_r
                                        bool bad, tc_value_scale scale, tc_value_choice *choice,
                                        bool *whole) {
   int32_t k;
-  choice->by_offset = false;
+  *choice = {false, 0, {0, 0}};
   if (tc_decide_plainly(rule, g, stats, bad, &k, whole)) {
-    if (rule.detector == TAILCUT_THRESHOLD) { /* clamps may still move it */
+    if (rule.detector == TAILCUT_THRESHOLD && !*whole) { /* clamps may still move it */
       choice->cutoff = {tc_tau_key(rule) + 1, 0};
     } else {
       choice->cutoff = tc_value_select(space, key, stats,
