@@ -71,26 +71,36 @@ __device__ inline place even_place(const score_args &args, int rows) {
   return at;
 }
 
-/* Where finding out takes a look at lengths, offsets or resolve's results. Not inlined: it is half of
- * the code, and uniform batches do without. */
-__device__ __noinline__ place search_place(const score_args &args, int rows) {
-  const uint32_t unit = blockIdx.x;
-  place at = {0, 0, 0, 0};
-  if (args.t.deal == TC_EVENLY) {
-    at = even_place(args, rows);
-  } else {
-    const int64_t tile = unit >> args.parts_log;
-    int32_t index;
-    if (tile >= tc_tiles_total(args.t, args.s)) return at;
-    const int32_t b = tc_tile_find(args.t, args.s, tile, &index);
-    if (b < 0) return at;
-    at.b = b;
-    at.first = index * TC_BLOCK + (int32_t)(unit & ((1u << args.parts_log) - 1)) * rows;
-  }
+/* Start and length of the segment that has been found; by whole warps. */
+__device__ inline place with_segment(const score_args &args, place at) {
   const tc_segment segment = tc_segment_at(args.s, at.b);
   at.start = segment.start;
   at.n = segment.n;
   return at;
+}
+
+/* The place in a tile that must be searched for; by a whole warp. */
+__device__ inline place tile_place(const score_args &args, int rows) {
+  const int64_t tile = blockIdx.x >> args.parts_log;
+  const int32_t part = (int32_t)(blockIdx.x & ((1u << args.parts_log) - 1));
+  int32_t index = 0, b = -1;
+  __builtin_assume(args.t.deal != TC_EVENLY);
+  if (tile < tc_tiles_total(args.t, args.s)) b = tc_tile_find(args.t, args.s, tile, &index);
+  const place at = {b, 0, 0, index * TC_BLOCK + part * rows};
+  return b < 0 ? at : with_segment(args, at);
+}
+
+/* Where finding out takes a look at lengths, offsets or resolve's results. Not inlined: it is half of
+ * the code, and uniform batches do without. */
+__device__ __noinline__ place search_place(const score_args &args, int rows) {
+  __shared__ place found;
+  if (args.t.deal == TC_EVENLY) return with_segment(args, even_place(args, rows));
+  if (threadIdx.x < 32) {
+    const place at = tile_place(args, rows);
+    if (threadIdx.x == 0) found = at;
+  }
+  __syncthreads();
+  return found;
 }
 
 __device__ inline void report(const score_args &args, const place &at, int32_t i,
@@ -240,14 +250,19 @@ extern "C" cudaError_t tc_cuda_score(const tc_cuda *device, const tc_segments *s
   args.n = known ? (int32_t)(most > 0 ? most : 0) : -1;
 
   int64_t candidates = most > 0 ? count * most : 0; /* no more than that */
-  if (ragged && segments->total < candidates) candidates = segments->total;
+  if (ragged && segments->total < candidates) {
+    /* A few blocks in vain cost less than a search in each. */
+    if (candidates - segments->total <= segments->total / 8 || count == 1) args.t.deal = TC_EVENLY;
+    candidates = segments->total;
+  }
   const bool many = candidates > MANY * device->sms;
   int rows, resident;
   const score_kernel kernel = choose(segments, tokens, args, many, &rows, &resident);
   rows *= WARPS;
   int64_t blocks;
   if (args.t.deal == TC_EVENLY) {
-    args.per = (uint32_t)(most > 0 ? (most + rows - 1) / rows : 1);
+    const int64_t longest = ragged && segments->total < most ? segments->total : most;
+    args.per = (uint32_t)(longest > 0 ? (longest + rows - 1) / rows : 1);
     divide_by(args.per, &args.magic, &args.shift);
     blocks = most > 0 ? (int64_t)count * args.per : 1;
   } else {
