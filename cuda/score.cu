@@ -1,218 +1,213 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * score: cosine of every candidate to its segment's reference vector.
+ * score: cosine of every candidate to its segment's reference vector, or to an earlier candidate.
  *
- * Formula: s = <x,c> / (max(|x|, 1e-8) * max(|c|, 1e-8)), clamped; METHOD.md, stage 1. Strategy: a
- * block takes a tile of 64 candidates of one segment (or a half, a quarter, an eighth of it, when
- * there are few), a warp one row at a time, summed as dot.cuh says. The reference is widened once
- * per block into shared memory, in the order in which lanes read it, while each warp's first row is
- * already on its way; from then on the next piece of a row is loaded before the current one is
- * summed. Sums of a tile meet in shared memory and are finished by one thread per row (square root
- * and division are long instruction sequences: 64 rows share them).
- * Precision: as METHOD.md, bit for bit. Limits: a reference that does not fit in shared memory
- * (dim above about 57,000) is read from global memory by every warp, element by element.
+ * Formula: s = <x,c> / (max(|x|, 1e-8) * max(|c|, 1e-8)), clamped; METHOD.md, stage 1. Strategy: no
+ * loop over rows and no shared memory. A block takes 4 or 8 candidates of one segment, a warp one or
+ * two of them, with every load of rows and reference under way before the first use; all sums of a
+ * warp go through one butterfly. Blocks come and go by the hardware's scheduler, which keeps loads in
+ * flight better than a block that stays and loops. A row is read once; the reference by every warp,
+ * from L1. Which kernel takes what:
  *
- * Ladder: 1. as described. Prediction: 90% of the copy bandwidth from 2,000 rows of 2 KB on; not
- * measured.
+ *   rows                                            kernel              registers, blocks an SM
+ *   fp16, bf16 to 1,024; reference alike; many      short, two a warp   80, 6
+ *   fp16, bf16 to 1,024                             short, one a warp   64, 8 (fp32 reference: 80, 6)
+ *   any other of 16-byte quads                      long                128, 4
+ *   rest (addresses or lengths no multiple of 16)   any
+ *
+ * Precision: as METHOD.md, bit for bit. Limits: any's loads are narrow and none is ahead.
+ *
+ * Ladder (576 x 1024 fp16; B images; H100): 1. a block of 8 warps for 64 candidates, the reference
+ * widened in shared memory, persistent: B=1 4.0 us, B=64 40, B=256 125. 2. prototypes of this form:
+ * one row a warp 2.3 at B=1, of which 1.0 is the empty node; two rows a warp 27.0 at B=64, 98.8 at
+ * B=256, 97% of a pure read (copies through shared memory and persistent forms: 85-93%). 3. this one:
+ * not measured; expected as its prototype.
  */
-#include "common/dot.cuh"
+#include "score.cuh"
+
 #include "common/launch.cuh"
 #include "common/tiles.cuh"
 
 namespace {
 
-constexpr int THREADS = 256, WARPS = THREADS / 32;
-constexpr int SMEM_KEPT_BACK = 1024; /* static shared memory, and what the driver takes */
+constexpr int WARPS = 4, THREADS = 32 * WARPS;
+constexpr int MANY = 32; /* candidates an SM from which on a warp takes two: about 8 images */
+
+enum form { SHORT, SHORT_TWO, LONG, ANY };
 
 struct score_args {
   tc_segments s;
   tc_tiles t;
-  tailcut_tokens tokens;
-  const char *reference;
-  int64_t reference_stride; /* bytes */
-  int32_t reference_dtype, source;
-  int32_t split;  /* blocks per tile: 1, 2, 4 or 8 */
-  int32_t staged; /* the reference fits in shared memory */
+  const char *rows;      /* candidate 0 of segment 0 */
+  const char *reference; /* segment 0's */
+  int64_t row_bytes;     /* from one row to the next */
+  int64_t segment_bytes,
+      reference_bytes; /* from one segment's (ragged: row number's) to the next */
+  int64_t lag_bytes;
   float *scores;
   int32_t *flags;
-  int32_t stores_flags; /* instead of or'ing: BAD_REFERENCE alone, of segments with candidates */
+  uint32_t dim;
+  int32_t reference_dtype;
+  int32_t reference_first; /* MEAN: the segment whose reference is at `reference` */
+  int32_t lag;             /* 0: not LAG */
+  int32_t n;               /* of every segment, where that needs no look; else -1 */
+  uint32_t per, magic; /* evenly: blocks of a segment; unit / per = umulhi(unit, magic) >> shift */
+  int32_t shift;
+  int32_t parts_log; /* not evenly: blocks of a tile */
+  bool ragged, reference_by_row, early, stores_flags;
 };
 
-/* A warp's 8 reference values of a run, in lane order. */
-template <int DTYPE>
-__device__ inline void reference_run(float *r, const float *staged, const char *data, int32_t dtype,
-                                     uint32_t run, uint32_t dim) {
-  const uint32_t lane = threadIdx.x & 31;
-  if (staged != nullptr) {
-    tc_staged_run(staged, run, r);
+/* Which rows a block takes: from candidate `first` of segment b on; n 0: none. */
+struct place {
+  int32_t b, start, n, first;
+};
+
+__device__ inline place even_place(const score_args &args, int rows) {
+  const uint32_t unit = blockIdx.x;
+  const uint32_t index = args.magic != 0 ? __umulhi(unit, args.magic) >> args.shift : unit;
+  place at = {args.t.first + (int32_t)index, 0, 0, (int32_t)(unit - index * args.per) * rows};
+  at.start = at.b * args.s.max_tokens;
+  at.n = args.n;
+  return at;
+}
+
+/* Start and length of the segment that has been found; by whole warps. */
+__device__ inline place with_segment(const score_args &args, place at) {
+  const tc_segment segment = tc_segment_at(args.s, at.b);
+  at.start = segment.start;
+  at.n = segment.n;
+  return at;
+}
+
+/* The place in a tile that must be searched for; by a whole warp. */
+__device__ inline place tile_place(const score_args &args, int rows) {
+  const int64_t tile = blockIdx.x >> args.parts_log;
+  const int32_t part = (int32_t)(blockIdx.x & ((1u << args.parts_log) - 1));
+  int32_t index = 0, b = -1;
+  __builtin_assume(args.t.deal != TC_EVENLY);
+  if (tile < tc_tiles_total(args.t, args.s)) b = tc_tile_find(args.t, args.s, tile, &index);
+  const place at = {b, 0, 0, index * TC_BLOCK + part * rows};
+  return b < 0 ? at : with_segment(args, at);
+}
+
+/* Where finding out takes a look at lengths, offsets or resolve's results. Not inlined: it is half of
+ * the code, and uniform batches do without. */
+__device__ __noinline__ place search_place(const score_args &args, int rows) {
+  __shared__ place found;
+  if (args.t.deal == TC_EVENLY) return with_segment(args, even_place(args, rows));
+  if (threadIdx.x < 32) {
+    const place at = tile_place(args, rows);
+    if (threadIdx.x == 0) found = at;
+  }
+  __syncthreads();
+  return found;
+}
+
+__device__ inline void report(const score_args &args, const place &at, int32_t i,
+                              const tc_scored &found) {
+  if (args.flags == nullptr) return;
+  int32_t *flags = args.flags + at.b;
+  if (args.stores_flags) {
+    if (i == 0 && found.judge) *flags = found.bad ? TAILCUT_FLAG_BAD_REFERENCE : 0;
     return;
   }
-#pragma unroll
-  for (int k = 0; k < 8; k++) {
-    const uint32_t e = run * TC_RUN_ELEMENTS + tc_own<DTYPE>(lane, k);
-    r[k] = e < dim ? tc_element(data, dtype, e) : 0.0f;
-  }
+  if (found.nan) atomicOr(flags, TAILCUT_FLAG_NAN);
+  if (i == 0 && found.judge && found.bad) atomicOr(flags, TAILCUT_FLAG_BAD_REFERENCE);
 }
 
-template <int DTYPE>
-__device__ float reference_norm(const float *staged, const char *data, int32_t dtype,
-                                uint32_t dim) {
-  float square[8], r[8];
-  tc_clear(square);
-  for (uint32_t run = 0; run * TC_RUN_ELEMENTS < dim; run++) {
-    reference_run<DTYPE>(r, staged, data, dtype, run, dim);
-#pragma unroll
-    for (int k = 0; k < 8; k++) square[k] = __fmaf_rn(r[k], r[k], square[k]);
-  }
-  return __fsqrt_rn(tc_sum<DTYPE>(square));
-}
-
-/* A piece of a row: RUNS runs, those past dim zero. */
-template <int DTYPE>
-struct piece {
-  static constexpr int RUNS = DTYPE == TAILCUT_F32 ? 2 : 4;
-  tc_eight<DTYPE> x[RUNS];
-
-  template <int BYTES>
-  __device__ inline void load(const char *row, uint32_t number, uint32_t dim) {
-    const uint32_t end = (number + 1) * (RUNS * TC_RUN_ELEMENTS);
-    if (end <= dim) {
-#pragma unroll
-      for (int u = 0; u < RUNS; u++) {
-        tc_load_run<DTYPE, BYTES>(x[u], row, number * RUNS + u, dim, true);
-      }
-    } else {
-#pragma unroll
-      for (int u = 0; u < RUNS; u++) {
-        tc_load_run<DTYPE, BYTES>(x[u], row, number * RUNS + u, dim, false);
-      }
-    }
-  }
-};
-
-/* Sums of rows warp, warp + WARPS, ... of the tile. `ahead` holds the first piece of the first. */
-template <int DTYPE, int BYTES, bool STAGED>
-__device__ inline void sum_rows(piece<DTYPE> &ahead, const char *tile, int64_t stride, int rows,
-                                uint32_t dim, const float *staged, const char *data, int32_t dtype,
-                                float *dots, float *squares) {
-  constexpr int RUNS = piece<DTYPE>::RUNS;
-  constexpr uint32_t ELEMENTS = RUNS * TC_RUN_ELEMENTS;
-  const uint32_t lane = threadIdx.x & 31, pieces = (dim - 1) / ELEMENTS + 1;
-  for (int row = (int)(threadIdx.x / 32); row < rows; row += WARPS) {
-    float dot[8], square[8];
-    tc_clear(dot);
-    tc_clear(square);
-    for (uint32_t p = 0; p < pieces; p++) {
-      const piece<DTYPE> now = ahead;
-      if (p + 1 < pieces) {
-        ahead.template load<BYTES>(tile + row * stride, p + 1, dim);
-      } else if (row + WARPS < rows) {
-        ahead.template load<BYTES>(tile + (row + WARPS) * stride, 0, dim);
-      }
-#pragma unroll
-      for (int u = 0; u < RUNS; u++) {
-        const uint32_t run = p * RUNS + u;
-        if (run * TC_RUN_ELEMENTS >= dim) break;
-        float r[8];
-        reference_run<DTYPE>(r, STAGED ? staged : nullptr, data, dtype, run, dim);
-#pragma unroll
-        for (int k = 0; k < 8; k++) {
-          const float x = tc_widen<DTYPE>(now.x[u], k);
-          dot[k] = __fmaf_rn(x, r[k], dot[k]);
-          square[k] = __fmaf_rn(x, x, square[k]);
-        }
-      }
-    }
-    const float sum = tc_sum_both<DTYPE>(dot, square);
-    if (lane == 0) dots[row] = sum;
-    if (lane == tc_type<DTYPE>::square_lane) squares[row] = sum;
-  }
-}
-
-template <int DTYPE, int BYTES>
-__global__ void __launch_bounds__(THREADS) score(const __grid_constant__ score_args args) {
-  extern __shared__ float4 staged_quads[];
-  __shared__ float dots[TC_BLOCK], squares[TC_BLOCK], norm;
-  float *staged = (float *)staged_quads;
-  const uint32_t dim = (uint32_t)args.tokens.dim;
-  const int64_t stride = args.tokens.row_stride * tc_type<DTYPE>::size;
-  const int32_t rows_each = TC_BLOCK / args.split;
-  const int64_t units = tc_tiles_total(args.t, args.s) * args.split;
-  const int warp = (int)(threadIdx.x / 32);
-  const char *current = nullptr; /* the reference that is staged */
+template <int DTYPE, int REF, form FORM, int BYTES, int BLOCKS>
+__global__ void __launch_bounds__(THREADS, BLOCKS) score(const __grid_constant__ score_args args) {
+  constexpr int R = FORM == SHORT_TWO ? 2 : 1;
+  if (args.early) tc_let_next_start();
   tc_wait_previous();
-
-  for (int64_t unit = blockIdx.x; unit < units; unit += gridDim.x) {
-    int32_t index;
-    const int32_t b = tc_tile_find(args.t, args.s, unit / args.split, &index);
-    if (b < 0) continue; /* the same for the whole block, as below */
-    const tc_segment segment = tc_segment_at(args.s, b);
-    const int32_t first = index * TC_BLOCK + (int32_t)(unit % args.split) * rows_each;
-    const int32_t rows = min(rows_each, segment.n - first);
-    if (rows <= 0) continue;
-    const char *tokens = (const char *)args.tokens.data;
-    const char *tile = tokens + tc_token_offset(args.s, args.tokens, b, segment.start, first);
-    piece<DTYPE> ahead;
-    if (warp < rows) ahead.template load<BYTES>(tile + warp * stride, 0, dim);
-
-    const char *data = args.reference;
-    if (args.source == TAILCUT_REFERENCE_ROW) {
-      data = tokens + tc_first_row_offset(args.s, args.tokens, b, segment.start);
-    } else {
-      data +=
-          (b - (args.source == TAILCUT_REFERENCE_MEAN ? args.t.first : 0)) * args.reference_stride;
-    }
-    if (data != current) {
-      if (args.staged) {
-        const uint32_t padded = (dim + TC_RUN_ELEMENTS - 1) & ~(uint32_t)(TC_RUN_ELEMENTS - 1);
-        for (uint32_t e = threadIdx.x; e < padded; e += THREADS) {
-          staged[tc_place<DTYPE>(e)] = e < dim ? tc_element(data, args.reference_dtype, e) : 0.0f;
-        }
-        __syncthreads();
-      }
-      if (warp == WARPS - 1) {
-        const float value =
-            reference_norm<DTYPE>(args.staged ? staged : nullptr, data, args.reference_dtype, dim);
-        if ((threadIdx.x & 31) == 0) norm = value;
-      }
-      current = data;
-    }
-    if (args.staged) {
-      sum_rows<DTYPE, BYTES, true>(ahead, tile, stride, rows, dim, staged, data,
-                                   args.reference_dtype, dots, squares);
-    } else {
-      sum_rows<DTYPE, BYTES, false>(ahead, tile, stride, rows, dim, staged, data,
-                                    args.reference_dtype, dots, squares);
-    }
-    __syncthreads();
-    int nan = 0;
-    if ((int)threadIdx.x < rows) {
-      const float s = tc_cosine_finish(dots[threadIdx.x], __fsqrt_rn(squares[threadIdx.x]), norm);
-      args.scores[segment.start + first + (int32_t)threadIdx.x] = s;
-      nan = s != s;
-    }
-    const bool bad = tc_bad_norm(norm); /* before the barrier that lets it change */
-    nan = __syncthreads_or(nan);
-    if (threadIdx.x == 0 && args.flags != nullptr) {
-      if (args.stores_flags) {
-        if (first == 0) args.flags[b] = bad ? TAILCUT_FLAG_BAD_REFERENCE : 0;
-      } else {
-        if (nan) atomicOr(&args.flags[b], TAILCUT_FLAG_NAN);
-        if (first == 0 && bad) atomicOr(&args.flags[b], TAILCUT_FLAG_BAD_REFERENCE);
-      }
+  const place at = args.n >= 0 ? even_place(args, R * WARPS) : search_place(args, R * WARPS);
+  const int32_t i = at.first + (int32_t)(threadIdx.x / 32) * R;
+  const int32_t live = at.n - i;
+  if (live <= 0) return;
+  const int32_t number = args.ragged ? at.start : at.b;
+  const char *row = args.rows + number * args.segment_bytes + i * args.row_bytes;
+  float *scores = args.scores + ((int64_t)at.start + i);
+  const char *reference =
+      args.reference +
+      (args.reference_by_row ? at.start : at.b - args.reference_first) * args.reference_bytes;
+  if (args.lag > 0) {
+    reference = row - args.lag_bytes;
+    if (i < args.lag) {
+      const tc_scored none = {false, false, (threadIdx.x & 31) == 0};
+      if (none.judge) *scores = -1.0f;
+      report(args, at, i, none);
+      return;
     }
   }
+  tc_scored found;
+  if constexpr (FORM == LONG) {
+    found = tc_score_long<DTYPE, REF>(row, reference, args.dim, scores);
+  } else if constexpr (FORM == ANY) {
+    found = tc_score_any<DTYPE, BYTES>(row, reference, args.reference_dtype, args.dim, scores);
+  } else {
+    found = tc_score_short<DTYPE, REF, R>(row, args.row_bytes, reference, args.dim, live, scores);
+  }
+  report(args, at, i, found);
 }
 
 typedef void (*score_kernel)(score_args);
 
-/* By dtype and width of loads: 16, 8, 4, 2 bytes. */
-const score_kernel KERNELS[3][4] = {
-    {score<TAILCUT_F16, 16>, score<TAILCUT_F16, 8>, score<TAILCUT_F16, 4>, score<TAILCUT_F16, 2>},
-    {score<TAILCUT_BF16, 16>, score<TAILCUT_BF16, 8>, score<TAILCUT_BF16, 4>,
-     score<TAILCUT_BF16, 2>},
-    {score<TAILCUT_F32, 16>, score<TAILCUT_F32, 8>, score<TAILCUT_F32, 4>, nullptr},
+/* By dtype: what takes quads, for a reference of the rows' dtype and one of fp32, and what takes the
+ * rest, by width of loads. */
+struct score_kernels {
+  score_kernel one, two, one_wide, long_rows, long_wide;
+  score_kernel any[3]; /* 8, 4, 2 bytes */
 };
+
+#define HALF_KERNELS(type)                                                                     \
+  {                                                                                            \
+    score<type, type, SHORT, 16, 8>, score<type, type, SHORT_TWO, 16, 6>,                      \
+        score<type, TAILCUT_F32, SHORT, 16, 6>, score<type, type, LONG, 16, 4>,                \
+        score<type, TAILCUT_F32, LONG, 16, 4>, {                                               \
+      score<type, type, ANY, 8, 4>, score<type, type, ANY, 4, 4>, score<type, type, ANY, 2, 4> \
+    }                                                                                          \
+  }
+#define F32_LONG score<TAILCUT_F32, TAILCUT_F32, LONG, 16, 4>
+#define F32_ANY(bytes) score<TAILCUT_F32, TAILCUT_F32, ANY, bytes, 4>
+const score_kernels KERNELS[3] = {
+    HALF_KERNELS(TAILCUT_F16),
+    HALF_KERNELS(TAILCUT_BF16),
+    {nullptr, nullptr, nullptr, F32_LONG, F32_LONG, {F32_ANY(8), F32_ANY(4), nullptr}},
+};
+
+/* The kernel of a call, how many rows its warps take, how many of its blocks an SM holds. */
+score_kernel choose(const tc_segments *s, const tailcut_tokens *tokens, const score_args &args,
+                    bool many, int *rows, int *resident) {
+  const score_kernels &of = KERNELS[tokens->dtype - 1];
+  const bool alike = args.reference_dtype == tokens->dtype;
+  const int row = tc_token_width(s, tokens);
+  int reference = 16; /* LAG's are rows */
+  if (args.lag == 0) {
+    reference = tc_widest((uint64_t)(uintptr_t)args.reference | (uint64_t)args.reference_bytes);
+  }
+  *rows = 1;
+  *resident = 4;
+  if (row < 16 || reference < 16 || tokens->dim * (int64_t)tc_dtype_size(tokens->dtype) % 16 != 0) {
+    const int width = alike && reference < row ? reference : row;
+    return of.any[width >= 8 ? 0 : width == 4 ? 1 : 2];
+  }
+  if (tokens->dtype == TAILCUT_F32 || tokens->dim > TC_SHORT_RUNS * TC_RUN_ELEMENTS) {
+    return alike ? of.long_rows : of.long_wide;
+  }
+  const bool two = alike && many && args.lag == 0; /* with LAG every row has its own reference */
+  *resident = two || !alike ? 6 : 8;
+  *rows = two ? 2 : 1;
+  return two ? of.two : alike ? of.one : of.one_wide;
+}
+
+/* unit / per for units below 2^31 as a multiplication and a shift. */
+void divide_by(uint32_t per, uint32_t *magic, int32_t *shift) {
+  *magic = 0; /* by 1 */
+  *shift = 0;
+  if (per == 1) return;
+  while (per > 2u << *shift) ++*shift;
+  *magic = (uint32_t)(((uint64_t)1 << (32 + *shift)) / per + 1);
+}
 
 }  // namespace
 
@@ -222,41 +217,70 @@ extern "C" cudaError_t tc_cuda_score(const tc_cuda *device, const tc_segments *s
                                      int32_t count, float *scores, int32_t *flags, int stores_flags,
                                      const tc_chain *chain) {
   if (count <= 0) return cudaSuccess;
-  score_args args;
+  const int64_t size = tc_dtype_size(tokens->dtype);
+  const bool ragged = segments->cu_seqlens != nullptr;
+  const int32_t source = reference->source;
+  const int64_t most = segments->max_tokens - (int64_t)segments->prefix_rows;
+  score_args args = {};
   args.s = *segments;
   args.t = tc_tiles_of(*segments, first, count);
-  args.tokens = *tokens;
-  args.reference = (const char *)reference->data;
-  args.reference_dtype =
-      reference->source == TAILCUT_REFERENCE_ROW ? tokens->dtype : reference->dtype;
-  args.reference_stride = reference->segment_stride * tc_dtype_size(args.reference_dtype);
-  args.source = reference->source;
+  args.ragged = ragged;
+  args.row_bytes = tokens->row_stride * size;
+  args.segment_bytes = ragged ? args.row_bytes : tokens->segment_stride * size;
+  args.rows = (const char *)tokens->data + segments->prefix_rows * args.row_bytes;
+  args.reference_dtype = tokens->dtype;
+  if (source == TAILCUT_REFERENCE_LAG) {
+    args.lag = reference->lag;
+    args.lag_bytes = reference->lag * args.row_bytes;
+  } else if (source == TAILCUT_REFERENCE_ROW) {
+    args.reference = (const char *)tokens->data;
+    args.reference_bytes = args.segment_bytes;
+    args.reference_by_row = ragged;
+  } else {
+    args.reference_dtype = reference->dtype;
+    args.reference = (const char *)reference->data;
+    args.reference_bytes = reference->segment_stride * tc_dtype_size(reference->dtype);
+    args.reference_first = source == TAILCUT_REFERENCE_MEAN ? first : 0;
+  }
+  args.dim = (uint32_t)tokens->dim;
   args.scores = scores;
   args.flags = flags;
-  args.stores_flags = stores_flags;
-  /* Fewer rows per block while that fills the device; each warp has at least one. */
-  args.split = 1;
-  while (args.split < TC_BLOCK / WARPS && args.t.bound * args.split < 2 * device->sms) {
-    args.split *= 2;
+  args.stores_flags = stores_flags != 0;
+  const bool known = !ragged && segments->lengths == nullptr && segments->start == nullptr;
+  args.n = known ? (int32_t)(most > 0 ? most : 0) : -1;
+
+  int64_t candidates = most > 0 ? count * most : 0; /* no more than that */
+  if (ragged && segments->total < candidates) {
+    /* A few blocks in vain cost less than a search in each. */
+    if (candidates - segments->total <= segments->total / 8 || count == 1) args.t.deal = TC_EVENLY;
+    candidates = segments->total;
   }
-  const int64_t bytes = ((int64_t)tokens->dim + 255) / 256 * 1024;
-  args.staged = bytes + SMEM_KEPT_BACK <= device->smem_block;
-  const int width = tc_token_width(segments, tokens);
-  const int column = width == 16 ? 0 : width == 8 ? 1 : width == 4 ? 2 : 3;
-  return tc_launch(KERNELS[tokens->dtype - 1][column], tc_grid(args.t.bound * args.split), THREADS,
-                   args.staged ? (size_t)bytes : 0, chain, args);
+  const bool many = candidates > MANY * device->sms;
+  int rows, resident;
+  const score_kernel kernel = choose(segments, tokens, args, many, &rows, &resident);
+  rows *= WARPS;
+  int64_t blocks;
+  if (args.t.deal == TC_EVENLY) {
+    const int64_t longest = ragged && segments->total < most ? segments->total : most;
+    args.per = (uint32_t)(longest > 0 ? (longest + rows - 1) / rows : 1);
+    divide_by(args.per, &args.magic, &args.shift);
+    blocks = most > 0 ? (int64_t)count * args.per : 1;
+  } else {
+    while (rows << args.parts_log < TC_BLOCK) args.parts_log++;
+    blocks = args.t.bound << args.parts_log;
+  }
+  args.early = blocks <= resident * device->sms;
+  return tc_launch(kernel, (unsigned)blocks, THREADS, 0, chain, args);
 }
 
-extern "C" cudaError_t tc_cuda_load_score(tc_cuda *device) {
-  for (const auto &row : KERNELS) {
-    for (const score_kernel kernel : row) {
+extern "C" cudaError_t tc_cuda_load_score(tc_cuda *) {
+  for (const score_kernels &of : KERNELS) {
+    const score_kernel all[] = {of.one,       of.two,    of.one_wide, of.long_rows,
+                                of.long_wide, of.any[0], of.any[1],   of.any[2]};
+    for (const score_kernel kernel : all) {
       cudaFuncAttributes attributes;
       if (kernel == nullptr) continue;
-      cudaError_t error = cudaFuncGetAttributes(&attributes, kernel);
-      if (error == cudaSuccess) {
-        error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                     device->smem_block - SMEM_KEPT_BACK);
-      }
+      const cudaError_t error = cudaFuncGetAttributes(&attributes, kernel);
       if (error != cudaSuccess) return error;
     }
   }

@@ -11,8 +11,8 @@
  *           8l .. 8l+7 would ask for every sector twice; instead the upper and lower half of a group
  *           meet by one exchange of 4 values between neighbours per row, after which an even lane
  *           has group l/2 and an odd one group 16 + (l-1)/2
- * Dot and square go through one butterfly: in its first step each lane gives away the sum it does
- * not go on with. Additions may swap their operands against the tree: that changes no bit of a
+ * Several sums go through one butterfly: where two meet, each lane gives away the one that it does not
+ * go on with (tc_meet). Additions may swap their operands against the tree: that changes no bit of a
  * number (a NaN stays a NaN; its payload is nobody's promise).
  * Precision: fp16 and bf16 widen exactly; one rounding per fma and addition.
  * Absent elements (past dim) are zeros in both operands. fma(0, 0, a) is a for every a but -0, which
@@ -35,8 +35,10 @@ template <int DTYPE>
 struct tc_type {
   static constexpr int size = DTYPE == TAILCUT_F32 ? 4 : 2;
   static constexpr int words = 2 * size; /* a lane's 8 elements in 32-bit words */
-  /* The lane that ends up with the square; lane 0 has the dot product. */
-  static constexpr int square_lane = DTYPE == TAILCUT_F32 ? 1 : 16;
+  /* Lanes between two groups that the tree adds in its step 0 .. 4 (16, 8, 4, 2, 1 groups). */
+  static __host__ __device__ constexpr int stride(int step) {
+    return DTYPE != TAILCUT_F32 ? 16 >> step : step == 0 ? 1 : 32 >> step;
+  }
 };
 
 /* A lane's 8 elements of a run as they lie in memory. */
@@ -44,14 +46,6 @@ template <int DTYPE>
 struct tc_eight {
   uint32_t w[tc_type<DTYPE>::words];
 };
-
-/* Where element e of a vector is kept on chip so that a lane's elements of a run are the quads at
- * 4l and 128+4l: reads of 16 bytes are then free of bank conflicts. */
-template <int DTYPE>
-__device__ inline uint32_t tc_place(uint32_t e) {
-  if (DTYPE == TAILCUT_F32) return e;
-  return (e & ~255u) | (e & 4u) << 5 | (e & 248u) >> 1 | (e & 3u);
-}
 
 /* The element that is a lane's k-th of a run. */
 template <int DTYPE>
@@ -127,14 +121,6 @@ __device__ inline float tc_widen(const tc_eight<DTYPE> &x, int k) {
   return __half2float(__ushort_as_half((unsigned short)(k & 1 ? w >> 16 : w)));
 }
 
-/* This lane's 8 values of a run of an fp32 vector that lies in shared memory by tc_place. */
-__device__ inline void tc_staged_run(const float *staged, uint32_t run, float *r) {
-  const float4 *quads = (const float4 *)(staged + run * TC_RUN_ELEMENTS);
-  const float4 a = quads[threadIdx.x & 31], b = quads[(threadIdx.x & 31) + 32];
-  r[0] = a.x, r[1] = a.y, r[2] = a.z, r[3] = a.w;
-  r[4] = b.x, r[5] = b.y, r[6] = b.z, r[7] = b.w;
-}
-
 /* One element, of a dtype known at run time. */
 __device__ inline float tc_element(const char *data, int32_t dtype, uint32_t e) {
   if (dtype == TAILCUT_F32) return *(const float *)(data + (size_t)e * 4);
@@ -165,11 +151,21 @@ __device__ inline float tc_group(const float *a) {
   return __fadd_rn(__fadd_rn(b[0], b[2]), __fadd_rn(b[1], b[3]));
 }
 
+/* A step of the tree across groups for two sums at once: a in the lanes whose bit of this step is
+ * clear, b in the others. */
 template <int DTYPE>
-__device__ inline float tc_across(float v) {
+__device__ inline float tc_meet(float a, float b, int step) {
+  const int stride = tc_type<DTYPE>::stride(step);
+  const bool second = threadIdx.x & stride;
+  return __fadd_rn(second ? b : a, __shfl_xor_sync(TC_FULL, second ? a : b, stride));
+}
+
+/* The tree from step `step` on, of a sum that each lane has gone on with. */
+template <int DTYPE>
+__device__ inline float tc_across(float v, int step) {
 #pragma unroll
-  for (int stride = 8; stride > 0; stride /= 2) {
-    v = __fadd_rn(v, __shfl_xor_sync(TC_FULL, v, DTYPE == TAILCUT_F32 ? 2 * stride : stride));
+  for (int i = 0; i < 5; i++) {
+    if (i >= step) v = tc_meet<DTYPE>(v, v, i);
   }
   return v;
 }
@@ -177,18 +173,7 @@ __device__ inline float tc_across(float v) {
 /* The tree of one sum: its value in every lane. */
 template <int DTYPE>
 __device__ inline float tc_sum(const float *a) {
-  float v = tc_group<DTYPE>(a);
-  v = __fadd_rn(v, __shfl_xor_sync(TC_FULL, v, tc_type<DTYPE>::square_lane));
-  return tc_across<DTYPE>(v);
-}
-
-/* The trees of two sums at once: the dot product in lane 0, the square in square_lane. */
-template <int DTYPE>
-__device__ inline float tc_sum_both(const float *dot, const float *square) {
-  const float d = tc_group<DTYPE>(dot), q = tc_group<DTYPE>(square);
-  const bool second = threadIdx.x & tc_type<DTYPE>::square_lane;
-  const float other = __shfl_xor_sync(TC_FULL, second ? d : q, tc_type<DTYPE>::square_lane);
-  return tc_across<DTYPE>(__fadd_rn(second ? q : d, other));
+  return tc_across<DTYPE>(tc_group<DTYPE>(a), 0);
 }
 
 /* The widest load, up to 16 bytes, that divides all bits of `addresses` (or'ed together). */
