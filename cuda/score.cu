@@ -38,12 +38,11 @@ enum form { SHORT, SHORT_TWO, LONG, ANY };
 struct score_args {
   tc_segments s;
   tc_tiles t;
-  const char *rows;      /* candidate 0 of segment 0 */
-  const char *reference; /* segment 0's */
-  int64_t row_bytes;     /* from one row to the next */
-  int64_t segment_bytes,
-      reference_bytes; /* from one segment's (ragged: row number's) to the next */
-  int64_t lag_bytes;
+  const char *rows;                        /* candidate 0 of segment 0 */
+  const char *reference;                   /* segment 0's */
+  uint64_t row_bytes;                      /* from one row to the next */
+  uint64_t segment_bytes, reference_bytes; /* from one segment's, or (ragged) row's, to the next */
+  uint64_t lag_bytes;
   float *scores;
   int32_t *flags;
   uint32_t dim;
@@ -124,12 +123,12 @@ __global__ void __launch_bounds__(THREADS, BLOCKS) score(const __grid_constant__
   const int32_t i = at.first + (int32_t)(threadIdx.x / 32) * R;
   const int32_t live = at.n - i;
   if (live <= 0) return;
-  const int32_t number = args.ragged ? at.start : at.b;
-  const char *row = args.rows + number * args.segment_bytes + i * args.row_bytes;
-  float *scores = args.scores + ((int64_t)at.start + i);
-  const char *reference =
-      args.reference +
-      (args.reference_by_row ? at.start : at.b - args.reference_first) * args.reference_bytes;
+  /* All of these are counts: multiplied without signs. */
+  const uint32_t number = args.ragged ? at.start : at.b;
+  const uint32_t reference_number = args.reference_by_row ? at.start : at.b - args.reference_first;
+  const char *row = args.rows + number * args.segment_bytes + (uint32_t)i * args.row_bytes;
+  const char *reference = args.reference + reference_number * args.reference_bytes;
+  float *scores = args.scores + ((uint32_t)at.start + (uint32_t)i);
   if (args.lag > 0) {
     reference = row - args.lag_bytes;
     if (i < args.lag) {
