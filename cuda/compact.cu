@@ -103,6 +103,7 @@ __global__ void __launch_bounds__(TC_SWEEP_THREADS, 4)
   __shared__ int64_t src_at[TC_SWEEP_ROWS], dst_at[TC_SWEEP_ROWS];
   __shared__ tc_row_array array;
   __shared__ tc_row_range range;
+  tc_wait_previous();
   const int64_t work = args.first[args.arrays];
   for (int64_t number = blockIdx.x; number < work; number += gridDim.x) {
     int lo = 0, hi = args.arrays; /* first[lo] <= number < first[hi] */

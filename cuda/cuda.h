@@ -145,6 +145,7 @@ typedef struct tc_cut_args {
   tc_cuda_cut_out out;
   tc_cuda_lasting *lasting;
   int32_t *group_kept, *group_counts, *group_flags; /* with groups only */
+  int32_t early; /* the next kernel may start at once: few blocks wait for it */
 } tc_cut_args;
 size_t tc_cuda_cut_scratch(const tc_cuda *device, const tailcut_limits *limits);
 cudaError_t tc_cuda_cut(const tc_cuda *device, const tc_cut_args *args, char *scratch,

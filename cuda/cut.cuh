@@ -1,42 +1,53 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* cut: what the kernels of the cut share (cut.cu, cut_short.cu, cut_long.cu). */
+/* cut: what the kernels of the cut share (cut.cu, cut_value.cu, cut_sort.cu, cut_long.cu): how they
+ * meet a group, and how they report of it. */
 #ifndef TAILCUT_CUT_CUH_
 #define TAILCUT_CUT_CUH_
 
+#include "common/launch.cuh"
 #include "detect.cuh"
 
-struct tc_cut_args {
-  tc_segments segments;
+/* Short groups. By value: without sorting, rules that do not ask for neighbours in rank, no spread, no
+ * curve, no ranks. By sorting: everything. */
+cudaError_t tc_cut_value(const tc_cuda *device, const tc_cut_args &args, const tc_chain *chain);
+cudaError_t tc_cut_value_load(void);
+bool tc_cut_by_value(const tailcut_rule &rule);
+cudaError_t tc_cut_sort(const tc_cuda *device, const tc_cut_args &args, const tc_chain *chain);
+cudaError_t tc_cut_sort_load(void);
+/* The groups' lists joined into their segments'. */
+cudaError_t tc_cut_join(const tc_cut_args &args, const tc_chain *chain);
+cudaError_t tc_cut_join_load(void);
+
+/* A group as a kernel works on it. Its rows are numbered 0 .. n-1 here; what is reported of row i is
+ * group.first + i. */
+struct tc_cut_group {
+  tc_group group;
+  int32_t number, flags; /* flags: BAD_REFERENCE and INVALID, as far as they are known */
   const float *scores;
-  const uint8_t *roles;
-  tailcut_rule rule;
-  tc_cuda_cut_out out;
-  const int32_t *input_flags; /* where segments are not resolved: the caller's, or NULL */
+  const uint8_t *roles; /* NULL: every row is a candidate */
+  int32_t *kept;
 };
 
-/* How long segments are launched: `clusters` of `ctas` blocks, each with `slot` bytes of scratch. */
-struct tc_long_plan {
-  int32_t ctas, clusters;
-  int32_t least;        /* segments of more rows than this are theirs */
-  size_t slot, scratch; /* scratch: bytes for all limits this or smaller */
-};
-tc_long_plan tc_cut_plan(const tc_cuda *device, int64_t segments, int64_t max_tokens,
-                         int64_t total);
+/* Group `number`; called by whole, converged warps, behind the kernel's wait. */
+__device__ inline tc_cut_group tc_cut_open(const tc_cut_args &args, int32_t number) {
+  tc_cut_group c;
+  c.group = tc_group_at(args.segments, args.groups, args.in_flags, number);
+  c.number = number;
+  const int64_t at = (int64_t)c.group.start + c.group.first;
+  c.scores = args.scores + at;
+  c.roles = args.roles != nullptr ? args.roles + at : nullptr;
+  c.kept = (args.groups.groups > 0 ? args.group_kept : args.out.kept) + at;
+  c.flags = c.group.b < 0 ? TAILCUT_FLAG_INVALID : 0;
+  if (c.group.b >= 0 && args.in_flags != nullptr) {
+    c.flags = args.in_flags[c.group.b] & TAILCUT_FLAG_BAD_REFERENCE;
+  }
+  return c;
+}
 
-cudaError_t tc_cut_short(const tc_cut_args &args, const tc_chain *chain);
-cudaError_t tc_cut_short_load(void);
-/* By sorting: any rule, curve and ranks. */
-cudaError_t tc_cut_long(const tc_cut_args &args, const tc_long_plan &plan, char *scratch,
-                        const tc_chain *chain);
-cudaError_t tc_cut_long_load(tc_cuda *device);
-/* Without sorting: rules that do not ask for neighbours in rank, no spread, no curve, no ranks. */
-cudaError_t tc_cut_bins(const tc_cuda *device, const tc_cut_args &args, const tc_long_plan &plan,
-                        const tc_chain *chain);
-cudaError_t tc_cut_bins_load(tc_cuda *device);
-
-__device__ __forceinline__ uint32_t tc_load_key(const float *scores, const uint8_t *roles,
-                                                int32_t i) {
-  return roles == nullptr || tc_is_candidate(roles[i]) ? tc_row_key(scores[i]) : TC_KEY_NONE;
+/* The key of row i. Scores may have been written by the kernel before: no read-only loads. */
+__device__ __forceinline__ uint32_t tc_load_key(const tc_cut_group &c, bool low, int32_t i) {
+  return c.roles == nullptr || tc_is_candidate(c.roles[i]) ? tc_row_key(__ldcg(c.scores + i), low)
+                                                           : TC_KEY_NONE;
 }
 
 /* Whether row i, which has roles and is no candidate, stays. */
@@ -44,20 +55,77 @@ __device__ __forceinline__ bool tc_stays_unranked(const uint8_t *roles, int32_t 
   return !tc_is_absent(roles[i]);
 }
 
-/* One thread: the numbers of a segment. */
-__device__ __forceinline__ void tc_cut_report(const tc_cuda_cut_out &out, int32_t b, int32_t count,
-                                              int32_t flags) {
-  out.counts[b] = count;
-  if (out.flags != nullptr) out.flags[b] = flags;
-  if (out.host_counts != nullptr) out.host_counts[b] = count;
+/* One thread: the numbers of a group. */
+__device__ __forceinline__ void tc_cut_report(const tc_cut_args &args, const tc_cut_group &c,
+                                              int32_t count, int32_t flags) {
+  if (args.groups.groups > 0) {
+    args.group_counts[c.number] = count;
+    if (c.group.b >= 0 && flags != 0) atomicOr(&args.group_flags[c.group.b], flags);
+    return;
+  }
+  args.out.counts[c.number] = count;
+  if (args.out.flags != nullptr) args.out.flags[c.number] = flags & ~TC_FLAG_CANDIDATES;
+  if (args.out.host_counts != nullptr) args.out.host_counts[c.number] = count;
 }
 
-/* Curve and rank of the row that came r-th in the sort, where they are asked for. */
-__device__ __forceinline__ void tc_cut_report_order(const tc_cuda_cut_out &out, int32_t start,
-                                                    int32_t row, int32_t r, uint32_t key) {
+/* Curve and rank of row i that came r-th in the order, where they are asked for. */
+__device__ __forceinline__ void tc_cut_report_order(const tc_cut_args &args, const tc_cut_group &c,
+                                                    int32_t i, int32_t r, uint32_t key) {
   const bool ranked = key != TC_KEY_NONE;
-  if (out.curve != nullptr && ranked) out.curve[start + r] = tc_key_score(key);
-  if (out.ranks != nullptr) out.ranks[start + row] = ranked ? r : -1;
+  const int64_t at = (int64_t)c.group.start + c.group.first;
+  if (args.out.curve != nullptr && ranked) {
+    const float s = tc_key_score(key);
+    args.out.curve[at + r] = args.rule.order == TAILCUT_LOW && s == s ? 0.0f - s : s; /* never -0 */
+  }
+  if (args.out.ranks != nullptr) args.out.ranks[at + i] = ranked ? r : -1;
+}
+
+/* Bytes of the mask that belong to no row of the group that is cut: threads [first, ...) in steps. */
+__device__ __forceinline__ void tc_cut_clear_mask(const tc_cut_args &args, const tc_cut_group &c,
+                                                  int32_t thread, int32_t threads) {
+  if (args.out.mask == nullptr || c.group.b < 0) return;
+  const int64_t from = (int64_t)c.group.start + c.group.first + args.segments.prefix_rows;
+  for (int64_t r = c.group.row0 + thread; r < c.group.row1; r += threads) {
+    if (r < from || r >= from + c.group.n) args.out.mask[r] = 0;
+  }
+}
+
+__device__ __forceinline__ void tc_cut_mask(const tc_cut_args &args, const tc_cut_group &c,
+                                            int32_t i, bool stays) {
+  if (args.out.mask == nullptr) return;
+  args.out.mask[(int64_t)c.group.start + c.group.first + args.segments.prefix_rows + i] = stays;
+}
+
+/* Called by the whole block that has reported a segment (without groups: a group), once for each.
+ * The last of all makes new_cu from the counts. */
+template <class Block>
+__device__ inline void tc_cut_done(Block &block, const tc_cut_args &args) {
+  int32_t *new_cu = args.out.new_cu;
+  const int32_t segments = args.segments.segments;
+  if (new_cu == nullptr) return;
+  bool last = segments == 1;
+  if (!last) {
+    __threadfence(); /* the counts before the arrival */
+    uint32_t before = 0;
+    if (threadIdx.x == 0) before = atomicAdd(&args.lasting->arrived, 1u);
+    last = block.sum(before) == (uint32_t)segments - 1;
+    if (!last) return;
+    __threadfence();
+    if (threadIdx.x == 0) args.lasting->arrived = 0;
+  } else {
+    __syncthreads();
+  }
+  int32_t sum = 0;
+  for (int32_t base = 0; base < segments; base += Block::THREADS) {
+    const int32_t b = base + (int32_t)threadIdx.x;
+    const int32_t count = b < segments ? __ldcg(args.out.counts + b) : 0;
+    const int32_t upto = tc_warp_scan(count, block.lane);
+    int32_t total;
+    const int32_t before = block.before(__shfl_sync(TC_FULL, upto, 31), &total);
+    if (b < segments) new_cu[b] = sum + before + upto - count;
+    sum += total;
+  }
+  if (threadIdx.x == 0) new_cu[segments] = sum;
 }
 
 #endif /* TAILCUT_CUT_CUH_ */

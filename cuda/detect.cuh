@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * detect: k from the sorted curve, by a gang.
+ * detect: k from the sorted curve, by a block.
  *
  * Formulas: curve.h. The order of src/cpu/detect.c: rules that need no curve, segments that are kept
  * whole, then one detector. Strategy: one pass over the curve per sum, one per maximum. A maximum is
@@ -11,14 +11,14 @@
 #ifndef TAILCUT_DETECT_CUH_
 #define TAILCUT_DETECT_CUH_
 
-#include "common/gang.cuh"
+#include "common/block.cuh"
 
 /* Sort keys of a segment's rows: tc_key, but NaN scores come before rows that are no candidates. */
 #define TC_KEY_UNUSABLE 0xFFFFFFFEu /* a candidate whose score is NaN */
 #define TC_KEY_NONE 0xFFFFFFFFu     /* no candidate: not ranked */
 
-__device__ __forceinline__ uint32_t tc_row_key(float score) {
-  return min(tc_key(score), TC_KEY_UNUSABLE);
+__device__ __forceinline__ uint32_t tc_row_key(float score, bool low) {
+  return min(tc_key(tc_ordered(score, low)), TC_KEY_UNUSABLE);
 }
 
 /* What is known of a segment's scores without their order. */
@@ -50,22 +50,23 @@ __device__ __forceinline__ void tc_stats_add(tc_stats *s, uint32_t key, uint32_t
   s->last = max(s->last, key);
 }
 
-/* tau as a key: scores >= tau have this key or a smaller one. */
+/* tau as a key: scores that THRESHOLD keeps have this key or a smaller one. */
 __device__ __forceinline__ uint32_t tc_tau_key(const tailcut_rule &rule) {
-  return rule.detector == TAILCUT_THRESHOLD ? tc_key(rule.tau) : 0;
+  if (rule.detector != TAILCUT_THRESHOLD) return 0;
+  return tc_key(tc_ordered(rule.tau, rule.order == TAILCUT_LOW));
 }
 
 __device__ __forceinline__ double tc_stats_factor(const tailcut_rule &rule, const tc_stats &s) {
   return tc_scale_factor(rule.scale == TAILCUT_SCALE_AUTO ? tc_scale_exponent(s.magnitude) : 0);
 }
 
-/* k before the clamps where no curve is needed; returns whether that is so. */
-__device__ inline bool tc_decide_plainly(const tailcut_rule &rule, const tc_stats &s, bool bad,
-                                         int32_t *k, bool *whole) {
+/* k of group g before the clamps where no curve is needed; returns whether that is so. */
+__device__ inline bool tc_decide_plainly(const tailcut_rule &rule, int32_t g, const tc_stats &s,
+                                         bool bad, int32_t *k, bool *whole) {
   *whole = false;
   *k = 0;
   if (rule.detector == TAILCUT_TOPK) {
-    *k = min(rule.k, s.candidates);
+    *k = min(tc_topk_count(&rule, g), s.candidates);
   } else if (rule.detector == TAILCUT_RATIO) {
     *k = tc_ratio_count(&rule, s.candidates);
   } else if (tc_keeps_whole(rule.detector, s.usable, bad)) {
@@ -79,9 +80,13 @@ __device__ inline bool tc_decide_plainly(const tailcut_rule &rule, const tc_stat
   return true;
 }
 
+/* Among a segment's flags on their way out: it has candidates. */
+#define TC_FLAG_CANDIDATES (1 << 30)
+
 /* Flags on their way out. */
 __device__ inline int32_t tc_flags_out(int32_t flags, const tc_stats &s, bool whole) {
   if (s.candidates == 0) return flags & TAILCUT_FLAG_INVALID;
+  flags |= TC_FLAG_CANDIDATES;
   if (s.usable < s.candidates) flags |= TAILCUT_FLAG_NAN;
   if (s.usable == 0) flags |= TAILCUT_FLAG_NO_SCORE;
   return whole ? flags | TAILCUT_FLAG_WHOLE : flags;
@@ -90,24 +95,23 @@ __device__ inline int32_t tc_flags_out(int32_t flags, const tc_stats &s, bool wh
 /* The best value and its rank; value 0 is none. */
 struct tc_best {
   uint64_t value;
-  int32_t rank, note; /* note: what goes with the rank; the greatest where several do */
-  __device__ void offer(uint64_t v, int32_t r, int32_t with = 0) {
-    if (v > value || (v == value && (r < rank || (r == rank && with > note)))) {
+  int32_t rank;
+  __device__ void offer(uint64_t v, int32_t r) {
+    if (v > value || (v == value && r < rank)) {
       value = v;
       rank = r;
-      note = with;
     }
   }
 };
 
 struct tc_best_join {
   __device__ tc_best operator()(tc_best a, tc_best b) const {
-    a.offer(b.value, b.rank, b.note);
+    a.offer(b.value, b.rank);
     return a;
   }
 };
 
-__device__ __forceinline__ tc_best tc_best_none() { return {0, INT32_MAX, 0}; }
+__device__ __forceinline__ tc_best tc_best_none() { return {0, INT32_MAX}; }
 
 /* The ranks a detector may choose. */
 struct tc_range {
@@ -134,57 +138,57 @@ __device__ inline tc_range tc_range_of(const tailcut_rule &rule, int32_t n) {
 }
 
 /* k of the rank that maximises value(r) within the range. */
-template <class Gang, class Value>
-__device__ int32_t tc_argmax(Gang &gang, tc_range range, int32_t all, Value value) {
+template <class Block, class Value>
+__device__ int32_t tc_argmax(Block &block, tc_range range, int32_t all, Value value) {
   tc_best best = tc_best_none();
-  for (int32_t r = range.begin + gang.thread(); r < range.end; r += gang.threads()) {
+  for (int32_t r = range.begin + (int32_t)threadIdx.x; r < range.end; r += block.THREADS) {
     const int64_t v = value(r);
     if (v > 0) best.offer((uint64_t)v, r);
   }
-  best = gang.reduce(best, tc_best_none(), tc_best_join());
+  best = block.reduce(best, tc_best_none(), tc_best_join());
   return best.value > 0 ? best.rank + 1 : all;
 }
 
 /* Visits (r, sum of p_0 .. p_r) of every rank; `total` is the sum of all. */
-template <class Gang, class Visit>
-__device__ void tc_with_sums(Gang &gang, const int32_t *q, int32_t n, Visit visit) {
+template <class Block, class Visit>
+__device__ void tc_with_sums(Block &block, const int32_t *q, int32_t n, Visit visit) {
   int32_t lo, hi;
   int64_t sum = 0, total;
-  gang.run(n, &lo, &hi);
-  for (int32_t r = lo + gang.lane; r < hi; r += 32) sum += tc_curve_value(q[r]);
-  sum = gang.before(tc_warp_reduce(sum, tc_plus()), &total);
+  block.run(n, &lo, &hi);
+  for (int32_t r = lo + block.lane; r < hi; r += 32) sum += tc_curve_value(q[r]);
+  sum = block.before(tc_warp_reduce(sum, tc_plus()), &total);
   for (int32_t base = lo; base < hi; base += 32) {
-    const int32_t r = base + gang.lane;
-    const int32_t upto = tc_warp_scan(r < hi ? tc_curve_value(q[r]) : 0, gang.lane);
+    const int32_t r = base + block.lane;
+    const int32_t upto = tc_warp_scan(r < hi ? tc_curve_value(q[r]) : 0, block.lane);
     if (r < hi) visit(r, sum + upto, total);
     sum += __shfl_sync(TC_FULL, upto, 31);
   }
 }
 
-template <class Gang>
-__device__ int32_t tc_detect_otsu(Gang &gang, const int32_t *q, int32_t n, tc_range range,
+template <class Block>
+__device__ int32_t tc_detect_otsu(Block &block, const int32_t *q, int32_t n, tc_range range,
                                   int32_t all) {
   tc_best best = tc_best_none();
-  tc_with_sums(gang, q, n, [&](int32_t r, int64_t sum, int64_t total) {
+  tc_with_sums(block, q, n, [&](int32_t r, int64_t sum, int64_t total) {
     if (r < range.begin || r >= range.end) return;
     const double v = tc_otsu_value(n, r + 1, sum, total);
     if (v > 0.0) best.offer((uint64_t)__double_as_longlong(v), r);
   });
-  best = gang.reduce(best, tc_best_none(), tc_best_join());
+  best = block.reduce(best, tc_best_none(), tc_best_join());
   return best.value > 0 ? best.rank + 1 : all;
 }
 
-template <class Gang>
-__device__ int32_t tc_detect_mass(Gang &gang, const int32_t *q, int32_t n, double share,
+template <class Block>
+__device__ int32_t tc_detect_mass(Block &block, const int32_t *q, int32_t n, double share,
                                   int32_t all) {
   const int64_t last = tc_curve_value(q[n - 1]);
   int32_t k = all;
-  tc_with_sums(gang, q, n, [&](int32_t r, int64_t sum, int64_t total) {
+  tc_with_sums(block, q, n, [&](int32_t r, int64_t sum, int64_t total) {
     const int64_t weight = total - n * last;
     if (weight == 0 || r >= k) return;
     if ((double)(sum - (r + 1) * last) >= share * (double)weight) k = r + 1;
   });
-  return gang.reduce(k, all, [](int32_t a, int32_t b) { return min(a, b); });
+  return block.reduce(k, all, [](int32_t a, int32_t b) { return min(a, b); });
 }
 
 struct tc_moments {
@@ -193,56 +197,56 @@ struct tc_moments {
 };
 
 /* Number of ranks whose p pleases. */
-template <class Gang, class Pleases>
-__device__ int32_t tc_count(Gang &gang, const int32_t *q, int32_t n, Pleases pleases) {
+template <class Block, class Pleases>
+__device__ int32_t tc_count(Block &block, const int32_t *q, int32_t n, Pleases pleases) {
   int32_t k = 0;
-  for (int32_t r = gang.thread(); r < n; r += gang.threads()) k += pleases(tc_curve_value(q[r]));
-  return gang.sum(k);
+  for (int32_t r = (int32_t)threadIdx.x; r < n; r += block.THREADS) k += pleases(tc_curve_value(q[r]));
+  return block.sum(k);
 }
 
-template <class Gang>
-__device__ int32_t tc_detect_mean(Gang &gang, const int32_t *q, int32_t n, double lambda) {
+template <class Block>
+__device__ int32_t tc_detect_mean(Block &block, const int32_t *q, int32_t n, double lambda) {
   tc_moments m = {0, 0};
-  for (int32_t r = gang.thread(); r < n; r += gang.threads()) {
+  for (int32_t r = (int32_t)threadIdx.x; r < n; r += block.THREADS) {
     const int64_t p = tc_curve_value(q[r]);
     m = m + tc_moments{p, p * p};
   }
-  m = gang.sum(m);
+  m = block.sum(m);
   const double threshold = tc_mean_threshold(n, m.s1, m.s2, lambda);
-  return tc_count(gang, q, n, [=](int32_t p) { return (double)p > threshold; });
+  return tc_count(block, q, n, [=](int32_t p) { return (double)p > threshold; });
 }
 
 /* k before the clamps from the curve q_0 >= q_1 >= ... of n usable scores, n >= 3. Called by the
- * whole gang. */
-template <class Gang>
-__device__ int32_t tc_detect_curve(Gang &gang, const tailcut_rule &rule, const int32_t *q,
+ * whole block. */
+template <class Block>
+__device__ int32_t tc_detect_curve(Block &block, const tailcut_rule &rule, const int32_t *q,
                                    int32_t n, int32_t all) {
   const tc_range range = tc_range_of(rule, n);
   switch (rule.detector) {
     case TAILCUT_CHORD: {
       const int64_t p0 = tc_curve_value(q[0]), last = tc_curve_value(q[n - 1]);
-      return tc_argmax(gang, range, all, [=](int32_t r) {
+      return tc_argmax(block, range, all, [=](int32_t r) {
         return tc_chord_value(n, r, p0, tc_curve_value(q[r]), last);
       });
     }
     case TAILCUT_GAP:
-      return tc_argmax(gang, range, all, [=](int32_t r) { return (int64_t)q[r] - q[r + 1]; });
+      return tc_argmax(block, range, all, [=](int32_t r) { return (int64_t)q[r] - q[r + 1]; });
     case TAILCUT_CURVATURE: {
       const int32_t w = tc_curvature_window(n, rule.window);
-      return tc_argmax(gang, range, all,
+      return tc_argmax(block, range, all,
                        [=](int32_t r) { return (int64_t)q[r - w] - 2 * (int64_t)q[r] + q[r + w]; });
     }
     case TAILCUT_IQR: {
       const int64_t fence = tc_iqr_fence(tc_curve_value(q[(n - 1) / 4]),
                                          tc_curve_value(q[(int32_t)(3 * (int64_t)(n - 1) / 4)]));
-      return tc_count(gang, q, n, [=](int32_t p) { return 2 * (int64_t)p > fence; });
+      return tc_count(block, q, n, [=](int32_t p) { return 2 * (int64_t)p > fence; });
     }
     case TAILCUT_MEAN:
-      return tc_detect_mean(gang, q, n, rule.lambda);
+      return tc_detect_mean(block, q, n, rule.lambda);
     case TAILCUT_MASS:
-      return tc_detect_mass(gang, q, n, rule.mass, all);
+      return tc_detect_mass(block, q, n, rule.mass, all);
     default:
-      return tc_detect_otsu(gang, q, n, range, all);
+      return tc_detect_otsu(block, q, n, range, all);
   }
 }
 

@@ -129,6 +129,7 @@ __global__ void __launch_bounds__(THREADS, 2)
   const int64_t stride = args.tokens.row_stride * tc_type<DTYPE>::size;
   const int64_t tiles = tc_tiles_total(args.t, args.s);
 
+  tc_wait_previous();
   /* Segments without rows have no tile: the grid has a block for each of them as well. */
   for (int32_t g = (int32_t)blockIdx.x; g < args.t.count; g += (int32_t)gridDim.x) {
     if (tc_segment_at(args.s, args.t.first + g).n > 0) continue;
@@ -201,6 +202,7 @@ __global__ void __launch_bounds__(FINISH_THREADS)
   __shared__ int total;
   const uint32_t dim = (uint32_t)args.tokens.dim;
   const int64_t slices = ((int64_t)dim + FINISH_THREADS - 1) / FINISH_THREADS;
+  tc_wait_previous();
   for (int64_t unit = blockIdx.x; unit < slices * args.t.count; unit += gridDim.x) {
     const int32_t b = args.t.first + (int32_t)(unit / slices);
     const tc_segment segment = tc_segment_at(args.s, b);
@@ -230,7 +232,7 @@ const direction_kernel KERNELS[3][4] = {
 
 }  // namespace
 
-extern "C" cudaError_t tc_cuda_direction(const tc_cuda *, const tc_segments *segments,
+extern "C" cudaError_t tc_cuda_direction(const tc_cuda *device, const tc_segments *segments,
                                          const tailcut_tokens *tokens, const uint8_t *roles,
                                          int32_t first, int32_t count, const tc_cuda_space *space,
                                          float *out, const tc_chain *chain) {
@@ -250,7 +252,8 @@ extern "C" cudaError_t tc_cuda_direction(const tc_cuda *, const tc_segments *seg
                                       THREADS, 0, chain, args);
   if (error != cudaSuccess || !is_long) return error;
   const int64_t slices = ((int64_t)tokens->dim + FINISH_THREADS - 1) / FINISH_THREADS;
-  return tc_launch(direction_finish, tc_grid(slices * count), FINISH_THREADS, 0, chain, args);
+  const tc_chain next = {chain->stream, device->chains};
+  return tc_launch(direction_finish, tc_grid(slices * count), FINISH_THREADS, 0, &next, args);
 }
 
 extern "C" cudaError_t tc_cuda_load_direction(tc_cuda *) {

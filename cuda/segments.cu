@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * resolve: where each segment starts, how many candidates it has, whether its bounds hold.
+ * segments: where each segment starts, how many candidates it has, whether its bounds hold; and which
+ * segment each group is in.
  *
  * Rules: src/cpu/segments.c. Strategy: one block walks over the segments, 4,096 at a time, with a
  * running maximum of the offsets (an offset below any earlier one is invalid) and running sums of
- * tiles and candidates. Limits: latency-bound, about one trip to L2 per 4,096 segments; the fused
- * kernel does without it.
+ * tiles and candidates. Groups: all threads look whether the offsets ascend, each segment's ends are
+ * searched among them, then a warp per segment names its groups. Limits: latency-bound, about one
+ * trip to L2 per 4,096 segments or offsets; small calls without groups do without it.
  *
  * Ladder: 1. one block, 4 segments per thread and round. Prediction 3 us up to 4,096 segments, 40 us
  * at 10^5; not measured.
@@ -26,13 +28,68 @@ struct larger {
   __device__ int32_t operator()(int32_t a, int32_t b) const { return a > b ? a : b; }
 };
 
-__global__ void __launch_bounds__(THREADS)
-    resolve(tc_segments s, const int32_t *input_flags, int32_t *start, int32_t *n, int32_t *tiles,
-            int32_t *flags) {
+struct resolve_args {
+  tc_segments s;
+  tc_groups g; /* segment: not yet */
+  const int32_t *input_flags;
+  int32_t *start, *n, *tiles, *flags;
+  int32_t *group_segment; /* NULL: the offsets are only checked */
+};
+
+/* The first of the ascending offsets[0 .. groups] that is `row` or higher; groups where none is. */
+__device__ inline int32_t lower_bound(const tc_groups &g, int64_t row) {
+  int32_t lo = 0, hi = g.groups;
+  while (lo < hi) {
+    const int32_t mid = lo + (hi - lo) / 2;
+    if (g.offsets[mid] < row) {
+      lo = mid + 1;
+    } else {
+      hi = mid;
+    }
+  }
+  return lo;
+}
+
+/* Whether both ends of segment b are offsets of groups. */
+__device__ inline bool ends_are_offsets(const tc_segments &s, const tc_groups &g, int32_t b) {
+  const int64_t end = tc_rows_end(s, b);
+  const int64_t begin = s.cu_seqlens != nullptr ? s.cu_seqlens[b] : end - s.max_tokens;
+  return g.offsets[lower_bound(g, begin)] == begin && g.offsets[lower_bound(g, end)] == end;
+}
+
+/* Names the segment of every group that has rows; start, n and flags are there. */
+__device__ inline void place_groups(const resolve_args &args) {
+  const int32_t lane = (int32_t)(threadIdx.x & 31), warp = (int32_t)(threadIdx.x / 32);
+  for (int32_t b = warp; b < args.s.segments; b += THREADS / 32) {
+    if (args.flags[b] & TAILCUT_FLAG_INVALID) continue;
+    const int64_t end = tc_rows_end(args.s, b);
+    const int64_t begin =
+        args.s.cu_seqlens != nullptr ? args.s.cu_seqlens[b] : end - args.s.max_tokens;
+    for (int32_t i = lower_bound(args.g, begin) + lane; i < args.g.groups; i += 32) {
+      if (args.g.offsets[i] >= end) break;
+      if (args.g.offsets[i] < args.g.offsets[i + 1]) args.group_segment[i] = b;
+    }
+  }
+}
+
+__global__ void __launch_bounds__(THREADS) resolve(const __grid_constant__ resolve_args args) {
+  const tc_segments &s = args.s;
   __shared__ union {
     max_scan::TempStorage max;
     sum_scan::TempStorage sum;
   } temp;
+  const bool groups = args.g.groups > 0;
+  int ascending = 1;
+  tc_wait_previous();
+  if (groups) {
+    const int32_t *offsets = args.g.offsets;
+    if (threadIdx.x == 0) ascending = offsets[0] >= 0 && offsets[args.g.groups] <= s.total;
+    for (int32_t i = (int32_t)threadIdx.x; i < args.g.groups; i += THREADS) {
+      if (offsets[i] > offsets[i + 1]) ascending = 0;
+      if (args.group_segment != nullptr) args.group_segment[i] = -1;
+    }
+    ascending = __syncthreads_and(ascending);
+  }
   int32_t highest = 0;
   uint64_t sum = 0; /* tiles in the upper half, candidates in the lower: neither overflows */
   for (int64_t base = 0; base < s.segments; base += THREADS * ITEMS) {
@@ -55,12 +112,15 @@ __global__ void __launch_bounds__(THREADS)
       if (b >= s.segments) continue;
       if (s.cu_seqlens != nullptr) before = max(before, s.cu_seqlens[b]);
       found[i] = tc_segment_judge(s, (int32_t)b, before);
+      if (groups && found[i].valid && !(ascending && ends_are_offsets(s, args.g, (int32_t)b))) {
+        found[i] = {0, 0, false};
+      }
       int32_t bits = found[i].valid ? 0 : TAILCUT_FLAG_INVALID;
-      if (input_flags != nullptr) {
-        bits |= input_flags[b] & (TAILCUT_FLAG_BAD_REFERENCE | TAILCUT_FLAG_INVALID);
+      if (args.input_flags != nullptr) {
+        bits |= args.input_flags[b] & (TAILCUT_FLAG_BAD_REFERENCE | TAILCUT_FLAG_INVALID);
         if (bits & TAILCUT_FLAG_INVALID) found[i].n = 0;
       }
-      flags[b] = bits;
+      args.flags[b] = bits;
       own +=
           (uint64_t)(uint32_t)((found[i].n + TC_BLOCK - 1) / TC_BLOCK) << 32 | (uint32_t)found[i].n;
     }
@@ -71,25 +131,32 @@ __global__ void __launch_bounds__(THREADS)
     for (int i = 0; i < ITEMS; i++) {
       const int64_t b = mine + i;
       if (b >= s.segments) break;
-      start[b] = found[i].start;
-      n[b] = found[i].n;
-      tiles[b] = (int32_t)(earlier >> 32);
+      args.start[b] = found[i].start;
+      args.n[b] = found[i].n;
+      args.tiles[b] = (int32_t)(earlier >> 32);
       earlier +=
           (uint64_t)(uint32_t)((found[i].n + TC_BLOCK - 1) / TC_BLOCK) << 32 | (uint32_t)found[i].n;
     }
   }
   if (threadIdx.x == 0) {
-    n[s.segments] = (int32_t)(uint32_t)sum;
-    tiles[s.segments] = (int32_t)(sum >> 32);
+    args.n[s.segments] = (int32_t)(uint32_t)sum;
+    args.tiles[s.segments] = (int32_t)(sum >> 32);
+  }
+  if (groups && args.group_segment != nullptr) {
+    __syncthreads(); /* all flags are there */
+    place_groups(args);
   }
 }
 
 }  // namespace
 
 extern "C" cudaError_t tc_cuda_resolve(const tc_cuda *, const tc_segments *segments,
-                                       const int32_t *input_flags, int32_t *start, int32_t *n,
-                                       int32_t *tiles, int32_t *flags, const tc_chain *chain) {
-  return tc_launch(resolve, 1, THREADS, 0, chain, *segments, input_flags, start, n, tiles, flags);
+                                       const tc_groups *groups, const int32_t *input_flags,
+                                       const tc_cuda_space *space, int32_t *flags,
+                                       const tc_chain *chain) {
+  const resolve_args args = {*segments,    *groups, input_flags, space->start, space->n,
+                             space->tiles, flags,   space->group_segment};
+  return tc_launch(resolve, 1, THREADS, 0, chain, args);
 }
 
 extern "C" cudaError_t tc_cuda_load_resolve(tc_cuda *) {

@@ -17,7 +17,7 @@ static int list(void) {
     const tt_call_row *row = &tt_call_rows[i];
     for (int form = TT_FORM_DEVICE; form <= TT_FORM_SM_80; form++) {
       const int prunes = row->kind == TAILCUT_CALL_PRUNE_VISUAL;
-      if (form == TT_FORM_CLUSTER_8 || (form != TT_FORM_DEVICE && !prunes)) continue;
+      if (form != TT_FORM_DEVICE && (!prunes || row->chain == 0)) continue;
       printf("%d %d %d %s\n", i, form, (int)tt_call_launches(row, form), row->name);
     }
   }

@@ -60,21 +60,24 @@ static tailcut_status run_mean_direction(tc_cuda_run *run) {
     const int32_t left = call->batch.segments - first;
     LAUNCH(direction, run->device, &run->segments, &call->tokens, call->roles, first,
            left < group ? left : group, &run->space,
-           call->direction + (size_t)first * (size_t)call->tokens.dim, run->stream);
+           call->direction + (size_t)first * (size_t)call->tokens.dim);
   }
   return TAILCUT_OK;
 }
 
 static tailcut_status run_cut(tc_cuda_run *run) {
-  const tailcut_batch *batch = &run->call->batch;
-  const tailcut_selection *selection = &run->call->selection;
-  if (batch->max_tokens - batch->prefix_rows <= TC_CUT_SHORT &&
-      !tc_run_needs_resolve(run, TC_CHUNK_SEGMENTS)) {
-    return tc_run_cut(run, run->call->in_scores, selection->flags, 0);
+  const tc_call *call = run->call;
+  const int packs_kept = tc_run_packs_kept(run);
+  tailcut_status status = TAILCUT_OK;
+  if (tc_run_needs_resolve(run, TC_CHUNK_SEGMENTS)) {
+    status = tc_run_resolve(run, run->space.flags);
   }
-  int32_t *flags = selection->flags != NULL ? selection->flags : run->space.flags;
-  const tailcut_status status = tc_run_resolve(run, flags);
-  return status != TAILCUT_OK ? status : tc_run_cut(run, run->call->in_scores, flags, 0);
+  if (status == TAILCUT_OK) {
+    status = tc_run_cut(run, call->in_scores, call->input_flags, packs_kept);
+  }
+  if (status != TAILCUT_OK || !packs_kept) return status;
+  return tc_run_compact(run, 1, run->space.kept, TAILCUT_LOCAL, run->space.counts,
+                        run->space.new_cu);
 }
 
 static tailcut_status run_compact(tc_cuda_run *run) {
@@ -87,32 +90,6 @@ static tailcut_status run_compact(tc_cuda_run *run) {
                         call->new_cu_seqlens);
 }
 
-/* What METHOD.md knows and this backend does not yet: an argument that is not at its default. */
-static tailcut_status unsupported(const char *argument, const char *what) {
-  return tc_fail(TAILCUT_ERROR_UNSUPPORTED, "%s; the CUDA backend has no %s yet: use a CPU handle",
-                 argument, what);
-}
-
-static tailcut_status check_supported(const tc_call *call) {
-  const tailcut_selection *selection = &call->selection;
-  if (call->batch.group_cu_seqlens != NULL)
-    return unsupported("batch->group_cu_seqlens is given", "groups");
-  if (call->reference.source == TAILCUT_REFERENCE_LAG)
-    return unsupported("reference->source is LAG", "lag");
-  if (call->rule.order == TAILCUT_LOW) return unsupported("rule->order is LOW", "order but HIGH");
-  if (call->rule.group_k != NULL) return unsupported("rule->group_k is given", "k of a group");
-  if (selection->mask != NULL) return unsupported("selection->mask is given", "mask");
-  if (selection->group_counts != NULL)
-    return unsupported("selection->group_counts is given", "groups");
-  for (int32_t i = 0; i < call->num_rows; i++) {
-    if (tc_rows_at(call, i).renumber_base == NULL) continue;
-    char argument[48];
-    snprintf(argument, sizeof argument, "rows[%d].renumber_base is given", (int)i);
-    return unsupported(argument, "base to renumber from");
-  }
-  return TAILCUT_OK;
-}
-
 static tailcut_status start(tailcut_handle handle, const tc_call *call, int32_t kind,
                             tailcut_status (*body)(tc_cuda_run *run)) {
   tc_cuda_run run;
@@ -120,18 +97,21 @@ static tailcut_status start(tailcut_handle handle, const tc_call *call, int32_t 
   memset(&run, 0, sizeof run);
   run.device = handle->state;
   run.call = call;
-  run.stream = call->stream;
+  run.chain.stream = call->stream;
   run.segments.segments = call->batch.segments;
   run.segments.max_tokens = call->batch.max_tokens;
   run.segments.prefix_rows = call->batch.prefix_rows;
   run.segments.total = call->batch.total_tokens;
   run.segments.cu_seqlens = call->batch.cu_seqlens;
   run.segments.lengths = call->batch.lengths;
+  if (call->batch.group_cu_seqlens != NULL) {
+    run.groups.groups = call->batch.groups;
+    run.groups.offsets = call->batch.group_cu_seqlens;
+  }
   const tailcut_limits limits = tc_call_limits(call);
-  tailcut_status status = check_supported(call);
-  if (status != TAILCUT_OK) return status;
   tc_cuda_lay_out(&run.space, call->workspace, run.device, kind, &limits);
-  status = tc_cuda_status(cudaGetDevice(&previous), "cudaGetDevice");
+  run.groups.segment = run.space.group_segment;
+  tailcut_status status = tc_cuda_status(cudaGetDevice(&previous), "cudaGetDevice");
   if (status != TAILCUT_OK) return status;
   if (previous != run.device->device) {
     status = tc_cuda_status(cudaSetDevice(run.device->device), "cudaSetDevice");
@@ -140,7 +120,7 @@ static tailcut_status start(tailcut_handle handle, const tc_call *call, int32_t 
   if (call->batch.segments > 0) {
     status = body(&run);
   } else if (call->selection.new_cu_seqlens != NULL) {
-    status = tc_cuda_status(cudaMemsetAsync(call->selection.new_cu_seqlens, 0, 4, run.stream),
+    status = tc_cuda_status(cudaMemsetAsync(call->selection.new_cu_seqlens, 0, 4, run.chain.stream),
                             "cudaMemsetAsync");
   }
   if (previous != run.device->device) cudaSetDevice(previous);

@@ -2,6 +2,7 @@
 /* device: opens the device of a handle: what it can do, its kernels loaded, why there is none. */
 #include <stdlib.h>
 
+#include "cuda.h"
 #include "tailcut_cuda_build.h"
 
 #define TC_CUDA_LEAST 80 /* the oldest architecture there is code for */
@@ -47,7 +48,7 @@ static cudaError_t load_all(tc_cuda *device) {
 }
 
 static cudaError_t describe(tc_cuda *device) {
-  int major = 0, minor = 0, clusters = 0;
+  int major = 0, minor = 0;
   const struct {
     int *value;
     enum cudaDeviceAttr attribute;
@@ -56,7 +57,6 @@ static cudaError_t describe(tc_cuda *device) {
       {&minor, cudaDevAttrComputeCapabilityMinor},
       {&device->sms, cudaDevAttrMultiProcessorCount},
       {&device->smem_block, cudaDevAttrMaxSharedMemoryPerBlockOptin},
-      {&clusters, cudaDevAttrClusterLaunch},
   };
   for (size_t i = 0; i < sizeof asked / sizeof asked[0]; i++) {
     const cudaError_t error =
@@ -65,7 +65,7 @@ static cudaError_t describe(tc_cuda *device) {
   }
   device->capability = 10 * major + minor;
   device->fuses = 1;
-  device->cluster_max = clusters ? 16 : 1; /* until loading says otherwise */
+  device->chains = device->capability >= 90;
   return cudaSuccess;
 }
 
@@ -136,7 +136,7 @@ tailcut_status tc_cuda_create(tailcut_handle handle, const tailcut_config *confi
   handle->state = device;
   handle->threads = 1;
   write_info(handle, device);
-  tc_log(handle, TC_LOG_INFO, "cuda:%d: sm_%d, %d SMs, clusters up to %d", device->device,
-         device->capability, device->sms, device->cluster_max);
+  tc_log(handle, TC_LOG_INFO, "cuda:%d: sm_%d, %d SMs", device->device, device->capability,
+         device->sms);
   return TAILCUT_OK;
 }

@@ -36,6 +36,7 @@ static void take_directions(tc_cuda_space *space, char *base, size_t *used,
 size_t tc_cuda_lay_out(tc_cuda_space *space, void *workspace, const tc_cuda *device, int32_t kind,
                        const tailcut_limits *l) {
   const size_t segments = (size_t)l->segments, rows = (size_t)l->total_tokens;
+  const size_t groups = (size_t)l->groups;
   const int prunes = kind == TAILCUT_CALL_PRUNE_VISUAL;
   const int cuts = prunes || kind == TAILCUT_CALL_CUT;
   char *base = workspace;
@@ -50,11 +51,13 @@ size_t tc_cuda_lay_out(tc_cuda_space *space, void *workspace, const tc_cuda *dev
   if (cuts) {
     space->new_cu = take(base, &used, (segments + 1) * 4);
     space->kept = take(base, &used, rows * 4);
+    space->group_segment = take(base, &used, groups * 4);
+    space->group_counts = take(base, &used, groups * 4);
+    space->group_kept = take(base, &used, groups > 0 ? rows * 4 : 0);
     space->cut = take(base, &used, tc_cuda_cut_scratch(device, l));
   }
   if (prunes) {
     space->scores = take(base, &used, rows * 4);
-    space->resolved_flags = take(base, &used, segments * 4);
   }
   if (kind == TAILCUT_CALL_SCORE || kind == TAILCUT_CALL_MEAN_DIRECTION || prunes) {
     take_directions(space, base, &used, l);

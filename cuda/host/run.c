@@ -2,17 +2,20 @@
 /* run: the steps of run calls, as launches. */
 #include "host/run.h"
 
+#include <string.h>
+
 int tc_run_needs_resolve(const tc_cuda_run *run, int32_t most) {
+  if (run->groups.groups > 0) return 1;
   return run->call->batch.cu_seqlens != NULL && run->call->batch.segments > most;
 }
 
 tailcut_status tc_run_resolve(tc_cuda_run *run, int32_t *flags) {
-  LAUNCH(resolve, run->device, &run->segments, run->call->input_flags, run->space.start,
-         run->space.n, run->space.tiles, flags, run->stream);
+  LAUNCH(resolve, run->device, &run->segments, &run->groups, run->call->input_flags, &run->space,
+         flags);
   run->segments.start = run->space.start;
   run->segments.n = run->space.n;
   run->segments.tiles = run->space.tiles;
-  run->segments.flags = flags;
+  run->segments.flags = run->resolved_flags = flags;
   return TAILCUT_OK;
 }
 
@@ -21,7 +24,7 @@ tailcut_status tc_run_score(tc_cuda_run *run, float *scores, int32_t *flags, int
   const int32_t segments = call->batch.segments;
   if (call->reference.source != TAILCUT_REFERENCE_MEAN) {
     LAUNCH(score, run->device, &run->segments, &call->tokens, &call->reference, 0, segments, scores,
-           flags, stores_flags, run->stream);
+           flags, stores_flags);
     return TAILCUT_OK;
   }
   const int32_t group = run->space.directions_group;
@@ -33,50 +36,72 @@ tailcut_status tc_run_score(tc_cuda_run *run, float *scores, int32_t *flags, int
     direction.data = run->space.directions;
     direction.segment_stride = call->tokens.dim;
     LAUNCH(direction, run->device, &run->segments, &call->tokens, NULL, first, count, &run->space,
-           run->space.directions, run->stream);
+           run->space.directions);
     LAUNCH(score, run->device, &run->segments, &call->tokens, &direction, first, count, scores,
-           flags, stores_flags, run->stream);
+           flags, stores_flags);
   }
   return TAILCUT_OK;
 }
 
-tailcut_status tc_run_cut(tc_cuda_run *run, const float *scores, int32_t *flags,
+int tc_run_packs_kept(const tc_cuda_run *run) {
+  const tailcut_selection *selection = &run->call->selection;
+  return selection->kept != NULL && selection->kept_placement == TAILCUT_PACKED;
+}
+
+tailcut_status tc_run_cut(tc_cuda_run *run, const float *scores, const int32_t *in_flags,
                           int needs_offsets) {
   const tailcut_selection *selection = &run->call->selection;
-  const int packed = selection->kept != NULL && selection->kept_placement == TAILCUT_PACKED;
-  tc_cuda_cut_out out;
-  out.counts = run->space.counts = selection->counts;
-  if (selection->kept != NULL && !packed) run->space.kept = selection->kept;
-  out.kept = run->space.kept;
-  out.flags = flags;
-  out.curve = selection->curve;
-  out.ranks = selection->ranks;
-  out.host_counts = selection->host_counts;
-  LAUNCH(cut, run->device, &run->segments, scores, run->call->roles, run->call->input_flags,
-         &run->call->rule, &out, run->space.cut, run->stream);
+  tc_cut_args args;
+  memset(&args, 0, sizeof args);
+  run->space.counts = selection->counts;
+  if (selection->kept != NULL && !tc_run_packs_kept(run)) run->space.kept = selection->kept;
   if (selection->new_cu_seqlens != NULL) run->space.new_cu = selection->new_cu_seqlens;
-  if (selection->new_cu_seqlens != NULL || packed || needs_offsets) {
-    LAUNCH(scan, run->device, run->call->batch.segments, out.counts, run->space.new_cu,
-           run->stream);
-  }
-  if (packed) {
-    LAUNCH(pack, run->device, &run->segments, out.kept, out.counts, run->space.new_cu,
-           selection->kept, run->stream);
-  }
+  args.segments = run->segments;
+  args.groups = run->groups;
+  args.scores = scores;
+  args.roles = run->call->roles;
+  args.in_flags = run->segments.flags != NULL ? run->segments.flags : in_flags;
+  args.rule = run->call->rule;
+  args.out.counts = selection->counts;
+  args.out.kept = run->space.kept;
+  args.out.flags = selection->flags;
+  if (selection->new_cu_seqlens != NULL || needs_offsets) args.out.new_cu = run->space.new_cu;
+  args.out.curve = selection->curve;
+  args.out.ranks = selection->ranks;
+  args.out.host_counts = selection->host_counts;
+  args.out.mask = selection->mask;
+  args.lasting = run->space.lasting;
+  args.group_kept = run->space.group_kept;
+  args.group_counts =
+      selection->group_counts != NULL ? selection->group_counts : run->space.group_counts;
+  args.group_flags = run->resolved_flags;
+  LAUNCH(cut, run->device, &args, run->space.cut);
   return TAILCUT_OK;
 }
 
-tailcut_status tc_run_compact(tc_cuda_run *run, uint64_t done, const int32_t *kept,
+/* The kept list as a row array: what it holds is made, not moved. */
+static tailcut_rows packed_kept(const tc_call *call) {
+  tailcut_rows r = TAILCUT_ROWS_INITIALIZER;
+  r.dst = call->selection.kept;
+  r.part_bytes = r.dst_row_stride = r.src_row_stride = 4;
+  r.parts = 1;
+  r.placement = TAILCUT_PACKED;
+  r.flags = TC_ROWS_KEPT;
+  r.dst_rows = call->batch.total_tokens;
+  return r;
+}
+
+tailcut_status tc_run_compact(tc_cuda_run *run, int packs_kept, const int32_t *kept,
                               int32_t kept_placement, const int32_t *counts,
                               const int32_t *new_cu) {
   const tc_call *call = run->call;
+  const int32_t all = call->num_rows + packs_kept;
   tailcut_rows rows[TC_ROWS_PER_LAUNCH];
   int32_t count = 0;
-  for (int32_t i = 0; i < call->num_rows; i++) {
-    if (i >= 64 || !(done >> i & 1)) rows[count++] = tc_rows_at(call, i);
-    if (count == 0 || (count < TC_ROWS_PER_LAUNCH && i < call->num_rows - 1)) continue;
-    LAUNCH(compact, run->device, &run->segments, kept, kept_placement, counts, new_cu, rows, count,
-           run->stream);
+  for (int32_t i = 0; i < all; i++) {
+    rows[count++] = i < call->num_rows ? tc_rows_at(call, i) : packed_kept(call);
+    if (count < TC_ROWS_PER_LAUNCH && i < all - 1) continue;
+    LAUNCH(compact, run->device, &run->segments, kept, kept_placement, counts, new_cu, rows, count);
     count = 0;
   }
   return TAILCUT_OK;

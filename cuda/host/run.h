@@ -10,33 +10,41 @@ typedef struct tc_cuda_run {
   const tc_cuda *device;
   const tc_call *call;
   tc_segments segments;
+  tc_groups groups;
   tc_cuda_space space;
-  cudaStream_t stream;
+  int32_t *resolved_flags; /* [segments] where segments are resolved */
+  tc_chain chain;
 } tc_cuda_run;
 
-/* LAUNCH(step, arguments): the error is named after the step. */
-#define LAUNCH(step, ...)                                            \
-  do {                                                               \
-    const cudaError_t error_ = tc_cuda_##step(__VA_ARGS__);          \
-    if (error_ != cudaSuccess) return tc_cuda_status(error_, #step); \
+/* LAUNCH(step, arguments but the chain): the error is named after the step. */
+#define LAUNCH(step, ...)                                              \
+  do {                                                                 \
+    const cudaError_t error_ = tc_cuda_##step(__VA_ARGS__, &run->chain); \
+    if (error_ != cudaSuccess) return tc_cuda_status(error_, #step);   \
+    run->chain.follows = run->device->chains;                          \
   } while (0)
 
 /* Kernels find ragged segments themselves: a block for whole segments goes through the offsets, a
  * block for a tile of rows searches them. With more segments than this the latter is dearer than
  * resolve's launch. */
 #define TC_FEW_SEGMENTS 32
-/* Whether resolve must come first for a call of more than `most` segments. */
+/* Whether resolve must come first for a call of more than `most` segments; with groups it must, if
+ * only to check their offsets. */
 int tc_run_needs_resolve(const tc_cuda_run *run, int32_t most);
 tailcut_status tc_run_resolve(tc_cuda_run *run, int32_t *flags);
 
 /* Scores by the call's reference; MEAN's directions are made for a group of segments at a time. */
 tailcut_status tc_run_score(tc_cuda_run *run, float *scores, int32_t *flags, int stores_flags);
 
-/* The cut and what follows from it: counts, kept, offsets in the caller's arrays or the workspace. */
-tailcut_status tc_run_cut(tc_cuda_run *run, const float *scores, int32_t *flags, int needs_offsets);
+/* The cut: counts, kept (LOCAL), offsets where they are needed, in the caller's arrays or the
+ * workspace. in_flags: what is known of segments that are not resolved, or NULL. */
+tailcut_status tc_run_cut(tc_cuda_run *run, const float *scores, const int32_t *in_flags,
+                          int needs_offsets);
+/* Whether the caller wants the kept indices PACKED: they are compacted like rows. */
+int tc_run_packs_kept(const tc_cuda_run *run);
 
-/* Row arrays but those of the mask `done` (bit i: array i, below the 64th). */
-tailcut_status tc_run_compact(tc_cuda_run *run, uint64_t done, const int32_t *kept,
+/* All row arrays of the call, and the PACKED kept list of a cut where `packs_kept`. */
+tailcut_status tc_run_compact(tc_cuda_run *run, int packs_kept, const int32_t *kept,
                               int32_t kept_placement, const int32_t *counts, const int32_t *new_cu);
 /* Whether compact must be told how many candidates there are in all: a packed tail ends with them,
  * and each of its blocks would count them. */

@@ -48,13 +48,11 @@ static int list_cpu(tt_backend *list) {
 
 static int list_cuda(tt_backend *list) {
 #if defined(TAILCUT_HAVE_CUDA)
-  static const char *const names[] = {"cuda-device", "cuda-cluster-8", "cuda-parts", "cuda-sm-80"};
+  static const char *const names[] = {"cuda-device", "cuda-chain", "cuda-sm-80"};
   for (int form = TT_FORM_DEVICE; form <= TT_FORM_SM_80; form++) {
     const tt_backend cuda = {.device_kind = TAILCUT_DEVICE_CUDA,
                              .threads = 1,
-                             .refuses = TT_OPTION_GROUPS | TT_OPTION_LAG | TT_OPTION_LOW |
-                                        TT_OPTION_GROUP_K | TT_OPTION_MASK | TT_OPTION_BASE |
-                                        TT_OPTION_SEQUENCE,
+                             .refuses = TT_OPTION_SEQUENCE,
                              .memory = &tt_memory_cuda,
                              .form = form};
     list[form] = cuda;
@@ -71,12 +69,8 @@ static void set_form(tailcut_handle handle, int form) {
 #if defined(TAILCUT_HAVE_CUDA)
   if (handle->backend->device_kind != TAILCUT_DEVICE_CUDA) return;
   tc_cuda *device = handle->state;
-  if (form == TT_FORM_CLUSTER_8 && device->cluster_max > 8) device->cluster_max = 8;
-  if (form == TT_FORM_PARTS) device->fuses = 0;
-  if (form == TT_FORM_SM_80) {
-    device->capability = 80;
-    device->cluster_max = 1;
-  }
+  if (form != TT_FORM_DEVICE) device->fuses = 0;
+  if (form == TT_FORM_SM_80) device->chains = 0;
 #else
   (void)handle, (void)form;
 #endif

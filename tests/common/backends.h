@@ -36,9 +36,8 @@ typedef struct tt_backend {
 /* The kernels differ by what a device can do; one device tests them all. */
 typedef enum tt_form {
   TT_FORM_DEVICE = 0, /* as it is */
-  TT_FORM_CLUSTER_8,  /* clusters of 8 at most */
-  TT_FORM_PARTS,      /* clusters, but prune_visual is always made of its parts */
-  TT_FORM_SM_80       /* no clusters */
+  TT_FORM_CHAIN,      /* no batch in one launch */
+  TT_FORM_SM_80       /* and kernels that do not overlap */
 } tt_form;
 
 /* The list, in a fixed order; [0] is the oracle (scalar, one thread) where the CPU is tested.

@@ -26,9 +26,7 @@ typedef struct tt_call_row {
   int32_t kind; /* tailcut_call */
   tt_layout layout;
   int32_t segments, max_tokens, dim;
-  int32_t launches; /* kernels of one call where prune_visual is fused */
-  int32_t parts;    /* and where it is made of its parts */
-  int32_t pair;     /* and where two launches do it, without clusters. 0: as `parts` */
+  int32_t launches; /* kernels of one call */
   int32_t dtype;    /* default F16 */
   int32_t source;   /* tailcut_reference_source, default GIVEN; ROW has a CLS row */
   int32_t detector; /* default OTSU */
@@ -37,6 +35,7 @@ typedef struct tt_call_row {
   int32_t packed;  /* kept indices PACKED */
   int32_t bare;    /* nothing but counts (where rows or PACKED kept need no more) */
   unsigned rows;   /* TT_CALL_ bits */
+  int32_t chain;   /* kernels of one call where batches do not go in one launch. 0: as `launches` */
   int32_t replays; /* of a captured graph, default 100; -1: none */
 } tt_call_row;
 

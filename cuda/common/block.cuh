@@ -1,21 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* gang: the threads that work on one segment together: one block, or a cluster of blocks. The same
- * code serves both, so a short and a long segment meet the same statement of the rules.
+/* block: sums, reductions and lists over the threads of a block.
  *
- * Strategy: every warp owns one run of consecutive elements, warps in order of block and number:
- * prefix sums then need one exchange, loads are coalesced, and what a block owns is one run too. An
- * exchange is one barrier: each warp writes its value into every block's slots (distributed shared
- * memory), all meet, each warp combines all slots itself. Two sets of slots alternate: who writes a
- * set again has passed the barrier that followed everybody's last look at it. */
-#ifndef TAILCUT_GANG_CUH_
-#define TAILCUT_GANG_CUH_
-
-#include <cooperative_groups.h>
+ * Strategy: every warp owns one run of consecutive elements, warps in order: prefix sums then need one
+ * exchange, and loads are coalesced. An exchange is one barrier: each warp leaves its value, all meet,
+ * each warp combines all values itself. Two sets of slots alternate: who writes a set again has passed
+ * the barrier that followed everybody's last look at it. */
+#ifndef TAILCUT_BLOCK_CUH_
+#define TAILCUT_BLOCK_CUH_
 
 #include "common/delay.cuh"
 #include "common/segments.cuh"
-
-#define TC_GANG_MOST 16 /* blocks of a cluster */
 
 /* v of the lane whose number differs by `mask`; T is made of 4-byte words. */
 template <class T>
@@ -55,60 +49,29 @@ struct tc_plus {
   }
 };
 
-template <bool CLUSTER, int WARPS_>
-class tc_gang {
+template <int WARPS_>
+class tc_block {
  public:
-  static constexpr int WARPS = WARPS_, MOST = CLUSTER ? TC_GANG_MOST : 1;
+  static constexpr int WARPS = WARPS_, THREADS = 32 * WARPS_;
   struct slot {
     uint64_t words[3];
   };
   struct space {
-    slot slots[2][MOST * WARPS];
+    slot slots[2][WARPS];
   };
 
-  int ctas, cta, warp, lane;
+  int warp, lane;
 
-  __device__ explicit tc_gang(space &shared)
-      : ctas(1), cta(0), warp((int)threadIdx.x >> 5), lane((int)threadIdx.x & 31), space_(shared) {
-#if __CUDA_ARCH__ >= 900
-    if (CLUSTER) {
-      ctas = (int)cooperative_groups::cluster_group::num_blocks();
-      cta = (int)cooperative_groups::cluster_group::block_rank();
-    }
-#endif
-  }
-
-  __device__ void sync() const {
-#if __CUDA_ARCH__ >= 900
-    if (CLUSTER) {
-      cooperative_groups::cluster_group::sync();
-      return;
-    }
-#endif
-    __syncthreads();
-  }
-
-  /* The same shared variable in block `rank` of the gang. */
-  template <class T>
-  __device__ T *peer(T *shared, int rank) const {
-#if __CUDA_ARCH__ >= 900
-    if (CLUSTER) return cooperative_groups::cluster_group::map_shared_rank(shared, rank);
-#endif
-    (void)rank;
-    return shared;
-  }
-
-  __device__ int warps() const { return ctas * WARPS; }
-  __device__ int threads() const { return warps() * 32; }
-  __device__ int thread() const { return (cta * WARPS + warp) * 32 + lane; }
+  __device__ explicit tc_block(space &shared)
+      : warp((int)threadIdx.x >> 5), lane((int)threadIdx.x & 31), space_(shared) {}
 
   /* Elements [*lo, *hi) of n are this warp's; a warp owns `span` of them (a multiple of 32). */
   __device__ int32_t span(int32_t n) const {
-    return (int32_t)(((int64_t)n + threads() - 1) / threads() * 32);
+    return (int32_t)(((int64_t)n + THREADS - 1) / THREADS * 32);
   }
   __device__ void run(int32_t n, int32_t *lo, int32_t *hi) const {
     const int32_t each = span(n);
-    *lo = (int32_t)min((int64_t)n, (int64_t)(cta * WARPS + warp) * each);
+    *lo = (int32_t)min((int64_t)n, (int64_t)warp * each);
     *hi = min(n, *lo + each);
   }
 
@@ -118,7 +81,7 @@ class tc_gang {
     const slot *all = post(tc_warp_reduce(v, op));
     v = identity;
 #pragma unroll 2
-    for (int i = lane; i < warps(); i += 32) v = op(v, fetch<T>(all[i]));
+    for (int i = lane; i < WARPS; i += 32) v = op(v, fetch<T>(all[i]));
     return tc_warp_reduce(v, op);
   }
   template <class T>
@@ -130,12 +93,11 @@ class tc_gang {
   template <class T>
   __device__ T before(T v, T *total) {
     const slot *all = post(v);
-    const int self = cta * WARPS + warp;
     T earlier = T(), everything = T();
 #pragma unroll 2
-    for (int i = lane; i < warps(); i += 32) {
+    for (int i = lane; i < WARPS; i += 32) {
       const T other = fetch<T>(all[i]);
-      if (i < self) earlier = earlier + other;
+      if (i < warp) earlier = earlier + other;
       everything = everything + other;
     }
     *total = tc_warp_reduce(everything, tc_plus());
@@ -156,11 +118,9 @@ class tc_gang {
   template <class T>
   __device__ const slot *post(T v) {
     static_assert(sizeof(T) <= sizeof(slot), "fits a slot");
-    slot *own = &space_.slots[set_][cta * WARPS + warp];
     tc_delay(set_);
-    slot *there = peer(own, lane % ctas); /* a rank that exists: the compiler may move this up */
-    if (lane < ctas) memcpy(there, &v, sizeof v);
-    sync();
+    if (lane == 0) memcpy(&space_.slots[set_][warp], &v, sizeof v);
+    __syncthreads();
     const slot *all = space_.slots[set_];
     set_ ^= 1;
     return all;
@@ -175,32 +135,33 @@ struct tc_fates {
   __device__ tc_fates operator+(tc_fates o) const { return {keep + o.keep, tie + o.tie}; }
 };
 
-/* Writes the kept ones of rows 0 .. n-1, ascending; of those that fate() calls a tie the first
- * `ties` are kept. Returns their number. */
-template <class Gang, class Fate>
-__device__ int32_t tc_emit(Gang &gang, int32_t n, int32_t ties, Fate fate, int32_t *kept) {
+/* Writes the kept ones of rows 0 .. n-1 as first + row, ascending; of those that fate() calls a tie
+ * the first `ties` are kept. Returns their number. */
+template <class Block, class Fate>
+__device__ int32_t tc_emit(Block &block, int32_t n, int32_t ties, Fate fate, int32_t first,
+                           int32_t *kept) {
   int32_t lo, hi;
   tc_fates own = {0, 0}, total;
-  gang.run(n, &lo, &hi);
+  block.run(n, &lo, &hi);
   for (int32_t base = lo; base < hi; base += 32) {
-    const int f = base + gang.lane < hi ? fate(base + gang.lane) : TC_DROP;
+    const int f = base + block.lane < hi ? fate(base + block.lane) : TC_DROP;
     own.keep += __popc(__ballot_sync(TC_FULL, f == TC_KEEP));
     own.tie += __popc(__ballot_sync(TC_FULL, f == TC_TIE));
   }
-  const tc_fates before = gang.before(own, &total);
-  const uint32_t below = (1u << gang.lane) - 1;
+  const tc_fates before = block.before(own, &total);
+  const uint32_t below = (1u << block.lane) - 1;
   int32_t next = before.keep + min(before.tie, ties), seen = before.tie;
   for (int32_t base = lo; base < hi; base += 32) {
-    const int32_t row = base + gang.lane;
+    const int32_t row = base + block.lane;
     const int f = row < hi ? fate(row) : TC_DROP;
     const uint32_t tied = __ballot_sync(TC_FULL, f == TC_TIE);
     const bool stays = f == TC_KEEP || (f == TC_TIE && seen + __popc(tied & below) < ties);
     const uint32_t staying = __ballot_sync(TC_FULL, stays);
-    if (stays) kept[next + __popc(staying & below)] = row;
+    if (stays) kept[next + __popc(staying & below)] = first + row;
     next += __popc(staying);
     seen += __popc(tied);
   }
   return total.keep + min(total.tie, ties);
 }
 
-#endif /* TAILCUT_GANG_CUH_ */
+#endif /* TAILCUT_BLOCK_CUH_ */
