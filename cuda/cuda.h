@@ -85,6 +85,7 @@ typedef struct tc_cuda_space {
   float *block_sums;          /* [blocks of a group's rows, dim] */
   int32_t directions_group; /* segments whose directions are held at a time, <= TC_CHUNK_SEGMENTS */
   char *cut;                /* scratch of the cut, tc_cuda_cut_scratch bytes */
+  char *compact;            /* scratch of compact, tc_cuda_compact_scratch bytes */
 } tc_cuda_space;
 
 /* device.c. A CUDA error as a status whose message says what failed (OK for cudaSuccess). */
@@ -153,11 +154,14 @@ cudaError_t tc_cuda_cut(const tc_cuda *device, const tc_cut_args *args, char *sc
 
 /* compact.cu: moves the kept rows of all arrays (rows: num_rows whole descriptors with explicit
  * strides on the host). new_cu may be NULL when nothing is PACKED. An array whose flags have
- * TC_ROWS_KEPT has no source: element j of its result is kept[j] (int32). */
+ * TC_ROWS_KEPT has no source: element j of its result is kept[j] (int32). scratch: bytes that nothing
+ * else in the call touches and that need not be zero. */
 #define TC_ROWS_KEPT (1 << 30)
+size_t tc_cuda_compact_scratch(const tc_cuda *device, const tailcut_limits *limits);
 cudaError_t tc_cuda_compact(const tc_cuda *device, const tc_segments *segments, const int32_t *kept,
                             int32_t kept_placement, const int32_t *counts, const int32_t *new_cu,
-                            const tailcut_rows *rows, int32_t num_rows, const tc_chain *chain);
+                            const tailcut_rows *rows, int32_t num_rows, char *scratch,
+                            tc_cuda_lasting *lasting, const tc_chain *chain);
 
 /* <step>.cu: tc_cuda_load_<step> loads every kernel of the step (lazy loading would allocate in a
  * run call) and sets attributes. device.c calls them all. */

@@ -1,21 +1,25 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* rows: a row array as a kernel sees it: its rows in units of the widest access that every address in
- * it allows, and where a row is. */
+/* rows: a row array of any layout as a kernel sees it: its rows in units of the widest access that
+ * every address in it allows, and where a row is. */
 #ifndef TAILCUT_ROWS_CUH_
 #define TAILCUT_ROWS_CUH_
 
 #include "common/dot.cuh"
 
+/* Where the elements of a result come from. */
+enum { TC_FROM_ROWS, TC_FROM_POSITIONS, TC_FROM_KEPT };
+
 struct tc_row_array {
   const char *src;
   char *dst;
-  const void *src_slots, *dst_slots;
+  const void *src_slots, *dst_slots, *renumber_base;
   int64_t src_part_stride, dst_part_stride, src_row_stride, dst_row_stride;
   int64_t src_segment_stride, dst_segment_stride, page_rows, page_stride;
   int64_t dst_rows;                /* rows the destination has room for */
   int64_t units, slices;           /* units of a row; slices of a row */
   int32_t part_units, slice_units; /* units of a part; of a slice */
-  uint8_t width, columns_log, slot_bytes, in_place, packed, renumber, zero_tail;
+  uint8_t width, columns_log, slot_bytes, base_bytes, in_place, packed, from, zero_tail;
+  int8_t page_log; /* page_rows as a power of two; -1: none */
 };
 
 /* Says that p is in global memory, which the compiler cannot see in an address that comes out of
@@ -26,30 +30,21 @@ __device__ inline T *tc_global(T *p) {
   return p;
 }
 
-__device__ inline int64_t tc_slot_of(const void *slots, int bytes, int64_t i) {
-  return bytes == 8 ? tc_global((const int64_t *)slots)[i] : tc_global((const int32_t *)slots)[i];
+__device__ inline int64_t tc_integer_of(const void *table, int bytes, int64_t i) {
+  return bytes == 8 ? tc_global((const int64_t *)table)[i] : tc_global((const int32_t *)table)[i];
 }
 
-/* Bytes from an array's base (tc_row_array, tc_fused_array) to a row: number `number` of the batch, row r of segment b; -1: there
+/* Bytes from an array's base to a row: number `number` of the batch, row r of segment b; -1: there
  * is no such row. */
-template <class ARRAY>
-__device__ inline int64_t tc_row_offset(const ARRAY &a, const void *slots, int64_t row_stride,
-                                        int64_t segment_stride, bool flat, int64_t number,
-                                        int32_t b, int64_t r) {
-  if (slots != nullptr) {
-    const int64_t slot = tc_slot_of(slots, a.slot_bytes, number);
-    if (slot < 0) return -1;
-    if (a.page_rows == 0) return slot * row_stride;
-    return slot / a.page_rows * a.page_stride + slot % a.page_rows * row_stride;
-  }
-  return flat ? number * row_stride : b * segment_stride + r * row_stride;
-}
-
-/* Rows of a segment's result, k of them from row `first` on, in an array (tc_row_array,
- * tc_fused_array): none where they do not fit. */
-template <class ARRAY>
-__device__ inline int32_t tc_result_rows(const ARRAY &a, int32_t first, int32_t k) {
-  return (a.packed ? (int64_t)first : 0) + k <= a.dst_rows ? k : 0;
+__device__ inline int64_t tc_row_offset(const tc_row_array &a, const void *slots,
+                                        int64_t row_stride, int64_t segment_stride, bool flat,
+                                        int64_t number, int32_t b, int64_t r) {
+  if (slots == nullptr) return flat ? number * row_stride : b * segment_stride + r * row_stride;
+  const int64_t slot = tc_integer_of(slots, a.slot_bytes, number);
+  if (slot < 0) return -1;
+  if (a.page_rows == 0) return slot * row_stride;
+  const int64_t page = a.page_log >= 0 ? slot >> a.page_log : slot / a.page_rows;
+  return page * a.page_stride + (slot - page * a.page_rows) * row_stride;
 }
 
 /* How many of n rows from row `first` of the destination on it has room for; below 1: for none. */
@@ -99,6 +94,12 @@ __device__ inline void tc_store_units(const uint4 (&held)[HELD], char *const (&t
 #undef TC_STORE
 }
 
+static inline int tc_rows_from(const tailcut_rows &r) {
+  return r.flags & TC_ROWS_KEPT            ? TC_FROM_KEPT
+         : r.flags & TAILCUT_ROWS_RENUMBER ? TC_FROM_POSITIONS
+                                           : TC_FROM_ROWS;
+}
+
 /* The widest unit that divides everything an address of this array is made of. */
 static inline int tc_unit_width(const tailcut_rows &r, bool uniform) {
   const bool packed = r.placement == TAILCUT_PACKED;
@@ -106,7 +107,7 @@ static inline int tc_unit_width(const tailcut_rows &r, bool uniform) {
   if (r.parts > 1) bits |= (uint64_t)r.dst_part_stride;
   if (uniform && !packed && r.dst_slots == nullptr) bits |= (uint64_t)r.dst_segment_stride;
   if (r.dst_slots != nullptr && r.page_rows > 0) bits |= (uint64_t)r.page_stride;
-  if (!(r.flags & TAILCUT_ROWS_RENUMBER)) {
+  if (tc_rows_from(r) == TC_FROM_ROWS) {
     bits |= (uint64_t)(uintptr_t)r.src | (uint64_t)r.src_row_stride;
     if (r.parts > 1) bits |= (uint64_t)r.src_part_stride;
     if (uniform && r.src_slots == nullptr) bits |= (uint64_t)r.src_segment_stride;
@@ -122,6 +123,7 @@ static inline tc_row_array tc_describe(const tailcut_rows &r, bool uniform) {
   a.dst = (char *)r.dst;
   a.src_slots = r.src_slots;
   a.dst_slots = r.dst_slots;
+  a.renumber_base = r.renumber_base;
   a.src_part_stride = r.src_part_stride;
   a.dst_part_stride = r.dst_part_stride;
   a.src_row_stride = r.src_row_stride;
@@ -131,11 +133,16 @@ static inline tc_row_array tc_describe(const tailcut_rows &r, bool uniform) {
   a.dst_rows = r.dst_rows;
   a.page_rows = r.page_rows;
   a.page_stride = r.page_stride;
+  a.page_log = -1;
+  for (int log = 0; log < 63; log++) {
+    if (r.page_rows == (int64_t)1 << log) a.page_log = (int8_t)log;
+  }
   a.slot_bytes = (uint8_t)r.slot_bytes;
+  a.base_bytes = (uint8_t)(r.part_bytes == 8 ? 8 : 4);
   a.packed = r.placement == TAILCUT_PACKED;
-  a.renumber = (r.flags & TAILCUT_ROWS_RENUMBER) != 0;
+  a.from = (uint8_t)tc_rows_from(r);
   a.zero_tail = (r.flags & TAILCUT_ROWS_ZERO_TAIL) != 0;
-  a.in_place = !a.packed && !a.renumber && r.src == r.dst;
+  a.in_place = !a.packed && a.from == TC_FROM_ROWS && r.src == r.dst;
   a.width = (uint8_t)tc_unit_width(r, uniform);
   a.part_units = (int32_t)(r.part_bytes / a.width);
   a.units = (int64_t)a.part_units * r.parts;

@@ -56,6 +56,9 @@ size_t tc_cuda_lay_out(tc_cuda_space *space, void *workspace, const tc_cuda *dev
     space->group_kept = take(base, &used, groups > 0 ? rows * 4 : 0);
     space->cut = take(base, &used, tc_cuda_cut_scratch(device, l));
   }
+  if (cuts || kind == TAILCUT_CALL_COMPACT) {
+    space->compact = take(base, &used, tc_cuda_compact_scratch(device, l));
+  }
   if (prunes) {
     space->scores = take(base, &used, rows * 4);
   }

@@ -101,7 +101,8 @@ tailcut_status tc_run_compact(tc_cuda_run *run, int packs_kept, const int32_t *k
   for (int32_t i = 0; i < all; i++) {
     rows[count++] = i < call->num_rows ? tc_rows_at(call, i) : packed_kept(call);
     if (count < TC_ROWS_PER_LAUNCH && i < all - 1) continue;
-    LAUNCH(compact, run->device, &run->segments, kept, kept_placement, counts, new_cu, rows, count);
+    LAUNCH(compact, run->device, &run->segments, kept, kept_placement, counts, new_cu, rows, count,
+           run->space.compact, run->space.lasting);
     count = 0;
   }
   return TAILCUT_OK;

@@ -1,0 +1,290 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * compact, the rest: arrays of any layout: slots and pages, rows that no 16 bytes divide, narrow
+ * ones, zeroed tails, and results that are made and not moved (positions, the kept list itself).
+ *
+ * Strategy: a row is a line of units of 1 to 16 bytes, the widest that divides every address of its
+ * array; a block moves one slice of the units of some rows: for up to 1,024 rows it first works out
+ * where they come from and go to (or which number is written), then each thread holds one unit of
+ * four rows at a time. All widths share this code but for the access itself, and what a block works
+ * on lies in shared memory: 64 registers, four blocks per SM.
+ *   out of place  a block has a tile of 64 result rows (or a part of it) and a slice of 512 bytes
+ *   in place      a block has a slice (at least 128 bytes) of a whole segment and sweeps its rows
+ * What a block does depends on host bounds only; blocks past the true counts leave at once. Loads
+ * are plain ones: the compiler must not take rows for constant.
+ * Precision: bytes are copied. Limits: a lone array of narrow rows in place is swept by one block:
+ * about 1 us per 1,024 rows [estimate].
+ *
+ * Ladder: 1. a copy of the code for each width: 110 registers, two blocks per SM. 2. a switch around
+ * the accesses: 64, four; when it moved everything: 19.7 us at 64 x 576 x 2 KB in place, 238 at one
+ * segment of 64K (H100), which is why the other forms exist. 3. no 64-bit division per row or block.
+ */
+#include "common/delay.cuh"
+#include "compact.cuh"
+
+namespace {
+
+constexpr int THREADS = 256;
+constexpr int HELD = 4;    /* rows of which a thread holds a unit */
+constexpr int ROWS = 1024; /* of a group: HELD * THREADS rows of one unit each */
+constexpr int COLUMNS = 32;
+
+/* The descriptor is read again from here on: kept in registers it would not fit. */
+#define FORGET() asm volatile("" ::: "memory")
+
+template <int MOST>
+struct rest_args {
+  tc_lists lists;
+  tc_tiles tiles;
+  int32_t arrays, split;
+  int64_t first[MOST + 1]; /* prefix sums of the arrays' blocks of work */
+  tc_row_array array[MOST];
+};
+
+/* What a block works on: a slice of result rows [from, to) of a segment; those below k move. */
+struct row_range {
+  tc_result result;
+  int32_t prefix_rows, from, to;
+  bool flat; /* rows are numbered through the batch: ragged */
+  int64_t slice;
+};
+
+/* What stands in a group's list of sources: bytes from the array's base, or ZERO; in arrays that are
+ * made, what is written. */
+constexpr int64_t ZERO = -1;
+
+__device__ inline int64_t quotient(int64_t a, int64_t b) {
+  if ((uint64_t)a <= UINT32_MAX && (uint64_t)b <= UINT32_MAX) return (uint32_t)a / (uint32_t)b;
+  return a / b;
+}
+
+/* The number that an array which is made has as element j. */
+__device__ inline int64_t made(const tc_row_array &a, const tc_result &r, int32_t j) {
+  if (a.from == TC_FROM_KEPT) return r.kept[j];
+  const int64_t base =
+      a.renumber_base != nullptr ? tc_integer_of(a.renumber_base, a.base_bytes, r.b) : 0;
+  return (int64_t)((uint64_t)base + (uint64_t)j);
+}
+
+/* Where result row j comes from (or what is written there) and where it goes; *dst -1: nowhere. */
+__device__ inline void locate(const tc_row_array &a, const row_range &range, int32_t j,
+                              int64_t *src, int64_t *dst) {
+  const tc_result &r = range.result;
+  const int64_t to =
+      tc_row_offset(a, a.dst_slots, a.dst_row_stride, a.dst_segment_stride, range.flat || a.packed,
+                    (int64_t)r.dst_start + j, r.b, j);
+  const bool moved = a.from == TC_FROM_ROWS;
+  *src = moved ? ZERO : 0;
+  *dst = to;
+  if (j >= r.k || to < 0) return;
+  if (!moved) {
+    *src = made(a, r, j);
+    return;
+  }
+  *dst = -1;
+  const int32_t i = tc_follow(r.kept, j, r.n);
+  if (i < 0) return;
+  const int32_t row = i + range.prefix_rows;
+  const int64_t at = tc_row_offset(a, a.src_slots, a.src_row_stride, a.src_segment_stride,
+                                   range.flat, (int64_t)r.start + row, r.b, row);
+  if (at < 0 || (at == to && a.src == a.dst)) return;
+  *src = at;
+  *dst = to;
+}
+
+/* Where this thread's units of a group of rows are: which unit of the slice, which line of rows. */
+struct unit_grid {
+  int32_t part;    /* the part the slice begins in */
+  uint32_t within; /* the unit of that part it begins with */
+  uint32_t units;  /* units of the slice */
+  uint32_t columns, column, line, lines;
+};
+
+/* The slice's units of the `rows` rows whose places are in src_at, dst_at. */
+__device__ inline void move_group(const tc_row_array &a, const unit_grid &grid, int rows,
+                                  const int64_t *src_at, const int64_t *dst_at) {
+  const bool moved = a.from == TC_FROM_ROWS;
+#pragma unroll 1
+  for (uint32_t first = 0; first < grid.units; first += grid.columns) {
+    FORGET();
+    uint32_t within = grid.within + first + grid.column;
+    int64_t part = grid.part;
+    if (within >= (uint32_t)a.part_units) {
+      part += within / (uint32_t)a.part_units;
+      within %= (uint32_t)a.part_units;
+    }
+    const int live = first + grid.column < grid.units ? rows : 0;
+    const int64_t byte = (int64_t)within * a.width;
+    const char *src = a.src + (part * a.src_part_stride + byte);
+    char *dst = a.dst + (part * a.dst_part_stride + byte);
+    uint4 held[HELD];
+    const char *from[HELD];
+    char *to[HELD];
+#pragma unroll
+    for (int i = 0; i < HELD; i++) {
+      const int r = (int)(grid.line + i * grid.lines);
+      const int64_t to_row = r < live ? dst_at[r] : -1, source = to_row < 0 ? ZERO : src_at[r];
+      to[i] = to_row < 0 ? nullptr : dst + to_row;
+      from[i] = moved && source != ZERO ? src + source : nullptr;
+      /* Of a number's 4 or 8 bytes this unit's are wanted; zeros where a row is zeroed. */
+      const uint64_t number = moved ? 0 : (uint64_t)source >> (8 * byte);
+      held[i] = make_uint4((uint32_t)number, (uint32_t)(number >> 32), 0, 0);
+    }
+    tc_delay(0);
+    tc_load_units(held, from, a.width);
+    tc_delay(1);
+    if (a.in_place) __syncthreads();
+    tc_store_units(held, to, a.width);
+  }
+}
+
+/* Called by the whole block. */
+__device__ inline void move_rows(const tc_row_array &a, const row_range &range, int64_t *src_at,
+                                 int64_t *dst_at) {
+  const int64_t unit = range.slice * a.slice_units, part = quotient(unit, a.part_units);
+  unit_grid grid;
+  grid.part = (int32_t)part;
+  grid.within = (uint32_t)(unit - part * a.part_units);
+  grid.units = (uint32_t)min((int64_t)a.slice_units, a.units - unit);
+  grid.columns = 1u << a.columns_log;
+  grid.column = threadIdx.x & (grid.columns - 1);
+  grid.line = threadIdx.x >> a.columns_log;
+  grid.lines = THREADS >> a.columns_log;
+  const int group = (int)grid.lines * HELD;
+#pragma unroll 1
+  for (int64_t base = range.from; base < range.to; base += group) {
+    const int rows = (int)min((int64_t)group, range.to - base);
+#pragma unroll 1
+    for (int r = (int)threadIdx.x; r < rows; r += THREADS) {
+      FORGET();
+      locate(a, range, (int32_t)base + r, &src_at[r], &dst_at[r]);
+    }
+    __syncthreads();
+    move_group(a, grid, rows, src_at, dst_at);
+    if (!a.in_place) __syncthreads(); /* before src_at changes; in place there was one already */
+  }
+}
+
+__device__ inline bool take_segment(const tc_lists &lists, const tc_row_array &a, int32_t b,
+                                    row_range *range) {
+  return tc_take_result(lists, a.packed, a.dst_rows, b, tc_segment_at(lists.s, b), &range->result);
+}
+
+/* The rows that block of work `task` of an array is about; false: there are none. */
+template <int MOST>
+__device__ inline bool take_task(const rest_args<MOST> &args, const tc_row_array &a, int64_t task,
+                                 row_range *range) {
+  const tc_segments &s = args.lists.s;
+  const bool zeroes = a.zero_tail && !a.packed; /* the rows behind the result */
+  tc_result *r = &range->result;
+  range->prefix_rows = s.prefix_rows;
+  range->flat = s.cu_seqlens != nullptr;
+  if (a.in_place) {
+    if (!take_segment(args.lists, a, (int32_t)task, range)) return false;
+    range->from = 0;
+    range->to = zeroes ? tc_room(a, r->n) : r->k;
+  } else if (task < args.tiles.bound * args.split) {
+    const int64_t tile = quotient(task, args.split);
+    if (tile >= tc_tiles_total(args.tiles, s)) return false;
+    int32_t index;
+    const int32_t b = tc_tile_find(args.tiles, s, tile, &index);
+    if (b < 0 || !take_segment(args.lists, a, b, range)) return false;
+    const int32_t rows = TC_BLOCK / args.split;
+    range->from = index * TC_BLOCK + (int32_t)(task - tile * args.split) * rows;
+    range->to = min(range->from + rows, zeroes ? tc_room(a, r->n) : r->k);
+  } else { /* the tail of a PACKED result: rows from the last result to the last candidate */
+    const int32_t result = args.lists.new_cu[s.segments];
+    const int64_t last = min(tc_candidates_after(s, -1), a.dst_rows);
+    const int64_t row = (task - args.tiles.bound * args.split) * TC_BLOCK;
+    if (result < 0) return false;
+    *r = {};
+    range->from = max((int32_t)row, result);
+    range->to = (int32_t)min(row + TC_BLOCK, last);
+  }
+  return range->from < range->to;
+}
+
+template <int MOST>
+__global__ void __launch_bounds__(THREADS, 4)
+    compact_rest(const __grid_constant__ rest_args<MOST> args) {
+  __shared__ int64_t src_at[ROWS], dst_at[ROWS];
+  __shared__ tc_row_array array;
+  __shared__ row_range range;
+  tc_wait_previous();
+  const int64_t work = args.first[args.arrays];
+  for (int64_t number = blockIdx.x; number < work; number += gridDim.x) {
+    int lo = 0, hi = args.arrays; /* first[lo] <= number < first[hi] */
+    while (hi - lo > 1) {
+      const int mid = (lo + hi) / 2;
+      if (args.first[mid] <= number) {
+        lo = mid;
+      } else {
+        hi = mid;
+      }
+    }
+    const int64_t slices = args.array[lo].slices, at = number - args.first[lo];
+    const int64_t task = quotient(at, slices);
+    row_range found;
+    found.slice = at - task * slices;
+    if (!take_task(args, args.array[lo], task, &found)) continue; /* the whole block */
+    __syncthreads(); /* the array and range of the work before are no longer used */
+    if (threadIdx.x < sizeof(tc_row_array) / 8) {
+      ((uint64_t *)&array)[threadIdx.x] = ((const uint64_t *)&args.array[lo])[threadIdx.x];
+    }
+    if (threadIdx.x == 0) range = found;
+    __syncthreads();
+    move_rows(array, range, src_at, dst_at);
+  }
+}
+
+/* ----------------------------------------------------------------------------------------- host -- */
+
+template <int MOST>
+cudaError_t launch(tc_compact_call *call, const tailcut_rows *const *rows, int32_t count) {
+  const tc_segments &s = call->lists.s;
+  const int64_t tail_tiles = (s.total + TC_BLOCK - 1) / TC_BLOCK;
+  const int64_t enough = 2 * (int64_t)call->device->sms;
+  rest_args<MOST> args;
+  args.lists = call->lists;
+  args.tiles = tc_tiles_of(s, 0, s.segments);
+  args.arrays = count;
+  int64_t sweeps = 0, tiles = 0;
+  for (int32_t i = 0; i < count; i++) {
+    tc_row_array *a = &args.array[i];
+    *a = tc_describe(*rows[i], s.cu_seqlens == nullptr);
+    tc_slice(a, 512, COLUMNS);
+    (a->in_place ? sweeps : tiles) += a->slices * (a->in_place ? s.segments : args.tiles.bound);
+  }
+  /* Narrower slices and fewer rows per block where that is needed to fill the device. */
+  const int narrow = sweeps < enough ? 128 : 512;
+  args.split = 1;
+  while (args.split < 8 && tiles * args.split < enough) args.split *= 2;
+  args.first[0] = 0;
+  for (int32_t i = 0; i < count; i++) {
+    tc_row_array *a = &args.array[i];
+    int64_t tasks = args.tiles.bound * args.split;
+    if (a->in_place) {
+      tc_slice(a, narrow, COLUMNS);
+      tasks = s.segments;
+    } else if (a->packed && a->zero_tail) {
+      tasks += tail_tiles;
+    }
+    args.first[i + 1] = args.first[i] + tasks * a->slices;
+  }
+  return tc_launched(call, tc_launch(compact_rest<MOST>, tc_grid(args.first[count]), THREADS, 0,
+                                     &call->chain, args));
+}
+
+}  // namespace
+
+cudaError_t tc_compact_rest(tc_compact_call *call, const tailcut_rows *const *rows, int32_t count) {
+  return count <= TC_FEW_ARRAYS ? launch<TC_FEW_ARRAYS>(call, rows, count)
+                                : launch<TC_ROWS_PER_LAUNCH>(call, rows, count);
+}
+
+cudaError_t tc_load_compact_rest() {
+  cudaFuncAttributes attributes;
+  const cudaError_t error = cudaFuncGetAttributes(&attributes, compact_rest<TC_FEW_ARRAYS>);
+  if (error != cudaSuccess) return error;
+  return cudaFuncGetAttributes(&attributes, compact_rest<TC_ROWS_PER_LAUNCH>);
+}

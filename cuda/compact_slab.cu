@@ -1,0 +1,190 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * compact, slabs: rows move in place inside segments that a block can see to the end.
+ *
+ * Strategy: a block has a column slice of a segment and moves it as slab.cuh says.
+ *   slab    slices of 256 bytes, narrower ones while they do not fill the device; segments from last
+ *           to first, because the rows that were scored last are still in L2
+ *   staged  few images behind a cut: slices of 32 bytes, all rows of which a block has brought to
+ *           shared memory when the cut is done. Reading rows before tc_wait_previous is allowed: in a
+ *           call only compaction writes rows, and no two of its arrays share any
+ * Precision: bytes are copied. Limits: rows of 16-byte units at aligned places, no slots, no zeroed
+ * tails. A slab of any length is right; past 8,192 rows tickets serve few segments better.
+ *
+ * Ladder (H100, the prototypes' figures: bandwidth/compact.cuh, combined/move.cuh; this code: not
+ * measured): a column sweep per thread without barriers 3x slower; slab<256,6,4> 15.5 us at 64 x 576
+ * x 2 KB, 26% kept, 52.6 at 256; one image in a chain: staged 2.4, 0.3 less than slabs there.
+ */
+#include "compact.cuh"
+#include "slab.cuh"
+
+namespace {
+
+constexpr int HELD = 6;         /* rows of which a thread holds a unit */
+constexpr int STAGED_LINES = 2; /* rows in flight per thread of a staged slice */
+constexpr int STAGED_BYTES = 32;
+constexpr int STAGED_MOST = 96 << 10; /* shared memory of a block */
+
+#if defined(TAILCUT_CUDA_DELAYS)
+constexpr bool READ_AHEAD = false; /* what lies behind a list may never have been written */
+#else
+constexpr bool READ_AHEAD = true;
+#endif
+
+template <int MOST>
+struct slab_args {
+  tc_lists lists;
+  tc_arrays<MOST> arrays;
+};
+
+/* The work of a block and the first unit of each row that is this thread's. */
+struct slab_work {
+  int32_t b, line, lines;
+  uint32_t column;
+  bool live;
+  int64_t offset; /* from the row to the unit */
+};
+
+template <int MOST>
+__device__ inline const tc_unit_rows &take_work(const slab_args<MOST> &args, slab_work *w) {
+  const int32_t number = (int32_t)(gridDim.x - 1 - blockIdx.x);
+  const int index = tc_array_of(args.arrays, number);
+  const tc_unit_rows &a = args.arrays.array[index];
+  const uint32_t slices = (uint32_t)((a.units - 1) >> a.columns_log) + 1;
+  const uint32_t at = (uint32_t)(number - args.arrays.first[index]);
+  w->b = (int32_t)(at / slices);
+  w->column = threadIdx.x & ((1u << a.columns_log) - 1);
+  w->line = (int32_t)(threadIdx.x >> a.columns_log);
+  w->lines = TC_SLAB_THREADS >> a.columns_log;
+  const uint32_t unit = (at % slices << a.columns_log) + w->column;
+  w->live = unit < (uint32_t)a.units;
+  w->offset = tc_unit_offset(a, a.src_part, unit);
+  return a;
+}
+
+template <int MOST>
+__global__ void __launch_bounds__(TC_SLAB_THREADS, 4)
+    compact_slab(const __grid_constant__ slab_args<MOST> args) {
+  slab_work w;
+  const tc_unit_rows &a = take_work(args, &w);
+  tc_wait_previous();
+  tc_result r;
+  const tc_segment segment = tc_segment_at(args.lists.s, w.b);
+  if (!tc_take_result(args.lists, false, a.dst_rows, w.b, segment, &r)) return;
+  const int32_t prefix_rows = args.lists.s.prefix_rows;
+  char *at = a.dst + (tc_segment_offset(args.lists, a, r) + w.offset);
+  tc_slab<HELD>(at, a.src_row, w.live, w.line, w.lines, r.k, [=](int32_t j) {
+    const int32_t i = tc_follow(r.kept, j, r.n);
+    return i < 0 || i + prefix_rows == j ? -1 : i + prefix_rows;
+  });
+}
+
+__device__ inline void copy_to_shared(void *to, const char *from) {
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(
+                   (uint32_t)__cvta_generic_to_shared(to)),
+               "l"(from)
+               : "memory");
+}
+
+template <int MOST>
+__global__ void __launch_bounds__(TC_SLAB_THREADS)
+    compact_staged(const __grid_constant__ slab_args<MOST> args) {
+  extern __shared__ uint4 staged[]; /* the segment's candidates, the slice's units of each */
+  constexpr int columns = STAGED_BYTES / 16, lines = TC_SLAB_THREADS / columns;
+  tc_let_next_start();
+  slab_work w;
+  const tc_unit_rows &a = take_work(args, &w);
+  tc_result r;
+  const tc_segment segment = tc_segment_at(args.lists.s, w.b); /* not resolved: inputs only */
+  r.b = w.b;
+  r.start = segment.start;
+  char *at = a.dst + (tc_segment_offset(args.lists, a, r) + w.offset);
+  const char *from = at + (int64_t)(args.lists.s.prefix_rows + w.line) * a.src_row;
+  if (w.live) {
+#pragma unroll 4
+    for (int32_t i = w.line; i < segment.n; i += lines, from += lines * a.src_row) {
+      copy_to_shared(&staged[i * columns + w.column], from);
+    }
+  }
+  asm volatile("cp.async.wait_all;" ::: "memory");
+  __syncthreads(); /* nothing is stored before all of it is here */
+  tc_wait_previous();
+  if (!tc_take_result(args.lists, false, a.dst_rows, w.b, segment, &r) || !w.live) return;
+  /* A local list may be read before it is known how long it is: one trip to L2 less. */
+  const int32_t known = READ_AHEAD && !args.lists.kept_packed ? r.n : r.k;
+#pragma unroll 1
+  for (int32_t j = w.line;; j += STAGED_LINES * lines) {
+    int32_t i[STAGED_LINES];
+#pragma unroll
+    for (int m = 0; m < STAGED_LINES; m++) {
+      i[m] = j + m * lines < known ? tc_follow(r.kept, j + m * lines, r.n) : -1;
+    }
+#pragma unroll
+    for (int m = 0; m < STAGED_LINES; m++) {
+      const int32_t to = j + m * lines;
+      if (i[m] < 0 || to >= r.k || i[m] + args.lists.s.prefix_rows == to) continue;
+      *(uint4 *)(at + to * a.src_row) = staged[i[m] * columns + w.column];
+    }
+    if (j + STAGED_LINES * lines >= r.k) return;
+  }
+}
+
+/* ----------------------------------------------------------------------------------------- host -- */
+
+int64_t slices_of(const tc_unit_rows &a, int columns_log) {
+  return ((int64_t)(a.units - 1) >> columns_log) + 1;
+}
+
+template <int MOST>
+cudaError_t launch(tc_compact_call *call, const tailcut_rows *const *rows, int32_t count) {
+  const tc_cuda *device = call->device;
+  const int32_t segments = call->lists.s.segments;
+  slab_args<MOST> args;
+  args.lists = call->lists;
+  args.arrays.count = count;
+  for (int32_t i = 0; i < count; i++) args.arrays.array[i] = tc_describe_units(*rows[i]);
+  int columns_log = 4; /* 256 bytes */
+  int64_t blocks = 0;
+  for (;; columns_log--) {
+    blocks = 0;
+    for (int32_t i = 0; i < count; i++) {
+      blocks += slices_of(args.arrays.array[i], columns_log) * segments;
+    }
+    if (columns_log == 1 || blocks * 4 >= device->sms * 3) break;
+  }
+  const size_t shared = (size_t)tc_most_candidates(call->lists.s) * STAGED_BYTES;
+  const bool staged = columns_log == 1 && call->chain.follows && blocks <= device->sms &&
+                      shared <= STAGED_MOST && call->lists.s.start == nullptr;
+  args.arrays.first[0] = 0;
+  for (int32_t i = 0; i < count; i++) {
+    tc_unit_rows *a = &args.arrays.array[i];
+    a->columns_log = (uint8_t)columns_log;
+    args.arrays.first[i + 1] =
+        args.arrays.first[i] + (int32_t)(slices_of(*a, columns_log) * segments);
+  }
+  return tc_launched(
+      call, tc_launch(staged ? compact_staged<MOST> : compact_slab<MOST>, (unsigned)blocks,
+                      TC_SLAB_THREADS, staged ? shared : 0, &call->chain, args));
+}
+
+template <int MOST>
+cudaError_t load() {
+  cudaFuncAttributes attributes;
+  cudaError_t error = cudaFuncGetAttributes(&attributes, compact_slab<MOST>);
+  if (error != cudaSuccess) return error;
+  return cudaFuncSetAttribute(compact_staged<MOST>, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                              STAGED_MOST);
+}
+
+}  // namespace
+
+cudaError_t tc_compact_slabs(tc_compact_call *call, const tailcut_rows *const *rows,
+                             int32_t count) {
+  return count <= TC_FEW_ARRAYS ? launch<TC_FEW_ARRAYS>(call, rows, count)
+                                : launch<TC_ROWS_PER_LAUNCH>(call, rows, count);
+}
+
+cudaError_t tc_load_compact_slabs() {
+  const cudaError_t error = load<TC_FEW_ARRAYS>();
+  return error != cudaSuccess ? error : load<TC_ROWS_PER_LAUNCH>();
+}
