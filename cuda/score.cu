@@ -33,7 +33,7 @@ namespace {
 constexpr int WARPS = 4, THREADS = 32 * WARPS;
 constexpr int MANY = 32; /* candidates an SM from which on a warp takes two: about 8 images */
 
-enum form { SHORT, SHORT_TWO, LONG, ANY };
+enum form { SHORT, SHORT_TWO, MIDDLE, MIDDLE_TWO, LONG, ANY }; /* TWO: rows a warp */
 
 struct score_args {
   tc_segments s;
@@ -116,7 +116,7 @@ __device__ inline void report(const score_args &args, const place &at, int32_t i
 
 template <int DTYPE, int REF, form FORM, int BYTES, int BLOCKS>
 __global__ void __launch_bounds__(THREADS, BLOCKS) score(const __grid_constant__ score_args args) {
-  constexpr int R = FORM == SHORT_TWO ? 2 : 1;
+  constexpr int R = FORM == SHORT_TWO || FORM == MIDDLE_TWO ? 2 : 1;
   if (args.early) tc_let_next_start();
   tc_wait_previous();
   const place at = args.n >= 0 ? even_place(args, R * WARPS) : search_place(args, R * WARPS);
@@ -144,34 +144,38 @@ __global__ void __launch_bounds__(THREADS, BLOCKS) score(const __grid_constant__
   } else if constexpr (FORM == ANY) {
     found = tc_score_any<DTYPE, BYTES>(row, reference, args.reference_dtype, args.dim, scores);
   } else {
-    found = tc_score_short<DTYPE, REF, R>(row, args.row_bytes, reference, args.dim, live, scores);
+    constexpr bool LONGER = FORM == MIDDLE || FORM == MIDDLE_TWO;
+    found = tc_score_short<DTYPE, REF, R, LONGER>(row, args.row_bytes, reference, args.dim, live,
+                                                  scores);
   }
   report(args, at, i, found);
 }
 
 typedef void (*score_kernel)(score_args);
 
-/* By dtype: what takes quads, for a reference of the rows' dtype and one of fp32, and what takes the
- * rest, by width of loads. */
+/* By dtype. Where rows and references are quads: [length][0: one row a warp, 1: two, 2: one, with a
+ * reference of fp32]; else by width of loads: 8, 4, 2 bytes. */
 struct score_kernels {
-  score_kernel one, two, one_wide, long_rows, long_wide;
-  score_kernel any[3]; /* 8, 4, 2 bytes */
+  score_kernel quads[3][3];
+  score_kernel any[3];
 };
 
 #define HALF_KERNELS(type)                                                                     \
   {                                                                                            \
-    score<type, type, SHORT, 16, 8>, score<type, type, SHORT_TWO, 16, 6>,                      \
-        score<type, TAILCUT_F32, SHORT, 16, 6>, score<type, type, LONG, 16, 4>,                \
-        score<type, TAILCUT_F32, LONG, 16, 4>, {                                               \
+    {{score<type, type, SHORT, 16, 8>, score<type, type, SHORT_TWO, 16, 6>,                    \
+      score<type, TAILCUT_F32, SHORT, 16, 6>},                                                 \
+     {score<type, type, MIDDLE, 16, 6>, score<type, type, MIDDLE_TWO, 16, 4>,                  \
+      score<type, TAILCUT_F32, MIDDLE, 16, 4>},                                                \
+     {score<type, type, LONG, 16, 4>, nullptr, score<type, TAILCUT_F32, LONG, 16, 4>}},        \
+    {                                                                                          \
       score<type, type, ANY, 8, 4>, score<type, type, ANY, 4, 4>, score<type, type, ANY, 2, 4> \
     }                                                                                          \
   }
-#define F32_LONG score<TAILCUT_F32, TAILCUT_F32, LONG, 16, 4>
 #define F32_ANY(bytes) score<TAILCUT_F32, TAILCUT_F32, ANY, bytes, 4>
 const score_kernels KERNELS[3] = {
     HALF_KERNELS(TAILCUT_F16),
     HALF_KERNELS(TAILCUT_BF16),
-    {nullptr, nullptr, nullptr, F32_LONG, F32_LONG, {F32_ANY(8), F32_ANY(4), nullptr}},
+    {{{}, {}, {score<TAILCUT_F32, TAILCUT_F32, LONG, 16, 4>}}, {F32_ANY(8), F32_ANY(4)}},
 };
 
 /* The kernel of a call, how many rows its warps take, how many of its blocks an SM holds. */
@@ -190,13 +194,14 @@ score_kernel choose(const tc_segments *s, const tailcut_tokens *tokens, const sc
     const int width = alike && reference < row ? reference : row;
     return of.any[width >= 8 ? 0 : width == 4 ? 1 : 2];
   }
-  if (tokens->dtype == TAILCUT_F32 || tokens->dim > TC_SHORT_RUNS * TC_RUN_ELEMENTS) {
-    return alike ? of.long_rows : of.long_wide;
-  }
-  const bool two = alike && many && args.lag == 0; /* with LAG every row has its own reference */
-  *resident = two || !alike ? 6 : 8;
+  const int runs = (int)(((int64_t)tokens->dim + TC_RUN_ELEMENTS - 1) / TC_RUN_ELEMENTS);
+  const bool is_long = tokens->dtype == TAILCUT_F32 || runs > TC_MIDDLE_RUNS;
+  const bool middle = !is_long && runs > TC_SHORT_RUNS;
+  /* With LAG every row has its own reference. */
+  const bool two = many && alike && args.lag == 0 && !is_long;
   *rows = two ? 2 : 1;
-  return two ? of.two : alike ? of.one : of.one_wide;
+  *resident = is_long ? 4 : middle ? two || !alike ? 4 : 6 : two || !alike ? 6 : 8;
+  return of.quads[is_long ? 2 : middle][two ? 1 : alike ? 0 : 2];
 }
 
 /* unit / per for units below 2^31 as a multiplication and a shift. */
@@ -273,15 +278,13 @@ extern "C" cudaError_t tc_cuda_score(const tc_cuda *device, const tc_segments *s
 }
 
 extern "C" cudaError_t tc_cuda_load_score(tc_cuda *) {
-  for (const score_kernels &of : KERNELS) {
-    const score_kernel all[] = {of.one,       of.two,    of.one_wide, of.long_rows,
-                                of.long_wide, of.any[0], of.any[1],   of.any[2]};
-    for (const score_kernel kernel : all) {
-      cudaFuncAttributes attributes;
-      if (kernel == nullptr) continue;
-      const cudaError_t error = cudaFuncGetAttributes(&attributes, kernel);
-      if (error != cudaSuccess) return error;
-    }
+  static_assert(sizeof KERNELS % sizeof(score_kernel) == 0, "nothing but kernels");
+  const score_kernel *all = &KERNELS[0].quads[0][0];
+  for (size_t i = 0; i < sizeof KERNELS / sizeof *all; i++) {
+    cudaFuncAttributes attributes;
+    if (all[i] == nullptr) continue;
+    const cudaError_t error = cudaFuncGetAttributes(&attributes, all[i]);
+    if (error != cudaSuccess) return error;
   }
   return cudaSuccess;
 }

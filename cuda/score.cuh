@@ -2,8 +2,8 @@
 /* score: the rows of one warp against their reference, for any kernel: loads, sums, finish, stores.
  * score.cu says why it is done so.
  *
- *   tc_score_short  R rows of fp16 or bf16, at most TC_SHORT_RUNS runs long: everything is loaded
- *                   before anything is used
+ *   tc_score_short  R rows of fp16 or bf16, at most TC_SHORT_RUNS runs long or (MIDDLE) more than
+ *                   that and at most TC_MIDDLE_RUNS: everything is loaded before anything is used
  *   tc_score_long   one row of any length, in pieces of which the next is always on its way
  *   tc_score_any    one row of any length and alignment; simple and slow
  *
@@ -15,6 +15,7 @@
 #include "common/dot.cuh"
 
 #define TC_SHORT_RUNS 4
+#define TC_MIDDLE_RUNS 6
 
 /* What a lane knows of its warp's rows. */
 struct tc_scored {
@@ -139,7 +140,7 @@ __device__ inline void tc_sum_short(const char *row, int64_t stride, const char 
 
 /* Scores rows `row`, `row + stride` (R = 2) into scores[0], scores[1]; where live is 1 there is no
  * second one: the first is read twice. */
-template <int DTYPE, int REF, int R>
+template <int DTYPE, int REF, int R, bool MIDDLE>
 __device__ inline tc_scored tc_score_short(const char *row, int64_t stride, const char *reference,
                                            uint32_t dim, int32_t live, float *scores) {
   static_assert(DTYPE != TAILCUT_F32, "in pieces");
@@ -147,7 +148,13 @@ __device__ inline tc_scored tc_score_short(const char *row, int64_t stride, cons
   const uint32_t last = (dim - (runs - 1) * TC_RUN_ELEMENTS) / 8;
   const int64_t next = live > 1 ? stride : 0;
   float sums[2 * R + 1];
-  if (runs == 4) {
+  if constexpr (MIDDLE) {
+    if (runs == 5) {
+      tc_sum_short<DTYPE, REF, R, 5>(row, next, reference, last, sums);
+    } else {
+      tc_sum_short<DTYPE, REF, R, 6>(row, next, reference, last, sums);
+    }
+  } else if (runs == 4) {
     tc_sum_short<DTYPE, REF, R, 4>(row, next, reference, last, sums);
   } else if (runs == 3) {
     tc_sum_short<DTYPE, REF, R, 3>(row, next, reference, last, sums);
