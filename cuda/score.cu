@@ -2,26 +2,33 @@
 /*
  * score: cosine of every candidate to its segment's reference vector, or to an earlier candidate.
  *
- * Formula: s = <x,c> / (max(|x|, 1e-8) * max(|c|, 1e-8)), clamped; METHOD.md, stage 1. Strategy: no
- * loop over rows and no shared memory. A block takes 4 or 8 candidates of one segment, a warp one or
- * two of them, with every load of rows and reference under way before the first use; all sums of a
- * warp go through one butterfly. Blocks come and go by the hardware's scheduler, which keeps loads in
- * flight better than a block that stays and loops. A row is read once; the reference by every warp,
- * from L1. Which kernel takes what:
+ * Formula: s = <x,c> / (max(|x|, 1e-8) * max(|c|, 1e-8)), clamped; METHOD.md, stage 1. Strategy: a
+ * block takes 4 or 8 candidates of one segment, a warp one or two of them, and that is all it does:
+ * no loop over rows, nothing staged, every load of rows and reference under way before the first
+ * use, all sums of a warp through one butterfly. Blocks come and go by the hardware's scheduler,
+ * which keeps more loads in flight than blocks that stay and loop. A row is read once, the
+ * reference by every warp, from L1. Which kernel takes what:
  *
- *   rows                                            kernel              registers, blocks an SM
- *   fp16, bf16 to 1,024; reference alike; many      short, two a warp   80, 6
- *   fp16, bf16 to 1,024                             short, one a warp   64, 8 (fp32 reference: 80, 6)
- *   any other of 16-byte quads                      long                128, 4
- *   rest (addresses or lengths no multiple of 16)   any
+ *   rows                       kernel    a warp takes                      registers, blocks an SM
+ *   fp16, bf16 to 1,024        SHORT     1 row; 2 of many                  64, 8; 80, 6
+ *   fp16, bf16 to 1,536        MIDDLE    1 row; 2 of many                  80, 6; 124, 4
+ *   longer ones, fp32          LONG      1 row, the next piece on its way  116, 4
+ *   no multiples of 16 bytes   ANY       1 row, in narrow loads            64, 4
  *
- * Precision: as METHOD.md, bit for bit. Limits: any's loads are narrow and none is ahead.
+ * SHORT and MIDDLE take 1 row where the reference is fp32 and theirs is not (MEAN), and for LAG.
+ * Small launches let the next kernel start when they start, others when their blocks end.
  *
- * Ladder (576 x 1024 fp16; B images; H100): 1. a block of 8 warps for 64 candidates, the reference
- * widened in shared memory, persistent: B=1 4.0 us, B=64 40, B=256 125. 2. prototypes of this form:
- * one row a warp 2.3 at B=1, of which 1.0 is the empty node; two rows a warp 27.0 at B=64, 98.8 at
- * B=256, 97% of a pure read (copies through shared memory and persistent forms: 85-93%). 3. this one:
- * not measured; expected as its prototype.
+ * What ptxas does to loads decides (look at the SASS after every change): it sinks a predicated
+ * load behind whatever waits for the others, hence clamped addresses instead of masks; and it
+ * copies a piece that has two names, which waits for it, hence two pieces in turns.
+ * Precision: as METHOD.md, bit for bit. Limits: ANY is simple and slow. MIDDLE with two rows of
+ * more than 1,280 fp16 has 15 of its 18 loads under way before the first use.
+ *
+ * Ladder (576 x 1024 fp16, B images, H100): 1. a block of 8 warps for up to 64 candidates, looping,
+ * the reference widened into shared memory: B=1 4.0 us, B=64 40, B=256 125. 2. the prototypes of
+ * this form: B=1 2.3 (of which 1.0 is the empty node), B=64 27.0, B=256 98.8: 97% of a pure read;
+ * rings in shared memory and blocks that stay 85-93%. 3. this: expected as the prototypes; not
+ * measured.
  */
 #include "score.cuh"
 
@@ -33,17 +40,16 @@ namespace {
 constexpr int WARPS = 4, THREADS = 32 * WARPS;
 constexpr int MANY = 32; /* candidates an SM from which on a warp takes two: about 8 images */
 
-enum form { SHORT, SHORT_TWO, LONG, ANY };
+enum form { SHORT, SHORT_TWO, MIDDLE, MIDDLE_TWO, LONG, ANY }; /* TWO: rows a warp */
 
 struct score_args {
   tc_segments s;
   tc_tiles t;
-  const char *rows;      /* candidate 0 of segment 0 */
-  const char *reference; /* segment 0's */
-  int64_t row_bytes;     /* from one row to the next */
-  int64_t segment_bytes,
-      reference_bytes; /* from one segment's (ragged: row number's) to the next */
-  int64_t lag_bytes;
+  const char *rows;                        /* candidate 0 of segment 0 */
+  const char *reference;                   /* segment 0's */
+  uint64_t row_bytes;                      /* from one row to the next */
+  uint64_t segment_bytes, reference_bytes; /* from one segment's, or (ragged) row's, to the next */
+  uint64_t lag_bytes;
   float *scores;
   int32_t *flags;
   uint32_t dim;
@@ -90,8 +96,8 @@ __device__ inline place tile_place(const score_args &args, int rows) {
   return b < 0 ? at : with_segment(args, at);
 }
 
-/* Where finding out takes a look at lengths, offsets or resolve's results. Not inlined: it is half of
- * the code, and uniform batches do without. */
+/* Where finding out takes a look at lengths, offsets or resolve's results. Not inlined: it is half
+ * of the code, and uniform batches do without. */
 __device__ __noinline__ place search_place(const score_args &args, int rows) {
   __shared__ place found;
   if (args.t.deal == TC_EVENLY) return with_segment(args, even_place(args, rows));
@@ -117,19 +123,19 @@ __device__ inline void report(const score_args &args, const place &at, int32_t i
 
 template <int DTYPE, int REF, form FORM, int BYTES, int BLOCKS>
 __global__ void __launch_bounds__(THREADS, BLOCKS) score(const __grid_constant__ score_args args) {
-  constexpr int R = FORM == SHORT_TWO ? 2 : 1;
+  constexpr int R = FORM == SHORT_TWO || FORM == MIDDLE_TWO ? 2 : 1;
   if (args.early) tc_let_next_start();
   tc_wait_previous();
   const place at = args.n >= 0 ? even_place(args, R * WARPS) : search_place(args, R * WARPS);
   const int32_t i = at.first + (int32_t)(threadIdx.x / 32) * R;
   const int32_t live = at.n - i;
   if (live <= 0) return;
-  const int32_t number = args.ragged ? at.start : at.b;
-  const char *row = args.rows + number * args.segment_bytes + i * args.row_bytes;
-  float *scores = args.scores + ((int64_t)at.start + i);
-  const char *reference =
-      args.reference +
-      (args.reference_by_row ? at.start : at.b - args.reference_first) * args.reference_bytes;
+  /* All of these are counts: multiplied without signs. */
+  const uint32_t number = args.ragged ? at.start : at.b;
+  const uint32_t reference_number = args.reference_by_row ? at.start : at.b - args.reference_first;
+  const char *row = args.rows + number * args.segment_bytes + (uint32_t)i * args.row_bytes;
+  const char *reference = args.reference + reference_number * args.reference_bytes;
+  float *scores = args.scores + ((uint32_t)at.start + (uint32_t)i);
   if (args.lag > 0) {
     reference = row - args.lag_bytes;
     if (i < args.lag) {
@@ -145,59 +151,63 @@ __global__ void __launch_bounds__(THREADS, BLOCKS) score(const __grid_constant__
   } else if constexpr (FORM == ANY) {
     found = tc_score_any<DTYPE, BYTES>(row, reference, args.reference_dtype, args.dim, scores);
   } else {
-    found = tc_score_short<DTYPE, REF, R>(row, args.row_bytes, reference, args.dim, live, scores);
+    constexpr bool LONGER = FORM == MIDDLE || FORM == MIDDLE_TWO;
+    found = tc_score_short<DTYPE, REF, R, LONGER>(row, args.row_bytes, reference, args.dim, live,
+                                                  scores);
   }
   report(args, at, i, found);
 }
 
 typedef void (*score_kernel)(score_args);
 
-/* By dtype: what takes quads, for a reference of the rows' dtype and one of fp32, and what takes the
- * rest, by width of loads. */
-struct score_kernels {
-  score_kernel one, two, one_wide, long_rows, long_wide;
-  score_kernel any[3]; /* 8, 4, 2 bytes */
+struct choice {
+  score_kernel kernel;
+  int rows, resident; /* rows a warp; blocks an SM holds */
 };
 
-#define HALF_KERNELS(type)                                                                     \
-  {                                                                                            \
-    score<type, type, SHORT, 16, 8>, score<type, type, SHORT_TWO, 16, 6>,                      \
-        score<type, TAILCUT_F32, SHORT, 16, 6>, score<type, type, LONG, 16, 4>,                \
-        score<type, TAILCUT_F32, LONG, 16, 4>, {                                               \
-      score<type, type, ANY, 8, 4>, score<type, type, ANY, 4, 4>, score<type, type, ANY, 2, 4> \
-    }                                                                                          \
+#define QUADS(type, ref, form, rows, blocks) \
+  { score<type, ref, form, 16, blocks>, rows, blocks }
+#define NARROW(type, bytes) \
+  { score<type, type, ANY, bytes, 4>, 1, 4 }
+#define HALF(type)                                                                 \
+  {                                                                                \
+    {QUADS(type, type, SHORT, 1, 8), QUADS(type, type, SHORT_TWO, 2, 6),           \
+     QUADS(type, TAILCUT_F32, SHORT, 1, 6)},                                       \
+        {QUADS(type, type, MIDDLE, 1, 6), QUADS(type, type, MIDDLE_TWO, 2, 4),     \
+         QUADS(type, TAILCUT_F32, MIDDLE, 1, 4)},                                  \
+        {QUADS(type, type, LONG, 1, 4), {}, QUADS(type, TAILCUT_F32, LONG, 1, 4)}, \
+        {NARROW(type, 8), NARROW(type, 4), NARROW(type, 2)},                       \
   }
-#define F32_LONG score<TAILCUT_F32, TAILCUT_F32, LONG, 16, 4>
-#define F32_ANY(bytes) score<TAILCUT_F32, TAILCUT_F32, ANY, bytes, 4>
-const score_kernels KERNELS[3] = {
-    HALF_KERNELS(TAILCUT_F16),
-    HALF_KERNELS(TAILCUT_BF16),
-    {nullptr, nullptr, nullptr, F32_LONG, F32_LONG, {F32_ANY(8), F32_ANY(4), nullptr}},
+
+/* By dtype and length (short, middle, long): one row a warp, two, one with a reference of fp32.
+ * Then what takes the rest, by width of loads: 8, 4, 2 bytes. */
+const choice CHOICES[3][4][3] = {
+    HALF(TAILCUT_F16),
+    HALF(TAILCUT_BF16),
+    {{},
+     {},
+     {QUADS(TAILCUT_F32, TAILCUT_F32, LONG, 1, 4)},
+     {NARROW(TAILCUT_F32, 8), NARROW(TAILCUT_F32, 4)}},
 };
 
-/* The kernel of a call, how many rows its warps take, how many of its blocks an SM holds. */
-score_kernel choose(const tc_segments *s, const tailcut_tokens *tokens, const score_args &args,
-                    bool many, int *rows, int *resident) {
-  const score_kernels &of = KERNELS[tokens->dtype - 1];
+choice choose(const tc_segments *s, const tailcut_tokens *tokens, const score_args &args,
+              bool many) {
+  const choice(&of)[4][3] = CHOICES[tokens->dtype - 1];
   const bool alike = args.reference_dtype == tokens->dtype;
   const int row = tc_token_width(s, tokens);
   int reference = 16; /* LAG's are rows */
   if (args.lag == 0) {
-    reference = tc_widest((uint64_t)(uintptr_t)args.reference | (uint64_t)args.reference_bytes);
+    reference = tc_widest((uint64_t)(uintptr_t)args.reference | args.reference_bytes);
   }
-  *rows = 1;
-  *resident = 4;
   if (row < 16 || reference < 16 || tokens->dim * (int64_t)tc_dtype_size(tokens->dtype) % 16 != 0) {
     const int width = alike && reference < row ? reference : row;
-    return of.any[width >= 8 ? 0 : width == 4 ? 1 : 2];
+    return of[3][width >= 8 ? 0 : width == 4 ? 1 : 2];
   }
-  if (tokens->dtype == TAILCUT_F32 || tokens->dim > TC_SHORT_RUNS * TC_RUN_ELEMENTS) {
-    return alike ? of.long_rows : of.long_wide;
-  }
-  const bool two = alike && many && args.lag == 0; /* with LAG every row has its own reference */
-  *resident = two || !alike ? 6 : 8;
-  *rows = two ? 2 : 1;
-  return two ? of.two : alike ? of.one : of.one_wide;
+  const int runs = (int)(((int64_t)tokens->dim + TC_RUN_ELEMENTS - 1) / TC_RUN_ELEMENTS);
+  const bool is_long = tokens->dtype == TAILCUT_F32 || runs > TC_MIDDLE_RUNS;
+  /* Two rows share one reference: with LAG each has its own. */
+  const bool two = many && alike && args.lag == 0 && !is_long;
+  return of[is_long ? 2 : runs > TC_SHORT_RUNS][two ? 1 : alike ? 0 : 2];
 }
 
 /* unit / per for units below 2^31 as a multiplication and a shift. */
@@ -249,16 +259,13 @@ extern "C" cudaError_t tc_cuda_score(const tc_cuda *device, const tc_segments *s
   const bool known = !ragged && segments->lengths == nullptr && segments->start == nullptr;
   args.n = known ? (int32_t)(most > 0 ? most : 0) : -1;
 
-  int64_t candidates = most > 0 ? count * most : 0; /* no more than that */
-  if (ragged && segments->total < candidates) {
-    /* A few blocks in vain cost less than a search in each. */
-    if (candidates - segments->total <= segments->total / 8 || count == 1) args.t.deal = TC_EVENLY;
-    candidates = segments->total;
-  }
+  const int64_t even = most > 0 ? count * most : 0;
+  const int64_t candidates = ragged && segments->total < even ? segments->total : even;
+  /* A few blocks in vain cost less than a search in each. */
+  if (count == 1 || (ragged && even - candidates <= candidates / 8)) args.t.deal = TC_EVENLY;
   const bool many = candidates > MANY * device->sms;
-  int rows, resident;
-  const score_kernel kernel = choose(segments, tokens, args, many, &rows, &resident);
-  rows *= WARPS;
+  const choice chosen = choose(segments, tokens, args, many);
+  const int rows = chosen.rows * WARPS;
   int64_t blocks;
   if (args.t.deal == TC_EVENLY) {
     const int64_t longest = ragged && segments->total < most ? segments->total : most;
@@ -269,19 +276,19 @@ extern "C" cudaError_t tc_cuda_score(const tc_cuda *device, const tc_segments *s
     while (rows << args.parts_log < TC_BLOCK) args.parts_log++;
     blocks = args.t.bound << args.parts_log;
   }
-  args.early = blocks <= resident * device->sms;
-  return tc_launch(kernel, (unsigned)blocks, THREADS, 0, chain, args);
+  args.early = blocks <= chosen.resident * device->sms;
+  return tc_launch(chosen.kernel, (unsigned)blocks, THREADS, 0, chain, args);
 }
 
 extern "C" cudaError_t tc_cuda_load_score(tc_cuda *) {
-  for (const score_kernels &of : KERNELS) {
-    const score_kernel all[] = {of.one,       of.two,    of.one_wide, of.long_rows,
-                                of.long_wide, of.any[0], of.any[1],   of.any[2]};
-    for (const score_kernel kernel : all) {
-      cudaFuncAttributes attributes;
-      if (kernel == nullptr) continue;
-      const cudaError_t error = cudaFuncGetAttributes(&attributes, kernel);
-      if (error != cudaSuccess) return error;
+  for (const auto &of : CHOICES) {
+    for (const auto &row : of) {
+      for (const choice &one : row) {
+        cudaFuncAttributes attributes;
+        if (one.kernel == nullptr) continue;
+        const cudaError_t error = cudaFuncGetAttributes(&attributes, one.kernel);
+        if (error != cudaSuccess) return error;
+      }
     }
   }
   return cudaSuccess;

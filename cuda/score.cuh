@@ -2,8 +2,8 @@
 /* score: the rows of one warp against their reference, for any kernel: loads, sums, finish, stores.
  * score.cu says why it is done so.
  *
- *   tc_score_short  R rows of fp16 or bf16, at most TC_SHORT_RUNS runs long: everything is loaded
- *                   before anything is used
+ *   tc_score_short  R rows of fp16 or bf16, at most TC_SHORT_RUNS runs long or (MIDDLE) more than
+ *                   that and at most TC_MIDDLE_RUNS: everything is loaded before anything is used
  *   tc_score_long   one row of any length, in pieces of which the next is always on its way
  *   tc_score_any    one row of any length and alignment; simple and slow
  *
@@ -15,6 +15,7 @@
 #include "common/dot.cuh"
 
 #define TC_SHORT_RUNS 4
+#define TC_MIDDLE_RUNS 6
 
 /* What a lane knows of its warp's rows. */
 struct tc_scored {
@@ -23,10 +24,10 @@ struct tc_scored {
   bool judge;
 };
 
-/* Finishes R rows whose sums have come down to one a lane each: the dot product of row r in lane
- * r * step 1's bit, the row's square beside it across step 0, and the reference's square where the bit
- * of step R is set. Square roots and divisions of all rows at once, in different lanes; lanes without
- * one calculate with ones, which takes no slow path. */
+/* Finishes R rows whose sums have come down to one a lane each: the dot product of row r in lane r
+ * * step 1's bit, the row's square beside it across step 0, and the reference's square where the
+ * bit of step R is set. Square roots and divisions of all rows at once, in different lanes; lanes
+ * without one calculate with ones, which takes no slow path. */
 template <int DTYPE, int R>
 __device__ inline tc_scored tc_score_finish(float v, int32_t live, float *scores) {
   constexpr uint32_t SQUARE = tc_type<DTYPE>::stride(0), SECOND = tc_type<DTYPE>::stride(1),
@@ -59,7 +60,7 @@ __device__ inline float tc_score_butterfly(const float *dots, const float *squar
   return tc_across<DTYPE>(tc_meet<DTYPE>(v, c, R), R + 1);
 }
 
-/* -------------------------------------------------------------------------------------- short -- */
+/* ------------------------------------------------------------------------------------- short -- */
 
 /* The quads of R rows and the reference, RUNS runs of them, the last with `last` of 32 lanes. Not
  * one is used here before all are under way. */
@@ -95,8 +96,8 @@ __device__ inline void tc_load_short(tc_eight<DTYPE> (&x)[R][RUNS], tc_eight<REF
   }
 }
 
-/* RUNS runs: the sums of R rows. A word of the quads at a time, in the order in which the tree inside
- * a group takes them: few accumulators are alive at once. */
+/* RUNS runs: the sums of R rows. A word of the quads at a time, in the order in which the tree
+ * inside a group takes them: few accumulators are alive at once. */
 template <int DTYPE, int REF, int R, int RUNS>
 __device__ inline void tc_sum_short(const char *row, int64_t stride, const char *reference,
                                     uint32_t last, float (&sums)[2 * R + 1]) {
@@ -139,7 +140,7 @@ __device__ inline void tc_sum_short(const char *row, int64_t stride, const char 
 
 /* Scores rows `row`, `row + stride` (R = 2) into scores[0], scores[1]; where live is 1 there is no
  * second one: the first is read twice. */
-template <int DTYPE, int REF, int R>
+template <int DTYPE, int REF, int R, bool MIDDLE>
 __device__ inline tc_scored tc_score_short(const char *row, int64_t stride, const char *reference,
                                            uint32_t dim, int32_t live, float *scores) {
   static_assert(DTYPE != TAILCUT_F32, "in pieces");
@@ -147,7 +148,13 @@ __device__ inline tc_scored tc_score_short(const char *row, int64_t stride, cons
   const uint32_t last = (dim - (runs - 1) * TC_RUN_ELEMENTS) / 8;
   const int64_t next = live > 1 ? stride : 0;
   float sums[2 * R + 1];
-  if (runs == 4) {
+  if constexpr (MIDDLE) {
+    if (runs == 5) {
+      tc_sum_short<DTYPE, REF, R, 5>(row, next, reference, last, sums);
+    } else {
+      tc_sum_short<DTYPE, REF, R, 6>(row, next, reference, last, sums);
+    }
+  } else if (runs == 4) {
     tc_sum_short<DTYPE, REF, R, 4>(row, next, reference, last, sums);
   } else if (runs == 3) {
     tc_sum_short<DTYPE, REF, R, 3>(row, next, reference, last, sums);
@@ -160,7 +167,7 @@ __device__ inline tc_scored tc_score_short(const char *row, int64_t stride, cons
   return tc_score_finish<DTYPE, R>(v, live, scores);
 }
 
-/* --------------------------------------------------------------------------------------- long -- */
+/* -------------------------------------------------------------------------------------- long -- */
 
 /* The accumulators of one row and its reference. */
 struct tc_score_sums {
@@ -195,7 +202,8 @@ struct tc_piece {
   tc_eight<DTYPE> x[LINES / PER_RUN];
   tc_eight<REF> c[LINES / PER_RUN];
 
-  /* The first COUNT lines, `last` quads of the last one. A lane without one there reads the last. */
+  /* The first COUNT lines, `last` quads of the last one. A lane without one there reads the last.
+   * */
   template <int COUNT>
   __device__ inline void load_lines(const char *row, const char *reference, uint32_t last) {
     const uint32_t lane = threadIdx.x & 31;
@@ -248,7 +256,8 @@ struct tc_piece {
   }
 };
 
-/* Two pieces take turns: copying one to the other would wait for it before the next is asked for. */
+/* Two pieces take turns: copying one to the other would wait for it before the next is asked for.
+ * */
 template <int DTYPE, int REF>
 __device__ inline tc_scored tc_score_long(const char *row, const char *reference, uint32_t dim,
                                           float *scores) {
@@ -281,7 +290,7 @@ __device__ inline tc_scored tc_score_long(const char *row, const char *reference
   return tc_score_finish<DTYPE, 1>(sums.across<DTYPE>(), 1, scores);
 }
 
-/* ---------------------------------------------------------------------------------------- any -- */
+/* --------------------------------------------------------------------------------------- any -- */
 
 /* A lane's 8 elements of a run of the reference, past dim zeros. */
 template <int DTYPE, int BYTES>

@@ -7,19 +7,19 @@
  * Strategy: a lane owns 8 of each run of 256 elements, hence 8 accumulators, which no other lane
  * touches. What it owns is chosen so that loads of 16 bytes are contiguous across the warp:
  *   16-bit  elements 8l .. 8l+7: one load, and group l is the lane's own
- *   fp32    elements 4l .. 4l+3 and 128+4l .. 128+4l+3: two loads of 512 contiguous bytes each. Owning
- *           8l .. 8l+7 would ask for every sector twice; instead the upper and lower half of a group
- *           meet by one exchange of 4 values between neighbours per row, after which an even lane
- *           has group l/2 and an odd one group 16 + (l-1)/2
- * Several sums go through one butterfly: where two meet, each lane gives away the one that it does not
- * go on with (tc_meet). Additions may swap their operands against the tree: that changes no bit of a
- * number (a NaN stays a NaN; its payload is nobody's promise).
+ *   fp32    elements 4l .. 4l+3 and 128+4l .. 128+4l+3: two loads of 512 contiguous bytes each.
+ *           Owning 8l .. 8l+7 would ask for every sector twice; instead the upper and lower half of a
+ *           group meet by one exchange of 4 values between neighbours per row, after which an even
+ *           lane has group l/2 and an odd one group 16 + (l-1)/2
+ * Several sums go through one butterfly: where two meet, each lane gives away the one that it does
+ * not go on with (tc_meet). Additions may swap their operands against the tree: that changes no bit
+ * of a number (a NaN stays a NaN; its payload is nobody's promise).
  * Precision: fp16 and bf16 widen exactly; one rounding per fma and addition.
- * Absent elements (past dim) are zeros in both operands. fma(0, 0, a) is a for every a but -0, which
- * becomes +0. An accumulator can be -0 (a negative product that underflows), so this can turn the
- * sign of a zero, and only that: a zero of either sign adds the same to anything nonzero, so the
- * tree's result differs at most in the sign of a zero. Squares are never -0; a dot product of -0
- * and one of +0 both score +0 (tc_cosine_finish). Skipping would cost a branch per element.
+ * Absent elements (past dim) are left out, or zeros in both operands. fma(0, 0, a) is a for every a
+ * but -0, which becomes +0. An accumulator can be -0 (a negative product that underflows), so this
+ * can turn the sign of a zero, and only that: a zero of either sign adds the same to anything
+ * nonzero, so the tree's result differs at most in the sign of a zero. Squares are never -0; a dot
+ * product of -0 and one of +0 both score +0 (tc_cosine_finish).
  * Loads are plain ones: a kernel that writes rows in place may use them.
  */
 #ifndef TAILCUT_DOT_CUH_
