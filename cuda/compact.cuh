@@ -19,8 +19,8 @@ struct tc_lists {
 
 /* Segment b's result in an array. */
 struct tc_result {
-  int32_t b, start, n;      /* its rows, prefix rows included, begin with number start */
-  int32_t k, dst_start;     /* rows of the result and the number of its first */
+  int32_t b, start, n;  /* its rows, prefix rows included, begin with number start */
+  int32_t k, dst_start; /* rows of the result and the number of its first */
   const int32_t *kept;
 };
 
@@ -109,7 +109,8 @@ __device__ inline int tc_array_of(const tc_arrays<MOST> &arrays, int32_t work) {
 }
 
 /* Bytes from a row's first to unit `unit`. */
-__device__ inline int64_t tc_unit_offset(const tc_unit_rows &a, int64_t part_stride, uint32_t unit) {
+__device__ inline int64_t tc_unit_offset(const tc_unit_rows &a, int64_t part_stride,
+                                         uint32_t unit) {
   if (unit < (uint32_t)a.part_units) return (int64_t)unit * 16;
   const uint32_t part = unit / (uint32_t)a.part_units;
   return part * part_stride + (int64_t)(unit - part * (uint32_t)a.part_units) * 16;
@@ -124,8 +125,7 @@ __device__ inline int64_t tc_segment_offset(const tc_lists &lists, const tc_unit
 /* To the first row of its result. */
 __device__ inline int64_t tc_result_offset(const tc_lists &lists, const tc_unit_rows &a,
                                            const tc_result &r) {
-  return a.packed || lists.s.cu_seqlens != nullptr ? r.dst_start * a.dst_row
-                                                   : r.b * a.dst_segment;
+  return a.packed || lists.s.cu_seqlens != nullptr ? r.dst_start * a.dst_row : r.b * a.dst_segment;
 }
 
 /* ----------------------------------------------------------------------------------------- host -- */

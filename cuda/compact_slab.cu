@@ -96,10 +96,10 @@ __global__ void __launch_bounds__(TC_SLAB_THREADS, 4)
 }
 
 __device__ inline void copy_to_shared(void *to, const char *from) {
-  asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(
-                   (uint32_t)__cvta_generic_to_shared(to)),
-               "l"(from)
-               : "memory");
+  asm volatile(
+      "cp.async.cg.shared.global [%0], [%1], 16;" ::"r"((uint32_t)__cvta_generic_to_shared(to)),
+      "l"(from)
+      : "memory");
 }
 
 /* A thread's next entries of a list of `length`, and those before them. */
@@ -193,9 +193,9 @@ cudaError_t launch(tc_compact_call *call, const tailcut_rows *const *rows, int32
     args.arrays.first[i + 1] =
         args.arrays.first[i] + (int32_t)(slices_of(*a, columns_log) * segments);
   }
-  return tc_launched(
-      call, tc_launch(staged ? compact_staged<MOST> : compact_slab<MOST>, (unsigned)blocks,
-                      TC_SLAB_THREADS, staged ? shared : 0, &call->chain, args));
+  return tc_launched(call,
+                     tc_launch(staged ? compact_staged<MOST> : compact_slab<MOST>, (unsigned)blocks,
+                               TC_SLAB_THREADS, staged ? shared : 0, &call->chain, args));
 }
 
 template <int MOST>

@@ -17,11 +17,12 @@
 namespace {
 
 constexpr int THREADS = 256;
-constexpr int HELD = 8;       /* rows of which a thread holds a unit */
-constexpr int MOST_LOG = 7;   /* columns of a tile: 2 KB */
-constexpr int LEAST_LOG = 5;  /* 512 bytes */
+constexpr int HELD = 8;      /* rows of which a thread holds a unit */
+constexpr int MOST_LOG = 7;  /* columns of a tile: 2 KB */
+constexpr int LEAST_LOG = 5; /* 512 bytes */
 constexpr int MOST_ROWS = HELD * THREADS >> LEAST_LOG;
-static_assert(MOST_ROWS == TC_BLOCK, "tiles.cuh deals blocks of candidates, tiles are parts of them");
+static_assert(MOST_ROWS == TC_BLOCK,
+              "tiles.cuh deals blocks of candidates, tiles are parts of them");
 
 template <int MOST>
 struct tile_args {
@@ -132,13 +133,13 @@ cudaError_t launch(tc_compact_call *call, const tailcut_rows *const *rows, int32
     a->columns_log = MOST_LOG; /* as wide as leaves no columns idle */
     while (a->columns_log > LEAST_LOG && a->units & ((1 << a->columns_log) - 1)) a->columns_log--;
     const int64_t tile = HELD * THREADS >> a->columns_log;
-    const int64_t room = tc_most_candidates(s) < a->dst_rows || a->packed ? tc_most_candidates(s)
-                                                                          : a->dst_rows;
+    const int64_t room =
+        tc_most_candidates(s) < a->dst_rows || a->packed ? tc_most_candidates(s) : a->dst_rows;
     const int64_t per = room > 0 ? (room + tile - 1) / tile : 1;
     const int64_t chunks = ((a->units - 1) >> a->columns_log) + 1;
     args.per[i] = (int32_t)per;
-    const int64_t tiles = args.tiles.deal == TC_EVENLY ? per * s.segments
-                                                       : args.tiles.bound * (TC_BLOCK / tile);
+    const int64_t tiles =
+        args.tiles.deal == TC_EVENLY ? per * s.segments : args.tiles.bound * (TC_BLOCK / tile);
     args.arrays.first[i + 1] = args.arrays.first[i] + (int32_t)(tiles * chunks);
   }
   return tc_launched(call, tc_launch(compact_tiles<MOST>, (unsigned)args.arrays.first[count],

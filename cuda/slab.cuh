@@ -26,8 +26,7 @@ __device__ inline bool tc_all_arrived(const uint4 (&v)[HELD], int32_t rows) {
  * asked behind the call's last barrier. */
 template <int HELD, class SOURCE>
 __device__ __forceinline__ void tc_slab(char *at, int64_t row_stride, bool live, int32_t line,
-                                        int32_t lines, int32_t first, int32_t end,
-                                        SOURCE source) {
+                                        int32_t lines, int32_t first, int32_t end, SOURCE source) {
 #pragma unroll 1
   for (int32_t base = first; base < end; base += HELD * lines) {
     const int32_t own = base + line;
