@@ -15,9 +15,10 @@
  * Precision: bytes are copied. Limits: a lone array of narrow rows in place is swept by one block:
  * about 1 us per 1,024 rows [estimate].
  *
- * Ladder: 1. a copy of the code for each width: 110 registers, two blocks per SM. 2. a switch around
- * the accesses: 64, four; when it moved everything: 19.7 us at 64 x 576 x 2 KB in place, 238 at one
- * segment of 64K (H100), which is why the other forms exist. 3. no 64-bit division per row or block.
+ * Ladder: 1. a copy of the code for each width: 110 registers, two blocks per SM. 2. a switch
+ * around the accesses: 64, four; when it moved everything: 19.7 us at 64 x 576 x 2 KB in place, 238
+ * at one segment of 64K (H100), which is why the other forms exist. 3. no 64-bit division per row
+ * or block.
  */
 #include "common/delay.cuh"
 #include "compact.cuh"
@@ -49,8 +50,8 @@ struct row_range {
   int64_t slice;
 };
 
-/* What stands in a group's list of sources: bytes from the array's base, or ZERO; in arrays that are
- * made, what is written. */
+/* What stands in a group's list of sources: bytes from the array's base, or ZERO; in arrays that
+ * are made, what is written. */
 constexpr int64_t ZERO = -1;
 
 __device__ __noinline__ int64_t quotient(int64_t a, int64_t b) {
@@ -238,7 +239,7 @@ __global__ void __launch_bounds__(THREADS, 4)
   }
 }
 
-/* ----------------------------------------------------------------------------------------- host -- */
+/* -------------------------------------------------------------------------------------- host -- */
 
 /* Parts below a sector of 32 bytes gain nothing from the part beside them. */
 void slice_sweep(tc_row_array *a, int64_t part_bytes, int bytes) {

@@ -2,32 +2,37 @@
 /*
  * compact, tickets: few long segments in place, by as many blocks as the device runs.
  *
- * Strategy: blocks take tickets, in order: first pieces of the kept lists to be checked, then tiles of
- * 16 result rows and 2 KB of their columns (narrower rows: more of them). Eight warps hold a tile in
- * registers, a ninth keeps the books: it takes the ticket and looks up the sources of the tile behind
- * the one that is being moved. A tile may be written when all rows in it are on chip or nobody's source.
- * cover[t] counts those of tile t's rows: a loaded tile adds the rows from behind the last source of
- * the tile before it up to its own last (the last tile of a segment: up to the end) to the tiles these
- * lie in, and whoever writes tile t waits until cover[t] is whole and zeroes it.
+ * Strategy: blocks take tickets, in order: first pieces of the kept lists to be checked, then tiles
+ * of 16 result rows and 2 KB of their columns (narrower rows: more of them). Eight warps hold a
+ * tile in registers, a ninth keeps the books: it takes the ticket and looks up the sources of the
+ * tile behind the one that is being moved. A tile may be written when all rows in it are on chip or
+ * nobody's source. cover[t] counts those of tile t's rows: a loaded tile adds the rows from behind
+ * the last source of the tile before it up to its own last (the last tile of a segment: up to the
+ * end) to the tiles these lie in, and whoever writes tile t waits until cover[t] is whole and
+ * zeroes it.
  *
- * Waiting ends: as kept[j] >= j, only tiles up to t have rows of tile t to count. A block waits only
- * when its tile is loaded and counted, and only for lower tickets; the block with the lowest ticket
- * that is not yet written waits for none that is not counted (a ticket taken ahead is higher than the
- * one it waits with). A piece of a list waits for nothing.
- * On chip means that a load's value has been used: slab.cuh. The count is released behind the block's
- * barrier and acquired before the barrier that the stores are behind, so reads come before writes.
- * Lists from outside may be damaged, and then the intervals mean nothing: no tile is counted or written
- * before all pieces of its segment's list are checked, which the first blocks do while others load.
- * A damaged segment is moved by the last tickets, one for each of its column slices, in ascending order
- * as slabs are, when all its tiles have been dropped.
+ * Waiting ends: as kept[j] >= j, only tiles up to t have rows of tile t to count. A block waits
+ * only when its tile is loaded and counted, and only for lower tickets; the block with the lowest
+ * ticket that is not yet written waits for none that is not counted (a ticket taken ahead is higher
+ * than the one it waits with). A piece of a list waits for nothing.
+ * On chip means that a load's value has been used: slab.cuh. The count is released behind the
+ * block's barrier and acquired before the barrier that the stores are behind, so reads come before
+ * writes.
+ * Lists from outside may be damaged, and then the intervals mean nothing: no tile is counted or
+ * written before all pieces of its segment's list are checked, which the first blocks do while
+ * others load.
+ * A damaged segment is moved by the last tickets, one for each of its column slices, in ascending
+ * order as slabs are, when all its tiles have been dropped.
  *
- * State: ticket and left in `lasting`, zeroed by the last block to leave; checks and cover in scratch,
- * which a kernel of its own makes zero at the start of a call. Precision: bytes are copied.
- * Limits: up to 32 segments, rows of 16-byte units at aligned places, 512 bytes at least, no slots, no
- * zeroed tails.
+ * State: ticket and left in `lasting`, zeroed by the last block to leave; checks and cover in
+ * scratch, which a kernel of its own makes zero at the start of a call. Precision: bytes are
+ * copied.
+ * Limits: up to 32 segments, rows of 16-byte units at aligned places, 512 bytes at least, no slots,
+ * no zeroed tails.
  *
- * Ladder (H100, the prototype's figures: bandwidth/compact.cuh, treg<16,4>; this code: not measured):
- * one segment of 64K rows of 2 KB, 26% kept, 32 us; 60% 64.
+ * Ladder (H100, the prototype's figures: bandwidth/compact.cuh, treg<16,4>; this code: not
+ * measured): one segment of 64K rows of 2 KB, 26% kept, 32 us; 60% 64. One loop for both roles
+ * spilled at 56 registers; a loop for each does not. Simulated: 1.012 times the least load sectors.
  */
 #include "common/delay.cuh"
 #include "compact_tickets.cuh"
@@ -188,7 +193,7 @@ __global__ void __launch_bounds__(256) compact_clear(uint32_t *words, int64_t co
   tc_wait_previous();
 }
 
-/* ----------------------------------------------------------------------------------------- host -- */
+/* -------------------------------------------------------------------------------------- host -- */
 
 int64_t tiles_bound(int64_t rows, int64_t tile) { return rows / tile + SEGMENTS; }
 

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* tickets: the books of compact's tickets, kept by one warp of a block: what a ticket is about, which
- * rows a tile counts, when it may be written. compact_tickets.cu says why that is safe and ends. */
+/* tickets: the books of compact's tickets, kept by one warp of a block: what a ticket is about,
+ * which rows a tile counts, when it may be written. compact_tickets.cu says why that is safe and
+ * ends. */
 #ifndef TAILCUT_COMPACT_TICKETS_CUH_
 #define TAILCUT_COMPACT_TICKETS_CUH_
 
@@ -36,7 +37,7 @@ struct ticket_args {
   tc_arrays<MOST> arrays; /* first: column slices before each */
 };
 
-/* What a ticket is about: a piece of a list to check, a tile to move, a damaged segment to sweep. */
+/* What a ticket is about: a piece of a list to check, a tile to move, a segment to sweep. */
 enum { PIECE_OF_LIST, TILE, SWEEP, END };
 
 struct job {
@@ -178,8 +179,8 @@ __device__ inline void wait_for(const uint32_t *word, uint32_t value) {
   }
 }
 
-/* Called by the whole of the ninth warp when the rows of tile j are on chip (or a segment may have to
- * be swept): counts them and waits until they may be written. false: there is nothing to write. */
+/* Called by the whole of the ninth warp when the rows of tile j are on chip (or a segment may have
+ * to be swept): counts them and waits until they may be written. false: nothing is written. */
 template <int MOST>
 __device__ inline bool settle(const ticket_args<MOST> &args, const job &j, uint32_t *sound,
                               int lane) {
