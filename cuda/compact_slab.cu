@@ -16,7 +16,7 @@
  * 576 x 2 KB, 26% kept, 52.6 at 256; one image in a chain: staged 2.4, 0.3 less than slabs there.
  * Simulated: each thread reading its rows' entries, 1.37 times the least load sectors for one
  * image; entries looked up once per block, 1.21 (64 slices read one list), 1.05 for 8, 1.03 for 64.
- * One image, PTX instructions of a warp: slab 280, staged 248.
+ * One image, PTX instructions of a warp: slab 306, staged 247.
  */
 #include "compact.cuh"
 #include "slab.cuh"
@@ -83,10 +83,12 @@ __global__ void __launch_bounds__(TC_SLAB_THREADS, 4)
     tc_entry e[LISTED / TC_SLAB_THREADS];
 #pragma unroll
     for (int m = 0; m < LISTED / TC_SLAB_THREADS; m++) {
+      if (first + m * TC_SLAB_THREADS >= r.k) break;
       e[m] = tc_load_entry(r.kept, first + m * TC_SLAB_THREADS + (int32_t)threadIdx.x, r.k);
     }
 #pragma unroll
     for (int m = 0; m < LISTED / TC_SLAB_THREADS; m++) {
+      if (first + m * TC_SLAB_THREADS >= r.k) break;
       const int32_t own = m * TC_SLAB_THREADS + (int32_t)threadIdx.x, j = first + own;
       const int32_t i = tc_judge_entry(e[m], j, r.n);
       source[own] = i < 0 || i + prefix_rows == j ? -1 : i + prefix_rows;

@@ -240,7 +240,7 @@ bool tc_tickets_serve(const tc_compact_call *call, const tailcut_rows &r) {
   const tc_unit_rows a = tc_describe_units(r);
   const tc_segments &s = call->lists.s;
   return s.segments <= SEGMENTS && a.units >= 1 << LEAST_LOG &&
-         a.dst_rows >= tc_most_candidates(s) && (a.units - 1) >> LEAST_LOG < SLICES;
+         a.dst_rows >= tc_most_candidates(s) && (a.units - 1) >> columns_log_of(a) < SLICES;
 }
 
 /* Bytes for SLICES slices of tiles of 16 rows: larger tiles have fewer words each. */

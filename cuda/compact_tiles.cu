@@ -61,7 +61,7 @@ __global__ void __launch_bounds__(THREADS, 4)
   const uint32_t chunks = (uint32_t)((a.units - 1) >> a.columns_log) + 1, tile = at / chunks;
   const int32_t lines = THREADS >> a.columns_log, rows = HELD * lines;
   const uint32_t column = threadIdx.x & ((1u << a.columns_log) - 1);
-  const uint32_t unit = (at - tile * chunks << a.columns_log) + column;
+  const uint32_t unit = ((at - tile * chunks) << a.columns_log) + column;
   const int32_t line = (int32_t)(threadIdx.x >> a.columns_log);
   const int32_t prefix_rows = args.lists.s.prefix_rows;
   tc_wait_previous();
