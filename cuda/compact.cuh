@@ -46,6 +46,36 @@ __device__ inline int32_t tc_follow(const int32_t *kept, int32_t j, int32_t n) {
   return i > before && i >= j && i < n ? i : -1;
 }
 
+/* *p, or `other` where it must not be read. Not a branch: nothing waits for it before it is used. */
+__device__ inline int32_t tc_load_if(bool wanted, const int32_t *p, int32_t other) {
+  int32_t v;
+  asm volatile(
+      "{\n.reg .pred wanted;\nsetp.ne.s32 wanted, %2, 0;\nmov.b32 %0, %3;\n"
+      "@wanted ld.global.b32 %0, [%1];\n}"
+      : "=&r"(v)
+      : "l"(p), "r"((int32_t)wanted), "r"(other)
+      : "memory");
+  return v;
+}
+
+/* The same for a warp whose lanes have entries one after the other, with fewer loads. `length`: the
+ * list's; entries from there on give -1. All loads may go before the first warp-wide judgement. */
+struct tc_entry {
+  int32_t i, before;
+};
+
+__device__ inline tc_entry tc_load_entry(const int32_t *kept, int32_t j, int32_t length) {
+  const bool listed = j < length;
+  return {tc_load_if(listed, kept + j, -1),
+          tc_load_if(listed && j > 0 && (threadIdx.x & 31) == 0, kept + j - 1, -1)};
+}
+
+__device__ inline int32_t tc_judge_entry(const tc_entry &e, int32_t j, int32_t n) {
+  const int32_t left = __shfl_up_sync(TC_FULL, e.i, 1);
+  const int32_t before = (threadIdx.x & 31) == 0 ? e.before : left;
+  return e.i > before && e.i >= j && e.i < n ? e.i : -1;
+}
+
 /* An array whose rows are whole units of 16 bytes at aligned places, without slots. */
 struct tc_unit_rows {
   const char *src;

@@ -21,6 +21,7 @@
 namespace {
 
 constexpr int HELD = 6;         /* rows of which a thread holds a unit */
+constexpr int LISTED = 768;     /* rows whose sources are looked up at a time: whole batches */
 constexpr int STAGED_LINES = 2; /* rows in flight per thread of a staged slice */
 constexpr int STAGED_BYTES = 32;
 constexpr int STAGED_MOST = 96 << 10; /* shared memory of a block */
@@ -65,6 +66,7 @@ __device__ inline const tc_unit_rows &take_work(const slab_args<MOST> &args, sla
 template <int MOST>
 __global__ void __launch_bounds__(TC_SLAB_THREADS, 4)
     compact_slab(const __grid_constant__ slab_args<MOST> args) {
+  __shared__ int32_t source[LISTED];
   slab_work w;
   const tc_unit_rows &a = take_work(args, &w);
   tc_wait_previous();
@@ -73,10 +75,24 @@ __global__ void __launch_bounds__(TC_SLAB_THREADS, 4)
   if (!tc_take_result(args.lists, false, a.dst_rows, w.b, segment, &r)) return;
   const int32_t prefix_rows = args.lists.s.prefix_rows;
   char *at = a.dst + (tc_segment_offset(args.lists, a, r) + w.offset);
-  tc_slab<HELD>(at, a.src_row, w.live, w.line, w.lines, r.k, [=](int32_t j) {
-    const int32_t i = tc_follow(r.kept, j, r.n);
-    return i < 0 || i + prefix_rows == j ? -1 : i + prefix_rows;
-  });
+#pragma unroll 1
+  for (int32_t first = 0; first < r.k; first += LISTED) {
+    tc_entry e[LISTED / TC_SLAB_THREADS];
+#pragma unroll
+    for (int m = 0; m < LISTED / TC_SLAB_THREADS; m++) {
+      e[m] = tc_load_entry(r.kept, first + m * TC_SLAB_THREADS + (int32_t)threadIdx.x, r.k);
+    }
+#pragma unroll
+    for (int m = 0; m < LISTED / TC_SLAB_THREADS; m++) {
+      const int32_t own = m * TC_SLAB_THREADS + (int32_t)threadIdx.x, j = first + own;
+      const int32_t i = tc_judge_entry(e[m], j, r.n);
+      source[own] = i < 0 || i + prefix_rows == j ? -1 : i + prefix_rows;
+    }
+    /* The sources of rows before were last asked for before the last batch's barrier. */
+    __syncthreads();
+    tc_slab<HELD>(at, a.src_row, w.live, w.line, w.lines, first, min(first + LISTED, r.k),
+                  [=](int32_t j) { return source[j - first]; });
+  }
 }
 
 __device__ inline void copy_to_shared(void *to, const char *from) {
@@ -84,6 +100,17 @@ __device__ inline void copy_to_shared(void *to, const char *from) {
                    (uint32_t)__cvta_generic_to_shared(to)),
                "l"(from)
                : "memory");
+}
+
+/* A thread's next entries of a list of `length`, and those before them. */
+__device__ inline void load_entries(const int32_t *kept, int32_t j, int32_t length,
+                                    int32_t (&i)[STAGED_LINES], int32_t (&before)[STAGED_LINES]) {
+#pragma unroll
+  for (int m = 0; m < STAGED_LINES; m++) {
+    const int32_t to = j + m * TC_SLAB_THREADS / (STAGED_BYTES / 16);
+    i[m] = tc_load_if(to < length, kept + to, -1);
+    before[m] = tc_load_if(to < length && to > 0, kept + to - 1, -1);
+  }
 }
 
 template <int MOST>
@@ -109,23 +136,26 @@ __global__ void __launch_bounds__(TC_SLAB_THREADS)
   asm volatile("cp.async.wait_all;" ::: "memory");
   __syncthreads(); /* nothing is stored before all of it is here */
   tc_wait_previous();
-  if (!tc_take_result(args.lists, false, a.dst_rows, w.b, segment, &r) || !w.live) return;
-  /* A local list may be read before it is known how long it is: one trip to L2 less. */
-  const int32_t known = READ_AHEAD && !args.lists.kept_packed ? r.n : r.k;
+  const int32_t *const kept = args.lists.kept + segment.start; /* LOCAL: host */
+  int32_t known = segment.n, i[STAGED_LINES], before[STAGED_LINES];
+  if (!READ_AHEAD) {
+    tc_take_result(args.lists, false, a.dst_rows, w.b, segment, &r);
+    known = r.k;
+  }
+  /* The first entries are read before it is known how many there are: one trip to L2 less. */
+  load_entries(kept, w.line, known, i, before);
+  if (READ_AHEAD) tc_take_result(args.lists, false, a.dst_rows, w.b, segment, &r);
+  if (!w.live) return;
 #pragma unroll 1
-  for (int32_t j = w.line;; j += STAGED_LINES * lines) {
-    int32_t i[STAGED_LINES];
-#pragma unroll
-    for (int m = 0; m < STAGED_LINES; m++) {
-      i[m] = j + m * lines < known ? tc_follow(r.kept, j + m * lines, r.n) : -1;
-    }
+  for (int32_t j = w.line; j < r.k; j += STAGED_LINES * lines) {
+    if (j != w.line) load_entries(kept, j, r.k, i, before);
 #pragma unroll
     for (int m = 0; m < STAGED_LINES; m++) {
       const int32_t to = j + m * lines;
-      if (i[m] < 0 || to >= r.k || i[m] + args.lists.s.prefix_rows == to) continue;
+      if (i[m] <= before[m] || i[m] < to || i[m] >= segment.n || to >= r.k) continue;
+      if (i[m] + args.lists.s.prefix_rows == to) continue;
       *(uint4 *)(at + to * a.src_row) = staged[i[m] * columns + w.column];
     }
-    if (j + STAGED_LINES * lines >= r.k) return;
   }
 }
 
@@ -154,7 +184,8 @@ cudaError_t launch(tc_compact_call *call, const tailcut_rows *const *rows, int32
   }
   const size_t shared = (size_t)tc_most_candidates(call->lists.s) * STAGED_BYTES;
   const bool staged = columns_log == 1 && call->chain.follows && blocks <= device->sms &&
-                      shared <= STAGED_MOST && call->lists.s.start == nullptr;
+                      shared <= STAGED_MOST && call->lists.s.start == nullptr &&
+                      !call->lists.kept_packed;
   args.arrays.first[0] = 0;
   for (int32_t i = 0; i < count; i++) {
     tc_unit_rows *a = &args.arrays.array[i];

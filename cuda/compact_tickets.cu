@@ -29,12 +29,12 @@
  * Ladder (H100, the prototype's figures: bandwidth/compact.cuh, treg<16,4>; this code: not measured):
  * one segment of 64K rows of 2 KB, 26% kept, 32 us; 60% 64.
  */
+#include "common/delay.cuh"
 #include "compact.cuh"
-#include "slab.cuh"
 
 namespace {
 
-constexpr int MOVERS = TC_SLAB_THREADS;
+constexpr int MOVERS = 256;
 constexpr int THREADS = MOVERS + 32;
 constexpr int HELD = 8;      /* rows of which a thread holds a unit */
 constexpr int MOST_LOG = 7;  /* columns of a tile: 2 KB */
@@ -175,9 +175,15 @@ __device__ void look_up(const ticket_args<MOST> &args, const share *shares, uint
     j.low = number == 0 ? 0 : j.kept[j.first - 1] + prefix_rows + 1;
     j.high = j.tiles * rows;
     if (j.tile < j.tiles - 1) j.high = min(j.kept[j.first + rows - 1] + prefix_rows + 1, j.high);
-    for (int32_t r = lane; r < rows; r += 32) {
-      const int32_t i = r < j.rows ? tc_follow(j.kept, j.first + r, j.n) : -1;
-      source[r] = i < 0 || i + prefix_rows == j.first + r ? -1 : i + prefix_rows;
+    tc_entry e[MOST_ROWS / 32];
+#pragma unroll
+    for (int m = 0; m < MOST_ROWS / 32; m++) {
+      e[m] = tc_load_entry(j.kept, j.first + m * 32 + lane, j.first + j.rows);
+    }
+#pragma unroll
+    for (int m = 0; m < MOST_ROWS / 32; m++) {
+      const int32_t to = j.first + m * 32 + lane, i = tc_judge_entry(e[m], to, j.n);
+      source[m * 32 + lane] = i < 0 || i + prefix_rows == to ? -1 : i + prefix_rows;
     }
   }
   if (lane == 0) *to = j;
@@ -244,91 +250,138 @@ __device__ inline bool settle(const ticket_args<MOST> &args, const job &j, uint3
   return true;
 }
 
+/* The whole block meets: the two roles do so in different places. */
+__device__ inline void meet() { asm volatile("barrier.sync 1, %0;" ::"n"(THREADS) : "memory"); }
+
+/* The same for `threads` threads at barrier `id`, and whether any of them said so. */
+template <int ID, int COUNT>
+__device__ inline bool meet_or(bool said) {
+  int32_t any;
+  asm volatile(
+      "{\n.reg .pred said, any;\nsetp.ne.s32 said, %1, 0;\n"
+      "barrier.red.or.pred any, %2, %3, said;\nselp.s32 %0, 1, 0, any;\n}"
+      : "=r"(any)
+      : "r"((int32_t)said), "n"(ID), "n"(COUNT)
+      : "memory");
+  return any != 0;
+}
+
+struct board {
+  job jobs[SLOTS];
+  int32_t sources[SLOTS][MOST_ROWS];
+  share shares[SEGMENTS];
+  bool writes; /* the tile that is held, or the segment that is to be swept */
+};
+
+__device__ inline int after(int slot) { return slot == SLOTS - 1 ? 0 : slot + 1; }
+
+/* The ninth warp: it is one job ahead. */
 template <int MOST>
-__global__ void __launch_bounds__(THREADS, 4)
-    compact_tickets(const __grid_constant__ ticket_args<MOST> args) {
-  __shared__ job jobs[SLOTS];
-  __shared__ int32_t sources[SLOTS][MOST_ROWS];
-  __shared__ share shares[SEGMENTS];
-  __shared__ bool writes;
+__device__ inline void keep_books(const ticket_args<MOST> &args, board &s) {
   const int lane = (int)(threadIdx.x & 31);
-  const bool keeper = threadIdx.x >= MOVERS;
+  uint32_t sound = 0; /* segments whose lists are known to be whole */
+  uint32_t ticket = lane == 0 ? atomicAdd(&args.lasting->ticket, 1u) : 0;
+  make_plan(args.lists, HELD * MOVERS >> args.columns_log, lane, s.shares);
+  ticket = __shfl_sync(TC_FULL, ticket, 0);
+  look_up(args, s.shares, ticket, lane, &s.jobs[0], s.sources[0]);
+  meet();
+  for (int slot = 0; s.jobs[slot].kind != END; slot = after(slot)) {
+    const job &j = s.jobs[slot];
+    ticket = lane == 0 ? atomicAdd(&args.lasting->ticket, 1u) : 0;
+    ticket = __shfl_sync(TC_FULL, ticket, 0);
+    look_up(args, s.shares, ticket, lane, &s.jobs[after(slot)], s.sources[after(slot)]);
+    const bool damaged = meet_or<1, THREADS>(false);
+    if (j.kind == PIECE_OF_LIST) {
+      if (lane == 0 && damaged) atomicOr(&args.check->damaged[j.b], 1u);
+      if (lane == 0) add_released(&args.check->done[j.b], 1);
+    } else {
+      const bool writes = settle(args, j, &sound, lane);
+      if (lane == 0) s.writes = writes;
+    }
+    meet();
+  }
+  /* Whoever is last comes behind all others' looks at the checks. */
+  __threadfence();
+  uint32_t left = lane == 0 ? atomicAdd(&args.lasting->left, 1u) : 0;
+  left = __shfl_sync(TC_FULL, left, 0);
+  if (left != gridDim.x - 1) return;
+  __threadfence();
+  args.check->done[lane] = args.check->damaged[lane] = 0;
+  if (lane == 0) args.lasting->ticket = args.lasting->left = 0;
+}
+
+/* One row per thread at a time: lists are seldom damaged. */
+__device__ inline void sweep(char *at, int64_t row_stride, bool live, int32_t line, int32_t lines,
+                             int32_t prefix_rows, const job &j) {
+#pragma unroll 1
+  for (int32_t base = 0; base < j.k; base += lines) {
+    const int32_t to = base + line, i = live && to < j.k ? tc_follow(j.kept, to, j.n) : -1;
+    uint4 v = make_uint4(0, 0, 0, 0);
+    if (i >= 0) v = *(const uint4 *)(at + (i + prefix_rows) * row_stride);
+    if (meet_or<2, MOVERS>(v.x == 0x9E3779B9u && j.k < 0)) return;
+    if (i >= 0) *(uint4 *)(at + to * row_stride) = v;
+  }
+}
+
+/* The other eight. */
+template <int MOST>
+__device__ inline void move_tiles(const ticket_args<MOST> &args, board &s) {
   const int32_t lines = MOVERS >> args.columns_log;
   const int32_t line = (int32_t)threadIdx.x >> args.columns_log;
   const uint32_t column = threadIdx.x & ((1u << args.columns_log) - 1);
-  uint32_t sound = 0; /* segments whose lists are known to be whole */
-  tc_wait_previous();
-  if (keeper) {
-    uint32_t ticket = lane == 0 ? atomicAdd(&args.lasting->ticket, 1u) : 0;
-    make_plan(args.lists, HELD * lines, lane, shares);
-    ticket = __shfl_sync(TC_FULL, ticket, 0);
-    look_up(args, shares, ticket, lane, &jobs[0], sources[0]);
-  }
-  __syncthreads();
+  meet();
 #pragma unroll 1
-  for (int slot = 0;; slot = slot == SLOTS - 1 ? 0 : slot + 1) {
-    const job &j = jobs[slot];
-    const int32_t *source = sources[slot];
-    if (j.kind == END) break;
-    const int next = slot == SLOTS - 1 ? 0 : slot + 1;
+  for (int slot = 0; s.jobs[slot].kind != END; slot = after(slot)) {
+    const job &j = s.jobs[slot];
+    if (j.kind == PIECE_OF_LIST) {
+      meet_or<1, THREADS>(check_piece(j));
+      meet();
+      continue;
+    }
     const tc_unit_rows &a = args.arrays.array[j.array];
     const uint32_t unit = j.unit + column;
-    const bool live = !keeper && unit < (uint32_t)a.units;
+    const bool live = unit < (uint32_t)a.units;
+    const int64_t stride = a.src_row;
     char *const at = a.dst + (j.offset + tc_unit_offset(a, a.src_part, unit));
+    const int32_t *const source = s.sources[slot] + line;
+    if (j.kind == SWEEP) {
+      meet_or<1, THREADS>(false);
+      meet();
+      if (s.writes) sweep(at, stride, live, line, lines, args.lists.s.prefix_rows, j);
+      continue;
+    }
     uint4 v[HELD];
     uint32_t eaten = 0;
-    bool damaged = false;
-    if (keeper) {
-      uint32_t ticket = lane == 0 ? atomicAdd(&args.lasting->ticket, 1u) : 0;
-      ticket = __shfl_sync(TC_FULL, ticket, 0);
-      look_up(args, shares, ticket, lane, &jobs[next], sources[next]);
-    } else if (j.kind == PIECE_OF_LIST) {
-      damaged = check_piece(j);
-    } else if (j.kind == TILE) {
 #pragma unroll
-      for (int m = 0; m < HELD; m++) {
-        const int32_t from = live ? source[line + m * lines] : -1;
-        v[m] = make_uint4(0, 0, 0, 0);
-        if (from >= 0) v[m] = *(const uint4 *)(at + from * a.src_row);
-      }
-      tc_delay(0);
-#pragma unroll
-      for (int m = 0; m < HELD; m++) eaten ^= v[m].x;
+    for (int m = 0; m < HELD; m++) {
+      const int32_t from = live ? source[m * lines] : -1;
+      v[m] = make_uint4(0, 0, 0, 0);
+      if (from >= 0) v[m] = *(const uint4 *)(at + from * stride);
     }
-    damaged = __syncthreads_or(damaged || (eaten == 0x9E3779B9u && j.k < 0)) != 0;
+    tc_delay(0);
+#pragma unroll
+    for (int m = 0; m < HELD; m++) eaten ^= v[m].x;
+    meet_or<1, THREADS>(eaten == 0x9E3779B9u && j.k < 0); /* every load has arrived */
     tc_delay(1);
-    if (keeper && j.kind == PIECE_OF_LIST) {
-      if (lane == 0 && damaged) atomicOr(&args.check->damaged[j.b], 1u);
-      if (lane == 0) add_released(&args.check->done[j.b], 1);
-    } else if (keeper) {
-      const bool settled = settle(args, j, &sound, lane);
-      if (lane == 0) writes = settled;
-    }
-    __syncthreads();
-    if (j.kind == PIECE_OF_LIST || !writes) continue;
-    if (j.kind == SWEEP) {
-      const job swept = j;
-      const int32_t prefix_rows = args.lists.s.prefix_rows;
-      tc_slab<4>(at, a.src_row, live, line, lines, swept.k, [=](int32_t to) {
-        const int32_t i = tc_follow(swept.kept, to, swept.n);
-        return i < 0 || i + prefix_rows == to ? -1 : i + prefix_rows;
-      });
-    } else if (live) {
-      char *const to = at + (j.first + line) * a.src_row;
+    meet();
+    if (!live || !s.writes) continue;
+    char *const to = at + (j.first + line) * stride;
 #pragma unroll
-      for (int m = 0; m < HELD; m++) {
-        if (source[line + m * lines] >= 0) *(uint4 *)(to + m * lines * a.src_row) = v[m];
-      }
+    for (int m = 0; m < HELD; m++) {
+      if (source[m * lines] >= 0) *(uint4 *)(to + m * lines * stride) = v[m];
     }
   }
-  if (threadIdx.x == MOVERS) {
-    __threadfence(); /* whoever is last comes behind all others' looks at the checks */
-    if (atomicAdd(&args.lasting->left, 1u) == gridDim.x - 1) {
-      __threadfence();
-      args.lasting->ticket = 0;
-      args.lasting->left = 0;
-      *args.check = {};
-    }
+}
+
+template <int MOST>
+__global__ void __launch_bounds__(THREADS, 4)
+    compact_tickets(const __grid_constant__ ticket_args<MOST> args) {
+  __shared__ board s;
+  tc_wait_previous();
+  if (threadIdx.x >= MOVERS) {
+    keep_books(args, s);
+  } else {
+    move_tiles(args, s);
   }
 }
 

@@ -51,7 +51,8 @@ __device__ inline int32_t find_tile(const tile_args<MOST> &args, int index, uint
 template <int MOST>
 __global__ void __launch_bounds__(THREADS, 4)
     compact_tiles(const __grid_constant__ tile_args<MOST> args) {
-  __shared__ int32_t source[MOST_ROWS];
+  __shared__ int32_t source[MOST_ROWS], first;
+  __shared__ tc_result result;
   const int index = tc_array_of(args.arrays, (int32_t)blockIdx.x);
   const tc_unit_rows &a = args.arrays.array[index];
   const uint32_t at = blockIdx.x - (uint32_t)args.arrays.first[index];
@@ -62,17 +63,32 @@ __global__ void __launch_bounds__(THREADS, 4)
   const int32_t line = (int32_t)(threadIdx.x >> a.columns_log);
   const int32_t prefix_rows = args.lists.s.prefix_rows;
   tc_wait_previous();
-  int32_t first = 0;
-  const int32_t b = find_tile(args, index, tile, rows, &first);
-  if (b < 0) return;
-  tc_result r;
-  const tc_segment segment = tc_segment_at(args.lists.s, b);
-  if (!tc_take_result(args.lists, a.packed, a.dst_rows, b, segment, &r) || first >= r.k) return;
-  if ((int32_t)threadIdx.x < rows) {
-    const int32_t j = first + (int32_t)threadIdx.x;
-    source[threadIdx.x] = j < r.k ? tc_follow(r.kept, j, r.n) : -1;
+  if (threadIdx.x < 32) { /* one warp asks, so that the others' loads are rows only */
+    int32_t begin = 0;
+    const int32_t b = find_tile(args, index, tile, rows, &begin);
+    tc_result found = {};
+    if (b >= 0) {
+      const tc_segment segment = tc_segment_at(args.lists.s, b);
+      if (!tc_take_result(args.lists, a.packed, a.dst_rows, b, segment, &found)) found.k = 0;
+    }
+    tc_entry e[MOST_ROWS / 32];
+    const int32_t j = begin + (int32_t)threadIdx.x;
+#pragma unroll
+    for (int m = 0; m < MOST_ROWS / 32; m++) {
+      e[m] = tc_load_entry(found.kept, j + m * 32, min(begin + rows, found.k));
+    }
+#pragma unroll
+    for (int m = 0; m < MOST_ROWS / 32; m++) {
+      source[m * 32 + threadIdx.x] = tc_judge_entry(e[m], j + m * 32, found.n);
+    }
+    if (threadIdx.x == 0) {
+      result = found;
+      first = begin;
+    }
   }
   __syncthreads();
+  const tc_result &r = result;
+  if (first >= r.k) return;
   if (unit >= (uint32_t)a.units) return;
   const char *from = a.src + (tc_segment_offset(args.lists, a, r) + prefix_rows * a.src_row +
                               tc_unit_offset(a, a.src_part, unit));

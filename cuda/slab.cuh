@@ -20,20 +20,22 @@ __device__ inline bool tc_all_arrived(const uint4 (&v)[HELD], int32_t rows) {
 }
 
 /* Called by the whole block. Moves the 16 bytes of each row that `at`, those of result row 0, says:
- * this thread's rows are line, line + lines, ... below k, where it is `live`. source(j): the row, at
- * least j, that result row j comes from, or -1: it stays as it is. No source lies below a result row
- * that is reached before it. */
+ * this thread's rows are first + line, first + line + lines, ... below `end`, where it is `live`.
+ * source(j): the row, at least j, that result row j comes from, or -1: it stays as it is. No source
+ * lies below a result row that is reached before it, in this call or an earlier one. source is not
+ * asked behind the call's last barrier. */
 template <int HELD, class SOURCE>
 __device__ __forceinline__ void tc_slab(char *at, int64_t row_stride, bool live, int32_t line,
-                                        int32_t lines, int32_t k, SOURCE source) {
+                                        int32_t lines, int32_t first, int32_t end,
+                                        SOURCE source) {
 #pragma unroll 1
-  for (int32_t base = 0; base < k; base += HELD * lines) {
-    const int32_t first = base + line;
+  for (int32_t base = first; base < end; base += HELD * lines) {
+    const int32_t own = base + line;
     int32_t from[HELD];
     uint4 v[HELD];
 #pragma unroll
     for (int i = 0; i < HELD; i++) {
-      from[i] = live && first + i * lines < k ? source(first + i * lines) : -1;
+      from[i] = live && own + i * lines < end ? source(own + i * lines) : -1;
     }
     tc_delay(0);
 #pragma unroll
@@ -42,8 +44,8 @@ __device__ __forceinline__ void tc_slab(char *at, int64_t row_stride, bool live,
       if (from[i] >= 0) v[i] = *(const uint4 *)(at + from[i] * row_stride);
     }
     tc_delay(1);
-    if (tc_all_arrived(v, k)) return;
-    char *to = at + first * row_stride;
+    if (tc_all_arrived(v, end)) return;
+    char *to = at + own * row_stride;
 #pragma unroll
     for (int i = 0; i < HELD; i++) {
       if (from[i] >= 0) *(uint4 *)(to + i * lines * row_stride) = v[i];
@@ -62,7 +64,7 @@ __device__ __forceinline__ void tc_slab_of_list(char *rows, int64_t row_stride, 
   static_assert(columns * 16 == SLICE && lines * columns == TC_SLAB_THREADS, "a power of two");
   const int64_t byte = (int64_t)slice * SLICE + threadIdx.x % columns * 16;
   tc_slab<HELD>(rows + byte, row_stride, byte < row_bytes, (int32_t)(threadIdx.x / columns), lines,
-                k, [=](int32_t j) {
+                0, k, [=](int32_t j) {
                   const int32_t from = (int32_t)kept[j] + prefix_rows;
                   return from == j ? -1 : from;
                 });
