@@ -1,7 +1,279 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * cut_long: the launches for groups of more than TC_CUT_SHORT rows, and the first of them.
+ *
+ * Which rule goes which way (each arrow a kernel; H100 figures are the prototype's, ours are not
+ * measured):
+ *   OTSU over all ranks       begin -> fill -> refine -> emit       cut_long_otsu.cu, 8.1 us at 64K
+ *   the same, AUTO            one more (stats) behind begin
+ *   the same, clamped         begin -> stats -> fill -> refine -> count -> 3 digits -> emit
+ *   THRESHOLD                 begin -> stats -> emit
+ *   TOPK, RATIO, clamped      begin -> stats -> 3 digits -> emit    cut_long_select.cu
+ *   all else: other detectors, a search range, spread, curve, ranks
+ *                             begin -> stats -> 4 x (count -> scatter) -> decide -> mark -> emit
+ *                                                                   cut_long_sort.cu
+ * begin lists the long groups and their tiles and makes the state zero, since the scratch memory comes
+ * with any content; stats says of every tile what is known of scores without their order. All sizes
+ * are host bounds: lengths may differ at every replay of a captured graph. Where a state for every
+ * group there may be would take more than 256 MiB (or 16 groups' worth) the groups are cut in rounds.
+ */
 #include "cut_long.cuh"
-size_t tc_cut_long_scratch(const tc_cuda *, const tailcut_limits *) { return 0; }
-cudaError_t tc_cut_long(const tc_cuda *, const tc_cut_args *, char *, const tc_chain *) {
-  return cudaErrorNotSupported;
+
+namespace {
+
+/* ------------------------------------------------------------------------------- host: sizes -- */
+
+struct long_plan {
+  int64_t slots, rows, rounds; /* groups and rows of a round, at most */
+  size_t bytes;
+};
+
+/* Takes memory for `a` from scratch (NULL: only counts), for any size of tile. */
+size_t carve(tc_long *a, char *scratch, int64_t slots, int64_t rows) {
+  const int64_t tiles = rows / (TC_LONG_THREADS * 4) + slots;
+  size_t used = 0;
+  const auto take = [&](size_t bytes) {
+    char *p = scratch != nullptr ? scratch + used : nullptr;
+    used += (bytes + 255) / 256 * 256;
+    return p;
+  };
+  a->ticket = (uint32_t *)take(4);
+  a->tiles = (tc_long_tile *)take(sizeof(tc_long_tile) * tiles);
+  a->found = (uint32_t *)take(sizeof(uint32_t) * tiles);
+  a->stats = (tc_stats *)take(sizeof(tc_stats) * tiles);
+  a->best = (tc_long_best *)take(sizeof(tc_long_best) * tiles);
+  a->cuts = (tc_long_cut *)take(sizeof(tc_long_cut) * TC_LONG_LEVELS * slots);
+  const size_t shared = used; /* from here on two layouts, of which a call uses one */
+  a->states = (tc_long_state *)take(sizeof(tc_long_state) * slots);
+  a->digits = (uint32_t *)take(sizeof(uint32_t) * TC_LONG_LEVELS * TC_LONG_DIGITS * slots);
+  a->entries = (uint32_t *)take(sizeof(uint32_t) * rows);
+  const size_t by_value = used;
+  used = shared;
+  a->items[0] = (uint64_t *)take(sizeof(uint64_t) * rows);
+  a->items[1] = (uint64_t *)take(sizeof(uint64_t) * rows);
+  a->q = (int32_t *)take(sizeof(int32_t) * rows);
+  a->counts = (uint32_t *)take(sizeof(uint32_t) * 256 * tiles);
+  a->marks = (uint32_t *)a->items[0];
+  return used > by_value ? used : by_value;
 }
-cudaError_t tc_cut_long_load(tc_cuda *) { return cudaSuccess; }
+
+/* Never asks for less when a bound grows. */
+long_plan plan_of(int64_t groups, int64_t most, int64_t total) {
+  tc_long unused;
+  int64_t longs = total / (TC_CUT_SHORT + 1);
+  if (longs > groups) longs = groups;
+  if (most <= TC_CUT_SHORT || longs <= 0) return {0, 0, 0, 0};
+  long_plan plan = {longs, longs * most < total ? longs * most : total, 1, 0};
+  plan.bytes = carve(&unused, nullptr, plan.slots, plan.rows);
+  const size_t one = carve(&unused, nullptr, 1, most);
+  const size_t cap = one * 16 > (size_t)256 << 20 ? one * 16 : (size_t)256 << 20;
+  if (plan.bytes > cap) {
+    plan.slots = (int64_t)(cap / one);
+    if (plan.slots > longs) plan.slots = longs;
+    plan.rows = plan.slots * most;
+    plan.rounds = (longs + plan.slots - 1) / plan.slots;
+    plan.bytes = cap;
+  }
+  return plan;
+}
+
+/* Rows of a tile in units of 2,048: enough tiles to fill the device, few enough for one thread each
+ * in the sums over a group's tiles (TC_LONG_TILES). */
+int quads_of(int64_t rows) {
+  const int64_t unit = TC_LONG_THREADS * 4;
+  return rows <= 96 * unit ? 1 : rows <= TC_LONG_TILES * 2 * unit ? 2 : 4;
+}
+
+bool by_value(const tc_cut_args &args) {
+  const tailcut_rule &rule = args.rule;
+  if (rule.spread > 0.0 || args.out.curve != nullptr || args.out.ranks != nullptr) return false;
+  if (rule.detector == TAILCUT_OTSU) return rule.search_lo == 0.0 && rule.search_hi == 1.0;
+  return rule.detector == TAILCUT_TOPK || rule.detector == TAILCUT_RATIO ||
+         rule.detector == TAILCUT_THRESHOLD;
+}
+
+/* ---------------------------------------------------------------------------------- kernels -- */
+
+/* Words of all the given memory, dealt to the blocks behind the first. */
+__device__ void make_zero(void *memory, size_t stride, size_t bytes, int32_t pieces) {
+  const int64_t each = (int64_t)(bytes / 16), blocks = (int64_t)gridDim.x - 1;
+  for (int64_t i = ((int64_t)blockIdx.x - 1) * TC_LONG_THREADS + threadIdx.x; i < each * pieces;
+       i += blocks * TC_LONG_THREADS) {
+    ((uint4 *)((char *)memory + i / each * stride))[i % each] = make_uint4(0, 0, 0, 0);
+  }
+}
+
+struct place {
+  int32_t tiles, rows;
+  __device__ place operator+(place o) const { return {tiles + o.tiles, rows + o.rows}; }
+};
+
+/* The tiles of this round's groups, in order; those up to the bound say that they are none. */
+__device__ void list_groups(tc_long_block &block, const tc_long &a) {
+  const tc_segments &s = a.cut.segments;
+  const int32_t groups = tc_group_count(s, a.cut.groups);
+  const bool by_warp = s.cu_seqlens != nullptr && s.start == nullptr; /* a whole warp judges one */
+  const int32_t step = by_warp ? TC_LONG_WARPS : TC_LONG_THREADS;
+  int32_t longs = 0;
+  place used = {0, 0};
+  for (int32_t base = 0; base < groups; base += step) {
+    const int32_t number = base + (by_warp ? block.warp : (int32_t)threadIdx.x);
+    tc_long_tile mine = {};
+    bool is_long = false;
+    if (number < groups) {
+      const tc_cut_group c = tc_cut_open(a.cut, number);
+      mine.group = c.group;
+      mine.number = number;
+      mine.flags = c.flags;
+      is_long = c.group.n > TC_CUT_SHORT && (!by_warp || block.lane == 0);
+    }
+    if (!__syncthreads_or(is_long)) continue;
+    const uint32_t which = __ballot_sync(TC_FULL, is_long);
+    int32_t here;
+    const int32_t earlier = block.before(__popc(which), &here);
+    const int32_t ordinal = longs + earlier + __popc(which & ((1u << block.lane) - 1));
+    longs += here;
+    mine.slot = ordinal - a.turn * a.slots;
+    is_long = is_long && mine.slot >= 0 && mine.slot < a.slots;
+    mine.tiles = is_long ? (mine.group.n + a.rows - 1) / a.rows : 0;
+    const int32_t rows = is_long ? mine.group.n : 0;
+    const place upto = {tc_warp_scan(mine.tiles, block.lane), tc_warp_scan(rows, block.lane)};
+    const place warp = {__shfl_sync(TC_FULL, upto.tiles, 31), __shfl_sync(TC_FULL, upto.rows, 31)};
+    place all;
+    const place before = used + block.before(warp, &all);
+    mine.first = before.tiles + upto.tiles - mine.tiles;
+    mine.base = before.rows + upto.rows - rows;
+    used = used + all;
+    for (uint32_t left = __ballot_sync(TC_FULL, is_long); left != 0; left &= left - 1) {
+      tc_long_tile tile;
+      uint32_t words[sizeof tile / 4];
+      memcpy(words, &mine, sizeof mine);
+#pragma unroll
+      for (int i = 0; i < (int)(sizeof tile / 4); i++) {
+        words[i] = __shfl_sync(TC_FULL, words[i], __ffs((int)left) - 1);
+      }
+      memcpy(&tile, words, sizeof tile);
+      for (tile.index = block.lane; tile.index < tile.tiles; tile.index += 32) {
+        a.tiles[tile.first + tile.index] = tile;
+      }
+    }
+  }
+  tc_long_tile none = {};
+  none.number = -1;
+  for (int32_t i = used.tiles + (int32_t)threadIdx.x; i < a.bound; i += TC_LONG_THREADS) {
+    a.tiles[i] = none;
+  }
+}
+
+/* In the first round nobody else touches the scratch memory: it may be made zero before the wait. */
+__global__ void __launch_bounds__(TC_LONG_THREADS)
+    begin(const __grid_constant__ tc_long a, bool values, bool digits) {
+  __shared__ tc_long_block::space space;
+  if (a.turn > 0) tc_wait_previous();
+  if (blockIdx.x > 0) {
+    make_zero(a.found, 0, (sizeof(uint32_t) * a.bound + 15) / 16 * 16, 1);
+    if (values) {
+      make_zero(a.states, sizeof(tc_long_state), offsetof(tc_long_state, at), a.slots);
+    }
+    if (digits) {
+      const size_t bytes = sizeof(uint32_t) * TC_LONG_LEVELS * TC_LONG_DIGITS;
+      make_zero(a.digits, bytes, bytes, a.slots);
+    }
+  } else if (threadIdx.x == 0) {
+    *a.ticket = 0;
+  }
+  tc_wait_previous();
+  tc_let_next_start();
+  if (blockIdx.x > 0) return;
+  tc_long_block block(space);
+  list_groups(block, a);
+}
+
+template <int QUADS>
+__global__ void __launch_bounds__(TC_LONG_THREADS) stats(const __grid_constant__ tc_long a) {
+  __shared__ tc_long_block::space space;
+  __shared__ tc_long_tile tile;
+  tc_long_block block(space);
+  tc_wait_previous();
+  tc_let_next_start();
+  tc_long_open(a, blockIdx.x, tile);
+  __syncthreads();
+  if (tile.number < 0) return;
+  const tc_cut_group c = tc_long_group(a, tile);
+  const uint32_t tau_key = tc_tau_key(a.cut.rule);
+  uint32_t keys[4 * QUADS];
+  tc_stats own = tc_stats_none();
+  tc_long_keys<QUADS>(a, c, tc_long_first<QUADS>(tile.index), keys);
+#pragma unroll
+  for (int i = 0; i < 4 * QUADS; i++) tc_stats_add(&own, keys[i], tau_key);
+  own = block.reduce(own, tc_stats_none(), tc_stats_join());
+  if (threadIdx.x == 0) a.stats[blockIdx.x] = own;
+}
+
+typedef void (*tile_kernel)(tc_long);
+const tile_kernel STATS[] = TC_LONG_TABLE(stats);
+
+/* One round. */
+cudaError_t cut_round(const tc_cuda *device, const tc_long &a, int quads, tc_chain *link) {
+  const tailcut_rule &rule = a.cut.rule;
+  const bool value = by_value(a.cut), otsu = rule.detector == TAILCUT_OTSU;
+  const bool clamps = rule.min_keep > 1 || rule.max_keep >= 0 || rule.round_to > 1;
+  const bool direct = value && !clamps && (otsu || rule.detector == TAILCUT_THRESHOLD);
+  const tc_long_mode mode = !value           ? TC_LONG_MARKS
+                            : direct && otsu ? TC_LONG_OTSU
+                            : direct         ? TC_LONG_STATS
+                                             : TC_LONG_SELECT;
+  cudaError_t error =
+      tc_launch(begin, 1 + 32, TC_LONG_THREADS, 0, link, a, value && otsu, mode == TC_LONG_SELECT);
+  link->follows = device->chains;
+  if (error == cudaSuccess && (mode != TC_LONG_OTSU || rule.scale == TAILCUT_SCALE_AUTO)) {
+    error = tc_launch(STATS[tc_long_place(quads)], (unsigned)a.bound, TC_LONG_THREADS, 0, link, a);
+  }
+  if (error == cudaSuccess && value && otsu) error = tc_long_otsu(a, quads, !direct, link);
+  if (error == cudaSuccess && mode == TC_LONG_SELECT) error = tc_long_select(a, quads, link);
+  if (error == cudaSuccess && mode == TC_LONG_MARKS) error = tc_long_sort(a, quads, link);
+  return error == cudaSuccess ? tc_long_emit(a, quads, mode, link) : error;
+}
+
+}  // namespace
+
+size_t tc_cut_long_scratch(const tc_cuda *, const tailcut_limits *limits) {
+  const int64_t segments = limits->segments, rows = segments * limits->max_tokens;
+  return plan_of(limits->groups > segments ? limits->groups : segments, limits->max_tokens,
+                 limits->total_tokens > 0 ? limits->total_tokens : rows)
+      .bytes;
+}
+
+cudaError_t tc_cut_long(const tc_cuda *device, const tc_cut_args *args, char *scratch,
+                        const tc_chain *chain) {
+  const tc_segments &s = args->segments;
+  const long_plan plan =
+      plan_of(tc_group_count(s, args->groups), s.max_tokens - s.prefix_rows, s.total);
+  const int quads = quads_of(plan.rows);
+  tc_chain link = *chain;
+  cudaError_t error = cudaSuccess;
+  tc_long a = {};
+  if (plan.slots == 0) return cudaSuccess;
+  carve(&a, scratch, plan.slots, plan.rows);
+  a.cut = *args;
+  a.slots = (int32_t)plan.slots;
+  a.rows = quads * TC_LONG_THREADS * 4;
+  a.bound = (int32_t)(plan.rows / a.rows + plan.slots);
+  for (; a.turn < plan.rounds && error == cudaSuccess; a.turn++) {
+    error = cut_round(device, a, quads, &link);
+    link.follows = device->chains;
+  }
+  return error;
+}
+
+cudaError_t tc_cut_long_load(tc_cuda *) {
+  cudaFuncAttributes attributes;
+  cudaError_t error = cudaFuncGetAttributes(&attributes, begin);
+  for (int i = 0; i < 3 && error == cudaSuccess; i++) {
+    error = cudaFuncGetAttributes(&attributes, STATS[i]);
+  }
+  if (error == cudaSuccess) error = tc_long_otsu_load();
+  if (error == cudaSuccess) error = tc_long_select_load();
+  if (error == cudaSuccess) error = tc_long_sort_load();
+  return error == cudaSuccess ? tc_long_emit_load() : error;
+}

@@ -1,13 +1,203 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* cut_long: groups of more than TC_CUT_SHORT rows. */
+/* cut_long: groups of more than TC_CUT_SHORT rows, by all blocks of the device. What its files share
+ * (cut_long.cu: the launches): the work as the device sees it, and how a block meets its tile.
+ *
+ * A tile is a run of 2,048, 4,096 or 8,192 rows of one group, one block's work in every kernel. Which
+ * groups are long, and which tiles they have, is found on the device by the first kernel (begin).
+ * Every kernel lets the next one start right behind its own wait, not before: whatever a kernel finds
+ * before its wait is then complete up to the kernel before the last. That is how blocks look up
+ * their tile and load its rows while the kernel before them still runs. */
 #ifndef TAILCUT_CUT_LONG_CUH_
 #define TAILCUT_CUT_LONG_CUH_
 
 #include "cut.cuh"
 
+/* Cuts every group of more than TC_CUT_SHORT rows and leaves the others alone. scratch: as many bytes
+ * as tc_cut_long_scratch says, of any content, left with any content. */
 size_t tc_cut_long_scratch(const tc_cuda *device, const tailcut_limits *limits);
 cudaError_t tc_cut_long(const tc_cuda *device, const tc_cut_args *args, char *scratch,
                         const tc_chain *chain);
 cudaError_t tc_cut_long_load(tc_cuda *device);
+
+#define TC_LONG_THREADS 512
+#define TC_LONG_WARPS (TC_LONG_THREADS / 32)
+#define TC_LONG_TILES 128 /* of one group, at most */
+#define TC_LONG_BINS 2048 /* of 1,024 curve values each, the last one of 1,025 */
+#define TC_LONG_SPAN 8    /* bins whose single values are counted at once */
+#define TC_LONG_LEVELS 3  /* digits of a key */
+#define TC_LONG_DIGITS 2048
+#define TC_LONG_DIGIT_BITS 11
+
+typedef tc_block<TC_LONG_WARPS> tc_long_block;
+
+/* One tile of one group; 64 bytes, so that a warp reads it at once. */
+struct alignas(64) tc_long_tile {
+  tc_group group;
+  int32_t number, flags;      /* as tc_cut_group; number -1: no tile */
+  int32_t slot, first, tiles; /* the group's place among those of this round, its tiles */
+  int32_t index;              /* of this tile in its group */
+  int32_t base;               /* rows of the groups before in this round */
+  int32_t unused;
+};
+
+/* Rows with a key below `key` stay, and of those with this key the first k. While width is not 0 that
+ * is not known: the k-th of the rows whose key is in [key, key + 2^width) is the last to stay. */
+struct tc_long_cut {
+  uint32_t key;
+  int32_t width, k;
+  int32_t candidates, usable, whole; /* N, N'; kept whole for want of a reference or a curve */
+};
+
+/* OTSU's state of a group. A packed prefix is a count << 42 | a sum of offsets (cut_long_otsu.cuh). */
+struct alignas(128) tc_long_state {
+  uint64_t bins[TC_LONG_BINS]; /* packed, by bin */
+  uint32_t values[TC_LONG_SPAN * 1024];
+  uint32_t taken[TC_LONG_BINS]; /* places of `entries` in use, by bin */
+  uint32_t candidates;          /* with roles only */
+  uint32_t arrived;             /* tiles whose best is there */
+  uint32_t zeroed_to[30]; /* begin zeroes all up to here; the rest is written before it is read */
+  uint64_t at, all;       /* packed: before bin `first`, of all */
+  uint32_t first, width;  /* bins that can hold the answer; width 0: keep all */
+  int32_t exponent, k, whole;
+  uint64_t before[TC_LONG_BINS];     /* packed prefixes; width > TC_LONG_SPAN only */
+  uint32_t alive[TC_LONG_BINS / 32]; /* bins that can hold the answer; likewise */
+};
+
+/* A tile's best: OTSU's value as bits, its offset and its k. */
+struct tc_long_best {
+  uint64_t value;
+  uint32_t offset, k;
+};
+
+/* What the kernels get. */
+struct tc_long {
+  tc_cut_args cut;
+  int32_t turn, slots; /* groups [turn * slots, (turn + 1) * slots) of the long ones */
+  int32_t bound;       /* tiles of a round, at most */
+  int32_t rows;        /* of a tile */
+  uint32_t *ticket;
+  tc_long_tile *tiles; /* [bound] */
+  uint32_t *found;     /* [bound] emit's look-back: 1 << 31 | ties << 14 | kept */
+  tc_stats *stats;     /* [bound] */
+  tc_long_best *best;  /* [bound] */
+  tc_long_cut *cuts;   /* [slots][TC_LONG_LEVELS] */
+  /* By value: */
+  tc_long_state *states; /* [slots] */
+  uint32_t *digits;      /* [slots][TC_LONG_LEVELS][TC_LONG_DIGITS] */
+  uint32_t *entries;     /* by row of the round */
+  /* By sorting, by row of the round: */
+  uint64_t *items[2]; /* key << 32 | row */
+  int32_t *q;
+  uint32_t *marks;  /* 1: the row stays; shares the memory of items[0] */
+  uint32_t *counts; /* [bound][256] */
+};
+
+/* cut_long_otsu.cu, cut_long_select.cu, cut_long_sort.cu, cut_long_emit.cu: launches; quads: rows of
+ * a tile divided by 2,048, which is 1, 2 or 4. */
+enum tc_long_mode { TC_LONG_OTSU, TC_LONG_STATS, TC_LONG_SELECT, TC_LONG_MARKS, TC_LONG_MODES };
+cudaError_t tc_long_otsu(const tc_long &a, int quads, bool counts, tc_chain *chain);
+cudaError_t tc_long_select(const tc_long &a, int quads, tc_chain *chain);
+cudaError_t tc_long_sort(const tc_long &a, int quads, tc_chain *chain);
+cudaError_t tc_long_emit(const tc_long &a, int quads, tc_long_mode mode, tc_chain *chain);
+cudaError_t tc_long_otsu_load(void);
+cudaError_t tc_long_select_load(void);
+cudaError_t tc_long_sort_load(void);
+cudaError_t tc_long_emit_load(void);
+
+/* kernel<quads> of a table of three. */
+#define TC_LONG_TABLE(kernel) \
+  { kernel<1>, kernel<2>, kernel<4> }
+static inline int tc_long_place(int quads) { return quads == 4 ? 2 : quads - 1; }
+
+/* Copies a tile's description into shared memory; a barrier must follow. One warp's half: the words
+ * are one line for the whole grid, and thousands of requests for it would queue up. */
+__device__ __forceinline__ void tc_long_open(const tc_long &a, uint32_t tile,
+                                             tc_long_tile &shared) {
+  static_assert(sizeof(tc_long_tile) == 64, "16 words");
+  if (threadIdx.x < 16) {
+    ((uint32_t *)&shared)[threadIdx.x] = __ldcg((const uint32_t *)(a.tiles + tile) + threadIdx.x);
+  }
+}
+
+__device__ __forceinline__ tc_cut_group tc_long_group(const tc_long &a, const tc_long_tile &tile) {
+  tc_cut_group c;
+  const int64_t at = (int64_t)tile.group.start + tile.group.first;
+  c.group = tile.group;
+  c.number = tile.number;
+  c.flags = tile.flags;
+  c.scores = a.cut.scores + at;
+  c.roles = a.cut.roles != nullptr ? a.cut.roles + at : nullptr;
+  c.kept = (a.cut.groups.groups > 0 ? a.cut.group_kept : a.cut.out.kept) + at;
+  return c;
+}
+
+/* Which rows of a tile a thread has: a warp owns 128 * QUADS consecutive ones, a lane 4 consecutive
+ * ones of each 128. */
+template <int QUADS>
+__device__ __forceinline__ int32_t tc_long_first(int32_t index) {
+  const int32_t warp = index * TC_LONG_WARPS + (int32_t)(threadIdx.x >> 5);
+  return warp * 128 * QUADS + (int32_t)(threadIdx.x & 31) * 4;
+}
+__device__ __forceinline__ int32_t tc_long_row(int32_t first, int i) {
+  return first + (i >> 2) * 128 + (i & 3);
+}
+
+/* Keys of the thread's rows; TC_KEY_NONE behind the end. The loads of whole pieces are in a branch of
+ * their own: as predicated ones the compiler would put each beside its use. */
+template <int QUADS>
+__device__ __forceinline__ void tc_long_keys(const tc_long &a, const tc_cut_group &c, int32_t first,
+                                             uint32_t (&keys)[4 * QUADS]) {
+  const bool low = a.cut.rule.order == TAILCUT_LOW;
+  const int32_t n = c.group.n;
+  float s[4 * QUADS];
+  if (((uintptr_t)c.scores & 15) == 0 && first + (QUADS - 1) * 128 + 4 <= n) {
+    float4 four[QUADS];
+#pragma unroll
+    for (int v = 0; v < QUADS; v++) four[v] = __ldcg((const float4 *)(c.scores + first + v * 128));
+#pragma unroll
+    for (int v = 0; v < QUADS; v++) {
+      s[4 * v] = four[v].x, s[4 * v + 1] = four[v].y;
+      s[4 * v + 2] = four[v].z, s[4 * v + 3] = four[v].w;
+    }
+  } else {
+#pragma unroll
+    for (int i = 0; i < 4 * QUADS; i++) {
+      const int32_t row = tc_long_row(first, i);
+      s[i] = row < n ? __ldcg(c.scores + row) : 0.0f;
+    }
+  }
+#pragma unroll
+  for (int i = 0; i < 4 * QUADS; i++) {
+    const int32_t row = tc_long_row(first, i);
+    keys[i] = row < n ? tc_row_key(s[i], low) : TC_KEY_NONE;
+    if (c.roles != nullptr && row < n && !tc_is_candidate(c.roles[row])) keys[i] = TC_KEY_NONE;
+  }
+}
+
+/* The tiles' statistics joined, in every thread; `tile` in shared memory. */
+__device__ __forceinline__ tc_stats tc_long_stats(tc_long_block &block, const tc_long &a,
+                                                  const tc_long_tile &tile) {
+  static_assert(TC_LONG_TILES <= TC_LONG_THREADS, "one tile a thread");
+  tc_stats stats = tc_stats_none();
+  if ((int32_t)threadIdx.x < tile.tiles) stats = a.stats[tile.first + (int32_t)threadIdx.x];
+  return block.reduce(stats, tc_stats_none(), tc_stats_join());
+}
+
+/* AUTO's exponent from the tiles' statistics; 0 for UNIT. `shared` has been set to 0 before a barrier;
+ * a barrier is in here. */
+__device__ __forceinline__ int32_t tc_long_exponent(const tc_long &a, const tc_long_tile &tile,
+                                                    uint32_t &shared) {
+  if (a.cut.rule.scale != TAILCUT_SCALE_AUTO) return 0;
+  if ((int32_t)threadIdx.x < (tile.tiles + 31) / 32 * 32) {
+    uint32_t m = 0;
+    if ((int32_t)threadIdx.x < tile.tiles) {
+      m = __ldcg(&a.stats[tile.first + (int32_t)threadIdx.x].magnitude);
+    }
+    m = __reduce_max_sync(TC_FULL, m);
+    if ((threadIdx.x & 31) == 0) atomicMax(&shared, m);
+  }
+  __syncthreads();
+  return tc_scale_exponent(shared);
+}
 
 #endif /* TAILCUT_CUT_LONG_CUH_ */

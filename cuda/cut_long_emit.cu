@@ -1,0 +1,254 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * cut_long_emit: writes the kept rows of long groups and reports of them.
+ *
+ * Strategy: every block finds the cut (OTSU: from the counts of single values; else from the last digit,
+ * from statistics, or a mark per row), counts the kept rows of its tile and publishes the number; each
+ * thread of a block looks at the number of one tile before, and the block writes. Tiles are taken by
+ * ticket, so that a block only ever waits for those that have started. OTSU takes twice as many
+ * tickets: on flat curves the first half finds the maximum, each block in its share of the bins, and
+ * the second half waits for it and writes; on others the second half leaves at once.
+ * Precision: exact. Limits: TC_LONG_TILES tiles of a group.
+ *
+ * Ladder: cut_long_otsu.cu.
+ */
+#include "cut_long_otsu.cuh"
+#include "cut_long_select.cuh"
+
+namespace {
+
+/* Which rows stay: those of a smaller key, or offset, and `ties` of that very key. */
+struct choice {
+  uint32_t key;
+  int32_t ties;
+  bool by_offset, all; /* all: every candidate */
+  tc_long_scale scale;
+  tc_stats stats; /* candidates and usable */
+  bool whole;
+};
+
+template <int MODE>
+struct emit_space {
+  tc_select_space select;
+  tc_otsu_space otsu;
+};
+template <>
+struct emit_space<TC_LONG_SELECT> {
+  tc_select_space select;
+};
+template <>
+struct emit_space<TC_LONG_STATS> : emit_space<TC_LONG_SELECT> {};
+template <>
+struct emit_space<TC_LONG_MARKS> : emit_space<TC_LONG_SELECT> {};
+
+__device__ choice choice_of(const tc_long_cut &cut) {
+  choice c = {};
+  c.key = cut.key;
+  c.ties = cut.k;
+  c.stats = tc_stats_none();
+  c.stats.candidates = cut.candidates;
+  c.stats.usable = cut.usable;
+  c.whole = cut.whole != 0;
+  return c;
+}
+
+/* OTSU's choice; false: this block has nothing to write. late: it is of the second half. */
+__device__ bool choose_otsu(tc_otsu_space &s, const tc_long &a, const tc_long_tile &tile, bool late,
+                            choice *c) {
+  tc_long_state &state = a.states[tile.slot];
+  tc_otsu_open(s, state);
+  __syncthreads();
+  const bool flat = s.width > TC_LONG_SPAN;
+  if (flat != late) {
+    if (flat) tc_otsu_publish(s, a, tile, state, tc_otsu_flat(s, a, tile, state));
+    return false;
+  }
+  if (flat) {
+    if (threadIdx.x == 0) {
+      while (*(volatile uint32_t *)&state.arrived != (uint32_t)tile.tiles) {
+      }
+      __threadfence();
+    }
+    __syncthreads();
+  }
+  const tc_long_best best = flat ? tc_otsu_join(s, a, tile) : tc_otsu_values(s, state);
+  c->by_offset = true;
+  c->all = best.value == 0;
+  c->key = best.offset;
+  c->scale = tc_long_scale_of(s.exponent);
+  c->stats = tc_otsu_stats(s, a, tile, state);
+  c->whole =
+      tc_keeps_whole(TAILCUT_OTSU, c->stats.usable, (tile.flags & TAILCUT_FLAG_BAD_REFERENCE) != 0);
+  return true;
+}
+
+template <int MODE>
+__device__ bool choose(tc_long_block &block, emit_space<MODE> &s, const tc_long &a,
+                       const tc_long_tile &tile, bool late, choice *c) {
+  const tc_long_cut *cuts = a.cuts + tile.slot * TC_LONG_LEVELS;
+  if constexpr (MODE == TC_LONG_OTSU) {
+    return choose_otsu(s.otsu, a, tile, late, c);
+  } else if constexpr (MODE == TC_LONG_STATS) {
+    const tc_stats stats = tc_long_stats(block, a, tile);
+    int32_t k;
+    bool whole;
+    tc_decide_plainly(a.cut.rule, tile.number, stats,
+                      (tile.flags & TAILCUT_FLAG_BAD_REFERENCE) != 0, &k, &whole);
+    *c = choice_of(tc_select_start(a.cut.rule, stats, k, whole));
+  } else if constexpr (MODE == TC_LONG_SELECT) {
+    const uint32_t *digits =
+        a.digits + ((size_t)tile.slot * TC_LONG_LEVELS + TC_LONG_LEVELS - 1) * TC_LONG_DIGITS;
+    const tc_long_cut known = tc_select_open(s.select, cuts + TC_LONG_LEVELS - 1);
+    *c = choice_of(tc_select_digit(block, s.select, known, digits));
+  } else {
+    *c = choice_of(tc_select_open(s.select, cuts));
+  }
+  return true;
+}
+
+/* Kept rows and ties of the group's tiles before this one; called by the block. */
+__device__ tc_fates look_back(tc_long_block &block, const tc_long &a, const tc_long_tile &tile,
+                              tc_fates own) {
+  volatile uint32_t *found = a.found + tile.first;
+  if (threadIdx.x == 0) found[tile.index] = 1u << 31 | (uint32_t)own.tie << 14 | (uint32_t)own.keep;
+  tc_fates before = {0, 0};
+  if ((int32_t)threadIdx.x < tile.index) {
+    uint32_t word;
+    do {
+      word = found[threadIdx.x];
+    } while (word >> 31 == 0);
+    before = {(int32_t)(word & 0x3FFF), (int32_t)(word >> 14 & 0x3FFF)};
+  }
+  return block.sum(before);
+}
+
+template <int QUADS, int MODE>
+__global__ void __launch_bounds__(TC_LONG_THREADS, 1) emit(const __grid_constant__ tc_long a) {
+  __shared__ tc_long_block::space space;
+  __shared__ emit_space<MODE> s;
+  __shared__ tc_long_tile tile;
+  __shared__ uint32_t ticket;
+  constexpr int ROWS = 4 * QUADS;
+  tc_long_block block(space);
+  const uint32_t t = threadIdx.x, below = (1u << block.lane) - 1;
+  if (t == 0) {
+    ticket = atomicAdd(a.ticket, 1u); /* zero: begin is complete (cut_long.cuh) */
+    if constexpr (MODE == TC_LONG_OTSU) s.otsu.top[0] = 0;
+  }
+  __syncthreads();
+  const bool late = ticket >= (uint32_t)a.bound;
+  tc_long_open(a, ticket - (late ? (uint32_t)a.bound : 0), tile);
+  __syncthreads();
+  const tc_cut_group c = tc_long_group(a, tile);
+  const int32_t n = c.group.n, first = tc_long_first<QUADS>(tile.index);
+  uint32_t keys[ROWS];
+  if (tile.number >= 0) tc_long_keys<QUADS>(a, c, first, keys);
+  tc_wait_previous();
+  tc_let_next_start();
+  if (tile.number < 0) return;
+  choice chosen = {};
+  if (!choose<MODE>(block, s, a, tile, late, &chosen)) return;
+
+  uint32_t keep = 0, tie = 0; /* a bit per row of this thread */
+#pragma unroll
+  for (int i = 0; i < ROWS; i++) {
+    const int32_t row = tc_long_row(first, i);
+    if (row >= n) continue;
+    bool stays, ties = false;
+    if (MODE == TC_LONG_MARKS) {
+      stays = __ldcg(a.marks + tile.base + row) != 0;
+    } else {
+      const uint32_t at = chosen.by_offset ? tc_offset(keys[i], chosen.scale) : keys[i];
+      stays = chosen.all || at < chosen.key;
+      ties = at == chosen.key && chosen.ties > 0;
+      if (chosen.by_offset) stays = chosen.all || at <= chosen.key;
+      if (keys[i] == TC_KEY_NONE) {
+        stays = tc_stays_unranked(c.roles, row); /* only rows with roles are none */
+        ties = false;
+      }
+    }
+    keep |= (uint32_t)stays << i;
+    tie |= (uint32_t)(ties && !stays) << i;
+  }
+
+  /* Counts of the rows before: a warp's rows are in order by quad, lane and number in the quad. */
+  tc_fates own = {0, 0}, all;
+  uint32_t kept_bits[ROWS], tied_bits[ROWS];
+  const bool tied = __any_sync(TC_FULL, tie != 0);
+#pragma unroll
+  for (int i = 0; i < ROWS; i++) {
+    kept_bits[i] = __ballot_sync(TC_FULL, keep >> i & 1);
+    tied_bits[i] = tied ? __ballot_sync(TC_FULL, tie >> i & 1) : 0;
+    own.keep += __popc(kept_bits[i]);
+    own.tie += __popc(tied_bits[i]);
+  }
+  const tc_fates warps = block.before(own, &all);
+  const tc_fates tiles = look_back(block, a, tile, all);
+
+  int32_t ties = tiles.tie + warps.tie; /* before the next quad */
+  int32_t next = tiles.keep + warps.keep + min(ties, chosen.ties);
+#pragma unroll
+  for (int v = 0; v < QUADS; v++) {
+    if (tied) { /* ties become kept or not */
+      int32_t at = ties;
+#pragma unroll
+      for (int e = 0; e < 4; e++) at += __popc(tied_bits[4 * v + e] & below);
+#pragma unroll
+      for (int e = 0; e < 4; e++) {
+        const int i = 4 * v + e;
+        ties += __popc(tied_bits[i]);
+        const bool stays = (tie >> i & 1) != 0 && at < chosen.ties;
+        at += tie >> i & 1;
+        keep |= (uint32_t)stays << i;
+        kept_bits[i] |= __ballot_sync(TC_FULL, stays);
+      }
+    }
+    int32_t place = next;
+#pragma unroll
+    for (int e = 0; e < 4; e++) {
+      place += __popc(kept_bits[4 * v + e] & below);
+      next += __popc(kept_bits[4 * v + e]);
+    }
+#pragma unroll
+    for (int e = 0; e < 4; e++) {
+      const int32_t row = first + v * 128 + e;
+      const bool stays = (keep >> (4 * v + e) & 1) != 0;
+      if (stays) c.kept[place++] = c.group.first + row;
+      if (row < n) tc_cut_mask(a.cut, c, row, stays);
+    }
+  }
+
+  if (tile.index == 0) tc_cut_clear_mask(a.cut, c, (int32_t)t, TC_LONG_THREADS);
+  if (tile.index != tile.tiles - 1) return;
+  if (t == 0) {
+    const int32_t count = tiles.keep + all.keep + min(tiles.tie + all.tie, max(chosen.ties, 0));
+    tc_cut_report(a.cut, c, count, tc_flags_out(c.flags, chosen.stats, chosen.whole));
+  }
+  if (a.cut.groups.groups == 0) tc_cut_done(block, a.cut);
+}
+
+typedef void (*tile_kernel)(tc_long);
+const tile_kernel EMIT[][TC_LONG_MODES] = {{emit<1, TC_LONG_OTSU>, emit<1, TC_LONG_STATS>,
+                                            emit<1, TC_LONG_SELECT>, emit<1, TC_LONG_MARKS>},
+                                           {emit<2, TC_LONG_OTSU>, emit<2, TC_LONG_STATS>,
+                                            emit<2, TC_LONG_SELECT>, emit<2, TC_LONG_MARKS>},
+                                           {emit<4, TC_LONG_OTSU>, emit<4, TC_LONG_STATS>,
+                                            emit<4, TC_LONG_SELECT>, emit<4, TC_LONG_MARKS>}};
+
+}  // namespace
+
+cudaError_t tc_long_emit(const tc_long &a, int quads, tc_long_mode mode, tc_chain *chain) {
+  const unsigned blocks = (unsigned)a.bound * (mode == TC_LONG_OTSU ? 2 : 1);
+  return tc_launch(EMIT[tc_long_place(quads)][mode], blocks, TC_LONG_THREADS, 0, chain, a);
+}
+
+cudaError_t tc_long_emit_load() {
+  cudaFuncAttributes attributes;
+  cudaError_t error = cudaSuccess;
+  for (const auto &row : EMIT) {
+    for (int mode = 0; mode < TC_LONG_MODES && error == cudaSuccess; mode++) {
+      error = cudaFuncGetAttributes(&attributes, row[mode]);
+    }
+  }
+  return error;
+}

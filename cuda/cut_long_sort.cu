@@ -1,0 +1,241 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * cut_long_sort: long groups by sorting: any detector, a search range, spread, curve, ranks.
+ *
+ * Strategy: stable radix sort of (key, row), 8 bits at a time, by all blocks and all groups at once: per
+ * digit one kernel counts every tile's digits, the next adds up the counts of the tiles before (a
+ * thread a digit, all blocks alike) and moves each row to its place. The last one leaves the curve as
+ * integers beside the rows. Then one block per group decides k (detect.cuh), and each rank's row is
+ * marked and reported. CUB's device sort would do, but it clears its counters by memset nodes.
+ * Precision: exact, the same bits as src/cpu/cut.c. Limits: TC_LONG_TILES tiles of a group; a group's
+ * detector is one block's work: 1M rows are read by 1,024 threads, two or three times.
+ *
+ * Ladder (H100, 64K rows): 1. four passes of 8 bits by a cluster of 16: 64.5 us with everything; CUB's
+ * DeviceRadixSort alone: 54.9. 2. as described; prediction 30; not measured.
+ */
+#include "cut_long_select.cuh"
+
+namespace {
+
+constexpr int DIGITS = 256, PASSES = 4;
+constexpr int DECIDE_THREADS = 1024;
+
+/* The i-th row or rank of a thread: a warp owns consecutive ones, 32 at a time, so that their order is
+ * that of warp, i and lane. */
+template <int QUADS>
+__device__ __forceinline__ int32_t place_of(const tc_long_tile &tile, int i) {
+  const int32_t warp = tile.index * TC_LONG_WARPS + (int32_t)(threadIdx.x >> 5);
+  return warp * 128 * QUADS + i * 32 + (int32_t)(threadIdx.x & 31);
+}
+
+/* What pass `pass` finds there: key << 32 | row. */
+__device__ __forceinline__ uint64_t item_at(const tc_long &a, const tc_cut_group &c, int32_t base,
+                                            int pass, int32_t i) {
+  if (pass > 0) return __ldcg(a.items[(pass - 1) & 1] + base + i);
+  const uint32_t key = tc_load_key(c, a.cut.rule.order == TAILCUT_LOW, i);
+  return (uint64_t)key << 32 | (uint32_t)i;
+}
+
+__device__ __forceinline__ uint32_t digit_of(uint64_t item, int pass) {
+  return (uint32_t)(item >> (32 + 8 * pass)) & (DIGITS - 1);
+}
+
+template <int QUADS>
+__global__ void __launch_bounds__(TC_LONG_THREADS)
+    count(const __grid_constant__ tc_long a, int pass) {
+  __shared__ tc_long_tile tile;
+  __shared__ uint32_t counts[DIGITS];
+  const uint32_t t = threadIdx.x;
+  if (t < DIGITS) counts[t] = 0;
+  tc_wait_previous();
+  tc_let_next_start();
+  tc_long_open(a, blockIdx.x, tile);
+  __syncthreads();
+  if (tile.number < 0) return;
+  const tc_cut_group c = tc_long_group(a, tile);
+  uint64_t items[4 * QUADS];
+#pragma unroll
+  for (int i = 0; i < 4 * QUADS; i++) {
+    const int32_t at = place_of<QUADS>(tile, i);
+    items[i] = at < c.group.n ? item_at(a, c, tile.base, pass, at) : 0;
+  }
+#pragma unroll
+  for (int i = 0; i < 4 * QUADS; i++) {
+    if (place_of<QUADS>(tile, i) < c.group.n) atomicAdd(&counts[digit_of(items[i], pass)], 1u);
+  }
+  __syncthreads();
+  if (t < DIGITS) a.counts[(size_t)blockIdx.x * DIGITS + t] = counts[t];
+}
+
+struct scatter_space {
+  tc_long_block::space block;
+  uint32_t half[2][DIGITS];               /* the second half of the threads' sums */
+  uint32_t places[TC_LONG_WARPS][DIGITS]; /* a warp's rows of a digit; then where they go */
+  uint32_t magnitude;
+};
+
+/* places: from the number of each warp's rows of a digit to where its first one goes. */
+__device__ void find_places(tc_long_block &block, scatter_space &s, const tc_long &a,
+                            const tc_long_tile &tile) {
+  const int32_t digit = (int32_t)threadIdx.x % DIGITS, half = (int32_t)threadIdx.x / DIGITS;
+  const uint32_t *counts = a.counts + (size_t)tile.first * DIGITS + digit;
+  uint32_t before = 0, all = 0;
+#pragma unroll 8
+  for (int32_t i = half; i < tile.tiles; i += TC_LONG_THREADS / DIGITS) {
+    const uint32_t count = __ldcg(counts + (size_t)i * DIGITS);
+    all += count;
+    if (i < tile.index) before += count;
+  }
+  if (half > 0) s.half[0][digit] = before, s.half[1][digit] = all;
+  __syncthreads();
+  if (half == 0) before += s.half[0][digit], all += s.half[1][digit];
+  const int32_t upto = tc_warp_scan(half == 0 ? (int32_t)all : 0, block.lane);
+  int32_t total;
+  const int32_t lower = block.before(__shfl_sync(TC_FULL, upto, 31), &total);
+  if (half == 0) {
+    uint32_t place = (uint32_t)(lower + upto) - all + before;
+#pragma unroll
+    for (int w = 0; w < TC_LONG_WARPS; w++) {
+      const uint32_t rows = s.places[w][digit];
+      s.places[w][digit] = place;
+      place += rows;
+    }
+  }
+  __syncthreads();
+}
+
+template <int QUADS>
+__global__ void __launch_bounds__(TC_LONG_THREADS, 1)
+    scatter(const __grid_constant__ tc_long a, int pass) {
+  __shared__ scatter_space s;
+  __shared__ tc_long_tile tile;
+  tc_long_block block(s.block);
+  const uint32_t t = threadIdx.x;
+  for (uint32_t i = t; i < TC_LONG_WARPS * DIGITS; i += TC_LONG_THREADS) (&s.places[0][0])[i] = 0;
+  if (t == 0) s.magnitude = 0;
+  tc_wait_previous();
+  tc_let_next_start();
+  tc_long_open(a, blockIdx.x, tile);
+  __syncthreads();
+  if (tile.number < 0) return;
+  const tc_cut_group c = tc_long_group(a, tile);
+  uint64_t items[4 * QUADS];
+  uint32_t ranks[4 * QUADS]; /* among the warp's rows of the same digit */
+#pragma unroll
+  for (int i = 0; i < 4 * QUADS; i++) {
+    const int32_t at = place_of<QUADS>(tile, i);
+    items[i] = at < c.group.n ? item_at(a, c, tile.base, pass, at) : 0;
+  }
+  uint32_t *mine = s.places[block.warp];
+#pragma unroll
+  for (int i = 0; i < 4 * QUADS; i++) {
+    const bool inside = place_of<QUADS>(tile, i) < c.group.n;
+    const uint32_t digit = inside ? digit_of(items[i], pass) : DIGITS;
+    const uint32_t same = __match_any_sync(TC_FULL, digit);
+    const uint32_t before = inside ? mine[digit] : 0;
+    ranks[i] = before + __popc(same & ((1u << block.lane) - 1));
+    __syncwarp();
+    if (inside && block.lane == __ffs((int)same) - 1) mine[digit] = before + __popc(same);
+    __syncwarp();
+  }
+  __syncthreads();
+  find_places(block, s, a, tile);
+  const bool last = pass == PASSES - 1;
+  const double factor = tc_scale_factor(last ? tc_long_exponent(a, tile, s.magnitude) : 0);
+  uint64_t *to = a.items[pass & 1] + tile.base;
+#pragma unroll
+  for (int i = 0; i < 4 * QUADS; i++) {
+    if (place_of<QUADS>(tile, i) >= c.group.n) continue;
+    const uint32_t place = mine[digit_of(items[i], pass)] + ranks[i];
+    const uint32_t key = (uint32_t)(items[i] >> 32);
+    to[place] = items[i];
+    if (last && key < TC_KEY_UNUSABLE) {
+      a.q[tile.base + place] = tc_quantise(tc_key_score(key), factor);
+    }
+  }
+}
+
+/* k of every group, by its first tile's block. The spread is made from k again by who needs it. */
+__global__ void __launch_bounds__(DECIDE_THREADS) decide(const __grid_constant__ tc_long a) {
+  typedef tc_block<DECIDE_THREADS / 32> wide_block;
+  __shared__ wide_block::space space;
+  __shared__ tc_long_tile tile;
+  wide_block block(space);
+  tc_wait_previous();
+  tc_let_next_start();
+  tc_long_open(a, blockIdx.x, tile);
+  __syncthreads();
+  if (tile.number < 0 || tile.index > 0) return;
+  const tailcut_rule &rule = a.cut.rule;
+  tc_stats stats = tc_stats_none();
+  if ((int32_t)threadIdx.x < tile.tiles) stats = a.stats[tile.first + (int32_t)threadIdx.x];
+  stats = block.reduce(stats, tc_stats_none(), tc_stats_join());
+  int32_t k;
+  bool whole;
+  if (!tc_decide_plainly(rule, tile.number, stats, (tile.flags & TAILCUT_FLAG_BAD_REFERENCE) != 0,
+                         &k, &whole)) {
+    k = tc_detect_curve(block, rule, a.q + tile.base, stats.usable, stats.candidates);
+  }
+  k = tc_clamp_count(&rule, k, stats.candidates);
+  if (threadIdx.x == 0) {
+    a.cuts[tile.slot * TC_LONG_LEVELS] = {0, 0, k, stats.candidates, stats.usable, whole};
+  }
+}
+
+/* What every rank's row is told. */
+template <int QUADS>
+__global__ void __launch_bounds__(TC_LONG_THREADS) mark(const __grid_constant__ tc_long a) {
+  __shared__ tc_select_space s;
+  __shared__ tc_long_tile tile;
+  tc_long_open(a, blockIdx.x, tile);
+  __syncthreads();
+  tc_wait_previous();
+  tc_let_next_start();
+  if (tile.number < 0) return;
+  const tc_cut_group c = tc_long_group(a, tile);
+  const tc_long_cut cut = tc_select_open(s, a.cuts + tile.slot * TC_LONG_LEVELS);
+  const tc_spread spread = tc_spread_of(a.cut.rule.spread, cut.k, cut.usable);
+#pragma unroll
+  for (int i = 0; i < 4 * QUADS; i++) {
+    const int32_t r = place_of<QUADS>(tile, i);
+    if (r >= c.group.n) continue;
+    const uint64_t item = __ldcg(a.items[(PASSES - 1) & 1] + tile.base + r);
+    const uint32_t key = (uint32_t)(item >> 32);
+    const int32_t row = (int32_t)(uint32_t)item;
+    a.marks[tile.base + row] =
+        key == TC_KEY_NONE ? tc_stays_unranked(c.roles, row) : tc_spread_keeps(spread, r);
+    tc_cut_report_order(a.cut, c, row, r, key);
+  }
+}
+
+typedef void (*tile_kernel)(tc_long);
+typedef void (*pass_kernel)(tc_long, int);
+const pass_kernel COUNT[] = TC_LONG_TABLE(count), SCATTER[] = TC_LONG_TABLE(scatter);
+const tile_kernel MARK[] = TC_LONG_TABLE(mark);
+
+}  // namespace
+
+cudaError_t tc_long_sort(const tc_long &a, int quads, tc_chain *chain) {
+  const unsigned grid = (unsigned)a.bound;
+  const int i = tc_long_place(quads);
+  cudaError_t error = cudaSuccess;
+  for (int pass = 0; pass < PASSES && error == cudaSuccess; pass++) {
+    error = tc_launch(COUNT[i], grid, TC_LONG_THREADS, 0, chain, a, pass);
+    if (error == cudaSuccess) {
+      error = tc_launch(SCATTER[i], grid, TC_LONG_THREADS, 0, chain, a, pass);
+    }
+  }
+  if (error == cudaSuccess) error = tc_launch(decide, grid, DECIDE_THREADS, 0, chain, a);
+  return error == cudaSuccess ? tc_launch(MARK[i], grid, TC_LONG_THREADS, 0, chain, a) : error;
+}
+
+cudaError_t tc_long_sort_load() {
+  cudaFuncAttributes attributes;
+  cudaError_t error = cudaFuncGetAttributes(&attributes, decide);
+  for (int i = 0; i < 3 && error == cudaSuccess; i++) {
+    error = cudaFuncGetAttributes(&attributes, COUNT[i]);
+    if (error == cudaSuccess) error = cudaFuncGetAttributes(&attributes, SCATTER[i]);
+    if (error == cudaSuccess) error = cudaFuncGetAttributes(&attributes, MARK[i]);
+  }
+  return error;
+}
