@@ -21,6 +21,7 @@
  * cut for themselves, 12 images behind: 40.2 / 138.6. One release a warp instead of one a block: 8 us
  * more at B = 64. This code: not measured.
  */
+#include "common/sync.cuh"
 #include "cut_group.cuh"
 #include "score.cuh"
 #include "slab.cuh"
@@ -81,16 +82,6 @@ __device__ inline work deal(const fused_args &args, uint32_t ticket) {
           false};
 }
 
-__device__ inline void add_release(uint32_t *to, uint32_t v) {
-  asm volatile("red.release.gpu.global.add.u32 [%0], %1;" ::"l"(to), "r"(v) : "memory");
-}
-
-__device__ inline uint32_t load_acquire(const uint32_t *from) {
-  uint32_t v;
-  asm volatile("ld.acquire.gpu.global.u32 %0, [%1];" : "=r"(v) : "l"(from) : "memory");
-  return v;
-}
-
 template <int DTYPE>
 __device__ inline void score_tile(const fused_args &args, int32_t b, int32_t tile) {
   const tc_segment segment = tc_segment_at(args.cut.segments, b);
@@ -107,7 +98,7 @@ __device__ inline void score_tile(const fused_args &args, int32_t b, int32_t til
   tc_delay(2);
   if (tile * TILE_ROWS >= segment.n) return; /* the whole block: nobody waits for it */
   __syncthreads();
-  if (threadIdx.x == 0) add_release(&args.cut.lasting->blocks[b], 1);
+  if (threadIdx.x == 0) tc_add_release(&args.cut.lasting->blocks[b], 1);
 }
 
 template <class S>
@@ -120,7 +111,7 @@ __device__ inline void move_slab(const fused_args &args, tc_group_space<S> &spac
   tc_cut_prepare(space.value);
   tc_delay(3);
   if (threadIdx.x == 0) {
-    while (load_acquire(arrived) != tiles) {
+    while (tc_load_acquire(arrived) != tiles) {
     }
   }
   __syncthreads();
