@@ -66,6 +66,11 @@ V_INLINE __m256 v_keep(int64_t n, __m256 a, __m256 b) {
 typedef __m256i tc_int;
 V_INLINE __m256 v_min(__m256 a, __m256 b) { return _mm256_min_ps(a, b); }
 V_INLINE __m256 v_max(__m256 a, __m256 b) { return _mm256_max_ps(a, b); }
+V_INLINE __m256 v_sqrt(__m256 a) { return _mm256_sqrt_ps(a); }
+V_INLINE __m256 v_div(__m256 a, __m256 b) { return _mm256_div_ps(a, b); }
+V_INLINE __m256 v_pick(__m256 a, __m256 limit, __m256 b, __m256 c) {
+  return _mm256_blendv_ps(c, b, _mm256_cmp_ps(a, limit, _CMP_LE_OQ));
+}
 V_INLINE __m256i i_set1(int32_t x) { return _mm256_set1_epi32(x); }
 V_INLINE __m256i i_sub(__m256i a, __m256i b) { return _mm256_sub_epi32(a, b); }
 V_INLINE void i_store(int32_t *p, __m256i i) { _mm256_storeu_si256((__m256i *)p, i); }

@@ -66,6 +66,11 @@ V_INLINE __m512 v_keep(int64_t n, __m512 a, __m512 b) {
 typedef __m512i tc_int;
 V_INLINE __m512 v_min(__m512 a, __m512 b) { return _mm512_min_ps(a, b); }
 V_INLINE __m512 v_max(__m512 a, __m512 b) { return _mm512_max_ps(a, b); }
+V_INLINE __m512 v_sqrt(__m512 a) { return _mm512_sqrt_ps(a); }
+V_INLINE __m512 v_div(__m512 a, __m512 b) { return _mm512_div_ps(a, b); }
+V_INLINE __m512 v_pick(__m512 a, __m512 limit, __m512 b, __m512 c) {
+  return _mm512_mask_blend_ps(_mm512_cmp_ps_mask(a, limit, _CMP_LE_OQ), c, b);
+}
 V_INLINE __m512i i_set1(int32_t x) { return _mm512_set1_epi32(x); }
 V_INLINE __m512i i_sub(__m512i a, __m512i b) { return _mm512_sub_epi32(a, b); }
 V_INLINE void i_store(int32_t *p, __m512i i) { _mm512_storeu_si512(p, i); }

@@ -62,6 +62,11 @@ V_INLINE float32x4_t v_keep(int64_t n, float32x4_t a, float32x4_t b) {
 typedef int32x4_t tc_int;
 V_INLINE float32x4_t v_min(float32x4_t a, float32x4_t b) { return vminq_f32(a, b); }
 V_INLINE float32x4_t v_max(float32x4_t a, float32x4_t b) { return vmaxq_f32(a, b); }
+V_INLINE float32x4_t v_sqrt(float32x4_t a) { return vsqrtq_f32(a); }
+V_INLINE float32x4_t v_div(float32x4_t a, float32x4_t b) { return vdivq_f32(a, b); }
+V_INLINE float32x4_t v_pick(float32x4_t a, float32x4_t limit, float32x4_t b, float32x4_t c) {
+  return vbslq_f32(vcleq_f32(a, limit), b, c);
+}
 V_INLINE int32x4_t i_set1(int32_t x) { return vdupq_n_s32(x); }
 V_INLINE int32x4_t i_sub(int32x4_t a, int32x4_t b) { return vsubq_s32(a, b); }
 V_INLINE void i_store(int32_t *p, int32x4_t i) { vst1q_s32(p, i); }

@@ -99,6 +99,16 @@ TC_DEFINE(f16)
 TC_DEFINE(bf16)
 TC_DEFINE(f32)
 
+TC_PLAIN static int cosines(float *dots, const float *squares, int32_t n, float norm) {
+  int any_nan = 0;
+  TC_PLAIN_LOOP
+  for (int32_t i = 0; i < n; i++) {
+    dots[i] = tc_cosine_finish(dots[i], sqrtf(squares[i]), norm);
+    any_nan |= dots[i] != dots[i];
+  }
+  return any_nan;
+}
+
 TC_PLAIN static int extremes(const float *scores, int32_t n, float *least, float *greatest) {
   int finite = 1;
   *least = *greatest = scores[0];
@@ -133,6 +143,7 @@ const tc_kernels tc_kernels_scalar = {
     {score_rows_f16, score_rows_bf16, score_rows_f32},
     {accumulate_f16, accumulate_bf16, accumulate_f32},
     {widen_f16, widen_bf16, widen_f32},
+    cosines,
     extremes,
     offsets,
     below,

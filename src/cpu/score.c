@@ -26,12 +26,16 @@ int tc_score_range(const tc_job *job, int32_t b, int32_t i0, int32_t i1, const f
     float *s = scores + i;
     job->kernels->score_rows[tokens->dtype - 1](tc_token_row(job, b, i), stride, rows, tokens->dim,
                                                 ref, s, squares);
+    const int nan = job->kernels->cosines(s, squares, rows, ref_norm);
+    if (roles == NULL) {
+      any_nan |= nan;
+      continue;
+    }
     for (int32_t j = 0; j < rows; j++) {
-      s[j] = tc_cosine_finish(s[j], sqrtf(squares[j]), ref_norm);
-      if (roles != NULL && !tc_is_candidate(roles[i + j])) {
-        s[j] = tc_bits_float(TC_NAN_BITS);
-      } else {
+      if (tc_is_candidate(roles[i + j])) {
         any_nan |= s[j] != s[j];
+      } else {
+        s[j] = tc_bits_float(TC_NAN_BITS);
       }
     }
   }
