@@ -79,6 +79,9 @@ static size_t lay_out(tc_job *job, char *base, int32_t kind, const tailcut_limit
   job->flags = tc_take(base, &used, segments * sizeof(atomic_int));
   job->cum = tc_take(base, &used, (segments + 1) * 4);
   if (fused) job->scores = tc_take(base, &used, rows * 4);
+  if (kind == TAILCUT_CALL_SCORE || kind == TAILCUT_CALL_PRUNE_VISUAL) {
+    job->taken = tc_take(base, &used, sizeof(tc_progress) * (size_t)threads);
+  }
   if (fused) job->progress = tc_take(base, &used, sizeof(tc_progress) * (size_t)threads);
   if (fused || kind == TAILCUT_CALL_CUT) {
     job->group_segment = tc_take(base, &used, (size_t)l->groups * 4);
@@ -201,8 +204,9 @@ static tailcut_status start(tailcut_handle handle, const tc_call *call, int32_t 
     job.group_counts = call->selection.group_counts;
   }
   tc_segments_resolve(&job);
-  for (int32_t t = 0; job.progress != NULL && t < handle->threads; t++) {
-    atomic_store_explicit(&job.progress[t].at, 0, memory_order_relaxed);
+  for (int32_t t = 0; t < handle->threads; t++) {
+    if (job.taken != NULL) atomic_store_explicit(&job.taken[t].at, 0, memory_order_relaxed);
+    if (job.progress != NULL) atomic_store_explicit(&job.progress[t].at, 0, memory_order_relaxed);
   }
   /* The caller's arrays where there are any. */
   if (call->out_scores != NULL) job.scores = call->out_scores;

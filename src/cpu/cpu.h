@@ -63,6 +63,7 @@ typedef struct tc_job {
   float *weights;        /* by row number: 1 / max(|t|, 1e-8) */
   float *directions;     /* [TC_DIRECTIONS, dim] */
   int32_t *query_counts; /* [TC_DIRECTIONS] */
+  tc_progress *taken;    /* [threads]; score: rows of each share that somebody has */
   tc_progress *progress; /* [threads]; compact */
   double *head_sums;     /* ATTENTION: [q_heads, max_tokens] */
   char *scratch;
