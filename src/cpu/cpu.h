@@ -124,8 +124,8 @@ float tc_norm(const tc_job *job, const float *v, int32_t dim);
  * m keys<<32 | i, best first; spare: m more. Returns the number that are not NaN. */
 int32_t tc_rank(const float *scores, const int32_t *list, int32_t m, int low, uint64_t *items,
                 uint64_t *spare, const uint64_t **sorted);
-/* The sort alone: items whose keys but the NaN's, `usable` of them, are first..last. Returns items or
- * spare, whichever has the result. */
+/* The sort alone: items whose keys but the NaN's, `usable` of them, are first..last. Returns items
+ * or spare, whichever has the result. */
 const uint64_t *tc_sort(uint64_t *items, uint64_t *spare, int32_t m, int32_t usable, uint32_t first,
                         uint32_t last);
 /* As ordered: negated where `low`. */
@@ -143,7 +143,7 @@ typedef struct tc_curve {
 /* k before the clamps. */
 int32_t tc_detect(const tc_curve *curve);
 
-/* select.c: candidates in bins of their curve values, for rules that need the order only in part. */
+/* select.c: candidates in bins of their curve values, for rules that need their order in part. */
 enum { TC_MOST_BINS = 1024 };
 typedef struct tc_bins {
   const tc_kernels *kernels;

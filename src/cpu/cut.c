@@ -2,11 +2,11 @@
 /*
  * cut: from scores to kept indices, one group per thread at a time.
  *
- * Steps: the order (rank.c) and k (detect.c), or both from bins (select.c) where the order itself is
- * not needed; clamps and spread (curve.h); then kept indices in ascending order through a bit for
- * each row. A segment's list is that of its groups, one behind the other; PACKED results need every
- * earlier count. So each group's indices are made where its first candidate's would stand, joined
- * when all are there, and copied to where the caller wants them.
+ * Steps: the order (rank.c) and k (detect.c), or both from bins (select.c) where the order itself
+ * is not needed; clamps and spread (curve.h); then kept indices in ascending order through a bit
+ * for each row. A segment's list is that of its groups, one behind the other; PACKED results need
+ * every earlier count. So each group's indices are made where its first candidate's would stand,
+ * joined when all are there, and copied to where the caller wants them.
  */
 #include "cpu.h"
 
