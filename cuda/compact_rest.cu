@@ -194,9 +194,7 @@ __device__ inline bool take_task(const rest_args<MOST> &args, const tc_row_array
     range->to = min(range->from + rows, zeroes ? tc_room(a, r->n) : r->k);
   } else { /* the tail of a PACKED result: rows from the last result to the last candidate */
     const int32_t result = args.lists.new_cu[s.segments];
-    /* Resolved segments first: groups may have made some of a uniform batch invalid. */
-    const int64_t all = s.n != nullptr ? s.n[s.segments] : tc_candidates_after(s, -1);
-    const int64_t last = min(all, a.dst_rows);
+    const int64_t last = min(tc_all_candidates(s), a.dst_rows);
     const int64_t row = (task - args.tiles.bound * args.split) * TC_BLOCK;
     if (result < 0) return false;
     *r = {};

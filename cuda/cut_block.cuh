@@ -26,10 +26,12 @@ struct tc_block_space {
   typename tc_block<THREADS / 32>::space block;
 };
 
-/* Group c, of no more than ROWS rows: its kept rows and all that args.out asks for. */
+/* Group c, of no more than ROWS rows. Writes its kept rows to `kept` (any memory of this block's) and,
+ * where `reports`, what args.out asks for. Returns their number. */
 template <int THREADS, int ITEMS>
-__device__ inline void tc_cut_block(tc_block_space<THREADS, ITEMS> &space, const tc_cut_args &args,
-                                    const tc_cut_group &c) {
+__device__ inline int32_t tc_cut_block(tc_block_space<THREADS, ITEMS> &space,
+                                       const tc_cut_args &args, const tc_cut_group &c, bool reports,
+                                       int32_t *kept) {
   typedef tc_block_space<THREADS, ITEMS> space_type;
   tc_block<THREADS / 32> block(space.block);
   const tailcut_rule &rule = args.rule;
@@ -70,15 +72,19 @@ __device__ inline void tc_cut_block(tc_block_space<THREADS, ITEMS> &space, const
     const bool stays = keys[i] == TC_KEY_NONE ? tc_stays_unranked(c.roles, rows[i])
                                               : tc_spread_keeps(spread, first + i);
     space.keep[rows[i]] = stays;
+    if (!reports) continue;
     tc_cut_mask(args, c, rows[i], stays);
     tc_cut_report_order(args, c, rows[i], first + i, keys[i]);
   }
   __syncthreads();
   const int32_t count = tc_emit(
       block, n, 0, [&](int32_t row) { return space.keep[row] ? TC_KEEP : TC_DROP; }, c.group.first,
-      c.kept);
-  if (threadIdx.x == 0) tc_cut_report(args, c, count, tc_flags_out(c.flags, stats, whole));
-  if (args.groups.groups == 0) tc_cut_done(block, args);
+      kept);
+  if (reports) {
+    tc_cut_clear_mask(args, c, (int32_t)threadIdx.x, THREADS);
+    if (threadIdx.x == 0) tc_cut_report(args, c, count, tc_flags_out(c.flags, stats, whole));
+  }
+  return count;
 }
 
 #endif /* TAILCUT_CUT_BLOCK_CUH_ */

@@ -19,9 +19,11 @@ __global__ void __launch_bounds__(THREADS, 1) cut_sort(const __grid_constant__ t
   tc_wait_previous();
   const tc_cut_group c = tc_cut_open(args, (int32_t)blockIdx.x);
   if (c.group.n > THREADS * ITEMS) return;
-  tc_cut_clear_mask(args, c, (int32_t)threadIdx.x, THREADS);
-  tc_cut_block(space, args, c);
-  tc_let_next_start();
+  tc_cut_block(space, args, c, true, c.kept);
+  if (args.groups.groups > 0) return;
+  __syncthreads(); /* the space is used again */
+  tc_block<THREADS / 32> block(space.block);
+  tc_cut_done(block, args);
 }
 
 typedef void (*cut_kernel)(tc_cut_args);

@@ -8,9 +8,9 @@
  * touches. What it owns is chosen so that loads of 16 bytes are contiguous across the warp:
  *   16-bit  elements 8l .. 8l+7: one load, and group l is the lane's own
  *   fp32    elements 4l .. 4l+3 and 128+4l .. 128+4l+3: two loads of 512 contiguous bytes each.
- *           Owning 8l .. 8l+7 would ask for every sector twice; instead the upper and lower half of a
- *           group meet by one exchange of 4 values between neighbours per row, after which an even
- *           lane has group l/2 and an odd one group 16 + (l-1)/2
+ *           Owning 8l .. 8l+7 would ask for every sector twice; instead the upper and lower half
+ *           of a group meet by one exchange of 4 values between neighbours per row, after which an
+ *           even lane has group l/2 and an odd one group 16 + (l-1)/2
  * Several sums go through one butterfly: where two meet, each lane gives away the one that it does
  * not go on with (tc_meet). Additions may swap their operands against the tree: that changes no bit
  * of a number (a NaN stays a NaN; its payload is nobody's promise).

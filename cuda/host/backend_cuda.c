@@ -73,10 +73,10 @@ static tailcut_status run_cut(tc_cuda_run *run) {
     status = tc_run_resolve(run, run->space.flags);
   }
   if (status == TAILCUT_OK) {
-    status = tc_run_cut(run, call->in_scores, call->input_flags, packs_kept);
+    status = tc_run_cut(run, call->in_scores, NULL, packs_kept);
   }
   if (status != TAILCUT_OK || !packs_kept) return status;
-  return tc_run_compact(run, 1, run->space.kept, TAILCUT_LOCAL, run->space.counts,
+  return tc_run_compact(run, 0, 1, run->space.kept, TAILCUT_LOCAL, run->space.counts,
                         run->space.new_cu);
 }
 
@@ -86,7 +86,7 @@ static tailcut_status run_compact(tc_cuda_run *run) {
     const tailcut_status status = tc_run_resolve(run, run->space.flags);
     if (status != TAILCUT_OK) return status;
   }
-  return tc_run_compact(run, 0, call->kept, call->kept_placement, call->counts,
+  return tc_run_compact(run, 0, 0, call->kept, call->kept_placement, call->counts,
                         call->new_cu_seqlens);
 }
 
