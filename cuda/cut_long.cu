@@ -201,11 +201,11 @@ __global__ void __launch_bounds__(TC_LONG_THREADS) stats(const __grid_constant__
   if (tile.number < 0) return;
   const tc_cut_group c = tc_long_group(a, tile);
   const uint32_t tau_key = tc_tau_key(a.cut.rule);
-  uint32_t keys[4 * QUADS];
+  tc_long_rows<QUADS> rows;
   tc_stats own = tc_stats_none();
-  tc_long_keys<QUADS>(a, c, tc_long_first<QUADS>(tile.index), keys);
+  tc_long_load(a, c, tc_long_first<QUADS>(tile.index), &rows);
 #pragma unroll
-  for (int i = 0; i < 4 * QUADS; i++) tc_stats_add(&own, keys[i], tau_key);
+  for (int i = 0; i < 4 * QUADS; i++) tc_stats_add(&own, tc_long_key(rows, i), tau_key);
   own = block.reduce(own, tc_stats_none(), tc_stats_join());
   if (threadIdx.x == 0) a.stats[blockIdx.x] = own;
 }

@@ -142,36 +142,60 @@ __device__ __forceinline__ int32_t tc_long_row(int32_t first, int i) {
   return first + (i >> 2) * 128 + (i & 3);
 }
 
-/* Keys of the thread's rows; TC_KEY_NONE behind the end. The loads of whole pieces are in a branch of
- * their own: as predicated ones the compiler would put each beside its use. */
+/* A thread's rows: scores as the rule sees them (order LOW negates), a bit per row for what is no
+ * candidate (or behind the end), and for what stays all the same. */
 template <int QUADS>
-__device__ __forceinline__ void tc_long_keys(const tc_long &a, const tc_cut_group &c, int32_t first,
-                                             uint32_t (&keys)[4 * QUADS]) {
+struct tc_long_rows {
+  float s[4 * QUADS];
+  uint32_t none, stays;
+};
+
+/* The loads of whole pieces are in a branch of their own: as predicated ones the compiler would put
+ * each beside its use. */
+template <int QUADS>
+__device__ __forceinline__ void tc_long_load(const tc_long &a, const tc_cut_group &c, int32_t first,
+                                             tc_long_rows<QUADS> *rows) {
   const bool low = a.cut.rule.order == TAILCUT_LOW;
   const int32_t n = c.group.n;
-  float s[4 * QUADS];
+  rows->none = rows->stays = 0;
   if (((uintptr_t)c.scores & 15) == 0 && first + (QUADS - 1) * 128 + 4 <= n) {
     float4 four[QUADS];
 #pragma unroll
     for (int v = 0; v < QUADS; v++) four[v] = __ldcg((const float4 *)(c.scores + first + v * 128));
 #pragma unroll
     for (int v = 0; v < QUADS; v++) {
-      s[4 * v] = four[v].x, s[4 * v + 1] = four[v].y;
-      s[4 * v + 2] = four[v].z, s[4 * v + 3] = four[v].w;
+      rows->s[4 * v] = four[v].x, rows->s[4 * v + 1] = four[v].y;
+      rows->s[4 * v + 2] = four[v].z, rows->s[4 * v + 3] = four[v].w;
     }
   } else {
 #pragma unroll
     for (int i = 0; i < 4 * QUADS; i++) {
       const int32_t row = tc_long_row(first, i);
-      s[i] = row < n ? __ldcg(c.scores + row) : 0.0f;
+      rows->s[i] = row < n ? __ldcg(c.scores + row) : 0.0f;
+      rows->none |= (uint32_t)(row >= n) << i;
     }
   }
 #pragma unroll
+  for (int i = 0; i < 4 * QUADS; i++) rows->s[i] = tc_ordered(rows->s[i], low);
+  if (c.roles == nullptr) return;
+  uint8_t roles[4 * QUADS];
+#pragma unroll
   for (int i = 0; i < 4 * QUADS; i++) {
     const int32_t row = tc_long_row(first, i);
-    keys[i] = row < n ? tc_row_key(s[i], low) : TC_KEY_NONE;
-    if (c.roles != nullptr && row < n && !tc_is_candidate(c.roles[row])) keys[i] = TC_KEY_NONE;
+    roles[i] = row < n ? __ldcg(c.roles + row) : TAILCUT_ROLE_ABSENT;
   }
+#pragma unroll
+  for (int i = 0; i < 4 * QUADS; i++) {
+    const bool candidate = tc_is_candidate(roles[i]);
+    rows->none |= (uint32_t)!candidate << i;
+    rows->stays |= (uint32_t)(!candidate && !tc_is_absent(roles[i])) << i;
+  }
+}
+
+/* Row i's key; TC_KEY_NONE where it is no candidate. */
+template <int QUADS>
+__device__ __forceinline__ uint32_t tc_long_key(const tc_long_rows<QUADS> &rows, int i) {
+  return rows.none >> i & 1 ? TC_KEY_NONE : tc_row_key(rows.s[i], false);
 }
 
 /* The tiles' statistics joined, in every thread; `tile` in shared memory. */

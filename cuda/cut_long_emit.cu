@@ -17,20 +17,20 @@
 
 namespace {
 
-/* Which rows stay: those of a smaller key, or offset, and `ties` of that very key. */
+/* Which rows stay: all candidates, those with an offset up to this one, or those of a smaller key and
+ * `ties` of that very key. */
 struct choice {
-  uint32_t key;
+  uint32_t key; /* or offset */
   int32_t ties;
-  bool by_offset, all; /* all: every candidate */
-  tc_long_scale scale;
+  bool all;
   tc_stats stats; /* candidates and usable */
   bool whole;
 };
 
 template <int MODE>
 struct emit_space {
-  tc_select_space select;
   tc_otsu_space otsu;
+  uint32_t magnitude;
 };
 template <>
 struct emit_space<TC_LONG_SELECT> {
@@ -72,10 +72,8 @@ __device__ bool choose_otsu(tc_otsu_space &s, const tc_long &a, const tc_long_ti
     __syncthreads();
   }
   const tc_long_best best = flat ? tc_otsu_join(s, a, tile) : tc_otsu_values(s, state);
-  c->by_offset = true;
   c->all = best.value == 0;
   c->key = best.offset;
-  c->scale = tc_long_scale_of(s.exponent);
   c->stats = tc_otsu_stats(s, a, tile, state);
   c->whole =
       tc_keeps_whole(TAILCUT_OTSU, c->stats.usable, (tile.flags & TAILCUT_FLAG_BAD_REFERENCE) != 0);
@@ -133,7 +131,7 @@ __global__ void __launch_bounds__(TC_LONG_THREADS, 1) emit(const __grid_constant
   const uint32_t t = threadIdx.x, below = (1u << block.lane) - 1;
   if (t == 0) {
     ticket = atomicAdd(a.ticket, 1u); /* zero: begin is complete (cut_long.cuh) */
-    if constexpr (MODE == TC_LONG_OTSU) s.otsu.top[0] = 0;
+    if constexpr (MODE == TC_LONG_OTSU) s.otsu.top = s.magnitude = 0;
   }
   __syncthreads();
   const bool late = ticket >= (uint32_t)a.bound;
@@ -141,34 +139,33 @@ __global__ void __launch_bounds__(TC_LONG_THREADS, 1) emit(const __grid_constant
   __syncthreads();
   const tc_cut_group c = tc_long_group(a, tile);
   const int32_t n = c.group.n, first = tc_long_first<QUADS>(tile.index);
-  uint32_t keys[ROWS];
-  if (tile.number >= 0) tc_long_keys<QUADS>(a, c, first, keys);
+  tc_long_rows<QUADS> rows;
+  uint32_t at[ROWS]; /* offset or key */
+  if (tile.number >= 0) {
+    tc_long_load(a, c, first, &rows);
+    if constexpr (MODE == TC_LONG_OTSU) tc_offsets(a, tile, rows, s.magnitude, at);
+  }
   tc_wait_previous();
   tc_let_next_start();
   if (tile.number < 0) return;
   choice chosen = {};
   if (!choose<MODE>(block, s, a, tile, late, &chosen)) return;
 
-  uint32_t keep = 0, tie = 0; /* a bit per row of this thread */
+  uint32_t keep = rows.stays, tie = 0; /* a bit per row of this thread */
 #pragma unroll
   for (int i = 0; i < ROWS; i++) {
-    const int32_t row = tc_long_row(first, i);
-    if (row >= n) continue;
-    bool stays, ties = false;
-    if (MODE == TC_LONG_MARKS) {
-      stays = __ldcg(a.marks + tile.base + row) != 0;
+    if (rows.none >> i & 1) continue;
+    bool stays;
+    if constexpr (MODE == TC_LONG_OTSU) {
+      stays = chosen.all || at[i] <= chosen.key;
+    } else if constexpr (MODE == TC_LONG_MARKS) {
+      stays = __ldcg(a.marks + tile.base + tc_long_row(first, i)) != 0;
     } else {
-      const uint32_t at = chosen.by_offset ? tc_offset(keys[i], chosen.scale) : keys[i];
-      stays = chosen.all || at < chosen.key;
-      ties = at == chosen.key && chosen.ties > 0;
-      if (chosen.by_offset) stays = chosen.all || at <= chosen.key;
-      if (keys[i] == TC_KEY_NONE) {
-        stays = tc_stays_unranked(c.roles, row); /* only rows with roles are none */
-        ties = false;
-      }
+      at[i] = tc_long_key(rows, i);
+      stays = at[i] < chosen.key;
+      tie |= (uint32_t)(at[i] == chosen.key && chosen.ties > 0) << i;
     }
     keep |= (uint32_t)stays << i;
-    tie |= (uint32_t)(ties && !stays) << i;
   }
 
   /* Counts of the rows before: a warp's rows are in order by quad, lane and number in the quad. */

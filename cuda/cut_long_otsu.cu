@@ -41,21 +41,19 @@ __global__ void __launch_bounds__(TC_LONG_THREADS) fill(const __grid_constant__ 
   __syncthreads();
   if (tile.number < 0) return;
   tc_long_state &state = a.states[tile.slot];
-  uint32_t keys[4 * QUADS];
-  tc_long_keys<QUADS>(a, tc_long_group(a, tile), tc_long_first<QUADS>(tile.index), keys);
-  const int32_t exponent = tc_long_exponent(a, tile, magnitude);
-  const tc_long_scale scale = tc_long_scale_of(exponent);
+  tc_long_rows<QUADS> rows;
+  uint32_t offsets[4 * QUADS];
+  tc_long_load(a, tc_long_group(a, tile), tc_long_first<QUADS>(tile.index), &rows);
+  tc_offsets(a, tile, rows, magnitude, offsets);
   uint32_t *own = bins + (t >> 5) * QUADS * 128 / 1024 * TC_LONG_BINS;
-  int32_t count = 0;
 #pragma unroll
   for (int i = 0; i < 4 * QUADS; i++) {
-    const uint32_t offset = tc_offset(keys[i], scale), bin = tc_offset_bin(offset);
-    count += keys[i] != TC_KEY_NONE;
-    if (offset != TC_NO_OFFSET) atomicAdd(own + bin, (1u << 21) + (offset - (bin << 10)));
+    const uint32_t bin = tc_offset_bin(offsets[i]);
+    if (offsets[i] != TC_NO_OFFSET) atomicAdd(own + bin, (1u << 21) + (offsets[i] - (bin << 10)));
   }
   if (a.cut.roles != nullptr) {
-    count = __reduce_add_sync(TC_FULL, count);
-    if ((t & 31) == 0) atomicAdd(&candidates, (uint32_t)count);
+    const uint32_t count = __reduce_add_sync(TC_FULL, 4 * QUADS - (uint32_t)__popc(rows.none));
+    if ((t & 31) == 0) atomicAdd(&candidates, count);
   }
   __syncthreads();
 #pragma unroll
@@ -74,7 +72,6 @@ __global__ void __launch_bounds__(TC_LONG_THREADS) fill(const __grid_constant__ 
                                      (uint64_t)rows * (bin << 10) + low));
     }
   }
-  if (t == 0 && tile.index == 0) state.exponent = exponent;
   if (t == 0 && a.cut.roles != nullptr && candidates > 0) {
     atomicAdd(&state.candidates, candidates);
   }
@@ -82,7 +79,7 @@ __global__ void __launch_bounds__(TC_LONG_THREADS) fill(const __grid_constant__ 
 
 struct refine_space {
   uint64_t sums[TC_LONG_WARPS];
-  uint32_t top, first, end;
+  uint32_t top, first, end, magnitude;
   /* counts of single values; or, flat: rows by bin but those of one value, that value, its rows, places */
   union {
     uint32_t values[TC_VALUES];
@@ -146,21 +143,23 @@ __global__ void __launch_bounds__(TC_LONG_THREADS, 1) refine(const __grid_consta
   const uint32_t t = threadIdx.x, lane = t & 31, warp = t >> 5;
   tc_long_open(a, blockIdx.x, tile);
   for (uint32_t i = t; i < TC_VALUES; i += TC_LONG_THREADS) s.values[i] = 0;
-  if (t == 0) s.top = 0, s.first = TC_NO_OFFSET, s.end = 0;
+  if (t == 0) s.top = 0, s.first = TC_NO_OFFSET, s.end = 0, s.magnitude = 0;
   __syncthreads();
-  uint32_t keys[4 * QUADS];
-  if (tile.number >= 0) {
-    tc_long_keys<QUADS>(a, tc_long_group(a, tile), tc_long_first<QUADS>(tile.index), keys);
+  uint32_t offsets[4 * QUADS];
+  const bool used = tile.number >= 0, bad = (tile.flags & TAILCUT_FLAG_BAD_REFERENCE) != 0;
+  tc_long_state &state = a.states[used ? tile.slot : 0];
+  if (used) { /* all that an earlier kernel than the last has left */
+    tc_long_rows<QUADS> rows;
+    tc_long_load(a, tc_long_group(a, tile), tc_long_first<QUADS>(tile.index), &rows);
+    tc_offsets(a, tile, rows, s.magnitude, offsets);
   }
   tc_wait_previous();
   tc_let_next_start();
-  if (tile.number < 0) return;
-  tc_long_state &state = a.states[tile.slot];
+  if (!used) return;
 
   /* This thread's 4 bins: counts, prefixes, bounds. */
   const ulonglong2 *from = (const ulonglong2 *)&state.bins[t * 4];
   const ulonglong2 b0 = __ldcg(from), b1 = __ldcg(from + 1);
-  const int32_t exponent = __ldcg(&state.exponent);
   const uint64_t bins[4] = {b0.x, b0.y, b1.x, b1.y};
   const uint64_t sum = bins[0] + bins[1] + bins[2] + bins[3];
   const bool some = __any_sync(TC_FULL, sum != 0);
@@ -203,8 +202,7 @@ __global__ void __launch_bounds__(TC_LONG_THREADS, 1) refine(const __grid_consta
   }
   __syncthreads();
   first = s.first;
-  const bool whole =
-      tc_keeps_whole(TAILCUT_OTSU, (int32_t)otsu.n, (tile.flags & TAILCUT_FLAG_BAD_REFERENCE) != 0);
+  const bool whole = tc_keeps_whole(TAILCUT_OTSU, (int32_t)otsu.n, bad);
   const uint32_t width = whole ? 0 : s.end - first;
 
   if (tile.index == 0) { /* for the kernels behind */
@@ -227,10 +225,6 @@ __global__ void __launch_bounds__(TC_LONG_THREADS, 1) refine(const __grid_consta
     }
   }
   if (width == 0) return;
-  const tc_long_scale scale = tc_long_scale_of(exponent);
-  uint32_t offsets[4 * QUADS];
-#pragma unroll
-  for (int i = 0; i < 4 * QUADS; i++) offsets[i] = tc_offset(keys[i], scale);
   if (width > TC_LONG_SPAN) {
     order_by_bins<QUADS>(s, a, tile, state, offsets, before);
     return;
@@ -254,7 +248,7 @@ __global__ void __launch_bounds__(TC_LONG_THREADS, 1) count(const __grid_constan
   tc_wait_previous();
   tc_let_next_start();
   tc_long_open(a, blockIdx.x, tile);
-  if (threadIdx.x == 0) s.top[0] = 0;
+  if (threadIdx.x == 0) s.top = 0;
   __syncthreads();
   if (tile.number < 0) return;
   tc_long_state &state = a.states[tile.slot];
@@ -272,8 +266,6 @@ __global__ void __launch_bounds__(TC_LONG_THREADS, 1) count(const __grid_constan
   if (threadIdx.x == 0) {
     const tc_stats stats = tc_otsu_stats(s, a, tile, state);
     state.k = best.value > 0 ? (int32_t)best.k : stats.candidates;
-    state.whole =
-        tc_keeps_whole(TAILCUT_OTSU, stats.usable, (tile.flags & TAILCUT_FLAG_BAD_REFERENCE) != 0);
   }
 }
 

@@ -37,10 +37,22 @@ __device__ __forceinline__ tc_long_scale tc_long_scale_of(int32_t exponent) {
 }
 
 /* tc_quantise and tc_curve_value without doubles. */
-__device__ __forceinline__ uint32_t tc_offset(uint32_t key, tc_long_scale scale) {
-  const float v = tc_key_score(key) * scale.f * scale.g;
-  const float q = fminf(fmaxf(v, -0x1p30f), 0x1p30f);
-  return key < TC_KEY_UNUSABLE ? (uint32_t)((1 << 20) - (__float2int_rn(q) >> 10)) : TC_NO_OFFSET;
+__device__ __forceinline__ uint32_t tc_offset(float s, tc_long_scale scale) {
+  const float q = fminf(fmaxf(s * scale.f * scale.g, -0x1p30f), 0x1p30f);
+  return s == s ? (uint32_t)((1 << 20) - (__float2int_rn(q) >> 10)) : TC_NO_OFFSET;
+}
+
+/* Offsets of a thread's rows. AUTO's exponent is found from the tiles' statistics: `magnitude` has been
+ * set to 0 before a barrier. Called by the whole block. */
+template <int QUADS>
+__device__ __forceinline__ void tc_offsets(const tc_long &a, const tc_long_tile &tile,
+                                           const tc_long_rows<QUADS> &rows, uint32_t &magnitude,
+                                           uint32_t (&offsets)[4 * QUADS]) {
+  const tc_long_scale scale = tc_long_scale_of(tc_long_exponent(a, tile, magnitude));
+#pragma unroll
+  for (int i = 0; i < 4 * QUADS; i++) {
+    offsets[i] = rows.none >> i & 1 ? TC_NO_OFFSET : tc_offset(rows.s[i], scale);
+  }
 }
 
 __device__ __forceinline__ uint32_t tc_offset_bin(uint32_t offset) {
@@ -123,11 +135,10 @@ struct tc_otsu_space {
   uint64_t sums[TC_LONG_WARPS];
   uint32_t best[3][TC_LONG_WARPS];
   uint32_t k;
-  uint32_t top[2]; /* set to 0 before anything else */
+  uint32_t top; /* set to 0 before anything else */
   /* The group's state, read by one thread. */
   uint64_t at, all;
   uint32_t first, width;
-  int32_t exponent;
   /* Flat curves only. */
   uint32_t alive, ends[TC_LONG_SPAN], places[TC_LONG_SPAN];
   uint64_t before[TC_LONG_SPAN];
@@ -170,7 +181,6 @@ __device__ __forceinline__ void tc_otsu_open(tc_otsu_space &s, const tc_long_sta
   s.all = sums.y;
   s.first = __ldcg(&state.first);
   s.width = __ldcg(&state.width);
-  s.exponent = __ldcg(&state.exponent);
 }
 
 /* The best value of at most TC_LONG_SPAN bins. A thread looks at 8 neighbouring values; only runs of 8
@@ -205,11 +215,11 @@ __device__ inline tc_long_best tc_otsu_values(tc_otsu_space &s, const tc_long_st
       float behind = 0.0f;
       if (count > 0) bound = otsu.bound(at, at + sum, first + v, 8.0f, &behind);
       const uint32_t top = __reduce_max_sync(TC_FULL, __float_as_uint(behind));
-      if ((threadIdx.x & 31) == 0) atomicMax(&s.top[0], top);
+      if ((threadIdx.x & 31) == 0) atomicMax(&s.top, top);
     }
     __syncthreads();
     /* A part may see what the next one finds: as good. */
-    if (bound >= 0.0f && otsu.survives(bound, __uint_as_float(*(volatile uint32_t *)&s.top[0]))) {
+    if (bound >= 0.0f && otsu.survives(bound, __uint_as_float(*(volatile uint32_t *)&s.top))) {
       uint32_t k = (uint32_t)(at >> TC_SUM_BITS);
       uint64_t sums = at & TC_SUMS;
 #pragma unroll

@@ -38,9 +38,9 @@ __global__ void __launch_bounds__(TC_LONG_THREADS)
   tc_long_open(a, blockIdx.x, tile);
   ((uint4 *)counts)[t] = make_uint4(0, 0, 0, 0);
   __syncthreads();
-  uint32_t keys[4 * QUADS];
+  tc_long_rows<QUADS> rows;
   if (tile.number >= 0) {
-    tc_long_keys<QUADS>(a, tc_long_group(a, tile), tc_long_first<QUADS>(tile.index), keys);
+    tc_long_load(a, tc_long_group(a, tile), tc_long_first<QUADS>(tile.index), &rows);
   }
   tc_wait_previous();
   tc_let_next_start();
@@ -56,9 +56,8 @@ __global__ void __launch_bounds__(TC_LONG_THREADS)
   const int32_t bits = tc_digit_bits(cut.width);
 #pragma unroll
   for (int i = 0; i < 4 * QUADS; i++) {
-    const uint32_t d = (keys[i] - cut.key) >> (cut.width - bits);
-    if (keys[i] < TC_KEY_UNUSABLE && keys[i] >= cut.key && d < 1u << bits)
-      atomicAdd(&counts[d], 1u);
+    const uint32_t key = tc_long_key(rows, i), d = (key - cut.key) >> (cut.width - bits);
+    if (key < TC_KEY_UNUSABLE && key >= cut.key && d < 1u << bits) atomicAdd(&counts[d], 1u);
   }
   __syncthreads();
   uint32_t *to = digits + level * TC_LONG_DIGITS;
