@@ -90,6 +90,20 @@ static tailcut_status run_compact(tc_cuda_run *run) {
                         call->new_cu_seqlens);
 }
 
+/* No segments: all that is left to say is that nothing is kept. */
+static tailcut_status without_segments(tc_cuda_run *run) {
+  const tailcut_selection *selection = &run->call->selection;
+  cudaError_t error = cudaSuccess;
+  if (selection->new_cu_seqlens != NULL) {
+    error = cudaMemsetAsync(selection->new_cu_seqlens, 0, 4, run->chain.stream);
+  }
+  if (error == cudaSuccess && selection->group_counts != NULL) {
+    error = cudaMemsetAsync(selection->group_counts, 0, (size_t)run->groups.groups * 4,
+                            run->chain.stream);
+  }
+  return tc_cuda_status(error, "cudaMemsetAsync");
+}
+
 static tailcut_status start(tailcut_handle handle, const tc_call *call, int32_t kind,
                             tailcut_status (*body)(tc_cuda_run *run)) {
   tc_cuda_run run;
@@ -117,12 +131,7 @@ static tailcut_status start(tailcut_handle handle, const tc_call *call, int32_t 
     status = tc_cuda_status(cudaSetDevice(run.device->device), "cudaSetDevice");
     if (status != TAILCUT_OK) return status;
   }
-  if (call->batch.segments > 0) {
-    status = body(&run);
-  } else if (call->selection.new_cu_seqlens != NULL) {
-    status = tc_cuda_status(cudaMemsetAsync(call->selection.new_cu_seqlens, 0, 4, run.chain.stream),
-                            "cudaMemsetAsync");
-  }
+  status = call->batch.segments > 0 ? body(&run) : without_segments(&run);
   if (previous != run.device->device) cudaSetDevice(previous);
   return status;
 }
