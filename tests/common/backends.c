@@ -146,13 +146,16 @@ void tt_free(const tt_backend *backend, void *device) {
   if (device != NULL) backend->memory->release(device);
 }
 
+int tt_bare_workspaces;
+
 tt_workspace tt_workspace_new(const tt_backend *backend, tailcut_handle handle, int32_t call,
                               const tailcut_limits *limits) {
   tt_workspace w = {NULL, 0};
   if (tailcut_workspace_size(handle, call, limits, &w.size) != TAILCUT_OK) {
     die("tailcut_workspace_size", tailcut_last_error());
   }
-  w.data = tt_upload(backend, NULL, w.size, 0);
+  w.data =
+      tt_bare_workspaces ? backend->memory->alloc(w.size, 0) : tt_upload(backend, NULL, w.size, 0);
   if (tailcut_workspace_init(handle, w.data, w.size, NULL) != TAILCUT_OK) {
     die("tailcut_workspace_init", tailcut_last_error());
   }

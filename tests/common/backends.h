@@ -64,6 +64,9 @@ typedef struct tt_workspace {
 } tt_workspace;
 tt_workspace tt_workspace_new(const tt_backend *backend, tailcut_handle handle, int32_t call,
                               const tailcut_limits *limits);
+/* 1: they are left as they were allocated, so that a checker of reads of memory that nobody wrote
+ * sees the library's. 0: they are full of TT_POISON, so that such reads give wrong results. */
+extern int tt_bare_workspaces;
 void tt_workspace_free(const tt_backend *backend, tt_workspace workspace);
 
 /* Memory of the host that is there: aborts when there is none. Zeroed. */
