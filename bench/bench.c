@@ -3,6 +3,7 @@
 #define _GNU_SOURCE 1 /* POSIX names under -std=c11 */
 #include "bench.h"
 
+#include <math.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -82,26 +83,42 @@ static int select_cases(selection *s, const bench_suite *suite, const cli_option
 
 /* ----------------------------------------------------------------------------------- running -- */
 
+/* With `end` (--seconds) what is left until then is shared out among the cases to come: one that takes
+ * long to prepare is timed the less. */
 static int run_case(const bench_suite *suite, const bench_case *c, const cli_options *o,
-                    bench_report *report) {
+                    bench_report *report, double end, int to_come) {
   bench_scene scene = {.what = c, .threads = o->threads};
+  const double start = bench_now_us();
   int status = suite->open(&scene);
-  if (status == CLI_OK && scene.rows > 0) status = bench_measure(suite, &scene, o->quick);
+  double budget = bench_budget_us(&scene, o->quick);
+  if (end > 0) budget = fmin(budget, (end - start) / to_come - (bench_now_us() - start));
+  if (status == CLI_OK && scene.rows > 0) status = bench_measure(suite, &scene, budget);
   if (status == CLI_OK && suite->check != NULL) status = suite->check(&scene);
   if (status == CLI_OK) suite->format->scene(report, suite->device, &scene);
   suite->close(&scene);
   return status;
 }
 
-static int run_cases(const bench_suite *suite, const cli_options *o, const selection *s) {
+static int run_cases(const bench_suite *suite, const cli_options *o, const selection *s,
+                     double end) {
   bench_report report = {NULL, 0};
   cli_outputs outputs = {0};
-  int status = CLI_OK;
+  int status = CLI_OK, to_come = 0, left_out = 0;
   if (o->json_file != NULL) status = cli_outputs_open(&outputs, o->json_file, &report.json);
   if (status != CLI_OK) return status;
   suite->format->open(&report);
-  for (int i = 0; i < s->count && status == CLI_OK; i++)
-    if (chosen(o, s, &s->cases[i])) status = run_case(suite, &s->cases[i], o, &report);
+  for (int i = 0; i < s->count; i++) to_come += chosen(o, s, &s->cases[i]);
+  for (int i = 0; i < s->count && status == CLI_OK; i++) {
+    if (!chosen(o, s, &s->cases[i])) continue;
+    if (end > 0 && report.rows > 0 && bench_now_us() > end) {
+      left_out++;
+    } else {
+      status = run_case(suite, &s->cases[i], o, &report, end, to_come);
+    }
+    to_come--;
+  }
+  if (status == CLI_OK && left_out > 0)
+    fprintf(stderr, "tailcut: bench: --seconds: the last %d cases are left out\n", left_out);
   if (status == CLI_OK) {
     suite->format->close(&report);
     status = cli_outputs_commit(&outputs);
@@ -126,6 +143,7 @@ static int list(const cli_options *o, const selection *s) {
 
 static int run(const bench_suite *suite, const cli_options *o) {
   static selection s;
+  const double end = o->seconds > 0 ? bench_now_us() + 1e6 * o->seconds : 0;
   int status = CLI_OK, some = 0;
   if (o->busy) {
     return suite == &bench_suite_cpu
@@ -138,7 +156,7 @@ static int run(const bench_suite *suite, const cli_options *o) {
   for (int i = 0; i < s.count; i++) some += chosen(o, &s, &s.cases[i]);
   if (some == 0)
     return cli_fail(CLI_USAGE, "--filter: no case's name contains '%.200s'", o->filter);
-  return run_cases(suite, o, &s);
+  return run_cases(suite, o, &s, end);
 }
 
 int cli_bench(const cli_options *options) {

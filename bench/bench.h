@@ -98,7 +98,9 @@ extern const bench_suite bench_suite_cuda;
 #endif
 
 /* measure.c */
-int bench_measure(const bench_suite *suite, bench_scene *scene, bool quick);
+/* Rounds for budget_us, and a few however long these take. */
+double bench_budget_us(const bench_scene *scene, bool quick);
+int bench_measure(const bench_suite *suite, bench_scene *scene, double budget_us);
 double bench_now_us(void);
 
 /* report.c */

@@ -166,7 +166,7 @@ static int start_cuda(int index) {
   bench_graph_row(&scene, "empty node", &empty_graph, 0);
   bench_graph_row(&scene, "cudaMemcpyAsync", &memcpy_graph, bytes);
   bench_graph_row(&scene, "copy kernel", &copy_graph, bytes);
-  const int status = bench_measure(&bench_suite_cuda, &scene, true);
+  const int status = bench_measure(&bench_suite_cuda, &scene, bench_budget_us(&scene, true));
   gpu->empty_us = scene.row[0].us;
   gpu->memcpy_gbs = scene.row[1].gbs;
   gpu->kernel_gbs = scene.row[2].gbs;

@@ -35,8 +35,9 @@ typedef struct bench_graph {
   int (*restore)(void *of);           /* enqueues before every replay, not timed; or NULL */
   void *of;
   int nodes;
-  bool flush; /* the L2, before every replay */
-  bool twice; /* an untimed replay first, so that the L2 is hot */
+  bool flush;                     /* the L2, before every replay */
+  bool twice;                     /* an untimed replay first, so that the L2 is hot */
+  const struct bench_graph *less; /* timed too and taken off: what else is in this one; or NULL */
   cudaGraphExec_t exec;
 } bench_graph;
 

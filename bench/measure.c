@@ -68,10 +68,14 @@ static void summarise(bench_scene *scene, double (*us)[MOST_ROUNDS], int rounds)
   }
 }
 
-int bench_measure(const bench_suite *suite, bench_scene *scene, bool quick) {
+double bench_budget_us(const bench_scene *scene, bool quick) {
+  return (quick ? 0.25e6 : 2.5e6) * scene->rows / 4;
+}
+
+int bench_measure(const bench_suite *suite, bench_scene *scene, double budget_us) {
   static double us[BENCH_MOST_ROWS][MOST_ROUNDS];
   int (*const timed)(const bench_row *, int, double *) = suite->time ? suite->time : time_wall;
-  const double budget_us = quick ? 0.25e6 : 2.5e6, sample_us = 400;
+  const double sample_us = 400;
   int status = CLI_OK;
   for (int r = 0; r < scene->rows; r++) { /* warm up, and find how many calls make a sample */
     bench_row *row = &scene->row[r];
@@ -87,8 +91,7 @@ int bench_measure(const bench_suite *suite, bench_scene *scene, bool quick) {
   const double start = bench_now_us();
   const int most = scene->brief ? 1 : MOST_ROUNDS;
   int rounds = 0;
-  while (rounds < most &&
-         (rounds < LEAST_ROUNDS || bench_now_us() - start < budget_us * scene->rows / 4)) {
+  while (rounds < most && (rounds < LEAST_ROUNDS || bench_now_us() - start < budget_us)) {
     for (int i = 0; i < scene->rows; i++) {
       const int r = (i + rounds) % scene->rows;
       status = timed(&scene->row[r], scene->row[r].calls_per_sample, &us[r][rounds]);

@@ -75,7 +75,7 @@ typedef struct cli_options {
   int32_t grid_rows, grid_columns;
   /* bench. What is 0 or NULL was not given. */
   const char *filter, *json_file;
-  int32_t quick, list, busy;
+  int32_t quick, list, busy, seconds;
   int32_t tokens_per_image, dim;
   int32_t batches[CLI_MAX_BATCHES], num_batches;
   bool seen[CLI_MAX_OPTIONS]; /* which rows of the option table were given */

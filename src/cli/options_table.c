@@ -127,6 +127,8 @@ const cli_option cli_option_table[] = {
     TEXT("--filter", "NAME", CLI_BENCH, filter,
          "only cases whose name contains NAME, as score/64x576x1024/f16 does"),
     FLAG("--quick", CLI_BENCH, RUN, quick, "fewer sizes, shorter"),
+    INT("--seconds", "s", CLI_BENCH, RUN, seconds, 1, 86400,
+        "in all: less time for each size; those that no longer fit are left out"),
     FLAG("--busy", CLI_BENCH, RUN, busy,
          "instead: one image on the CPU while other programs want its cores"),
     OWN("--batch", "n,n,...", CLI_BENCH, RUN, LIST, 65536,
