@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""compare_cuda.py [--device cuda[:I]] [--batch LIST] [--rounds N] [--json FILE] [--library FILE]
+"""compare_cuda.py [--device cuda[:I]] [--batch LIST] [--rounds N] [--seconds S] [--json FILE]
+                [--library FILE]
 
 The whole fused prune of images of 576 x 1024 (cosine to a reference each, stable sort, OTSU's cut,
 kept rows packed in their order) on a GPU, against the same steps in PyTorch, eager and compiled.
@@ -12,6 +13,9 @@ fixed size and so has to move every row. Buffers are the same in each call: a ho
 One process; rounds go through all contenders in rotating order; CUDA events around CALLS calls;
 medians. First every contender's kept tokens are compared with tailcut's, and rows with tokens. Exit
 status 1 when they differ by more than rounding can do.
+
+--seconds S: fewer rounds, the sizes with a target first (1 and 64 images, fp16); those that are not
+begun in time are left out, which is said. Compiling takes most of the time.
 """
 import argparse
 import ctypes
@@ -20,11 +24,14 @@ import json
 import os
 import statistics
 import sys
+import time
 
 from compare import (DIM, F16, F32, GIVEN, I32, LOCAL, P, PACKED, PRUNE_VISUAL, SIZE, TOKENS, Batch,
                      Config, Limits, Reference, Rows, Selection, Tokens, made)
 
+START = time.monotonic()
 CALLS, CUDA = 20, 2  # calls between two events; tailcut_device_kind
+LEAST_ROUNDS = 11
 
 
 def stop(message):
@@ -183,11 +190,13 @@ def captured(torch, call):
         return None, str(error).splitlines()[0]
 
 
-def measure(torch, runs, rounds):
+def measure(torch, runs, rounds, end):
     """{key: run of CALLS calls} -> {key: microseconds per call, one for each round}."""
     before, after = (torch.cuda.Event(enable_timing=True) for _ in range(2))
     times, keys = {key: [] for key in runs}, list(runs)
     for r in range(rounds + 3):
+        if r >= LEAST_ROUNDS + 3 and time.monotonic() > end:
+            break
         for key in keys[r % len(keys):] + keys[:r % len(keys)]:
             runs[key]()  # not timed: the caches are its own then
             torch.cuda.synchronize()
@@ -231,7 +240,7 @@ def check_contenders(torch, tailcut, x, contenders):
     return found, right, dropped
 
 
-def compare(torch, options, device, dtype, label, batch_size):
+def compare(torch, options, device, dtype, label, batch_size, end):
     """The rows of one size, printed and returned; whether everything was right."""
     x, c = features(torch, device, dtype, batch_size)
     tailcut = Tailcut(options.library, torch, device, x, c)
@@ -250,7 +259,7 @@ def compare(torch, options, device, dtype, label, batch_size):
     if ("graph", "tailcut") not in runs:
         stop("tailcut's calls cannot be captured")
     rows = []
-    times = measure(torch, runs, options.rounds)
+    times = measure(torch, runs, options.rounds, end)
     for way in ("stream", "graph"):
         base = statistics.median(times[way, "tailcut"])
         for name in (key[1] for key in runs if key[0] == way):
@@ -264,8 +273,8 @@ def compare(torch, options, device, dtype, label, batch_size):
                   f"| {'AMBIGUOUS' if noise > 0.05 else '':9} |", flush=True)
             rows.append({"segments": batch_size, "tokens": TOKENS, "dim": DIM, "dtype": label,
                          "way": way, "name": name, "us_median": median, "noise": noise,
-                         "ambiguous": noise > 0.05, "ratio": median / base, "kept": kept,
-                         "differing": differing})
+                         "samples": len(us), "ambiguous": noise > 0.05,
+                         "ratio": median / base, "kept": kept, "differing": differing})
     return rows, right, json.loads(tailcut.lib.tailcut_build_info())
 
 
@@ -278,6 +287,7 @@ def parse():
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--batch", default="1,8,64")
     parser.add_argument("--rounds", type=int, default=60)
+    parser.add_argument("--seconds", type=float, default=float("inf"))
     parser.add_argument("--no-compile", action="store_true", help="without torch.compile")
     parser.add_argument("--json")
     parser.add_argument("--library", default=os.path.join(here, "build-gpu/lib/libtailcut.so"))
@@ -320,11 +330,23 @@ def main():
     print("|----:|-------|--------|---------------------------------------|------------:|------:"
           "|-----------------:|-------:|----------:|-----------|")
     rows, right, build = [], True, None
-    for dtype, label in ((torch.float16, "f16"), (torch.float32, "f32")):
-        for batch_size in options.batches:
-            more, good, build = compare(torch, options, device, dtype, label, batch_size)
-            rows += more
-            right &= good
+    sizes = [(dtype, label, batch_size)
+             for dtype, label in ((torch.float16, "f16"), (torch.float32, "f32"))
+             for batch_size in options.batches]
+    if options.seconds != float("inf"):
+        sizes.sort(key=lambda size: (size[1] != "f16", size[2] not in (1, 64)))
+    end = START + options.seconds
+    for i, size in enumerate(sizes):
+        now = time.monotonic()
+        if now > end and rows:
+            print("compare_cuda.py: --seconds: left out: "
+                  + ", ".join(f"{batch_size} images {label}" for _, label, batch_size in sizes[i:]),
+                  file=sys.stderr)
+            break
+        share = (end - now) / (len(sizes) - i)
+        more, good, build = compare(torch, options, device, *size, now + share)
+        rows += more
+        right &= good
     if options.json:
         now = datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
         with open(options.json, "w", encoding="utf-8") as file:

@@ -1,18 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
-"""tables.py [--check]
+"""tables.py [--check | --summary FILE...]
 
 Writes the README's CUDA figures, between its markers, from bench/results/<gpu>/*.json, as
 tailcut bench --device cuda --json and compare_cuda.py --json leave them. What no file there has says
 "not measured". Of several files that have a row the newest counts; what a simulator wrote never does.
---check changes nothing and exits with status 1 when the README says something else.
+--check changes nothing and exits with status 1 when the README says something else. --summary only
+prints the targets (targets.py) beside what these files have measured.
 """
 import json
 import pathlib
 import sys
 
+import targets
+from targets import BENCH, COMPARE
+
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 BEGIN, END = "<!-- cuda figures -->", "<!-- end -->"
-BENCH, COMPARE = "tailcut bench", "compare_cuda"
 NONE = "not measured"
 
 
@@ -20,16 +23,17 @@ def stop(message):
     sys.exit("tables.py: " + message)
 
 
-def read_results(folder):
+def read_results(paths):
     """{tool: [rows, each with its file's device name and date]}, newest last."""
     found = {BENCH: [], COMPARE: []}
-    for path in sorted(folder.glob("*.json")):
+    for path in sorted(paths):
         try:
             with open(path, encoding="utf-8") as file:
                 result = json.load(file)
-            tool, device = result["tool"].replace("tailcut_bench", BENCH), result["device"]  # its name before 0.2
+            tool = result["tool"].replace("tailcut_bench", BENCH)  # its name before 0.2
+            device = result["device"]
             rows = [dict(row, device=device["name"], date=result["date"]) for row in result["rows"]]
-        except (ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError) as error:
             stop(f"{path}: no result of the benchmark ({error!r})")
         if device.get("simulated") or "simulated" in device["name"]:
             print(f"tables.py: {path}: simulated, left out", file=sys.stderr)
@@ -50,73 +54,63 @@ def mark(row, text):
     return text + (" (AMBIGUOUS)" if row["ambiguous"] else "")
 
 
-def bench_row(results, segments, cache, how):
-    return pick(results[BENCH], name=f"prune_visual {how}", segments=segments, tokens=576, dim=1024,
-                dtype="f16", l2=cache)
+def measured(results, target):
+    """The row that counts, or None: of several the one that the target's fastest rival gave."""
+    rows = [pick(results[target.tool], **wanted) for wanted in target.rows]
+    return min((row for row in rows if row), key=target.value, default=None)
 
 
-def both_caches(results, segments, how):
-    """Microseconds per node, hot and cold."""
-    parts = []
-    for cache in ("hot", "cold"):
-        row = bench_row(results, segments, cache, how)
-        if row:
-            parts.append(mark(row, f"{row['us_median']:.2f} us {cache}"))
-    return ", ".join(parts) or NONE
-
-
-def copy_share(results, segments):
-    parts = []
-    for how in ("in place", "packed"):
-        row = bench_row(results, segments, "cold", how)
-        if row:
-            parts.append(mark(row, f"{100 * row['copy_share']:.0f}% {how} ({row['us_median']:.1f} us)"))
-    return ", ".join(parts) or NONE
-
-
-def times_torch(results, way, kind):
-    """How many times as long the faster of PyTorch's forms takes, for one image."""
-    rows = [pick(results[COMPARE], way=way, name=f"{kind}, {label}", segments=1, dtype="f16")
-            for label in ("cosine_similarity", "matrix x vector")]
-    rows = [row for row in rows if row]
-    if not rows:
+def figure(results, target):
+    row = measured(results, target)
+    if row is None:
         return NONE
-    best = min(rows, key=lambda row: row["ratio"])
-    return mark(best, f"{best['ratio']:.1f} times as long")
+    return mark(row, target.text(target.value(row)))
+
+
+def bounds(target):
+    if target.must is None:
+        return "-"
+    least = "<=" if target.unit == targets.US else ">="
+    return f"{least} {target.text(target.must)}"
 
 
 def table(results):
-    timed = "./run bench --device cuda --filter prune_visual/{}x576x1024/f16"
-    compared = "./run bench --torch --device cuda"
-    lines = [
-        ("1 image, 576 x 1024 fp16, in place, a graph node", "<= 3.8 us",
-         both_caches(results, 1, "in place"), timed.format(1)),
-        ("the same, packed", "<= 3.8 us", both_caches(results, 1, "packed"), "same command"),
-        ("8 images, in place", "<= 1.3 x 1 image's", both_caches(results, 8, "in place"),
-         timed.format(8)),
-        ("64 images, of the copy bandwidth", ">= 90%", copy_share(results, 64),
-         timed.format(64)),
-        ("256 images, of the copy bandwidth", ">= 90%", copy_share(results, 256),
-         timed.format(256)),
-        ("1 image in PyTorch, eager, calls on a stream", "", times_torch(results, "stream", "eager"),
-         compared),
-        ("1 image with torch.compile, calls on a stream", "",
-         times_torch(results, "stream", "compile"), "same command"),
-        ("1 image with torch.compile, in a CUDA graph", "",
-         times_torch(results, "graph", "compile"), "same command"),
-    ]
-    text = ["| what | target (H100) | measured | command |", "|---|---|---|---|"]
-    for what, target, measured, command in lines:
-        shown = command if command == "same command" else f"`{command}`"
-        text.append(f"| {what} | {target or '-'} | {measured} | {shown} |")
-    return "\n".join(text)
+    lines = ["| what | must (H100) | stretch | measured | command |", "|---|---|---|---|---|"]
+    last = None
+    for target in targets.TARGETS:
+        shown = f"`{target.command}`" if target.command else "-"
+        if target.command and target.command == last:
+            shown = "same command"
+        last = target.command
+        lines.append(f"| {target.what} | {bounds(target)} | {target.text(target.stretch)} "
+                     f"| {figure(results, target)} | {shown} |")
+    return "\n".join(lines)
+
+
+def summary(results):
+    """Lines of text, and how many musts hold, fail and were not measured."""
+    lines = [f"{'':4} {'what':60} {'measured':>22} {'must':>11} {'stretch':>9}"]
+    held = {"yes": 0, "NO": 0, "-": 0}
+    for target in targets.TARGETS:
+        row = measured(results, target)
+        word = "-"
+        if row is not None and target.must is not None:
+            word = "yes" if target.holds(target.value(row), target.must) else "NO"
+        held[word] += target.must is not None
+        if word == "yes" and target.stretch and target.holds(target.value(row), target.stretch):
+            word = "yes+"
+        lines.append(f"{word:4} {target.what:60} {figure(results, target):>22} {bounds(target):>11} "
+                     f"{target.text(target.stretch):>9}")
+    lines.append(f"{held['yes']} targets hold (yes+: the stretch too), {held['NO']} do not, "
+                 f"{held['-']} were not measured")
+    return "\n".join(lines)
 
 
 def figures():
     folders = sorted(path for path in (ROOT / "bench" / "results").glob("*") if path.is_dir())
     parts = []
     for folder in folders:
-        results = read_results(folder)
+        results = read_results(folder.glob("*.json"))
         rows = results[BENCH] + results[COMPARE]
         if rows:
             newest = max(rows, key=lambda row: row["date"])
@@ -126,8 +120,11 @@ def figures():
 
 
 def main():
+    if sys.argv[1:2] == ["--summary"] and len(sys.argv) > 2:
+        print(summary(read_results([pathlib.Path(name) for name in sys.argv[2:]])))
+        return
     if sys.argv[1:] not in ([], ["--check"]):
-        stop("usage: tables.py [--check]")
+        stop("usage: tables.py [--check | --summary FILE...]")
     readme = ROOT / "README.md"
     text = readme.read_text(encoding="utf-8")
     begin, end = text.find(BEGIN), text.find(END)
