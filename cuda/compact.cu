@@ -2,16 +2,16 @@
 /*
  * compact: moves the kept rows of any number of row arrays.
  *
- * Formula: result row j = source row kept[j] + prefix_rows. Which array takes which form follows from
- * host bounds alone; the arrays of a form go in one launch:
+ * Formula: result row j = source row kept[j] + prefix_rows. Which array takes which form follows
+ * from host bounds alone; the arrays of a form go in one launch:
  *   slabs    in place, segments that one block per column slice sees to the end  compact_slab.cu
  *   staged   the same for few images behind a cut, rows fetched while it runs    compact_slab.cu
  *   tickets  in place, few segments of more than 8,192 candidates                compact_tickets.cu
  *   tiles    LOCAL or PACKED into other memory, rows of 512 bytes or more        compact_tiles.cu
  *   rest     slots, pages, unaligned or narrow rows, zeroed tails, positions,    compact_rest.cu
  *            the kept list itself
- * Parts ([B, H, T, d]), strides (K beside V), prefix rows and ragged batches are no reason for the rest:
- * a unit's place in its row is worked out once per thread, a row's by one multiplication.
+ * Parts ([B, H, T, d]), strides (K beside V), prefix rows and ragged batches are no reason for the
+ * rest: a unit's place in its row is worked out once per thread, a row's by one multiplication.
  *
  * In place is safe, with no copy and no spare memory: entry j of a kept list is only followed when
  * kept[j] >= j, so a row that result row j comes from never has a number below j (behind prefix
@@ -20,10 +20,10 @@
  * sources of a later group have numbers at least as high as its result rows, hence above all result
  * rows of earlier groups, so what has been overwritten is never asked for again, and the next group
  * may be loaded while others still store this one. Blocks own different bytes of the rows: no block
- * reads what another writes, but for tickets, which say how they see to it. Nothing here asks kept to
- * be increasing beyond its neighbour, so a damaged list does the same damage as on the CPU. Slot
- * tables only rename rows, one to one. Loads of rows are plain ones: the compiler must not take rows
- * for constant.
+ * reads what another writes, but for tickets, which say how they see to it. Nothing here asks kept
+ * to be increasing beyond its neighbour, so a damaged list does the same damage as on the CPU. Slot
+ * tables only rename rows, one to one. Loads of rows are plain ones: the compiler must not take
+ * rows for constant.
  * Precision: bytes are copied. Limits: 128 arrays a launch.
  */
 #include "compact.cuh"

@@ -19,8 +19,8 @@ struct tc_lists {
 
 /* Segment b's result in an array. */
 struct tc_result {
-  int32_t b, start, n;      /* its rows, prefix rows included, begin with number start */
-  int32_t k, dst_start;     /* rows of the result and the number of its first */
+  int32_t b, start, n;  /* its rows, prefix rows included, begin with number start */
+  int32_t k, dst_start; /* rows of the result and the number of its first */
   const int32_t *kept;
 };
 
@@ -46,7 +46,7 @@ __device__ inline int32_t tc_follow(const int32_t *kept, int32_t j, int32_t n) {
   return i > before && i >= j && i < n ? i : -1;
 }
 
-/* *p, or `other` where it must not be read. Not a branch: nothing waits for it before it is used. */
+/* *p, or `other` where it must not be read; not a branch, so nothing waits before it is used. */
 __device__ inline int32_t tc_load_if(bool wanted, const int32_t *p, int32_t other) {
   int32_t v;
   asm volatile(
@@ -109,7 +109,8 @@ __device__ inline int tc_array_of(const tc_arrays<MOST> &arrays, int32_t work) {
 }
 
 /* Bytes from a row's first to unit `unit`. */
-__device__ inline int64_t tc_unit_offset(const tc_unit_rows &a, int64_t part_stride, uint32_t unit) {
+__device__ inline int64_t tc_unit_offset(const tc_unit_rows &a, int64_t part_stride,
+                                         uint32_t unit) {
   if (unit < (uint32_t)a.part_units) return (int64_t)unit * 16;
   const uint32_t part = unit / (uint32_t)a.part_units;
   return part * part_stride + (int64_t)(unit - part * (uint32_t)a.part_units) * 16;
@@ -124,11 +125,10 @@ __device__ inline int64_t tc_segment_offset(const tc_lists &lists, const tc_unit
 /* To the first row of its result. */
 __device__ inline int64_t tc_result_offset(const tc_lists &lists, const tc_unit_rows &a,
                                            const tc_result &r) {
-  return a.packed || lists.s.cu_seqlens != nullptr ? r.dst_start * a.dst_row
-                                                   : r.b * a.dst_segment;
+  return a.packed || lists.s.cu_seqlens != nullptr ? r.dst_start * a.dst_row : r.b * a.dst_segment;
 }
 
-/* ----------------------------------------------------------------------------------------- host -- */
+/* -------------------------------------------------------------------------------------- host -- */
 
 /* What a launch of a call needs besides its arrays. */
 struct tc_compact_call {
@@ -174,8 +174,8 @@ cudaError_t tc_compact_tickets(tc_compact_call *call, const tailcut_rows *const 
                                int32_t count);
 cudaError_t tc_compact_tiles(tc_compact_call *call, const tailcut_rows *const *rows, int32_t count);
 cudaError_t tc_compact_rest(tc_compact_call *call, const tailcut_rows *const *rows, int32_t count);
-/* Whether tickets can serve an array whose rows are units in place; for how many rows of a batch they
- * need which scratch. */
+/* Whether tickets can serve an array whose rows are units in place; for how many rows of a batch
+ * they need which scratch. */
 bool tc_tickets_serve(const tc_compact_call *call, const tailcut_rows &r);
 size_t tc_compact_tickets_scratch(int64_t rows);
 cudaError_t tc_load_compact_slabs();

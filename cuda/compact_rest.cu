@@ -15,9 +15,10 @@
  * Precision: bytes are copied. Limits: a lone array of narrow rows in place is swept by one block:
  * about 1 us per 1,024 rows [estimate].
  *
- * Ladder: 1. a copy of the code for each width: 110 registers, two blocks per SM. 2. a switch around
- * the accesses: 64, four; when it moved everything: 19.7 us at 64 x 576 x 2 KB in place, 238 at one
- * segment of 64K (H100), which is why the other forms exist. 3. no 64-bit division per row or block.
+ * Ladder: 1. a copy of the code for each width: 110 registers, two blocks per SM. 2. a switch
+ * around the accesses: 64, four; when it moved everything: 19.7 us at 64 x 576 x 2 KB in place, 238
+ * at one segment of 64K (H100), which is why the other forms exist. 3. no 64-bit division per row
+ * or block.
  */
 #include "common/delay.cuh"
 #include "compact.cuh"
@@ -49,11 +50,11 @@ struct row_range {
   int64_t slice;
 };
 
-/* What stands in a group's list of sources: bytes from the array's base, or ZERO; in arrays that are
- * made, what is written. */
+/* What stands in a group's list of sources: bytes from the array's base, or ZERO; in arrays that
+ * are made, what is written. */
 constexpr int64_t ZERO = -1;
 
-__device__ inline int64_t quotient(int64_t a, int64_t b) {
+__device__ __noinline__ int64_t quotient(int64_t a, int64_t b) {
   if ((uint64_t)a <= UINT32_MAX && (uint64_t)b <= UINT32_MAX) return (uint32_t)a / (uint32_t)b;
   return a / b;
 }
@@ -70,9 +71,8 @@ __device__ inline int64_t made(const tc_row_array &a, const tc_result &r, int32_
 __device__ inline void locate(const tc_row_array &a, const row_range &range, int32_t j,
                               int64_t *src, int64_t *dst) {
   const tc_result &r = range.result;
-  const int64_t to =
-      tc_row_offset(a, a.dst_slots, a.dst_row_stride, a.dst_segment_stride, range.flat || a.packed,
-                    (int64_t)r.dst_start + j, r.b, j);
+  const int64_t to = tc_row_offset(a, a.dst_slots, a.dst_row_stride, a.dst_segment_stride,
+                                   range.flat || a.packed, (int64_t)r.dst_start + j, r.b, j);
   const bool moved = a.from == TC_FROM_ROWS;
   *src = moved ? ZERO : 0;
   *dst = to;
@@ -194,7 +194,7 @@ __device__ inline bool take_task(const rest_args<MOST> &args, const tc_row_array
     range->to = min(range->from + rows, zeroes ? tc_room(a, r->n) : r->k);
   } else { /* the tail of a PACKED result: rows from the last result to the last candidate */
     const int32_t result = args.lists.new_cu[s.segments];
-    const int64_t last = min(tc_candidates_after(s, -1), a.dst_rows);
+    const int64_t last = min(tc_all_candidates(s), a.dst_rows);
     const int64_t row = (task - args.tiles.bound * args.split) * TC_BLOCK;
     if (result < 0) return false;
     *r = {};
@@ -237,7 +237,12 @@ __global__ void __launch_bounds__(THREADS, 4)
   }
 }
 
-/* ----------------------------------------------------------------------------------------- host -- */
+/* -------------------------------------------------------------------------------------- host -- */
+
+/* Parts below a sector of 32 bytes gain nothing from the part beside them. */
+void slice_sweep(tc_row_array *a, int64_t part_bytes, int bytes) {
+  tc_slice(a, part_bytes < 32 ? (int)part_bytes : bytes, COLUMNS);
+}
 
 template <int MOST>
 cudaError_t launch(tc_compact_call *call, const tailcut_rows *const *rows, int32_t count) {
@@ -248,15 +253,23 @@ cudaError_t launch(tc_compact_call *call, const tailcut_rows *const *rows, int32
   args.lists = call->lists;
   args.tiles = tc_tiles_of(s, 0, s.segments);
   args.arrays = count;
-  int64_t sweeps = 0, tiles = 0;
+  int64_t tiles = 0;
   for (int32_t i = 0; i < count; i++) {
     tc_row_array *a = &args.array[i];
     *a = tc_describe(*rows[i], s.cu_seqlens == nullptr);
     tc_slice(a, 512, COLUMNS);
-    (a->in_place ? sweeps : tiles) += a->slices * (a->in_place ? s.segments : args.tiles.bound);
+    if (!a->in_place) tiles += a->slices * args.tiles.bound;
   }
   /* Narrower slices and fewer rows per block where that is needed to fill the device. */
-  const int narrow = sweeps < enough ? 128 : 512;
+  int bytes = 512;
+  for (int64_t sweeps = 0; bytes >= 32 && sweeps < enough; bytes /= 2) {
+    sweeps = 0;
+    for (int32_t i = 0; i < count; i++) {
+      if (!args.array[i].in_place) continue;
+      slice_sweep(&args.array[i], rows[i]->part_bytes, bytes);
+      sweeps += args.array[i].slices * s.segments;
+    }
+  }
   args.split = 1;
   while (args.split < 8 && tiles * args.split < enough) args.split *= 2;
   args.first[0] = 0;
@@ -264,7 +277,6 @@ cudaError_t launch(tc_compact_call *call, const tailcut_rows *const *rows, int32
     tc_row_array *a = &args.array[i];
     int64_t tasks = args.tiles.bound * args.split;
     if (a->in_place) {
-      tc_slice(a, narrow, COLUMNS);
       tasks = s.segments;
     } else if (a->packed && a->zero_tail) {
       tasks += tail_tiles;

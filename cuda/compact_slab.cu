@@ -3,17 +3,20 @@
  * compact, slabs: rows move in place inside segments that a block can see to the end.
  *
  * Strategy: a block has a column slice of a segment and moves it as slab.cuh says.
- *   slab    slices of 256 bytes, narrower ones while they do not fill the device; segments from last
- *           to first, because the rows that were scored last are still in L2
+ *   slab    slices of 256 bytes, narrower ones while they do not fill the device; segments from
+ *           last to first, because the rows that were scored last are still in L2
  *   staged  few images behind a cut: slices of 32 bytes, all rows of which a block has brought to
- *           shared memory when the cut is done. Reading rows before tc_wait_previous is allowed: in a
- *           call only compaction writes rows, and no two of its arrays share any
+ *           shared memory when the cut is done. Reading rows before tc_wait_previous is allowed: in
+ *           a call only compaction writes rows, and no two of its arrays share any
  * Precision: bytes are copied. Limits: rows of 16-byte units at aligned places, no slots, no zeroed
  * tails. A slab of any length is right; past 8,192 rows tickets serve few segments better.
  *
  * Ladder (H100, the prototypes' figures: bandwidth/compact.cuh, combined/move.cuh; this code: not
- * measured): a column sweep per thread without barriers 3x slower; slab<256,6,4> 15.5 us at 64 x 576
- * x 2 KB, 26% kept, 52.6 at 256; one image in a chain: staged 2.4, 0.3 less than slabs there.
+ * measured): a column sweep per thread without barriers 3x slower; slab<256,6,4> 15.5 us at 64 x
+ * 576 x 2 KB, 26% kept, 52.6 at 256; one image in a chain: staged 2.4, 0.3 less than slabs there.
+ * Simulated: each thread reading its rows' entries, 1.37 times the least load sectors for one
+ * image; entries looked up once per block, 1.21 (64 slices read one list), 1.05 for 8, 1.03 for 64.
+ * One image, PTX instructions of a warp: slab 306, staged 247.
  */
 #include "compact.cuh"
 #include "slab.cuh"
@@ -80,10 +83,12 @@ __global__ void __launch_bounds__(TC_SLAB_THREADS, 4)
     tc_entry e[LISTED / TC_SLAB_THREADS];
 #pragma unroll
     for (int m = 0; m < LISTED / TC_SLAB_THREADS; m++) {
+      if (first + m * TC_SLAB_THREADS >= r.k) break;
       e[m] = tc_load_entry(r.kept, first + m * TC_SLAB_THREADS + (int32_t)threadIdx.x, r.k);
     }
 #pragma unroll
     for (int m = 0; m < LISTED / TC_SLAB_THREADS; m++) {
+      if (first + m * TC_SLAB_THREADS >= r.k) break;
       const int32_t own = m * TC_SLAB_THREADS + (int32_t)threadIdx.x, j = first + own;
       const int32_t i = tc_judge_entry(e[m], j, r.n);
       source[own] = i < 0 || i + prefix_rows == j ? -1 : i + prefix_rows;
@@ -96,10 +101,10 @@ __global__ void __launch_bounds__(TC_SLAB_THREADS, 4)
 }
 
 __device__ inline void copy_to_shared(void *to, const char *from) {
-  asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(
-                   (uint32_t)__cvta_generic_to_shared(to)),
-               "l"(from)
-               : "memory");
+  asm volatile(
+      "cp.async.cg.shared.global [%0], [%1], 16;" ::"r"((uint32_t)__cvta_generic_to_shared(to)),
+      "l"(from)
+      : "memory");
 }
 
 /* A thread's next entries of a list of `length`, and those before them. */
@@ -159,7 +164,7 @@ __global__ void __launch_bounds__(TC_SLAB_THREADS)
   }
 }
 
-/* ----------------------------------------------------------------------------------------- host -- */
+/* -------------------------------------------------------------------------------------- host -- */
 
 int64_t slices_of(const tc_unit_rows &a, int columns_log) {
   return ((int64_t)(a.units - 1) >> columns_log) + 1;
@@ -193,9 +198,9 @@ cudaError_t launch(tc_compact_call *call, const tailcut_rows *const *rows, int32
     args.arrays.first[i + 1] =
         args.arrays.first[i] + (int32_t)(slices_of(*a, columns_log) * segments);
   }
-  return tc_launched(
-      call, tc_launch(staged ? compact_staged<MOST> : compact_slab<MOST>, (unsigned)blocks,
-                      TC_SLAB_THREADS, staged ? shared : 0, &call->chain, args));
+  return tc_launched(call,
+                     tc_launch(staged ? compact_staged<MOST> : compact_slab<MOST>, (unsigned)blocks,
+                               TC_SLAB_THREADS, staged ? shared : 0, &call->chain, args));
 }
 
 template <int MOST>

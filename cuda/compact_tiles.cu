@@ -4,24 +4,26 @@
  *
  * Strategy: a block has a tile of 16 result rows and 2 KB of their columns (narrower rows: more of
  * them), all of it in registers at once, and no loop. A tile's sources are looked up by one thread
- * each. Blocks behind the true counts leave at once; where destinations are known to be small (dst_rows)
- * there are none for rows that cannot be.
- * Precision: bytes are copied. Limits: rows of 16-byte units at aligned places, 512 bytes at least, no
- * slots, no zeroed tails.
+ * each. Blocks behind the true counts leave at once; where destinations are known to be small
+ * (dst_rows) there are none for rows that cannot be.
+ * Precision: bytes are copied. Limits: rows of 16-byte units at aligned places, 512 bytes at least,
+ * no slots, no zeroed tails.
  *
  * Ladder (H100, the prototype's figures: bandwidth/compact.cuh, onetile; this code: not measured):
- * 27.6 us for 64K rows of 2 KB, 26% kept; one image 1.8 alone.
+ * 27.6 us for 64K rows of 2 KB, 26% kept; one image 1.8 alone. Simulated: 1.012 times the least
+ * load sectors, 118 PTX instructions of a warp.
  */
 #include "compact.cuh"
 
 namespace {
 
 constexpr int THREADS = 256;
-constexpr int HELD = 8;       /* rows of which a thread holds a unit */
-constexpr int MOST_LOG = 7;   /* columns of a tile: 2 KB */
-constexpr int LEAST_LOG = 5;  /* 512 bytes */
+constexpr int HELD = 8;      /* rows of which a thread holds a unit */
+constexpr int MOST_LOG = 7;  /* columns of a tile: 2 KB */
+constexpr int LEAST_LOG = 5; /* 512 bytes */
 constexpr int MOST_ROWS = HELD * THREADS >> LEAST_LOG;
-static_assert(MOST_ROWS == TC_BLOCK, "tiles.cuh deals blocks of candidates, tiles are parts of them");
+static_assert(MOST_ROWS == TC_BLOCK,
+              "tiles.cuh deals blocks of candidates, tiles are parts of them");
 
 template <int MOST>
 struct tile_args {
@@ -59,7 +61,7 @@ __global__ void __launch_bounds__(THREADS, 4)
   const uint32_t chunks = (uint32_t)((a.units - 1) >> a.columns_log) + 1, tile = at / chunks;
   const int32_t lines = THREADS >> a.columns_log, rows = HELD * lines;
   const uint32_t column = threadIdx.x & ((1u << a.columns_log) - 1);
-  const uint32_t unit = (at - tile * chunks << a.columns_log) + column;
+  const uint32_t unit = ((at - tile * chunks) << a.columns_log) + column;
   const int32_t line = (int32_t)(threadIdx.x >> a.columns_log);
   const int32_t prefix_rows = args.lists.s.prefix_rows;
   tc_wait_previous();
@@ -116,7 +118,7 @@ __global__ void __launch_bounds__(THREADS, 4)
   }
 }
 
-/* ----------------------------------------------------------------------------------------- host -- */
+/* -------------------------------------------------------------------------------------- host -- */
 
 template <int MOST>
 cudaError_t launch(tc_compact_call *call, const tailcut_rows *const *rows, int32_t count) {
@@ -132,13 +134,13 @@ cudaError_t launch(tc_compact_call *call, const tailcut_rows *const *rows, int32
     a->columns_log = MOST_LOG; /* as wide as leaves no columns idle */
     while (a->columns_log > LEAST_LOG && a->units & ((1 << a->columns_log) - 1)) a->columns_log--;
     const int64_t tile = HELD * THREADS >> a->columns_log;
-    const int64_t room = tc_most_candidates(s) < a->dst_rows || a->packed ? tc_most_candidates(s)
-                                                                          : a->dst_rows;
+    const int64_t room =
+        tc_most_candidates(s) < a->dst_rows || a->packed ? tc_most_candidates(s) : a->dst_rows;
     const int64_t per = room > 0 ? (room + tile - 1) / tile : 1;
     const int64_t chunks = ((a->units - 1) >> a->columns_log) + 1;
     args.per[i] = (int32_t)per;
-    const int64_t tiles = args.tiles.deal == TC_EVENLY ? per * s.segments
-                                                       : args.tiles.bound * (TC_BLOCK / tile);
+    const int64_t tiles =
+        args.tiles.deal == TC_EVENLY ? per * s.segments : args.tiles.bound * (TC_BLOCK / tile);
     args.arrays.first[i + 1] = args.arrays.first[i] + (int32_t)(tiles * chunks);
   }
   return tc_launched(call, tc_launch(compact_tiles<MOST>, (unsigned)args.arrays.first[count],

@@ -66,7 +66,8 @@ typedef struct tc_cuda_lasting {
   uint32_t left;    /* blocks that will take no more */
   uint32_t arrived; /* cut: groups that are done */
   uint32_t unused[61];
-  uint32_t blocks[TC_CHUNK_SEGMENTS]; /* direction: blocks of a segment that have arrived */
+  uint32_t blocks[TC_CHUNK_SEGMENTS]; /* direction, fused: blocks of a segment that have arrived */
+  uint32_t moved[TC_CHUNK_SEGMENTS];  /* fused: blocks of a segment that know what is kept */
 } tc_cuda_lasting;
 
 /* The workspace of a call, laid out by layout.c. Pointers a call kind does not use are NULL. */
@@ -133,7 +134,8 @@ typedef struct tc_cuda_cut_out {
 } tc_cuda_cut_out;
 
 /* A cut, and what its kernels get. in_flags [segments] or NULL: BAD_REFERENCE and INVALID bits that
- * are known (resolved segments: segments.flags). With groups, kernels put each group's kept indices
+ * are known (resolved segments: segments.flags; scored: score's, of segments that have candidates and
+ * without INVALID). With groups, kernels put each group's kept indices
  * where its first candidate's would stand in group_kept, its count into group_counts, its flags into
  * group_flags [segments] (atomically); the last launch joins them. */
 typedef struct tc_cut_args {
@@ -142,6 +144,7 @@ typedef struct tc_cut_args {
   const float *scores;
   const uint8_t *roles;
   const int32_t *in_flags;
+  int32_t scored;
   tailcut_rule rule;
   tc_cuda_cut_out out;
   tc_cuda_lasting *lasting;
@@ -163,9 +166,30 @@ cudaError_t tc_cuda_compact(const tc_cuda *device, const tc_segments *segments, 
                             const tailcut_rows *rows, int32_t num_rows, char *scratch,
                             tc_cuda_lasting *lasting, const tc_chain *chain);
 
+/* Whether a rule without spread is cut without sorting, where no curve and no ranks are asked for. */
+int tc_cuda_cuts_by_value(const tailcut_rule *rule);
+
+/* fused.cu: score, cut and compact of a batch of images in one launch, for calls that tc_fused_takes
+ * (host/fused_plan.c): *rides gets the row arrays (bit i: array i) that it moves. flags [segments]: bad
+ * references on their way. */
+#define TC_FUSED_ARRAYS 8
+#define TC_FUSED_ROWS 2048 /* candidates of an image */
+#define TC_FUSED_DIM 1024
+typedef struct tc_fused_call {
+  tc_cut_args cut; /* its scores and in_flags are what `scores` and `flags` will hold */
+  const tailcut_tokens *tokens;
+  const tailcut_reference *reference;
+  const tailcut_rows *rows; /* those that ride, whole */
+  int32_t num_rows;
+  float *scores;
+  int32_t *flags;
+} tc_fused_call;
+int tc_fused_takes(const tc_cuda *device, const tc_call *call, uint64_t *rides);
+cudaError_t tc_cuda_fused(const tc_cuda *device, const tc_fused_call *call, const tc_chain *chain);
+
 /* <step>.cu: tc_cuda_load_<step> loads every kernel of the step (lazy loading would allocate in a
  * run call) and sets attributes. device.c calls them all. */
-#define TC_CUDA_STEPS(X) X(resolve) X(score) X(direction) X(cut) X(compact)
+#define TC_CUDA_STEPS(X) X(resolve) X(score) X(direction) X(cut) X(compact) X(fused)
 #define TC_CUDA_LOAD(step) cudaError_t tc_cuda_load_##step(tc_cuda *device);
 TC_CUDA_STEPS(TC_CUDA_LOAD)
 #undef TC_CUDA_LOAD

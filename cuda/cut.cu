@@ -10,7 +10,7 @@
 
 static bool needs_order(const tc_cut_args &args) {
   return args.rule.spread > 0.0 || args.out.curve != nullptr || args.out.ranks != nullptr ||
-         !tc_cut_by_value(args.rule);
+         !tc_cuda_cuts_by_value(&args.rule);
 }
 
 extern "C" size_t tc_cuda_cut_scratch(const tc_cuda *device, const tailcut_limits *limits) {

@@ -11,7 +11,6 @@
  * curve, no ranks. By sorting: everything. */
 cudaError_t tc_cut_value(const tc_cuda *device, const tc_cut_args &args, const tc_chain *chain);
 cudaError_t tc_cut_value_load(void);
-bool tc_cut_by_value(const tailcut_rule &rule);
 cudaError_t tc_cut_sort(const tc_cuda *device, const tc_cut_args &args, const tc_chain *chain);
 cudaError_t tc_cut_sort_load(void);
 /* The groups' lists joined into their segments'. */
@@ -31,14 +30,14 @@ struct tc_cut_group {
 /* Group `number`; called by whole, converged warps, behind the kernel's wait. */
 __device__ inline tc_cut_group tc_cut_open(const tc_cut_args &args, int32_t number) {
   tc_cut_group c;
-  c.group = tc_group_at(args.segments, args.groups, args.in_flags, number);
+  c.group = tc_group_at(args.segments, args.groups, args.scored ? nullptr : args.in_flags, number);
   c.number = number;
   const int64_t at = (int64_t)c.group.start + c.group.first;
   c.scores = args.scores + at;
   c.roles = args.roles != nullptr ? args.roles + at : nullptr;
   c.kept = (args.groups.groups > 0 ? args.group_kept : args.out.kept) + at;
   c.flags = c.group.b < 0 ? TAILCUT_FLAG_INVALID : 0;
-  if (c.group.b >= 0 && args.in_flags != nullptr) {
+  if (c.group.b >= 0 && args.in_flags != nullptr && (c.group.n > 0 || !args.scored)) {
     c.flags = args.in_flags[c.group.b] & TAILCUT_FLAG_BAD_REFERENCE;
   }
   return c;

@@ -45,18 +45,18 @@ const shape SHAPES[] = {shape_of<128, 2, 8>(), shape_of<256, 3, 9>(), shape_of<5
 
 }  // namespace
 
-bool tc_cut_by_value(const tailcut_rule &rule) {
-  switch (rule.detector) {
+extern "C" int tc_cuda_cuts_by_value(const tailcut_rule *rule) {
+  switch (rule->detector) {
     case TAILCUT_OTSU:
-      return rule.search_lo == 0.0 && rule.search_hi == 1.0;
+      return rule->search_lo == 0.0 && rule->search_hi == 1.0;
     case TAILCUT_TOPK:
     case TAILCUT_RATIO:
     case TAILCUT_THRESHOLD:
     case TAILCUT_MEAN:
     case TAILCUT_IQR:
-      return true;
+      return 1;
     default:
-      return false;
+      return 0;
   }
 }
 

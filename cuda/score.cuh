@@ -24,10 +24,10 @@ struct tc_scored {
   bool judge;
 };
 
-/* Finishes R rows whose sums have come down to one a lane each: the dot product of row r in lane r
- * * step 1's bit, the row's square beside it across step 0, and the reference's square where the
- * bit of step R is set. Square roots and divisions of all rows at once, in different lanes; lanes
- * without one calculate with ones, which takes no slow path. */
+/* Finishes R rows whose sums have come down to one a lane: the dot product of row 0 in lane 0, of
+ * row 1 in the lane across the tree's step 1, each row's square across step 0 from there, the
+ * reference's square across step R. Square roots and divisions of all rows at once, in different
+ * lanes; lanes without one calculate with ones, which takes no slow path. */
 template <int DTYPE, int R>
 __device__ inline tc_scored tc_score_finish(float v, int32_t live, float *scores) {
   constexpr uint32_t SQUARE = tc_type<DTYPE>::stride(0), SECOND = tc_type<DTYPE>::stride(1),

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* slab: how a block moves a column slice of a segment's kept rows in place: a batch of rows into
- * registers, a barrier that no thread passes before its bytes are there, the stores. compact.cu says
- * why that is safe from batch to batch; blocks own different bytes, so none waits for another. */
+ * registers, a barrier that no thread passes before its bytes are there, the stores. compact.cu
+ * says why that is safe from batch to batch; blocks own different bytes: none waits for another. */
 #ifndef TAILCUT_SLAB_CUH_
 #define TAILCUT_SLAB_CUH_
 
@@ -9,8 +9,8 @@
 
 constexpr int TC_SLAB_THREADS = 256;
 
-/* Whether something is wrong: never. A barrier for the block that waits for all loads into v. A load
- * is in flight until its value is used, and a barrier alone does not use it. */
+/* Whether something is wrong: never. A barrier for the block that waits for all loads into v. A
+ * load is in flight until its value is used, and a barrier alone does not use it. */
 template <int HELD>
 __device__ inline bool tc_all_arrived(const uint4 (&v)[HELD], int32_t rows) {
   uint32_t eaten = 0;
@@ -26,8 +26,7 @@ __device__ inline bool tc_all_arrived(const uint4 (&v)[HELD], int32_t rows) {
  * asked behind the call's last barrier. */
 template <int HELD, class SOURCE>
 __device__ __forceinline__ void tc_slab(char *at, int64_t row_stride, bool live, int32_t line,
-                                        int32_t lines, int32_t first, int32_t end,
-                                        SOURCE source) {
+                                        int32_t lines, int32_t first, int32_t end, SOURCE source) {
 #pragma unroll 1
   for (int32_t base = first; base < end; base += HELD * lines) {
     const int32_t own = base + line;
@@ -53,9 +52,9 @@ __device__ __forceinline__ void tc_slab(char *at, int64_t row_stride, bool live,
   }
 }
 
-/* For a kernel of TC_SLAB_THREADS threads that has a sound kept list (ascending, below the segment's
- * candidates) in shared memory: slice `slice` of SLICE bytes of rows of row_bytes bytes, a multiple
- * of 16. `rows`: the segment's first row. */
+/* For a kernel of TC_SLAB_THREADS threads that has a sound kept list (ascending, below the
+ * segment's candidates) in shared memory: slice `slice` of SLICE bytes of rows of row_bytes bytes,
+ * a multiple of 16. `rows`: the segment's first row. */
 template <int SLICE, int HELD, class INDEX>
 __device__ __forceinline__ void tc_slab_of_list(char *rows, int64_t row_stride, int64_t row_bytes,
                                                 int32_t prefix_rows, int32_t slice,

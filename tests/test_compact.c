@@ -13,8 +13,13 @@
 #include "reference.h"
 #include "runner.h"
 
+/* Which arrays are tried: of any shape; rows of whole units of 16 bytes, as fast forms take them; the
+ * same in place in segments that one block would take long for. */
+enum { ANY, ALIGNED, LONG };
+
 /* One random call: a batch, a kept list, one array. */
 typedef struct call {
+  int shapes;
   tailcut_batch batch;
   int32_t shape[12], counts[12], cu[13];
   int32_t *kept, *offsets; /* of groups */
@@ -33,8 +38,8 @@ static void make_batch(call *c, tt_random *random) {
   const int layout = tt_below(random, 3);
   int32_t at = 0;
   c->batch = defaults;
-  c->batch.segments = 1 + tt_below(random, 6);
-  c->batch.max_tokens = 1 + tt_below(random, 40);
+  c->batch.segments = 1 + tt_below(random, c->shapes == LONG ? 2 : 6);
+  c->batch.max_tokens = c->shapes == LONG ? 8200 + tt_below(random, 500) : 1 + tt_below(random, 40);
   c->batch.prefix_rows = tt_below(random, 3) ? 0 : 1 + 4 * tt_below(random, 2);
   for (int32_t b = 0; b <= c->batch.segments; b++) {
     const int32_t n = tt_below(random, c->batch.max_tokens + 1);
@@ -51,7 +56,7 @@ static void make_batch(call *c, tt_random *random) {
 
 /* A group for every row. damage: one offset is another's, or no row's. */
 static void make_groups(call *c, tt_random *random, int damage) {
-  if (tt_below(random, 4) != 0) return;
+  if (c->shapes == LONG || tt_below(random, 4) != 0) return;
   c->offsets = tt_host(4 * (size_t)c->total + 4);
   for (int32_t i = 0; i <= c->total; i++) c->offsets[i] = i;
   const int32_t at = tt_below(random, (int32_t)c->total + 1);
@@ -114,17 +119,20 @@ static void make_rows(call *c, tt_random *random) {
   static const tailcut_rows defaults = TAILCUT_ROWS_INITIALIZER;
   tailcut_rows *r = &c->rows;
   *r = defaults;
+  const int aligned = c->shapes != ANY, large = c->shapes == LONG;
   r->part_bytes = widths[tt_below(random, (int32_t)(sizeof widths / sizeof widths[0]))];
-  r->parts = tt_below(random, 2) ? 1 : 1 + tt_below(random, 4);
-  r->placement = tt_below(random, 3) ? TAILCUT_LOCAL : TAILCUT_PACKED;
-  r->flags = tt_below(random, 2) ? TAILCUT_ROWS_ZERO_TAIL : 0;
+  if (aligned) r->part_bytes = 16 * (1 + tt_below(random, 70));
+  if (large) r->part_bytes = 512 + 16 * tt_below(random, 4);
+  r->parts = large || tt_below(random, 2) ? 1 : 1 + tt_below(random, 4);
+  r->placement = large || tt_below(random, 3) ? TAILCUT_LOCAL : TAILCUT_PACKED;
+  r->flags = !aligned && tt_below(random, 2) ? TAILCUT_ROWS_ZERO_TAIL : 0;
   if ((r->part_bytes == 4 || r->part_bytes == 8) && tt_below(random, 2)) {
     r->flags |= TAILCUT_ROWS_RENUMBER;
   }
-  c->in_place = r->placement == TAILCUT_LOCAL && tt_below(random, 2);
+  c->in_place = r->placement == TAILCUT_LOCAL && (large || tt_below(random, 2));
   r->slot_bytes = tt_below(random, 2) ? 4 : 8;
-  r->src_part_stride = r->part_bytes + tt_below(random, 2) * 5;
-  r->src_row_stride = r->src_part_stride * r->parts + tt_below(random, 2) * 11;
+  r->src_part_stride = r->part_bytes + tt_below(random, 2) * (aligned ? 16 : 5);
+  r->src_row_stride = r->src_part_stride * r->parts + tt_below(random, 2) * (aligned ? 48 : 11);
   r->dst_part_stride = c->in_place ? r->src_part_stride : r->part_bytes + tt_below(random, 2) * 16;
   r->dst_row_stride = c->in_place ? r->src_row_stride : r->dst_part_stride * r->parts;
   r->page_rows = tt_below(random, 3) * 4;
@@ -139,7 +147,7 @@ static void make_rows(call *c, tt_random *random) {
     for (int b = 0; b < 12; b++) c->base[b] = (int64_t)tt_next(random);
     r->renumber_base = c->base;
   }
-  const int slots = tt_below(random, 3) == 0;
+  const int slots = !aligned && tt_below(random, 3) == 0;
   if (slots) {
     c->slots = make_slots(c, random, r->slot_bytes);
     c->slot_bytes = (size_t)(c->total * r->slot_bytes);
@@ -154,7 +162,7 @@ static void make_rows(call *c, tt_random *random) {
                                                                             : dense_dst);
   c->src = random_bytes(random, c->src_bytes);
   c->dst = c->in_place ? c->src : random_bytes(random, c->dst_bytes);
-  c->misalign = (size_t)tt_below(random, 2) * (size_t)tt_below(random, 40);
+  c->misalign = (size_t)tt_below(random, 2) * (size_t)tt_below(random, aligned ? 1 : 40);
 }
 
 static void expect(call *c) {
@@ -225,7 +233,7 @@ static int run(const call *c, const tt_backend *backend, tailcut_handle handle, 
   return bad;
 }
 
-static void run_calls(int calls, int damage, uint64_t seed) {
+static void run_calls(int calls, int shapes, int damage, uint64_t seed) {
   int count, bad = 0;
   const tt_backend *backends = tt_backends(&count);
   tailcut_handle handles[16];
@@ -234,6 +242,7 @@ static void run_calls(int calls, int damage, uint64_t seed) {
   for (int number = 0; number < calls; number++) {
     call c;
     memset(&c, 0, sizeof c);
+    c.shapes = shapes;
     make_batch(&c, &random);
     make_groups(&c, &random, damage);
     c.placement = tt_below(&random, 2) ? TAILCUT_LOCAL : TAILCUT_PACKED;
@@ -249,5 +258,9 @@ static void run_calls(int calls, int damage, uint64_t seed) {
   cr_assert_eq(bad, 0, "%d of %d calls differ", bad, calls * count);
 }
 
-Test(compact, sound_lists) { run_calls(400, 0, 11); }
-Test(compact, damaged_lists) { run_calls(300, 1, 12); }
+Test(compact, sound_lists) { run_calls(400, ANY, 0, 11); }
+Test(compact, damaged_lists) { run_calls(300, ANY, 1, 12); }
+Test(compact, aligned_rows) { run_calls(150, ALIGNED, 0, 13); }
+Test(compact, aligned_rows_damaged_lists) { run_calls(100, ALIGNED, 1, 14); }
+Test(compact, long_segments) { run_calls(4, LONG, 0, 15); }
+Test(compact, long_segments_damaged_lists) { run_calls(3, LONG, 1, 16); }

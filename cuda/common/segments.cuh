@@ -93,18 +93,17 @@ __device__ inline tc_group tc_group_at(const tc_segments &s, const tc_groups &g,
   return r;
 }
 
-/* Candidates of all segments after segment b (-1: of all). Called as tc_segment_at; without resolve's
- * results every length is looked at. Not inlined: compact has no registers to spare for it. */
-__device__ __noinline__ inline int64_t tc_candidates_after(const tc_segments &s, int32_t b) {
+/* Candidates of all segments. Called by whole, converged warps; without resolve's results every length
+ * is looked at. Not inlined: compact has no registers to spare for it. */
+__device__ __noinline__ inline int64_t tc_all_candidates(const tc_segments &s) {
   const int32_t lane = (int32_t)(threadIdx.x & 31);
+  if (s.n != nullptr) return s.n[s.segments];
   if (s.cu_seqlens == nullptr && s.lengths == nullptr) {
-    return (int64_t)(s.segments - 1 - b) * max(s.max_tokens - s.prefix_rows, 0);
+    return (int64_t)s.segments * max(s.max_tokens - s.prefix_rows, 0);
   }
-  if (s.n != nullptr && b < 0) return s.n[s.segments];
   int32_t highest = 0; /* of all offsets before these */
   uint32_t sum = 0;    /* row numbers are below 2^31 */
-  for (int32_t base = s.cu_seqlens != nullptr ? 0 : (b + 1) / 32 * 32; base < s.segments;
-       base += 32) {
+  for (int32_t base = 0; base < s.segments; base += 32) {
     const int32_t i = base + lane;
     int32_t top = highest;
     if (s.cu_seqlens != nullptr) {
@@ -116,7 +115,7 @@ __device__ __noinline__ inline int64_t tc_candidates_after(const tc_segments &s,
       }
       highest = __shfl_sync(TC_FULL, top, 31);
     }
-    if (i > b && i < s.segments) sum += (uint32_t)tc_segment_judge(s, i, top).n;
+    if (i < s.segments) sum += (uint32_t)tc_segment_judge(s, i, top).n;
   }
   return __reduce_add_sync(TC_FULL, sum);
 }

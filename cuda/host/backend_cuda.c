@@ -73,10 +73,10 @@ static tailcut_status run_cut(tc_cuda_run *run) {
     status = tc_run_resolve(run, run->space.flags);
   }
   if (status == TAILCUT_OK) {
-    status = tc_run_cut(run, call->in_scores, call->input_flags, packs_kept);
+    status = tc_run_cut(run, call->in_scores, NULL, packs_kept);
   }
   if (status != TAILCUT_OK || !packs_kept) return status;
-  return tc_run_compact(run, 1, run->space.kept, TAILCUT_LOCAL, run->space.counts,
+  return tc_run_compact(run, 0, 1, run->space.kept, TAILCUT_LOCAL, run->space.counts,
                         run->space.new_cu);
 }
 
@@ -86,8 +86,22 @@ static tailcut_status run_compact(tc_cuda_run *run) {
     const tailcut_status status = tc_run_resolve(run, run->space.flags);
     if (status != TAILCUT_OK) return status;
   }
-  return tc_run_compact(run, 0, call->kept, call->kept_placement, call->counts,
+  return tc_run_compact(run, 0, 0, call->kept, call->kept_placement, call->counts,
                         call->new_cu_seqlens);
+}
+
+/* No segments: all that is left to say is that nothing is kept. */
+static tailcut_status without_segments(tc_cuda_run *run) {
+  const tailcut_selection *selection = &run->call->selection;
+  cudaError_t error = cudaSuccess;
+  if (selection->new_cu_seqlens != NULL) {
+    error = cudaMemsetAsync(selection->new_cu_seqlens, 0, 4, run->chain.stream);
+  }
+  if (error == cudaSuccess && selection->group_counts != NULL) {
+    error = cudaMemsetAsync(selection->group_counts, 0, (size_t)run->groups.groups * 4,
+                            run->chain.stream);
+  }
+  return tc_cuda_status(error, "cudaMemsetAsync");
 }
 
 static tailcut_status start(tailcut_handle handle, const tc_call *call, int32_t kind,
@@ -117,12 +131,7 @@ static tailcut_status start(tailcut_handle handle, const tc_call *call, int32_t 
     status = tc_cuda_status(cudaSetDevice(run.device->device), "cudaSetDevice");
     if (status != TAILCUT_OK) return status;
   }
-  if (call->batch.segments > 0) {
-    status = body(&run);
-  } else if (call->selection.new_cu_seqlens != NULL) {
-    status = tc_cuda_status(cudaMemsetAsync(call->selection.new_cu_seqlens, 0, 4, run.chain.stream),
-                            "cudaMemsetAsync");
-  }
+  status = call->batch.segments > 0 ? body(&run) : without_segments(&run);
   if (previous != run.device->device) cudaSetDevice(previous);
   return status;
 }

@@ -48,8 +48,8 @@ int tc_run_packs_kept(const tc_cuda_run *run) {
   return selection->kept != NULL && selection->kept_placement == TAILCUT_PACKED;
 }
 
-tailcut_status tc_run_cut(tc_cuda_run *run, const float *scores, const int32_t *in_flags,
-                          int needs_offsets) {
+tc_cut_args tc_run_cut_args(tc_cuda_run *run, const float *scores, int32_t *scored_flags,
+                            int needs_offsets) {
   const tailcut_selection *selection = &run->call->selection;
   tc_cut_args args;
   memset(&args, 0, sizeof args);
@@ -60,7 +60,10 @@ tailcut_status tc_run_cut(tc_cuda_run *run, const float *scores, const int32_t *
   args.groups = run->groups;
   args.scores = scores;
   args.roles = run->call->roles;
-  args.in_flags = run->segments.flags != NULL ? run->segments.flags : in_flags;
+  args.in_flags = run->segments.flags != NULL ? run->segments.flags
+                  : scored_flags != NULL      ? scored_flags
+                                              : run->call->input_flags;
+  args.scored = run->segments.flags == NULL && scored_flags != NULL;
   args.rule = run->call->rule;
   args.out.counts = selection->counts;
   args.out.kept = run->space.kept;
@@ -75,6 +78,13 @@ tailcut_status tc_run_cut(tc_cuda_run *run, const float *scores, const int32_t *
   args.group_counts =
       selection->group_counts != NULL ? selection->group_counts : run->space.group_counts;
   args.group_flags = run->resolved_flags;
+  args.early = run->call->batch.segments < TC_SEVERAL;
+  return args;
+}
+
+tailcut_status tc_run_cut(tc_cuda_run *run, const float *scores, int32_t *scored_flags,
+                          int needs_offsets) {
+  const tc_cut_args args = tc_run_cut_args(run, scores, scored_flags, needs_offsets);
   LAUNCH(cut, run->device, &args, run->space.cut);
   return TAILCUT_OK;
 }
@@ -91,16 +101,20 @@ static tailcut_rows packed_kept(const tc_call *call) {
   return r;
 }
 
-tailcut_status tc_run_compact(tc_cuda_run *run, int packs_kept, const int32_t *kept,
-                              int32_t kept_placement, const int32_t *counts,
+tailcut_status tc_run_compact(tc_cuda_run *run, uint64_t done, int packs_kept,
+                              const int32_t *kept, int32_t kept_placement, const int32_t *counts,
                               const int32_t *new_cu) {
   const tc_call *call = run->call;
   const int32_t all = call->num_rows + packs_kept;
   tailcut_rows rows[TC_ROWS_PER_LAUNCH];
   int32_t count = 0;
   for (int32_t i = 0; i < all; i++) {
-    rows[count++] = i < call->num_rows ? tc_rows_at(call, i) : packed_kept(call);
-    if (count < TC_ROWS_PER_LAUNCH && i < all - 1) continue;
+    if (i == call->num_rows) {
+      rows[count++] = packed_kept(call);
+    } else if (i >= 64 || !(done >> i & 1)) {
+      rows[count++] = tc_rows_at(call, i);
+    }
+    if (count == 0 || (count < TC_ROWS_PER_LAUNCH && i < all - 1)) continue;
     LAUNCH(compact, run->device, &run->segments, kept, kept_placement, counts, new_cu, rows, count,
            run->space.compact, run->space.lasting);
     count = 0;

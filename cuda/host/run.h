@@ -36,16 +36,24 @@ tailcut_status tc_run_resolve(tc_cuda_run *run, int32_t *flags);
 /* Scores by the call's reference; MEAN's directions are made for a group of segments at a time. */
 tailcut_status tc_run_score(tc_cuda_run *run, float *scores, int32_t *flags, int stores_flags);
 
+/* Fewer segments than this: each kernel lets the next one start at once, to wait beside it. */
+#define TC_SEVERAL 8
+
 /* The cut: counts, kept (LOCAL), offsets where they are needed, in the caller's arrays or the
- * workspace. in_flags: what is known of segments that are not resolved, or NULL. */
-tailcut_status tc_run_cut(tc_cuda_run *run, const float *scores, const int32_t *in_flags,
+ * workspace. scored_flags: what score has stored of segments that are not resolved, or NULL: the call's
+ * input_flags hold. */
+tc_cut_args tc_run_cut_args(tc_cuda_run *run, const float *scores, int32_t *scored_flags,
+                            int needs_offsets);
+tailcut_status tc_run_cut(tc_cuda_run *run, const float *scores, int32_t *scored_flags,
                           int needs_offsets);
 /* Whether the caller wants the kept indices PACKED: they are compacted like rows. */
 int tc_run_packs_kept(const tc_cuda_run *run);
 
-/* All row arrays of the call, and the PACKED kept list of a cut where `packs_kept`. */
-tailcut_status tc_run_compact(tc_cuda_run *run, int packs_kept, const int32_t *kept,
-                              int32_t kept_placement, const int32_t *counts, const int32_t *new_cu);
+/* The row arrays of the call but those of the mask `done` (bit i: array i, below the 64th), and the
+ * PACKED kept list of a cut where `packs_kept`. */
+tailcut_status tc_run_compact(tc_cuda_run *run, uint64_t done, int packs_kept,
+                              const int32_t *kept, int32_t kept_placement, const int32_t *counts,
+                              const int32_t *new_cu);
 /* Whether compact must be told how many candidates there are in all: a packed tail ends with them,
  * and each of its blocks would count them. */
 int tc_run_counts_candidates(const tc_call *call);

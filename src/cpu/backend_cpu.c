@@ -50,17 +50,10 @@ static void cpu_destroy(tailcut_handle handle) {
   free(cpu);
 }
 
-/* Takes `bytes` from the workspace; with base NULL only counts them. */
-static void *take(char *base, size_t *used, size_t bytes) {
-  void *p = base ? base + *used : NULL;
-  *used += tc_align(bytes);
-  return p;
-}
-
 static size_t scratch_bytes(int32_t kind, const tailcut_limits *l) {
   const size_t n = (size_t)l->max_tokens;
   const size_t vectors = tc_align((size_t)l->dim * 4);
-  const size_t cut = tc_align(n * (8 + 8 + 4 + 4 + 1));
+  const size_t cut = tc_cut_scratch(l->max_tokens);
   const size_t attention = tc_align((size_t)l->head_dim * 4) + tc_align(n * 4);
   size_t bytes = 0;
   if (kind != TAILCUT_CALL_CUT && kind != TAILCUT_CALL_COMPACT) bytes = vectors;
@@ -81,28 +74,31 @@ static size_t lay_out(tc_job *job, char *base, int32_t kind, const tailcut_limit
   const size_t directions = segments < TC_DIRECTIONS ? segments : TC_DIRECTIONS;
   const int fused = kind == TAILCUT_CALL_PRUNE_VISUAL || kind == TAILCUT_CALL_PRUNE_SEQUENCE;
   size_t used = 0;
-  job->start = take(base, &used, segments * 4);
-  job->n = take(base, &used, segments * 4);
-  job->flags = take(base, &used, segments * sizeof(atomic_int));
-  job->cum = take(base, &used, (segments + 1) * 4);
-  if (fused) job->scores = take(base, &used, rows * 4);
-  if (fused) job->progress = take(base, &used, sizeof(tc_progress) * (size_t)threads);
+  job->start = tc_take(base, &used, segments * 4);
+  job->n = tc_take(base, &used, segments * 4);
+  job->flags = tc_take(base, &used, segments * sizeof(atomic_int));
+  job->cum = tc_take(base, &used, (segments + 1) * 4);
+  if (fused) job->scores = tc_take(base, &used, rows * 4);
+  if (kind == TAILCUT_CALL_SCORE || kind == TAILCUT_CALL_PRUNE_VISUAL) {
+    job->taken = tc_take(base, &used, sizeof(tc_progress) * (size_t)threads);
+  }
+  if (fused) job->progress = tc_take(base, &used, sizeof(tc_progress) * (size_t)threads);
   if (fused || kind == TAILCUT_CALL_CUT) {
-    job->group_segment = take(base, &used, (size_t)l->groups * 4);
-    job->group_counts = take(base, &used, (size_t)l->groups * 4);
-    job->kept_local = take(base, &used, rows * 4);
-    job->new_cu_out = take(base, &used, (segments + 1) * 4);
+    job->group_segment = tc_take(base, &used, (size_t)l->groups * 4);
+    job->group_counts = tc_take(base, &used, (size_t)l->groups * 4);
+    job->kept_local = tc_take(base, &used, rows * 4);
+    job->new_cu_out = tc_take(base, &used, (segments + 1) * 4);
   }
   if (kind != TAILCUT_CALL_CUT && kind != TAILCUT_CALL_COMPACT) {
-    job->weights = take(base, &used, rows * 4);
-    job->directions = take(base, &used, directions * (size_t)l->dim * 4);
-    job->query_counts = take(base, &used, directions * 4);
+    job->weights = tc_take(base, &used, rows * 4);
+    job->directions = tc_take(base, &used, directions * (size_t)l->dim * 4);
+    job->query_counts = tc_take(base, &used, directions * 4);
   }
   if (kind == TAILCUT_CALL_RELEVANCE || kind == TAILCUT_CALL_PRUNE_SEQUENCE) {
-    job->head_sums = take(base, &used, (size_t)l->q_heads * (size_t)l->max_tokens * 8);
+    job->head_sums = tc_take(base, &used, (size_t)l->q_heads * (size_t)l->max_tokens * 8);
   }
   job->scratch_stride = scratch_bytes(kind, l);
-  job->scratch = take(base, &used, job->scratch_stride * (size_t)threads);
+  job->scratch = tc_take(base, &used, job->scratch_stride * (size_t)threads);
   return used;
 }
 
@@ -208,8 +204,9 @@ static tailcut_status start(tailcut_handle handle, const tc_call *call, int32_t 
     job.group_counts = call->selection.group_counts;
   }
   tc_segments_resolve(&job);
-  for (int32_t t = 0; job.progress != NULL && t < handle->threads; t++) {
-    atomic_store_explicit(&job.progress[t].at, 0, memory_order_relaxed);
+  for (int32_t t = 0; t < handle->threads; t++) {
+    if (job.taken != NULL) atomic_store_explicit(&job.taken[t].at, 0, memory_order_relaxed);
+    if (job.progress != NULL) atomic_store_explicit(&job.progress[t].at, 0, memory_order_relaxed);
   }
   /* The caller's arrays where there are any. */
   if (call->out_scores != NULL) job.scores = call->out_scores;

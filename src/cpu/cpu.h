@@ -63,6 +63,7 @@ typedef struct tc_job {
   float *weights;        /* by row number: 1 / max(|t|, 1e-8) */
   float *directions;     /* [TC_DIRECTIONS, dim] */
   int32_t *query_counts; /* [TC_DIRECTIONS] */
+  tc_progress *taken;    /* [threads]; score: rows of each share that somebody has */
   tc_progress *progress; /* [threads]; compact */
   double *head_sums;     /* ATTENTION: [q_heads, max_tokens] */
   char *scratch;
@@ -74,6 +75,19 @@ static inline void *tc_scratch(const tc_job *job, tc_team team) {
 }
 static inline int32_t tc_task(tc_job *job, tc_counter which) {
   return atomic_fetch_add_explicit(&job->next[which], 1, memory_order_relaxed);
+}
+
+/* Bits by row or candidate, in words of 64. */
+static inline size_t tc_words(int32_t n) { return ((size_t)n + 63) / 64; }
+static inline void tc_set_bit(uint64_t *bits, int32_t i) { bits[i / 64] |= (uint64_t)1 << i % 64; }
+static inline int32_t tc_lowest_bit(uint64_t bits) {
+#if defined(__GNUC__)
+  return __builtin_ctzll(bits);
+#else
+  int32_t i = 0;
+  for (; !(bits & 1); bits >>= 1) i++;
+  return i;
+#endif
 }
 
 /* segments.c */
@@ -110,6 +124,10 @@ float tc_norm(const tc_job *job, const float *v, int32_t dim);
  * m keys<<32 | i, best first; spare: m more. Returns the number that are not NaN. */
 int32_t tc_rank(const float *scores, const int32_t *list, int32_t m, int low, uint64_t *items,
                 uint64_t *spare, const uint64_t **sorted);
+/* The sort alone: items whose keys but the NaN's, `usable` of them, are first..last. Returns items
+ * or spare, whichever has the result. */
+const uint64_t *tc_sort(uint64_t *items, uint64_t *spare, int32_t m, int32_t usable, uint32_t first,
+                        uint32_t last);
 /* As ordered: negated where `low`. */
 static inline float tc_item_score(uint64_t item) { return tc_key_score((uint32_t)(item >> 32)); }
 
@@ -125,6 +143,38 @@ typedef struct tc_curve {
 /* k before the clamps. */
 int32_t tc_detect(const tc_curve *curve);
 
+/* select.c: candidates in bins of their curve values, for rules that need their order in part. */
+enum { TC_MOST_BINS = 1024 };
+typedef struct tc_bins {
+  const tc_kernels *kernels;
+  const float *scores;      /* [m] as ordered */
+  int32_t m;                /* candidates */
+  int32_t *offset;          /* [m, in 64s] the greatest p less the candidate's */
+  uint64_t *items, *spare;  /* [m] each */
+  uint64_t *chosen, *other; /* a bit for each candidate, in words */
+  int32_t count, shift;     /* bins; a bin's width is 1 << shift */
+  int32_t first, end;       /* the ranks in `sorted`; chosen has those before them */
+  const uint64_t *sorted;
+  uint64_t before[TC_MOST_BINS + 1]; /* what ranks before each: count above, sum of offsets below */
+} tc_bins;
+/* Whether this is the way for a rule and m candidates of whose order nothing else is asked. */
+int tc_can_select(const tailcut_rule *rule, int32_t m);
+/* Fills the bins, of which all up to `chosen` and `other` is set. Zero where a score is not finite
+ * or this is not the way for another reason. */
+int tc_bins_fill(tc_bins *bins, const tailcut_rule *rule);
+/* k before the clamps. */
+int32_t tc_bins_detect(tc_bins *bins, const tailcut_rule *rule, int32_t group);
+/* Makes `chosen` the k best-ranked. */
+void tc_bins_choose(tc_bins *bins, int32_t k);
+
 static inline size_t tc_align(size_t bytes) { return (bytes + 63) & ~(size_t)63; }
+/* Takes `bytes` from the workspace; with base NULL only counts them. */
+static inline void *tc_take(char *base, size_t *used, size_t bytes) {
+  void *p = base ? base + *used : NULL;
+  *used += tc_align(bytes);
+  return p;
+}
+/* The scratch of tc_cut_team, per thread. */
+size_t tc_cut_scratch(int32_t max_tokens);
 
 #endif /* TAILCUT_CPU_H_ */

@@ -2,10 +2,11 @@
 /*
  * cut: from scores to kept indices, one group per thread at a time.
  *
- * Steps: rank (rank.c), k (detect.c), clamps and spread (curve.h), then kept indices in ascending
- * order through a byte map. A segment's list is that of its groups, one behind the other; PACKED
- * results need every earlier count. So each group's indices are made where its first candidate's
- * would stand, joined when all are there, and copied to where the caller wants them.
+ * Steps: the order (rank.c) and k (detect.c), or both from bins (select.c) where the order itself
+ * is not needed; clamps and spread (curve.h); then kept indices in ascending order through a bit
+ * for each row. A segment's list is that of its groups, one behind the other; PACKED results need
+ * every earlier count. So each group's indices are made where its first candidate's would stand,
+ * joined when all are there, and copied to where the caller wants them.
  */
 #include "cpu.h"
 
@@ -14,20 +15,31 @@
 
 typedef struct cut_space {
   uint64_t *items, *spare;
-  int32_t *q;
-  int32_t *list; /* roles: rows of the candidates */
-  uint8_t *keep; /* by row: 1 kept */
+  int32_t *q;               /* or offsets */
+  int32_t *list;            /* roles: rows of the candidates */
+  float *ordered;           /* their scores, or all scores negated, one behind the other */
+  uint64_t *keep;           /* bits by row: 1 kept */
+  uint64_t *chosen, *other; /* bits by candidate */
 } cut_space;
 
-static cut_space carve(void *scratch, int32_t max_tokens) {
-  const size_t n = (size_t)max_tokens;
+/* With scratch NULL only counts. */
+static size_t carve(cut_space *s, char *scratch, int32_t max_tokens) {
+  const size_t n = tc_words(max_tokens) * 64; /* whole words of bits */
+  size_t used = 0;
+  s->items = tc_take(scratch, &used, n * sizeof *s->items);
+  s->spare = tc_take(scratch, &used, n * sizeof *s->spare);
+  s->q = tc_take(scratch, &used, n * sizeof *s->q);
+  s->list = tc_take(scratch, &used, n * sizeof *s->list);
+  s->ordered = tc_take(scratch, &used, n * sizeof *s->ordered);
+  s->keep = tc_take(scratch, &used, n / 8);
+  s->chosen = tc_take(scratch, &used, n / 8);
+  s->other = tc_take(scratch, &used, n / 8);
+  return used;
+}
+
+size_t tc_cut_scratch(int32_t max_tokens) {
   cut_space s;
-  s.items = scratch;
-  s.spare = s.items + n;
-  s.q = (int32_t *)(s.spare + n);
-  s.list = s.q + n;
-  s.keep = (uint8_t *)(s.list + n);
-  return s;
+  return carve(&s, NULL, max_tokens);
 }
 
 /* Everything a group's order shows: curve and ranks where asked for. `at`: the place of its first
@@ -53,58 +65,111 @@ static void report_order(const tc_job *job, const tc_group *group, int64_t at,
   }
 }
 
-/* Sets keep[i] for the best of the m > 0 candidates and the group's flags; items: their order. */
-static void choose(tc_job *job, int32_t g, const tc_group *group, const float *scores, int32_t m,
-                   const int32_t *list, cut_space space, const uint64_t **items) {
+/* The candidates of a group. */
+typedef struct candidates {
+  int32_t g, segment, m;
+  const float *scores; /* candidate i's is at list[i], or at i where list is NULL */
+  const int32_t *list;
+} candidates;
+
+static int is_whole(const tc_job *job, const candidates *c, int32_t usable) {
+  const int32_t flags = atomic_load_explicit(&job->flags[c->segment], memory_order_relaxed);
+  return tc_keeps_whole(job->call->rule.detector, usable, flags & TAILCUT_FLAG_BAD_REFERENCE);
+}
+
+/* Sets keep's bits of the best of m > 0 by their order, which *items is then. Returns the group's
+ * flags. */
+static int32_t choose_in_order(const tc_job *job, const candidates *c, cut_space space,
+                               const uint64_t **items) {
   const tailcut_rule *rule = &job->call->rule;
   const int low = rule->order == TAILCUT_LOW;
-  const int32_t usable = tc_rank(scores, list, m, low, space.items, space.spare, items);
-  const int32_t flags = atomic_load_explicit(&job->flags[group->segment], memory_order_relaxed);
-  const int whole = tc_keeps_whole(rule->detector, usable, flags & TAILCUT_FLAG_BAD_REFERENCE);
-  const tc_curve curve = {rule, *items, m, usable, g, space.q};
+  const int32_t m = c->m;
+  const int32_t usable = tc_rank(c->scores, c->list, m, low, space.items, space.spare, items);
+  const int whole = is_whole(job, c, usable);
+  const tc_curve curve = {rule, *items, m, usable, c->g, space.q};
   const int32_t k = tc_clamp_count(rule, whole ? m : tc_detect(&curve), m);
   const tc_spread spread = tc_spread_of(rule->spread, k, usable);
   for (int32_t j = 0; j < k; j++) {
     const int32_t r = j < spread.head ? j : tc_spread_rank(spread, j - spread.head);
     const uint32_t i = (uint32_t)(*items)[r];
-    space.keep[list ? list[i] : (int32_t)i] = 1;
+    tc_set_bit(space.keep, c->list ? c->list[i] : (int32_t)i);
   }
-  tc_flag(job, group->segment,
-          TC_FLAG_CANDIDATES | (whole ? TAILCUT_FLAG_WHOLE : 0) |
-              (usable < m ? TAILCUT_FLAG_NAN : 0) | (usable == 0 ? TAILCUT_FLAG_NO_SCORE : 0));
+  return (whole ? TAILCUT_FLAG_WHOLE : 0) | (usable < m ? TAILCUT_FLAG_NAN : 0) |
+         (usable == 0 ? TAILCUT_FLAG_NO_SCORE : 0);
+}
+
+/* The same by bins. -1: not this way, and nothing is done. */
+static int32_t choose_in_bins(const tc_job *job, const candidates *c, cut_space space) {
+  const tailcut_selection *selection = &job->call->selection;
+  const tailcut_rule *rule = &job->call->rule;
+  const int low = rule->order == TAILCUT_LOW;
+  const int32_t m = c->m, *list = c->list;
+  if (selection->curve != NULL || selection->ranks != NULL || !tc_can_select(rule, m)) return -1;
+  tc_bins bins;
+  bins.kernels = job->kernels;
+  bins.scores = c->scores;
+  bins.m = m;
+  bins.offset = space.q;
+  bins.items = space.items;
+  bins.spare = space.spare;
+  bins.chosen = list ? space.chosen : space.keep;
+  bins.other = space.other;
+  if (list != NULL || low) {
+    for (int32_t i = 0; i < m; i++) {
+      space.ordered[i] = tc_ordered(c->scores[list ? list[i] : i], low);
+    }
+    bins.scores = space.ordered;
+  }
+  if (!tc_bins_fill(&bins, rule)) return -1;
+  const int whole = is_whole(job, c, m);
+  const int32_t k = whole ? m : tc_bins_detect(&bins, rule, c->g);
+  tc_bins_choose(&bins, tc_clamp_count(rule, k, m));
+  for (size_t w = 0; list != NULL && w < tc_words(m); w++) {
+    for (uint64_t bits = space.chosen[w]; bits != 0; bits &= bits - 1) {
+      tc_set_bit(space.keep, list[64 * w + (size_t)tc_lowest_bit(bits)]);
+    }
+  }
+  return whole ? TAILCUT_FLAG_WHOLE : 0;
 }
 
 static void cut_group(tc_job *job, int32_t g, cut_space space) {
   const tc_call *call = job->call;
   const tc_group group = tc_group_at(job, g);
-  int32_t m = group.n, kept = 0;
+  int32_t kept = 0;
   job->group_counts[g] = 0;
   if (group.segment < 0) return;
   const int64_t at = (int64_t)job->start[group.segment] + group.first;
   const uint8_t *roles = call->roles ? call->roles + at : NULL;
   const uint64_t *items = NULL;
+  candidates c = {g, group.segment, group.n, job->in_scores + at, roles ? space.list : NULL};
+  memset(space.keep, 0, tc_words(group.n) * sizeof *space.keep);
   if (roles != NULL) {
-    m = 0;
+    c.m = 0;
     for (int32_t i = 0; i < group.n; i++) {
-      space.keep[i] = !tc_is_candidate(roles[i]) && !tc_is_absent(roles[i]);
-      if (tc_is_candidate(roles[i])) space.list[m++] = i;
+      if (tc_is_candidate(roles[i])) {
+        space.list[c.m++] = i;
+      } else if (!tc_is_absent(roles[i])) {
+        tc_set_bit(space.keep, i);
+      }
     }
-  } else {
-    memset(space.keep, 0, (size_t)group.n);
   }
-  const int32_t *list = roles ? space.list : NULL;
-  if (m > 0) choose(job, g, &group, job->in_scores + at, m, list, space, &items);
-  report_order(job, &group, at, items, m, list);
+  if (c.m > 0) {
+    int32_t flags = choose_in_bins(job, &c, space);
+    if (flags < 0) flags = choose_in_order(job, &c, space, &items);
+    tc_flag(job, group.segment, TC_FLAG_CANDIDATES | flags);
+  }
+  report_order(job, &group, at, items, c.m, c.list);
   if (call->selection.mask != NULL) {
-    memset(call->selection.mask + group.row0, 0, (size_t)(group.row1 - group.row0));
-    memcpy(call->selection.mask + at + call->batch.prefix_rows, space.keep, (size_t)group.n);
+    uint8_t *mask = call->selection.mask;
+    memset(mask + group.row0, 0, (size_t)(group.row1 - group.row0));
+    mask += at + call->batch.prefix_rows;
+    for (int32_t i = 0; i < group.n; i++) mask[i] = space.keep[i / 64] >> i % 64 & 1;
   }
-  /* By way of q, where an element too many does no harm: no branch that cannot be predicted. */
-  for (int32_t i = 0; i < group.n; i++) {
-    space.q[kept] = group.first + i;
-    kept += space.keep[i];
+  for (int32_t w = 0; 64 * w < group.n; w++) {
+    for (uint64_t bits = space.keep[w]; bits != 0; bits &= bits - 1) {
+      job->kept_local[at + kept++] = group.first + 64 * w + tc_lowest_bit(bits);
+    }
   }
-  memcpy(job->kept_local + at, space.q, sizeof(int32_t) * (size_t)kept);
   job->group_counts[g] = kept;
 }
 
@@ -142,8 +207,9 @@ static void report_segments(tc_job *job) {
 void tc_cut_team(tc_job *job, tc_team team) {
   const tailcut_selection *selection = &job->call->selection;
   const int32_t segments = job->call->batch.segments, groups = tc_group_count(job);
-  const cut_space space = carve(tc_scratch(job, team), job->call->batch.max_tokens);
+  cut_space space;
   int32_t g, b;
+  carve(&space, tc_scratch(job, team), job->call->batch.max_tokens);
   if (groups == 0 && team.id == 0) report_segments(job);
   while ((g = tc_task(job, TC_NEXT_CUT)) < groups) {
     cut_group(job, g, space);

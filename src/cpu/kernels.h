@@ -29,6 +29,16 @@ typedef struct tc_kernels {
   void (*accumulate[3])(const void *row, float w, float *acc, int32_t dim);
   /* dst[d] = row[d], widened exactly (a signalling NaN may come out quiet), d < n */
   void (*widen[3])(const void *row, float *dst, int64_t n);
+  /* dots[i] becomes the cosine, METHOD.md's, of a row and a reference of norm `norm`. Returns
+   * whether one is NaN. */
+  int (*cosines)(float *dots, const float *squares, int32_t n, float norm);
+  /* What the cut does with n > 0 scores. Whether all are finite; if so, the ends of their range. */
+  int (*extremes)(const float *scores, int32_t n, float *least, float *greatest);
+  /* offsets[i] = top - p, p the curve's value for a finite score at this scale; METHOD.md. Behind
+   * them, up to a multiple of 64, INT32_MAX. */
+  void (*offsets)(const float *scores, int32_t n, float factor, int32_t top, int32_t *offsets);
+  /* Bit i of `bits`, in words of 64: offsets[i] < limit, limit < INT32_MAX; zero from n on. */
+  void (*below)(const int32_t *offsets, int32_t n, int32_t limit, uint64_t *bits);
 } tc_kernels;
 
 /* NULL when this build or this CPU lacks the level; SCALAR is always there. */

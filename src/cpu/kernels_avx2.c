@@ -63,6 +63,24 @@ V_INLINE __m256 v_keep(int64_t n, __m256 a, __m256 b) {
   return _mm256_blendv_ps(b, a, _mm256_castsi256_ps(v_first(n)));
 }
 
+typedef __m256i tc_int;
+V_INLINE __m256 v_min(__m256 a, __m256 b) { return _mm256_min_ps(a, b); }
+V_INLINE __m256 v_max(__m256 a, __m256 b) { return _mm256_max_ps(a, b); }
+V_INLINE __m256 v_sqrt(__m256 a) { return _mm256_sqrt_ps(a); }
+V_INLINE __m256 v_div(__m256 a, __m256 b) { return _mm256_div_ps(a, b); }
+V_INLINE __m256 v_pick(__m256 a, __m256 limit, __m256 b, __m256 c) {
+  return _mm256_blendv_ps(c, b, _mm256_cmp_ps(a, limit, _CMP_LE_OQ));
+}
+V_INLINE __m256i i_set1(int32_t x) { return _mm256_set1_epi32(x); }
+V_INLINE __m256i i_sub(__m256i a, __m256i b) { return _mm256_sub_epi32(a, b); }
+V_INLINE void i_store(int32_t *p, __m256i i) { _mm256_storeu_si256((__m256i *)p, i); }
+V_INLINE __m256i i_round(__m256 v) { return _mm256_cvtps_epi32(v); }
+V_INLINE __m256i i_shift_10(__m256i i) { return _mm256_srai_epi32(i, 10); }
+V_INLINE uint32_t i_below(const int32_t *p, __m256i i) {
+  const __m256i less = _mm256_cmpgt_epi32(i, _mm256_loadu_si256((const __m256i *)p));
+  return (uint32_t)_mm256_movemask_ps(_mm256_castsi256_ps(less));
+}
+
 /* Sums of lanes of 128 bits [a0+a1, b0+b1]; inside each lane of neighbours [a01 a23 b01 b23] and of
  * elements two apart [a02 a13 b02 b13]. Where they can, blends take the place of one of two
  * shuffles: there are more units for them. */

@@ -63,6 +63,23 @@ V_INLINE __m512 v_keep(int64_t n, __m512 a, __m512 b) {
   return _mm512_mask_blend_ps(v_first(n), b, a);
 }
 
+typedef __m512i tc_int;
+V_INLINE __m512 v_min(__m512 a, __m512 b) { return _mm512_min_ps(a, b); }
+V_INLINE __m512 v_max(__m512 a, __m512 b) { return _mm512_max_ps(a, b); }
+V_INLINE __m512 v_sqrt(__m512 a) { return _mm512_sqrt_ps(a); }
+V_INLINE __m512 v_div(__m512 a, __m512 b) { return _mm512_div_ps(a, b); }
+V_INLINE __m512 v_pick(__m512 a, __m512 limit, __m512 b, __m512 c) {
+  return _mm512_mask_blend_ps(_mm512_cmp_ps_mask(a, limit, _CMP_LE_OQ), c, b);
+}
+V_INLINE __m512i i_set1(int32_t x) { return _mm512_set1_epi32(x); }
+V_INLINE __m512i i_sub(__m512i a, __m512i b) { return _mm512_sub_epi32(a, b); }
+V_INLINE void i_store(int32_t *p, __m512i i) { _mm512_storeu_si512(p, i); }
+V_INLINE __m512i i_round(__m512 v) { return _mm512_cvtps_epi32(v); }
+V_INLINE __m512i i_shift_10(__m512i i) { return _mm512_srai_epi32(i, 10); }
+V_INLINE uint32_t i_below(const int32_t *p, __m512i i) {
+  return _mm512_cmplt_epi32_mask(_mm512_loadu_si512(p), i);
+}
+
 /* Sums of neighbouring lanes 0+1, 2+3: [a01 a23 b01 b23]; of lanes 0+2, 1+3: [a02 a13 b02 b13]. */
 V_INLINE __m512 v_lanes_near(__m512 a, __m512 b) {
   return _mm512_add_ps(_mm512_shuffle_f32x4(a, b, 0x88), _mm512_shuffle_f32x4(a, b, 0xDD));

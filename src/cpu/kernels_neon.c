@@ -59,6 +59,24 @@ V_INLINE float32x4_t v_keep(int64_t n, float32x4_t a, float32x4_t b) {
   return vbslq_f32(vcltq_u32(vld1q_u32(lane), vdupq_n_u32((uint32_t)n)), a, b);
 }
 
+typedef int32x4_t tc_int;
+V_INLINE float32x4_t v_min(float32x4_t a, float32x4_t b) { return vminq_f32(a, b); }
+V_INLINE float32x4_t v_max(float32x4_t a, float32x4_t b) { return vmaxq_f32(a, b); }
+V_INLINE float32x4_t v_sqrt(float32x4_t a) { return vsqrtq_f32(a); }
+V_INLINE float32x4_t v_div(float32x4_t a, float32x4_t b) { return vdivq_f32(a, b); }
+V_INLINE float32x4_t v_pick(float32x4_t a, float32x4_t limit, float32x4_t b, float32x4_t c) {
+  return vbslq_f32(vcleq_f32(a, limit), b, c);
+}
+V_INLINE int32x4_t i_set1(int32_t x) { return vdupq_n_s32(x); }
+V_INLINE int32x4_t i_sub(int32x4_t a, int32x4_t b) { return vsubq_s32(a, b); }
+V_INLINE void i_store(int32_t *p, int32x4_t i) { vst1q_s32(p, i); }
+V_INLINE int32x4_t i_round(float32x4_t v) { return vcvtnq_s32_f32(v); }
+V_INLINE int32x4_t i_shift_10(int32x4_t i) { return vshrq_n_s32(i, 10); }
+V_INLINE uint32_t i_below(const int32_t *p, int32x4_t i) {
+  static const uint32_t bits[4] = {1, 2, 4, 8};
+  return vaddvq_u32(vandq_u32(vcltq_s32(vld1q_s32(p), i), vld1q_u32(bits)));
+}
+
 /* [a02 a13 b02 b13] */
 V_INLINE float32x4_t v_far(float32x4_t a, float32x4_t b) {
   const float64x2_t x = vreinterpretq_f64_f32(a), y = vreinterpretq_f64_f32(b);

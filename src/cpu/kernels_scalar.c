@@ -11,6 +11,7 @@
 #include <math.h>
 #include <string.h>
 
+#include "../curve.h"
 #include "kernels.h"
 
 #if defined(__clang__)
@@ -98,9 +99,52 @@ TC_DEFINE(f16)
 TC_DEFINE(bf16)
 TC_DEFINE(f32)
 
+TC_PLAIN static int cosines(float *dots, const float *squares, int32_t n, float norm) {
+  int any_nan = 0;
+  TC_PLAIN_LOOP
+  for (int32_t i = 0; i < n; i++) {
+    dots[i] = tc_cosine_finish(dots[i], sqrtf(squares[i]), norm);
+    any_nan |= dots[i] != dots[i];
+  }
+  return any_nan;
+}
+
+TC_PLAIN static int extremes(const float *scores, int32_t n, float *least, float *greatest) {
+  int finite = 1;
+  *least = *greatest = scores[0];
+  TC_PLAIN_LOOP
+  for (int32_t i = 0; i < n; i++) {
+    finite &= isfinite(scores[i]) != 0;
+    *least = scores[i] < *least ? scores[i] : *least;
+    *greatest = scores[i] > *greatest ? scores[i] : *greatest;
+  }
+  return finite;
+}
+
+TC_PLAIN static void offsets(const float *scores, int32_t n, float factor, int32_t top,
+                             int32_t *offsets) {
+  TC_PLAIN_LOOP
+  for (int32_t i = 0; i < n; i++) {
+    offsets[i] = top - tc_curve_value(tc_quantise(scores[i], (double)factor));
+  }
+  for (int32_t i = n; i % 64 != 0; i++) offsets[i] = INT32_MAX;
+}
+
+TC_PLAIN static void below(const int32_t *offsets, int32_t n, int32_t limit, uint64_t *bits) {
+  TC_PLAIN_LOOP
+  for (int32_t i = 0; i < n; i++) {
+    if (i % 64 == 0) bits[i / 64] = 0;
+    bits[i / 64] |= (uint64_t)(offsets[i] < limit) << i % 64;
+  }
+}
+
 const tc_kernels tc_kernels_scalar = {
     "scalar",
     {score_rows_f16, score_rows_bf16, score_rows_f32},
     {accumulate_f16, accumulate_bf16, accumulate_f32},
     {widen_f16, widen_bf16, widen_f32},
+    cosines,
+    extremes,
+    offsets,
+    below,
 };

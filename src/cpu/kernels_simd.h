@@ -18,12 +18,22 @@
  *   v_zero(), v_set1(x), v_fma(a, b, c), v_load_f16/_bf16/_f32(p), v_store(float *, v)
  *   v_part_f16/_bf16/_f32(p, n)  n < TC_LANES elements, then zeros; reads nothing else
  *   v_keep(n, a, b)              lanes < n of a, the others of b
+ *   v_sqrt(a), v_div(a, b)       correctly rounded
+ *   v_min(a, b), v_max(a, b)     anything where one is NaN
+ *   v_pick(a, limit, b, c)       b where a <= limit, c elsewhere and where a is NaN
+ *   tc_int, TC_LANES integers: i_set1(x), i_sub(a, b), i_store(int32_t *, i)
+ *   i_round(v)                   to nearest even, below 2^31
+ *   i_shift_10(i)                arithmetic, to the right
+ *   i_below(int32_t *p, i)       the lanes where p is below i, as bits
  *   v_strip(a)                   TC_COLS registers of one strip to one, see TC_STRIPS
  *   v_row(b)                     TC_STRIPS results of v_strip to the row's one register
  *   v_finish(z)                  TC_LANES rows' registers to the vector of their sums
  */
+#include <float.h>
 #include <stddef.h>
 #include <string.h>
+
+#include "../curve.h"
 
 #define TC_INLINE static inline __attribute__((always_inline))
 #define TC_UNUSED __attribute__((unused))
@@ -175,9 +185,87 @@ TC_DEFINE(f16, TC_F16)
 TC_DEFINE(bf16, TC_BF16)
 TC_DEFINE(f32, TC_F32)
 
-/* The table's initialiser after its name. */
-#define TC_TABLE                                           \
-  {score_rows_f16, score_rows_bf16, score_rows_f32},       \
-      {accumulate_f16, accumulate_bf16, accumulate_f32}, { \
-    widen_f16, widen_bf16, widen_f32                       \
+/* tc_cosine_finish, operation by operation. */
+static int cosines(float *dots, const float *squares, int32_t n, float norm) {
+  const tc_vec one = v_set1(1.0f), minus_one = v_set1(-1.0f), zero = v_zero();
+  const tc_vec most = v_set1(FLT_MAX), least = v_set1(1e-8f), infinity = v_set1(INFINITY);
+  const tc_vec nan = v_set1(tc_bits_float(TC_NAN_BITS)), other = v_set1(tc_norm_floor(norm));
+  tc_vec sum = zero;
+  float tail[TC_LANES];
+  for (int32_t i = 0; i < n; i += TC_LANES) {
+    const int part = n - i < TC_LANES;
+    const char *p = (const char *)(dots + i), *q = (const char *)(squares + i);
+    const tc_vec d = part ? v_part_f32(p, n - i) : v_load_f32(p);
+    const tc_vec length = v_sqrt(part ? v_part_f32(q, n - i) : v_load_f32(q));
+    const tc_vec norms = v_pick(length, most, v_max(length, least), nan);
+    const tc_vec ratio = v_div(d, v_fma(norms, other, zero)); /* the product: no -0 in it */
+    const tc_vec clamped = v_max(v_min(ratio, one), minus_one);
+    const tc_vec s = v_fma(v_pick(ratio, infinity, clamped, nan), one, zero); /* -0 becomes +0 */
+    if (part) {
+      v_store(tail, s);
+      memcpy(dots + i, tail, sizeof *tail * (size_t)(n - i));
+      sum = v_fma(v_keep(n - i, s, zero), zero, sum);
+    } else {
+      v_store(dots + i, s);
+      sum = v_fma(s, zero, sum); /* 0, or NaN for good */
+    }
   }
+  v_store(tail, sum);
+  for (int e = 1; e < TC_LANES; e++) tail[0] += tail[e];
+  return tail[0] != 0.0f;
+}
+
+/* The loops of the cut. Tails are short: the last vector is filled up with what changes nothing. */
+static int extremes(const float *scores, int32_t n, float *least, float *greatest) {
+  const tc_vec zero = v_zero();
+  tc_vec low = v_set1(scores[0]), high = low, sum = zero;
+  float lows[TC_LANES], highs[TC_LANES], sums[TC_LANES];
+  for (int32_t i = 0; i < n; i += TC_LANES) {
+    const char *p = (const char *)(scores + i);
+    const tc_vec v = n - i < TC_LANES ? v_keep(n - i, v_part_f32(p, n - i), low) : v_load_f32(p);
+    low = v_min(low, v);
+    high = v_max(high, v);
+    sum = v_fma(v, zero, sum); /* 0 as long as all are finite */
+  }
+  v_store(lows, low);
+  v_store(highs, high);
+  v_store(sums, sum);
+  for (int e = 1; e < TC_LANES; e++) {
+    lows[0] = lows[e] < lows[0] ? lows[e] : lows[0];
+    highs[0] = highs[e] > highs[0] ? highs[e] : highs[0];
+    sums[0] += sums[e];
+  }
+  *least = lows[0];
+  *greatest = highs[0];
+  return sums[0] == 0.0f;
+}
+
+/* factor is a power of two: the product is exact, or rounds to 0 either way. */
+static void offsets(const float *scores, int32_t n, float factor, int32_t top, int32_t *offsets) {
+  const tc_vec f = v_set1(factor), most = v_set1(0x1p30f), least = v_set1(-0x1p30f);
+  const tc_int tops = i_set1(top);
+  for (int32_t i = 0; i < n; i += TC_LANES) {
+    const char *p = (const char *)(scores + i);
+    const tc_vec v = n - i < TC_LANES ? v_part_f32(p, n - i) : v_load_f32(p);
+    const tc_vec q = v_max(v_min(v_fma(v, f, v_zero()), most), least);
+    i_store(offsets + i, i_sub(tops, i_shift_10(i_round(q))));
+  }
+  for (int32_t i = n; i % 64 != 0; i++) offsets[i] = INT32_MAX;
+}
+
+static void below(const int32_t *offsets, int32_t n, int32_t limit, uint64_t *bits) {
+  const tc_int limits = i_set1(limit);
+  for (int32_t w = 0; 64 * w < n; w++) {
+    uint64_t word = 0;
+    for (int e = 0; e < 64; e += TC_LANES) {
+      word |= (uint64_t)i_below(offsets + 64 * w + e, limits) << e;
+    }
+    bits[w] = word;
+  }
+}
+
+/* The table's initialiser after its name. */
+#define TC_TABLE                                                                             \
+  {score_rows_f16, score_rows_bf16, score_rows_f32},                                         \
+      {accumulate_f16, accumulate_bf16, accumulate_f32}, {widen_f16, widen_bf16, widen_f32}, \
+      cosines, extremes, offsets, below

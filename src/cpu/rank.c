@@ -97,6 +97,18 @@ static void radix_sort(uint64_t **items, uint64_t **spare, int32_t m) {
   }
 }
 
+const uint64_t *tc_sort(uint64_t *items, uint64_t *spare, int32_t m, int32_t usable, uint32_t first,
+                        uint32_t last) {
+  if (m <= FEW) {
+    insertion_sort(items, m);
+  } else if (m <= MOST_IN_BUCKETS && bucket_sort(items, spare, m, usable, first, last)) {
+    items = spare;
+  } else {
+    radix_sort(&items, &spare, m);
+  }
+  return items;
+}
+
 int32_t tc_rank(const float *scores, const int32_t *list, int32_t m, int low, uint64_t *items,
                 uint64_t *spare, const uint64_t **sorted) {
   uint32_t first = TC_KEY_NAN, last = 0;
@@ -108,13 +120,6 @@ int32_t tc_rank(const float *scores, const int32_t *list, int32_t m, int low, ui
     last = key > last && key != TC_KEY_NAN ? key : last;
     items[i] = (uint64_t)key << 32 | (uint32_t)i;
   }
-  if (m <= FEW) {
-    insertion_sort(items, m);
-  } else if (m <= MOST_IN_BUCKETS && bucket_sort(items, spare, m, usable, first, last)) {
-    items = spare;
-  } else {
-    radix_sort(&items, &spare, m);
-  }
-  *sorted = items;
+  *sorted = tc_sort(items, spare, m, usable, first, last);
   return usable;
 }

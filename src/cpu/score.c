@@ -3,11 +3,18 @@
  * score: cosine of every candidate to its segment's reference vector.
  *
  * Formula: s = <x,c> / (max(|x|,1e-8) * max(|c|,1e-8)), clamped; METHOD.md, stage 1. Strategy:
- * candidates of all segments are one range that is split evenly among the threads; dots and squared
- * norms come from the SIMD kernels (fixed summation order), the rest is one rounding per operation
- * here. Limits: a reference vector is widened again by each thread that reaches its segment.
+ * candidates of all segments are one range that is split evenly among the threads, because rows
+ * that a thread reads again tend to be in its own cache; it takes its share in pieces, and who is
+ * done helps another thread with the rest: the cores of a machine may differ by half in speed for
+ * as long as a neighbour is busy. The arithmetic is the SIMD kernels' (fixed summation order).
+ * Limits: a reference vector is widened again by each thread that reaches its segment.
  */
 #include "cpu.h"
+
+enum {
+  LEAST_PIECE = 16, /* rows; a power of two */
+  MOST_SHARES = 8   /* that a thread looks at, its own the first */
+};
 
 float tc_norm(const tc_job *job, const float *v, int32_t dim) {
   float square = 0.0f;
@@ -26,12 +33,16 @@ int tc_score_range(const tc_job *job, int32_t b, int32_t i0, int32_t i1, const f
     float *s = scores + i;
     job->kernels->score_rows[tokens->dtype - 1](tc_token_row(job, b, i), stride, rows, tokens->dim,
                                                 ref, s, squares);
+    const int nan = job->kernels->cosines(s, squares, rows, ref_norm);
+    if (roles == NULL) {
+      any_nan |= nan;
+      continue;
+    }
     for (int32_t j = 0; j < rows; j++) {
-      s[j] = tc_cosine_finish(s[j], sqrtf(squares[j]), ref_norm);
-      if (roles != NULL && !tc_is_candidate(roles[i + j])) {
-        s[j] = tc_bits_float(TC_NAN_BITS);
-      } else {
+      if (tc_is_candidate(roles[i + j])) {
         any_nan |= s[j] != s[j];
+      } else {
+        s[j] = tc_bits_float(TC_NAN_BITS);
       }
     }
   }
@@ -64,6 +75,13 @@ static int lag_range(const tc_job *job, int32_t b, int32_t i0, int32_t i1, float
   return any_nan;
 }
 
+/* A segment's reference, made ready. */
+typedef struct ready {
+  int32_t segment; /* -1: none */
+  const float *data;
+  float norm;
+} ready;
+
 /* The reference of segment b as fp32: widened into `space`, or where it already is. */
 static const float *reference(const tc_job *job, int32_t b, int32_t first, float *space) {
   const tailcut_reference *r = &job->call->reference;
@@ -81,14 +99,11 @@ static const float *reference(const tc_job *job, int32_t b, int32_t first, float
   return space;
 }
 
-/* This thread's share of the candidates of segments [first, first + count). */
-static void score_share(tc_job *job, tc_team team, int32_t first, int32_t count) {
-  const int64_t all = job->cum[first + count] - job->cum[first];
-  const int64_t from = job->cum[first] + all * team.id / team.size;
-  const int64_t to = job->cum[first] + all * (team.id + 1) / team.size;
-  float *space = tc_scratch(job, team);
+/* Candidates [from, to) of the range, all in segments [first, first + count). ref: what is in
+ * `space`. */
+static void score_rows(tc_job *job, int32_t first, int32_t count, int64_t from, int64_t to,
+                       ready *ref, float *space) {
   int32_t lo = first, hi = first + count - 1;
-  if (from == to) return;
   while (lo < hi) { /* the last segment that starts at or before `from` and is not empty */
     const int32_t mid = lo + (hi - lo + 1) / 2;
     if (job->cum[mid] <= from) {
@@ -100,18 +115,50 @@ static void score_share(tc_job *job, tc_team team, int32_t first, int32_t count)
   for (int32_t b = lo; b < first + count && job->cum[b] < to; b++) {
     const int32_t i0 = (int32_t)(from > job->cum[b] ? from - job->cum[b] : 0);
     const int32_t i1 = (int32_t)(to < job->cum[b + 1] ? to - job->cum[b] : job->n[b]);
+    int any_nan;
     if (i0 >= i1) continue;
     if (job->call->reference.source == TAILCUT_REFERENCE_LAG) {
-      if (lag_range(job, b, i0, i1, space, job->scores + job->start[b])) {
-        tc_flag(job, b, TAILCUT_FLAG_NAN);
+      any_nan = lag_range(job, b, i0, i1, space, job->scores + job->start[b]);
+    } else {
+      if (ref->segment != b) {
+        ref->segment = b;
+        ref->data = reference(job, b, first, space);
+        ref->norm = tc_norm(job, ref->data, job->call->tokens.dim);
+        if (tc_bad_norm(ref->norm)) tc_flag(job, b, TAILCUT_FLAG_BAD_REFERENCE);
       }
-      continue;
+      any_nan =
+          tc_score_range(job, b, i0, i1, ref->data, ref->norm, NULL, job->scores + job->start[b]);
     }
-    const float *ref = reference(job, b, first, space);
-    const float norm = tc_norm(job, ref, job->call->tokens.dim);
-    if (tc_bad_norm(norm)) tc_flag(job, b, TAILCUT_FLAG_BAD_REFERENCE);
-    if (tc_score_range(job, b, i0, i1, ref, norm, NULL, job->scores + job->start[b])) {
-      tc_flag(job, b, TAILCUT_FLAG_NAN);
+    if (any_nan) tc_flag(job, b, TAILCUT_FLAG_NAN);
+  }
+}
+
+/* The next piece of a share of n: about half of what is left, so that the last ones are small and
+ * whoever takes them ends at about the same time. Returns its length. */
+static int64_t take_piece(tc_progress *taken, int64_t n, int64_t *from) {
+  int64_t at = atomic_load_explicit(&taken->at, memory_order_relaxed), piece;
+  do {
+    if (at >= n) return 0;
+    piece = ((n - at) / 2 | (LEAST_PIECE - 1)) + 1;
+    piece = piece < n - at ? piece : n - at;
+  } while (!atomic_compare_exchange_weak_explicit(&taken->at, &at, at + piece, memory_order_relaxed,
+                                                  memory_order_relaxed));
+  *from = at;
+  return piece;
+}
+
+/* Candidates of segments [first, first + count): this thread's share, then what is left of the
+ * others'. */
+static void score_share(tc_job *job, tc_team team, int32_t first, int32_t count) {
+  const int64_t all = job->cum[first + count] - job->cum[first];
+  ready ref = {-1, NULL, 0.0f};
+  for (int32_t h = 0; h < team.size && h < MOST_SHARES; h++) {
+    const int32_t whose = (team.id + h) % team.size;
+    const int64_t from = all * whose / team.size, to = all * (whose + 1) / team.size;
+    int64_t at, piece;
+    while ((piece = take_piece(&job->taken[whose], to - from, &at)) > 0) {
+      const int64_t i = job->cum[first] + from + at;
+      score_rows(job, first, count, i, i + piece, &ref, tc_scratch(job, team));
     }
   }
 }
@@ -201,5 +248,6 @@ void tc_score_team(tc_job *job, tc_team team) {
     tc_direction_team(job, team, first, count, job->directions);
     score_share(job, team, first, count);
     tc_team_barrier(team);
+    atomic_store_explicit(&job->taken[team.id].at, 0, memory_order_relaxed);
   }
 }

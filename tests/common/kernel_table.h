@@ -6,6 +6,7 @@
 #ifndef TAILCUT_TESTS_KERNEL_TABLE_H_
 #define TAILCUT_TESTS_KERNEL_TABLE_H_
 
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -37,7 +38,8 @@ static inline int kt_init(kt_state *t, uint64_t seed) {
   return 1;
 }
 
-/* Element i of an array at p: kind 0 ordinary numbers, 1 near the ends of the range, 2 any bits. */
+/* Element i of an array at p: kind 0 ordinary numbers, 1 near the ends of the range, 2 any bits; in
+ * fp32 also 3, numbers around 2^-30, the last digit of a curve. */
 static inline void kt_fill(kt_state *t, char *p, int64_t n, int dtype, int kind) {
   static const uint32_t lowest[3] = {0x2C00, 0x3D80, 0x3D800000},
                         span[3] = {0x1800, 0x300, 0x3000000};
@@ -47,6 +49,7 @@ static inline void kt_fill(kt_state *t, char *p, int64_t n, int dtype, int kind)
     if (kind == 1) bits = (uint32_t)(r >> 8) % span[dtype];
     if (r & 1) bits |= dtype == 2 ? 0x80000000u : 0x8000u;
     if (kind == 2) bits = (uint32_t)(r >> 16);
+    if (kind == 3) bits = (bits & 0x80000000u) | (0x2F000000u + (uint32_t)(r >> 8) % 0x3000000u);
     if (dtype == 2) {
       memcpy(p + 4 * i, &bits, 4);
     } else {
@@ -111,6 +114,48 @@ static inline void kt_score(kt_state *t, const tc_kernels *level, int dtype, int
   kt_same(t, b, a, dim, level, "widen", dtype, dim);
 }
 
+static inline void kt_equal(kt_state *t, const void *a, const void *b, size_t bytes,
+                            const tc_kernels *level, const char *what, int32_t n) {
+  t->checks++;
+  if (memcmp(a, b, bytes) == 0) return;
+  if (t->failures++ < 20) printf("%s %s of %d differs\n", level->name, what, (int)n);
+}
+
+/* The loops of the cut on n scores that end where readable memory ends. */
+static inline void kt_cut(kt_state *t, const tc_kernels *level, int32_t n, int kind, int e) {
+  enum { MOST = 640 };
+  const size_t bytes = 4 * (size_t)n, whole = ((size_t)n + 63) / 64 * 256;
+  float *scores = (float *)(void *)(t->end - bytes), ends[2][2];
+  static float cosines[2][MOST], squares[MOST];
+  static int32_t offsets[2][MOST];
+  static uint64_t bits[2][MOST / 64 + 1];
+  const float factor = kind == 0 ? 0x1p30f : ldexpf(1.0f, e), norm = kind == 2 ? -1.0f : 0.7f;
+  kt_fill(t, (char *)scores, n, 2, kind);
+  kt_fill(t, (char *)squares, n, 2, kind);
+  for (int32_t i = 0; i < n && kind < 2; i++)
+    squares[i] = squares[i] < 0 ? -squares[i] : squares[i];
+  memcpy(cosines[0], scores, bytes);
+  memcpy(cosines[1], scores, bytes);
+  const int nan = tc_kernels_scalar.cosines(cosines[0], squares, n, norm);
+  const int same = level->cosines(cosines[1], squares, n, norm) == nan;
+  kt_equal(t, cosines[1], cosines[0], same ? bytes : 0, level, "cosines", n);
+  if (!same) t->failures++;
+  memset(ends, 0, sizeof ends);
+  const int finite = tc_kernels_scalar.extremes(scores, n, &ends[0][0], &ends[0][1]);
+  if (level->extremes(scores, n, &ends[1][0], &ends[1][1]) != finite) t->failures++;
+  if (!finite) return;
+  if (ends[0][0] != ends[1][0] || ends[0][1] != ends[1][1]) t->failures++;
+  tc_kernels_scalar.offsets(scores, n, factor, 1 << 20, offsets[0]);
+  level->offsets(scores, n, factor, 1 << 20, offsets[1]);
+  kt_equal(t, offsets[1], offsets[0], whole, level, "offsets", n);
+  for (int i = 0; i < 3; i++) {
+    const int32_t limit = i == 0 ? 0 : i == 1 ? 1 << 21 : offsets[0][n / 2];
+    tc_kernels_scalar.below(offsets[0], n, limit, bits[0]);
+    level->below(offsets[0], n, limit, bits[1]);
+    kt_equal(t, bits[1], bits[0], whole / 32, level, "below", n);
+  }
+}
+
 /* Levels above scalar that were compared. `most`: dims above it are left out (slow emulators). */
 static inline int kt_run(kt_state *t, int32_t most) {
   static const int32_t big[] = {254, 255, 256, 257, 258,  263,  264,  384,  500,  511,  512, 513,
@@ -122,6 +167,9 @@ static inline int kt_run(kt_state *t, int32_t most) {
     const tc_kernels *level = tc_kernels_for((tc_simd)l);
     if (level == NULL) continue;
     levels++;
+    for (int32_t n = 1; n <= 600; n += n < 150 ? 1 : 29) {
+      for (int kind = 0; kind < 4; kind++) kt_cut(t, level, n, kind, n * 7 % 226 - 98);
+    }
     for (int dtype = 0; dtype < 3; dtype++) {
       int turn = 0;
       for (int32_t dim = 1; dim <= 140; dim++) {

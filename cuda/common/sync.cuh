@@ -1,0 +1,19 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* sync: how a block tells another that what its threads did before a barrier is there. One thread adds
+ * behind the barrier; one thread of the other block looks, before a barrier of its own. */
+#ifndef TAILCUT_SYNC_CUH_
+#define TAILCUT_SYNC_CUH_
+
+#include <stdint.h>
+
+__device__ inline void tc_add_release(uint32_t *to, uint32_t v) {
+  asm volatile("red.release.gpu.global.add.u32 [%0], %1;" ::"l"(to), "r"(v) : "memory");
+}
+
+__device__ inline uint32_t tc_load_acquire(const uint32_t *from) {
+  uint32_t v;
+  asm volatile("ld.acquire.gpu.global.u32 %0, [%1];" : "=r"(v) : "l"(from) : "memory");
+  return v;
+}
+
+#endif /* TAILCUT_SYNC_CUH_ */

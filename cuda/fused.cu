@@ -1,0 +1,214 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * fused: score, cut and compact of a batch of images in one launch.
+ *
+ * Strategy: blocks take tickets. A ticket is a score tile of image i (16 candidates, two a warp) or, LAG
+ * images later, a slab of it: a block that waits for the image's tiles, cuts for itself and moves its
+ * column slice of the kept rows, which are still in L2. The cut is done once per slab, which costs
+ * less than handing lists around, and hides behind other blocks' loads. The functions are those of the
+ * three kernels: score.cuh, cut_group.cuh, slab.cuh.
+ * Order: a tile's scores are stored, the block meets, one thread adds 1 to the image's count with release
+ * semantics; a slab's thread polls it with acquire semantics before the block goes on. Tickets ascend, a
+ * tile has a lower one than its image's slabs, and whoever has a ticket runs: no wait is for ever.
+ * An image's rows are written by its own slabs only, after all its tiles; what other images read must lie
+ * elsewhere (fused_plan.c). Counts are left zero by the last of an image's slabs, the ticket by
+ * the last to take one.
+ * Precision: exact, as its parts. Limits: fp16 and bf16 rows of up to 1,024 elements, images of up to 2,048
+ * candidates, row arrays of 16-byte units in place; the rest is left to the chain or to compact.
+ *
+ * Ladder (H100, 576 x 1024 fp16 in place, B = 64 / 256, the prototype's figures): one cluster launch 175 /
+ * 651 us; chain of three kernels 45.5 / 154; tickets with a cut of its own per image 42.6 / 147; slabs that
+ * cut for themselves, 12 images behind: 40.2 / 138.6. One release a warp instead of one a block: 8 us
+ * more at B = 64. This code: not measured.
+ */
+#include "common/sync.cuh"
+#include "cut_group.cuh"
+#include "score.cuh"
+#include "slab.cuh"
+
+namespace {
+
+constexpr int THREADS = TC_SLAB_THREADS, TILE_ROWS = THREADS / 32 * 2;
+constexpr int LAG = 12;           /* images between a tile and its slabs */
+constexpr int SLICE = 256, HELD = 6;
+constexpr int ARRAYS = TC_FUSED_ARRAYS;
+
+struct fused_array {
+  char *rows;
+  int64_t row, segment; /* strides in bytes */
+  int64_t row_bytes, dst_rows;
+};
+
+struct fused_args {
+  tc_cut_args cut;
+  const char *rows; /* candidate 0 of segment 0 */
+  const char *reference;
+  int64_t row_bytes, segment_bytes, reference_bytes; /* strides; ragged: segment is a row's */
+  float *scores;
+  int32_t *flags;
+  uint32_t dim;
+  int32_t images;
+  int32_t tiles, slabs; /* of an image */
+  int32_t ragged, reference_by_row, arrays;
+  int32_t slice[ARRAYS + 1]; /* slabs before each array's */
+  fused_array array[ARRAYS];
+};
+
+/* What a ticket stands for. */
+struct work {
+  int32_t image, part; /* part: tile, or slab */
+  bool scores;
+};
+
+__device__ inline work deal(const fused_args &args, uint32_t ticket) {
+  const uint32_t tiles = (uint32_t)args.tiles, slabs = (uint32_t)args.slabs;
+  const uint32_t ahead = (uint32_t)min(LAG, args.images), first = ahead * tiles;
+  const uint32_t both = ((uint32_t)args.images - ahead) * (tiles + slabs);
+  uint32_t image, part;
+  if (ticket < first) {
+    image = ticket / tiles;
+    return {(int32_t)image, (int32_t)(ticket - image * tiles), true};
+  }
+  ticket -= first;
+  if (ticket < both) {
+    image = ticket / (tiles + slabs);
+    part = ticket - image * (tiles + slabs);
+    if (part >= slabs) return {(int32_t)(image + ahead), (int32_t)(part - slabs), true};
+    return {(int32_t)image, (int32_t)part, false};
+  }
+  ticket -= both;
+  image = ticket / slabs;
+  return {(int32_t)(args.images - (int32_t)ahead + (int32_t)image), (int32_t)(ticket - image * slabs),
+          false};
+}
+
+template <int DTYPE>
+__device__ inline void score_tile(const fused_args &args, int32_t b, int32_t tile) {
+  const tc_segment segment = tc_segment_at(args.cut.segments, b);
+  const int32_t i = tile * TILE_ROWS + (int32_t)(threadIdx.x / 32) * 2, live = segment.n - i;
+  if (live > 0) {
+    const uint64_t number = (uint32_t)(args.ragged ? segment.start : b);
+    const uint64_t reference_number = (uint32_t)(args.reference_by_row ? segment.start : b);
+    const tc_scored found = tc_score_short<DTYPE, DTYPE, 2, false>(
+        args.rows + number * args.segment_bytes + (uint64_t)(uint32_t)i * args.row_bytes,
+        args.row_bytes, args.reference + reference_number * args.reference_bytes, args.dim, live,
+        args.scores + ((uint32_t)segment.start + (uint32_t)i));
+    if (i == 0 && found.judge) args.flags[b] = found.bad ? TAILCUT_FLAG_BAD_REFERENCE : 0;
+  }
+  tc_delay(2);
+  if (tile * TILE_ROWS >= segment.n) return; /* the whole block: nobody waits for it */
+  __syncthreads();
+  if (threadIdx.x == 0) tc_add_release(&args.cut.lasting->blocks[b], 1);
+}
+
+template <class S>
+__device__ inline void move_slab(const fused_args &args, tc_group_space<S> &space, int32_t *list,
+                                 int32_t b, int32_t slab) {
+  uint32_t *arrived = &args.cut.lasting->blocks[b];
+  uint32_t *moved = &args.cut.lasting->moved[b];
+  const tc_segment segment = tc_segment_at(args.cut.segments, b);
+  const uint32_t tiles = (uint32_t)((segment.n + TILE_ROWS - 1) / TILE_ROWS);
+  tc_cut_prepare(space.value);
+  tc_delay(3);
+  if (threadIdx.x == 0) {
+    while (tc_load_acquire(arrived) != tiles) {
+    }
+  }
+  __syncthreads();
+  const tc_cut_group c = tc_cut_open(args.cut, b);
+  const int32_t k = tc_cut_rows(space, args.cut, c, slab == 0, list);
+  __syncthreads(); /* the list is whole */
+  if (threadIdx.x == 0 && atomicAdd(moved, 1u) == (uint32_t)args.slabs - 1) {
+    *arrived = 0; /* every slab has seen it */
+    *moved = 0;
+  }
+  if (slab == 0) {
+    for (int32_t j = (int32_t)threadIdx.x; j < k; j += THREADS) c.kept[j] = list[j];
+    tc_block<S::WARPS> block(space.value.block);
+    tc_cut_done(block, args.cut);
+  }
+  int index = 0;
+  while (slab >= args.slice[index + 1]) index++;
+  const fused_array &a = args.array[index];
+  const int64_t from = args.ragged ? segment.start * a.row : b * a.segment;
+  tc_slab_of_list<SLICE, HELD>(a.rows + from, a.row, a.row_bytes, args.cut.segments.prefix_rows,
+                               slab - args.slice[index], list, k <= a.dst_rows ? k : 0);
+}
+
+template <int DTYPE, class S>
+__global__ void __launch_bounds__(THREADS, 3) fused(const __grid_constant__ fused_args args) {
+  __shared__ tc_group_space<S> space;
+  __shared__ int32_t list[S::ROWS];
+  __shared__ uint32_t taken;
+  tc_wait_previous();
+  if (threadIdx.x == 0) {
+    uint32_t *ticket = &args.cut.lasting->ticket;
+    taken = atomicAdd(ticket, 1u);
+    if (taken == gridDim.x - 1) *ticket = 0;
+  }
+  __syncthreads();
+  const work w = deal(args, taken);
+  if (w.scores) {
+    score_tile<DTYPE>(args, w.image, w.part);
+  } else {
+    move_slab<S>(args, space, list, w.image, w.part);
+  }
+}
+
+/* ----------------------------------------------------------------------------------------- host -- */
+
+typedef tc_value_shape<THREADS, 3, 9> small;
+typedef tc_value_shape<THREADS, 8, 9> large;
+typedef void (*fused_kernel)(fused_args);
+static_assert(large::ROWS == TC_FUSED_ROWS, "what fused_plan.c counts on");
+static_assert(TC_SHORT_RUNS * TC_RUN_ELEMENTS == TC_FUSED_DIM, "the same");
+const fused_kernel KERNELS[2][2] = {
+    {fused<TAILCUT_F16, small>, fused<TAILCUT_F16, large>},
+    {fused<TAILCUT_BF16, small>, fused<TAILCUT_BF16, large>}};
+
+}  // namespace
+
+extern "C" cudaError_t tc_cuda_fused(const tc_cuda *, const tc_fused_call *call,
+                                     const tc_chain *chain) {
+  const tc_segments &s = call->cut.segments;
+  const int64_t size = tc_dtype_size(call->tokens->dtype);
+  const bool row_source = call->reference->source == TAILCUT_REFERENCE_ROW;
+  const int32_t most = s.max_tokens - s.prefix_rows;
+  fused_args args = {};
+  args.cut = call->cut;
+  args.ragged = s.cu_seqlens != nullptr;
+  args.row_bytes = call->tokens->row_stride * size;
+  args.segment_bytes = args.ragged ? args.row_bytes : call->tokens->segment_stride * size;
+  args.rows = (const char *)call->tokens->data + s.prefix_rows * args.row_bytes;
+  args.reference = (const char *)(row_source ? call->tokens->data : call->reference->data);
+  args.reference_bytes =
+      row_source ? args.segment_bytes : call->reference->segment_stride * size;
+  args.reference_by_row = row_source && args.ragged;
+  args.scores = call->scores;
+  args.flags = call->flags;
+  args.dim = (uint32_t)call->tokens->dim;
+  args.images = s.segments;
+  args.tiles = (most + TILE_ROWS - 1) / TILE_ROWS;
+  args.arrays = call->num_rows;
+  for (int32_t i = 0; i < call->num_rows; i++) {
+    const tailcut_rows &r = call->rows[i];
+    args.array[i] = {(char *)r.dst, r.dst_row_stride, r.dst_segment_stride, r.part_bytes,
+                     r.dst_rows};
+    args.slice[i + 1] = args.slice[i] + (int32_t)((r.part_bytes + SLICE - 1) / SLICE);
+  }
+  args.slabs = args.slice[call->num_rows];
+  const fused_kernel kernel = KERNELS[call->tokens->dtype == TAILCUT_BF16][most > small::ROWS];
+  return tc_launch(kernel, (unsigned)(s.segments * (args.tiles + args.slabs)), THREADS, 0, chain,
+                   args);
+}
+
+extern "C" cudaError_t tc_cuda_load_fused(tc_cuda *) {
+  for (const auto &row : KERNELS) {
+    for (const fused_kernel kernel : row) {
+      cudaFuncAttributes attributes;
+      const cudaError_t error = cudaFuncGetAttributes(&attributes, kernel);
+      if (error != cudaSuccess) return error;
+    }
+  }
+  return cudaSuccess;
+}
