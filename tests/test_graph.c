@@ -111,7 +111,7 @@ static void replays(int32_t kind) {
       tt_workspace w = tt_workspace_new(&backends[i], handle, kind, &limits);
       OK(cudaDeviceSynchronize());
       captured c = capture(row, &backends[i], handle, w, &random);
-      const int most = row->replays ? row->replays : 100;
+      const int most = row->replays ? row->replays : 50;
       for (int r = 0; r < most; r++) {
         cr_assert_eq(replay(&c, stream, &random), 0, "%s on %s: replay %d", row->name,
                      backends[i].name, r);
