@@ -17,12 +17,12 @@ struct tc_value_choice {
   tc_cutoff cutoff;
 };
 
-/* The choice before the clamps; false: sort instead. */
+/* The choice before the clamps; false: sort instead. offset: filled in where the choice is by offset. */
 template <class S>
 __device__ inline bool tc_value_choose(tc_value_space<S> &space, const tailcut_rule &rule, int32_t g,
                                        const uint32_t (&key)[S::ITEMS], const tc_stats &stats,
-                                       bool bad, tc_value_scale scale, tc_value_choice *choice,
-                                       bool *whole) {
+                                       bool bad, uint32_t (&offset)[S::ITEMS],
+                                       tc_value_choice *choice, bool *whole) {
   int32_t k;
   *choice = {false, 0, {0, 0}};
   if (tc_decide_plainly(rule, g, stats, bad, &k, whole)) {
@@ -34,14 +34,21 @@ __device__ inline bool tc_value_choose(tc_value_space<S> &space, const tailcut_r
     }
     return true;
   }
-  const uint32_t first = tc_value_offset(stats.first, scale);
-  const uint32_t last = tc_value_offset(stats.last, scale);
+  const tc_value_scale scale = tc_value_scale_of(
+      rule.scale == TAILCUT_SCALE_AUTO ? tc_scale_exponent(stats.magnitude) : 0);
+#pragma unroll
+  for (int i = 0; i < S::ITEMS; i++) {
+    offset[i] = key[i] < TC_KEY_UNUSABLE ? tc_value_offset(key[i], scale) : TC_OFFSET_NONE;
+  }
   double threshold; /* MEAN, IQR: a value p stays when it is above */
   if (rule.detector == TAILCUT_OTSU) {
+    const uint32_t first = tc_value_offset(stats.first, scale);
+    const uint32_t last = tc_value_offset(stats.last, scale);
     bool flat = first == last;
-    choice->by_offset = true;
-    choice->offset = last;
-    if (!flat && !tc_value_otsu(space, key, stats, scale, &choice->offset, &flat)) return false;
+    if (!flat &&
+        !tc_value_otsu(space, offset, stats.usable, first, last, &choice->offset, &flat)) {
+      return false;
+    }
     if (flat) choice->cutoff = {TC_KEY_UNUSABLE, stats.candidates - stats.usable};
     choice->by_offset = !flat;
     return true;
@@ -51,8 +58,8 @@ __device__ inline bool tc_value_choose(tc_value_space<S> &space, const tailcut_r
     tc_moments m = {0, 0};
 #pragma unroll
     for (int i = 0; i < S::ITEMS; i++) {
-      if (key[i] >= TC_KEY_UNUSABLE) continue;
-      const int64_t p = (1 << 20) - (int64_t)tc_value_offset(key[i], scale);
+      if (offset[i] == TC_OFFSET_NONE) continue;
+      const int64_t p = (1 << 20) - (int64_t)offset[i];
       m = m + tc_moments{p, p * p};
     }
     m = block.sum(m);
@@ -93,41 +100,48 @@ union tc_group_space {
  * half) and ties (high half) of the warps before; *fixed: rows in all that stay without being asked. */
 template <class S>
 __device__ inline int32_t tc_vote(tc_value_space<S> &space, const tc_cut_group &c,
-                               const uint32_t (&key)[S::ITEMS], tc_value_scale scale,
-                               const tc_value_choice &choice, tc_votes<S> *v, uint32_t *before,
-                               int32_t *fixed) {
+                                  const uint32_t (&key)[S::ITEMS],
+                                  const uint32_t (&offset)[S::ITEMS],
+                                  const tc_value_choice &choice, tc_votes<S> *v, uint32_t *before,
+                                  int32_t *fixed) {
   const int lane = (int)(threadIdx.x & 31), warp = (int)(threadIdx.x / 32);
+  const bool roles = c.roles != nullptr;
   uint32_t counted = 0, unasked = 0;
+  if (choice.by_offset && !roles) {
 #pragma unroll
-  for (int i = 0; i < S::ITEMS; i++) {
-    const uint32_t k = key[i];
-    bool stays, ties = false;
-    if (choice.by_offset) {
-      stays = k < TC_KEY_UNUSABLE && tc_value_offset(k, scale) <= choice.offset;
-    } else {
-      stays = k < choice.cutoff.key && k != TC_KEY_NONE;
-      ties = k == choice.cutoff.key && k != TC_KEY_NONE && choice.cutoff.ties > 0;
+    for (int i = 0; i < S::ITEMS; i++) {
+      v->stay[i] = __ballot_sync(TC_FULL, offset[i] <= choice.offset);
+      v->tied[i] = 0;
+      counted += __popc(v->stay[i]);
     }
-    if (c.roles != nullptr) {
-      const int32_t row = warp * 32 * S::ITEMS + i * 32 + lane;
-      const bool unranked = k == TC_KEY_NONE && row < c.group.n && tc_stays_unranked(c.roles, row);
-      stays |= unranked;
-      unasked += __popc(__ballot_sync(TC_FULL, unranked));
+  } else {
+#pragma unroll
+    for (int i = 0; i < S::ITEMS; i++) {
+      const uint32_t k = key[i];
+      bool stays = choice.by_offset ? offset[i] <= choice.offset : k < choice.cutoff.key;
+      const bool ties = !choice.by_offset && k == choice.cutoff.key && choice.cutoff.ties > 0;
+      if (roles) {
+        const int32_t row = warp * 32 * S::ITEMS + i * 32 + lane;
+        const bool unranked =
+            k == TC_KEY_NONE && row < c.group.n && tc_stays_unranked(c.roles, row);
+        stays |= unranked;
+        unasked += __popc(__ballot_sync(TC_FULL, unranked));
+      }
+      v->stay[i] = __ballot_sync(TC_FULL, stays);
+      v->tied[i] = __ballot_sync(TC_FULL, ties);
+      counted += __popc(v->stay[i]) + (__popc(v->tied[i]) << 16);
     }
-    v->stay[i] = __ballot_sync(TC_FULL, stays);
-    v->tied[i] = __ballot_sync(TC_FULL, ties);
-    counted += __popc(v->stay[i]) + (__popc(v->tied[i]) << 16);
   }
-  __syncthreads(); /* earlier counts have been read */
   if (lane == 0) {
     space.warps[warp] = counted;
-    space.counts[warp] = unasked;
+    space.fixed[warp] = unasked;
   }
   __syncthreads();
   const uint32_t others = lane < S::WARPS ? space.warps[lane] : 0;
   const uint32_t total = tc_value_total(others);
   *before = tc_value_total(lane < warp ? others : 0u);
-  *fixed = (int32_t)tc_value_total(lane < S::WARPS ? space.counts[lane] : 0u);
+  *fixed = 0;
+  if (roles) *fixed = (int32_t)tc_value_total(lane < S::WARPS ? space.fixed[lane] : 0u);
   return (int32_t)(total & 0xFFFFu) - *fixed + min((int32_t)(total >> 16), choice.cutoff.ties);
 }
 
@@ -164,23 +178,23 @@ __device__ __forceinline__ int32_t tc_cut_rows(tc_group_space<S> &shared, const 
   for (int i = 0; i < S::ITEMS; i++) {
     key[i] = base + i * 32 < n ? tc_load_key(c, low, base + i * 32) : TC_KEY_NONE;
   }
-  const tc_stats stats = tc_value_stats(space, key, tc_tau_key(rule));
-  const tc_value_scale scale = tc_value_scale_of(
-      rule.scale == TAILCUT_SCALE_AUTO ? tc_scale_exponent(stats.magnitude) : 0);
+  const tc_stats stats = tc_value_stats(space, key, rule);
+  uint32_t offset[S::ITEMS];
   tc_value_choice choice;
   bool whole;
   if (!tc_value_choose(space, rule, c.number, key, stats,
-                       (c.flags & TAILCUT_FLAG_BAD_REFERENCE) != 0, scale, &choice, &whole)) {
+                       (c.flags & TAILCUT_FLAG_BAD_REFERENCE) != 0, offset, &choice, &whole)) {
     return tc_sort_instead<S>(shared, args, c, reports, kept);
   }
   tc_votes<S> v;
   uint32_t before;
-  int32_t fixed, k = tc_vote(space, c, key, scale, choice, &v, &before, &fixed);
+  int32_t fixed, k = tc_vote(space, c, key, offset, choice, &v, &before, &fixed);
   const int32_t clamped = tc_clamp_count(&rule, k, stats.candidates);
   if (clamped != k) {
     choice.by_offset = false;
     choice.cutoff = tc_value_select(space, key, stats, clamped);
-    k = tc_vote(space, c, key, scale, choice, &v, &before, &fixed);
+    __syncthreads(); /* the first votes have been counted */
+    k = tc_vote(space, c, key, offset, choice, &v, &before, &fixed);
   }
   const uint32_t below = (1u << lane) - 1;
   const int32_t ties = choice.by_offset ? 0 : choice.cutoff.ties;

@@ -12,10 +12,11 @@
  *   all else: other detectors, a search range, spread, curve, ranks
  *                             begin -> stats -> 4 x (count -> scatter) -> decide -> mark -> emit
  *                                                                   cut_long_sort.cu
- * begin lists the long groups and their tiles and makes the state zero, since the scratch memory comes
- * with any content; stats says of every tile what is known of scores without their order. All sizes
- * are host bounds: lengths may differ at every replay of a captured graph. Where a state for every
- * group there may be would take more than 256 MiB (or 16 groups' worth) the groups are cut in rounds.
+ * begin lists the long groups and their tiles and makes the state zero, since the scratch memory
+ * comes with any content; stats says of every tile what is known of scores without their order. All
+ * sizes are host bounds: lengths may differ at every replay of a captured graph. Where a state for
+ * every group there may be would take more than 256 MiB (or 16 groups' worth) the groups are cut in
+ * rounds.
  */
 #include "cut_long.cuh"
 
@@ -165,7 +166,7 @@ __device__ void list_groups(tc_long_block &block, const tc_long &a) {
   }
 }
 
-/* In the first round nobody else touches the scratch memory: it may be made zero before the wait. */
+/* In the first round nobody else touches the scratch memory: it may be zeroed before the wait. */
 __global__ void __launch_bounds__(TC_LONG_THREADS)
     begin(const __grid_constant__ tc_long a, bool values, bool digits) {
   __shared__ tc_long_block::space space;

@@ -1,19 +1,20 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* cut_long: groups of more than TC_CUT_SHORT rows, by all blocks of the device. What its files share
- * (cut_long.cu: the launches): the work as the device sees it, and how a block meets its tile.
+/* cut_long: groups of more than TC_CUT_SHORT rows, by all blocks of the device. What its files
+ * share (cut_long.cu: the launches): the work as the device sees it, and how a block meets its
+ * tile.
  *
- * A tile is a run of 2,048, 4,096 or 8,192 rows of one group, one block's work in every kernel. Which
- * groups are long, and which tiles they have, is found on the device by the first kernel (begin).
- * Every kernel lets the next one start right behind its own wait, not before: whatever a kernel finds
- * before its wait is then complete up to the kernel before the last. That is how blocks look up
- * their tile and load its rows while the kernel before them still runs. */
+ * A tile is a run of 2,048, 4,096 or 8,192 rows of one group, one block's work in every kernel.
+ * Which groups are long, and which tiles they have, is found on the device by the first kernel
+ * (begin). Every kernel lets the next one start right behind its own wait, not before: whatever a
+ * kernel finds before its wait is then complete up to the kernel before the last. That is how
+ * blocks look up their tile and load its rows while the kernel before them still runs. */
 #ifndef TAILCUT_CUT_LONG_CUH_
 #define TAILCUT_CUT_LONG_CUH_
 
 #include "cut.cuh"
 
-/* Cuts every group of more than TC_CUT_SHORT rows and leaves the others alone. scratch: as many bytes
- * as tc_cut_long_scratch says, of any content, left with any content. */
+/* Cuts every group of more than TC_CUT_SHORT rows and leaves the others alone. scratch: as many
+ * bytes as tc_cut_long_scratch says, of any content, left with any content. */
 size_t tc_cut_long_scratch(const tc_cuda *device, const tailcut_limits *limits);
 cudaError_t tc_cut_long(const tc_cuda *device, const tc_cut_args *args, char *scratch,
                         const tc_chain *chain);
@@ -40,15 +41,15 @@ struct alignas(64) tc_long_tile {
   int32_t unused;
 };
 
-/* Rows with a key below `key` stay, and of those with this key the first k. While width is not 0 that
- * is not known: the k-th of the rows whose key is in [key, key + 2^width) is the last to stay. */
+/* Rows with a key below `key` stay, and of those with this key the first k. While width is not 0
+ * that is not known: the last to stay is the k-th of the rows with keys in [key, key + 2^width). */
 struct tc_long_cut {
   uint32_t key;
   int32_t width, k;
   int32_t candidates, usable, whole; /* N, N'; kept whole for want of a reference or a curve */
 };
 
-/* OTSU's state of a group. A packed prefix is a count << 42 | a sum of offsets (cut_long_otsu.cuh). */
+/* OTSU's state of a group. A packed prefix: count << 42 | sum of offsets (cut_long_otsu.cuh). */
 struct alignas(128) tc_long_state {
   uint64_t bins[TC_LONG_BINS]; /* packed, by bin */
   uint32_t values[TC_LONG_SPAN * 1024];
@@ -92,8 +93,8 @@ struct tc_long {
   uint32_t *counts; /* [bound][256] */
 };
 
-/* cut_long_otsu.cu, cut_long_select.cu, cut_long_sort.cu, cut_long_emit.cu: launches; quads: rows of
- * a tile divided by 2,048, which is 1, 2 or 4. */
+/* cut_long_otsu.cu, cut_long_select.cu, cut_long_sort.cu, cut_long_emit.cu: launches; quads: rows
+ * of a tile divided by 2,048, which is 1, 2 or 4. */
 enum tc_long_mode { TC_LONG_OTSU, TC_LONG_STATS, TC_LONG_SELECT, TC_LONG_MARKS, TC_LONG_MODES };
 cudaError_t tc_long_otsu(const tc_long &a, int quads, bool counts, tc_chain *chain);
 cudaError_t tc_long_select(const tc_long &a, int quads, tc_chain *chain);
@@ -207,8 +208,8 @@ __device__ __forceinline__ tc_stats tc_long_stats(tc_long_block &block, const tc
   return block.reduce(stats, tc_stats_none(), tc_stats_join());
 }
 
-/* AUTO's exponent from the tiles' statistics; 0 for UNIT. `shared` has been set to 0 before a barrier;
- * a barrier is in here. */
+/* AUTO's exponent from the tiles' statistics; 0 for UNIT. `shared` has been set to 0 before a
+ * barrier; a barrier is in here. */
 __device__ __forceinline__ int32_t tc_long_exponent(const tc_long &a, const tc_long_tile &tile,
                                                     uint32_t &shared) {
   if (a.cut.rule.scale != TAILCUT_SCALE_AUTO) return 0;

@@ -2,12 +2,13 @@
 /*
  * cut_long_emit: writes the kept rows of long groups and reports of them.
  *
- * Strategy: every block finds the cut (OTSU: from the counts of single values; else from the last digit,
- * from statistics, or a mark per row), counts the kept rows of its tile and publishes the number; each
- * thread of a block looks at the number of one tile before, and the block writes. Tiles are taken by
- * ticket, so that a block only ever waits for those that have started. OTSU takes twice as many
- * tickets: on flat curves the first half finds the maximum, each block in its share of the bins, and
- * the second half waits for it and writes; on others the second half leaves at once.
+ * Strategy: every block finds the cut (OTSU: from the counts of single values; else from the last
+ * digit, from statistics, or a mark per row), counts the kept rows of its tile and publishes the
+ * number; each thread of a block looks at the number of one tile before, and the block writes.
+ * Tiles are taken by ticket, so that a block only ever waits for those that have started. OTSU
+ * takes twice as many tickets: on flat curves the first half finds the maximum, each block in its
+ * share of the bins, and the second half waits for it and writes; on others the second half leaves
+ * at once.
  * Precision: exact. Limits: TC_LONG_TILES tiles of a group.
  *
  * Ladder: cut_long_otsu.cu.
@@ -17,8 +18,8 @@
 
 namespace {
 
-/* Which rows stay: all candidates, those with an offset up to this one, or those of a smaller key and
- * `ties` of that very key. */
+/* Which rows stay: all candidates, those with an offset up to this one, or those of a smaller key
+ * and `ties` of that very key. */
 struct choice {
   uint32_t key; /* or offset */
   int32_t ties;

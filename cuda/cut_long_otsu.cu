@@ -2,20 +2,21 @@
 /*
  * cut_long_otsu: counts of curve values of long groups, as much as OTSU needs (Otsu 1979; curve.h).
  *
- * Strategy: fill counts rows and their offsets by bins of 1,024 curve values: in shared memory, ONE packed
- * 32-bit atomic a row, then one reduction per bin and block that has any. refine bounds B in every
- * bin, in each block anew (that costs less than another kernel), and counts single values in the bins that
- * can win; where these are too far apart (a flat curve: B near its maximum over a wide range) it puts
- * rows in order of their bins instead, so that cut_long_emit.cu's blocks can share the bins. count is
- * for clamped rules: k itself. Precision: exact; cut_long_otsu.cuh says why. Limits: 2^20 rows a group.
+ * Strategy: fill counts rows and their offsets by bins of 1,024 curve values: in shared memory, ONE
+ * packed 32-bit atomic a row, then one reduction per bin and block that has any. refine bounds B in
+ * every bin, in each block anew (that costs less than another kernel), and counts single values in
+ * the bins that can win; where these are too far apart (a flat curve: B near its maximum over a
+ * wide range) it puts rows in order of their bins instead, so that cut_long_emit.cu's blocks can
+ * share the bins. count is for clamped rules: k itself. Precision: exact; cut_long_otsu.cuh says
+ * why. Limits: 2^20 rows a group.
  *
- * A row's packed word is count << 21 | low part of its offset (0 .. 1,024): a copy of the bins per 1,024
- * rows cannot overflow, 1,024 << 21 | 2^20 being below 2^32.
+ * A row's packed word is count << 21 | low part of its offset (0 .. 1,024): a copy of the bins per
+ * 1,024 rows cannot overflow, 1,024 << 21 | 2^20 being below 2^32.
  *
- * Ladder (H100, cut alone, 64K rows): 1. cluster of 16 by value search: 64.5 us. 2. prototype, three
- * kernels with reductions to L2 per row: 26.6. 3. prototype, shared memory, rows loaded early: 8.1; 16K 7.0,
- * 256K 10.8, 1M 17.0; flat curves 45 - 515. 4. this: begin in front (scratch of any content), flat curves
- * by rows in order of bins; not measured.
+ * Ladder (H100, cut alone, 64K rows): 1. cluster of 16 by value search: 64.5 us. 2. prototype,
+ * three kernels with reductions to L2 per row: 26.6. 3. prototype, shared memory, rows loaded
+ * early: 8.1; 16K 7.0, 256K 10.8, 1M 17.0; flat curves 45 - 515. 4. this: begin in front (scratch
+ * of any content), flat curves by rows in order of bins; not measured.
  */
 #include "cut_long_otsu.cuh"
 
@@ -80,16 +81,17 @@ __global__ void __launch_bounds__(TC_LONG_THREADS) fill(const __grid_constant__ 
 struct refine_space {
   uint64_t sums[TC_LONG_WARPS];
   uint32_t top, first, end, magnitude;
-  /* counts of single values; or, flat: rows by bin but those of one value, that value, its rows, places */
+  /* counts of single values; or, flat: rows by bin but those of one value, that value, its rows,
+   * places */
   union {
-    uint32_t values[TC_VALUES];
+    alignas(16) uint32_t values[TC_VALUES];
     uint32_t flat[4][TC_LONG_BINS];
   };
 };
 
-/* Rows in order of their bins (of any order inside), as low part of the offset | number << 11: the first
- * value of a bin that a block meets is counted, so that many equal rows are one entry. before: packed
- * prefixes of this thread's bins, 4 * thread .. + 3. */
+/* Rows in order of their bins (of any order inside), as low part of the offset | number << 11: the
+ * first value of a bin that a block meets is counted, so that many equal rows are one entry.
+ * before: packed prefixes of this thread's bins, 4 * thread .. + 3. */
 template <int QUADS>
 __device__ __noinline__ void order_by_bins(refine_space &s, const tc_long &a,
                                            const tc_long_tile &tile, tc_long_state &state,
@@ -142,7 +144,9 @@ __global__ void __launch_bounds__(TC_LONG_THREADS, 1) refine(const __grid_consta
   __shared__ tc_long_tile tile;
   const uint32_t t = threadIdx.x, lane = t & 31, warp = t >> 5;
   tc_long_open(a, blockIdx.x, tile);
-  for (uint32_t i = t; i < TC_VALUES; i += TC_LONG_THREADS) s.values[i] = 0;
+  for (uint32_t i = t; i < TC_VALUES / 4; i += TC_LONG_THREADS) {
+    ((uint4 *)s.values)[i] = make_uint4(0, 0, 0, 0);
+  }
   if (t == 0) s.top = 0, s.first = TC_NO_OFFSET, s.end = 0, s.magnitude = 0;
   __syncthreads();
   uint32_t offsets[4 * QUADS];

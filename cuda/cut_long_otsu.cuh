@@ -3,19 +3,20 @@
  * cut_long_otsu: where OTSU's maximum lies, from counts of curve values. Shared by cut_long_otsu.cu
  * (which makes the counts) and cut_long_emit.cu (whose blocks each decide for themselves).
  *
- * Words: an offset is o = 2^20 - p, 0 .. 2^21, ascending where scores descend; a packed prefix is a count
- * of rows << 42 | the sum of their offsets (at most 2^20 rows: 21 bits, 2^41). With offsets instead of
- * p only the sign of d changes: d = k * total - N * (sum of the first k offsets).
+ * Words: an offset is o = 2^20 - p, 0 .. 2^21, ascending where scores descend; a packed prefix is a
+ * count of rows << 42 | the sum of their offsets (at most 2^20 rows: 21 bits, 2^41). With offsets
+ * instead of p only the sign of d changes: d = k * total - N * (sum of the first k offsets).
  *
- * Over all ranks the best rank ends a run of equal p: inside a run d is linear in k, so B = d^2 / (k (N-k))
- * is convex, and B'' >= 2 B / (k (N-k)) >= 2^-37 B: an inner rank is below the better end by far more
- * than B's rounding. So the answer is an offset, and neither ranks nor ties are needed.
+ * Over all ranks the best rank ends a run of equal p: inside a run d is linear in k, so B = d^2 /
+ * (k (N-k)) is convex, and B'' >= 2 B / (k (N-k)) >= 2^-37 B: an inner rank is below the better end
+ * by far more than B's rounding. So the answer is an offset, and neither ranks nor ties are needed.
  *
- * Bound of a run of ranks [a, b) whose offsets lie in [low, low + width]: d as a function of the rank is
- * concave, and between the ends it is below both tangents, of slopes that belong to the run's best and
- * worst offset. They meet at k* = a + x; L^2 / (k (N - k)) is convex for affine L, so B in the run is
- * at most the greatest of its values at a, at b and of the tangents' at k*. In fp32 with room for its
- * rounding (below): only runs whose bound reaches the best end of any run are looked at exactly.
+ * Bound of a run of ranks [a, b) whose offsets lie in [low, low + width]: d as a function of the
+ * rank is concave, and between the ends it is below both tangents, of slopes that belong to the
+ * run's best and worst offset. They meet at k* = a + x; L^2 / (k (N - k)) is convex for affine L,
+ * so B in the run is at most the greatest of its values at a, at b and of the tangents' at k*. In
+ * fp32 with room for its rounding (below): only runs whose bound reaches the best end of any run
+ * are looked at exactly.
  */
 #ifndef TAILCUT_CUT_LONG_OTSU_CUH_
 #define TAILCUT_CUT_LONG_OTSU_CUH_
@@ -42,8 +43,8 @@ __device__ __forceinline__ uint32_t tc_offset(float s, tc_long_scale scale) {
   return s == s ? (uint32_t)((1 << 20) - (__float2int_rn(q) >> 10)) : TC_NO_OFFSET;
 }
 
-/* Offsets of a thread's rows. AUTO's exponent is found from the tiles' statistics: `magnitude` has been
- * set to 0 before a barrier. Called by the whole block. */
+/* Offsets of a thread's rows. AUTO's exponent is found from the tiles' statistics: `magnitude` has
+ * been set to 0 before a barrier. Called by the whole block. */
 template <int QUADS>
 __device__ __forceinline__ void tc_offsets(const tc_long &a, const tc_long_tile &tile,
                                            const tc_long_rows<QUADS> &rows, uint32_t &magnitude,
@@ -78,8 +79,8 @@ struct tc_otsu {
     return den > 0.0f ? __fdividef(d * d, den) : 0.0f;
   }
 
-  /* Upper bound of B at the ends of runs of equal offsets, for rows with packed prefixes `from` before
-   * and `to` behind them and offsets low .. low + width; *end: B behind the last of them. */
+  /* Upper bound of B at the ends of runs of equal offsets, for rows with packed prefixes `from`
+   * before and `to` behind them and offsets low .. low + width; *end: B behind the last of them. */
   __device__ __forceinline__ float bound(uint64_t from, uint64_t to, uint64_t low, float width,
                                          float *end) const {
     const uint32_t a = (uint32_t)(from >> TC_SUM_BITS), b = (uint32_t)(to >> TC_SUM_BITS);
@@ -126,8 +127,8 @@ __device__ __forceinline__ uint64_t tc_warps_before(const uint64_t *sums, uint64
   return warp > 0 ? before : 0;
 }
 
-/* Counts of single values of TC_LONG_SPAN bins; padded, so that threads with 16 neighbours each meet
- * no bank conflicts. */
+/* Counts of single values of TC_LONG_SPAN bins; padded, so that threads with 16 neighbours each
+ * meet no bank conflicts. */
 #define TC_VALUES (TC_LONG_SPAN * 1024)
 __device__ __forceinline__ uint32_t tc_value_place(uint32_t v) { return v + (v >> 5); }
 
@@ -183,8 +184,8 @@ __device__ __forceinline__ void tc_otsu_open(tc_otsu_space &s, const tc_long_sta
   s.width = __ldcg(&state.width);
 }
 
-/* The best value of at most TC_LONG_SPAN bins. A thread looks at 8 neighbouring values; only runs of 8
- * that may win are looked at one by one. */
+/* The best value of at most TC_LONG_SPAN bins. A thread looks at 8 neighbouring values; only runs
+ * of 8 that may win are looked at one by one. */
 __device__ inline tc_long_best tc_otsu_values(tc_otsu_space &s, const tc_long_state &state) {
   const tc_otsu otsu(s.all);
   const uint32_t first = s.first << 10, end = s.width << 10;
@@ -233,8 +234,9 @@ __device__ inline tc_long_best tc_otsu_values(tc_otsu_space &s, const tc_long_st
   return tc_block_best(s, best);
 }
 
-/* Flat curves: more bins can win than are counted at once. refine has put their rows into `entries`, bin
- * by bin (low part | count << 11): each tile of the group takes 8 bins at a time. This block's best. */
+/* Flat curves: more bins can win than are counted at once. refine has put their rows into
+ * `entries`, bin by bin (low part | count << 11): each tile of the group takes 8 bins at a time.
+ * This block's best. */
 __device__ __noinline__ inline tc_long_best tc_otsu_flat(tc_otsu_space &s, const tc_long &a,
                                                          const tc_long_tile &tile,
                                                          const tc_long_state &state) {

@@ -2,11 +2,12 @@
 /*
  * cut_long_select: the key of a long group's k-th row, without sorting.
  *
- * Strategy: radix select over the keys between the best and the worst usable one, 11 bits at a time, so
- * three kernels at most. Each finds the digit that the one before has counted (all blocks alike: 2,048
- * counts are read faster than another kernel starts), then counts its own among the rows that are
- * still undecided, in shared memory, with one reduction per digit and block. Rows of the very key of the
- * cut are ties: the first ones by number stay (cut_long_emit.cu). Precision: exact.
+ * Strategy: radix select over the keys between the best and the worst usable one, 11 bits at a
+ * time, so three kernels at most. Each finds the digit that the one before has counted (all blocks
+ * alike: 2,048 counts are read faster than another kernel starts), then counts its own among the
+ * rows that are still undecided, in shared memory, with one reduction per digit and block. Rows of
+ * the very key of the cut are ties: the first ones by number stay (cut_long_emit.cu). Precision:
+ * exact.
  *
  * Ladder: 1. as described; prediction 11 us at 64K rows; not measured.
  */

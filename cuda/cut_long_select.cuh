@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* cut_long_select: from the counts of a digit to the next part of the key. Shared by the kernels of
- * cut_long_select.cu and cut_long_emit.cu: each finds the last digit of the kernel before itself. */
+ * cut_long_select.cu and cut_long_emit.cu: each finds the digit that the kernel before counted. */
 #ifndef TAILCUT_CUT_LONG_SELECT_CUH_
 #define TAILCUT_CUT_LONG_SELECT_CUH_
 
@@ -17,8 +17,8 @@ __device__ __forceinline__ int32_t tc_digit_bits(int32_t width) {
   return min(width, TC_LONG_DIGIT_BITS);
 }
 
-/* The group's cut once the digits of a level are counted: `cut` (the same in all threads) is what was
- * known before. Called by the block; s.digit and s.before may not be in use. */
+/* The group's cut once the digits of a level are counted: `cut` (the same in all threads) is what
+ * was known before. Called by the block; s.digit and s.before may not be in use. */
 __device__ inline tc_long_cut tc_select_digit(tc_long_block &block, tc_select_space &s,
                                               tc_long_cut cut, const uint32_t *digits) {
   static_assert(TC_LONG_DIGITS == 4 * TC_LONG_THREADS, "4 digits a thread");
@@ -54,8 +54,8 @@ __device__ inline tc_long_cut tc_select_open(tc_select_space &s, const tc_long_c
   return s.cut;
 }
 
-/* The cut as far as it is known without counting digits: k, and the range of keys. whole, k: what is
- * decided before the clamps. */
+/* The cut as far as it is known without counting digits: k, and the range of keys. whole, k: what
+ * is decided before the clamps. */
 __device__ inline tc_long_cut tc_select_start(const tailcut_rule &rule, const tc_stats &stats,
                                               int32_t k, bool whole) {
   const bool above = rule.detector == TAILCUT_THRESHOLD && !whole;

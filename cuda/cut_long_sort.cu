@@ -2,16 +2,17 @@
 /*
  * cut_long_sort: long groups by sorting: any detector, a search range, spread, curve, ranks.
  *
- * Strategy: stable radix sort of (key, row), 8 bits at a time, by all blocks and all groups at once: per
- * digit one kernel counts every tile's digits, the next adds up the counts of the tiles before (a
- * thread a digit, all blocks alike) and moves each row to its place. The last one leaves the curve as
- * integers beside the rows. Then one block per group decides k (detect.cuh), and each rank's row is
- * marked and reported. CUB's device sort would do, but it clears its counters by memset nodes.
- * Precision: exact, the same bits as src/cpu/cut.c. Limits: TC_LONG_TILES tiles of a group; a group's
- * detector is one block's work: 1M rows are read by 1,024 threads, two or three times.
+ * Strategy: stable radix sort of (key, row), 8 bits at a time, by all blocks and all groups at
+ * once: per digit one kernel counts every tile's digits, the next adds up the counts of the tiles
+ * before (a thread a digit, all blocks alike) and moves each row to its place. The last one leaves
+ * the curve as integers beside the rows. Then one block per group decides k (detect.cuh), and each
+ * rank's row is marked and reported. CUB's device sort would do, but it clears its counters by
+ * memset nodes.
+ * Precision: exact, the same bits as src/cpu/cut.c. Limits: TC_LONG_TILES tiles of a group; a
+ * group's detector is one block's work: 1M rows are read by 1,024 threads, two or three times.
  *
- * Ladder (H100, 64K rows): 1. four passes of 8 bits by a cluster of 16: 64.5 us with everything; CUB's
- * DeviceRadixSort alone: 54.9. 2. as described; prediction 30; not measured.
+ * Ladder (H100, 64K rows): 1. four passes of 8 bits by a cluster of 16: 64.5 us with everything;
+ * CUB's DeviceRadixSort alone: 54.9. 2. as described; prediction 30; not measured.
  */
 #include "cut_long_select.cuh"
 
@@ -20,8 +21,8 @@ namespace {
 constexpr int DIGITS = 256, PASSES = 4;
 constexpr int DECIDE_THREADS = 1024;
 
-/* The i-th row or rank of a thread: a warp owns consecutive ones, 32 at a time, so that their order is
- * that of warp, i and lane. */
+/* The i-th row or rank of a thread: a warp owns consecutive ones, 32 at a time, so that their order
+ * is that of warp, i and lane. */
 template <int QUADS>
 __device__ __forceinline__ int32_t place_of(const tc_long_tile &tile, int i) {
   const int32_t warp = tile.index * TC_LONG_WARPS + (int32_t)(threadIdx.x >> 5);

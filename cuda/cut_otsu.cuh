@@ -54,24 +54,22 @@ __device__ __forceinline__ void tc_value_best(uint64_t &value, uint32_t &offset)
   value = top;
 }
 
-/* OTSU's winner as the greatest offset that stays. *whole: the criterion is 0 everywhere. False: too
- * many rows can win. At least 3 rows are usable and not all have one offset; bins are clear. */
+/* OTSU's winner as the greatest offset that stays, of offsets first .. last (TC_OFFSET_NONE: no usable
+ * row). *whole: the criterion is 0 everywhere. False: too many rows can win. At least 3 rows are usable and
+ * not all have one offset; bins are clear. */
 template <class S>
-__device__ inline bool tc_value_otsu(tc_value_space<S> &space, const uint32_t (&key)[S::ITEMS],
-                                     const tc_stats &stats, tc_value_scale scale, uint32_t *cut,
+__device__ inline bool tc_value_otsu(tc_value_space<S> &space, const uint32_t (&offset)[S::ITEMS],
+                                     int32_t usable, uint32_t first, uint32_t last, uint32_t *cut,
                                      bool *whole) {
   typedef typename S::sum SUM;
   const int thread = (int)threadIdx.x, lane = thread & 31, warp = thread / 32;
-  const uint32_t first = tc_value_offset(stats.first, scale);
-  const uint32_t range = tc_value_offset(stats.last, scale) - first;
-  const int shift = max(0, 32 - __clz((int)range) - S::LOG); /* a bin is 2^shift offsets wide */
-  const uint32_t n = (uint32_t)stats.usable, mask = (1u << shift) - 1;
+  const int shift = max(0, 32 - __clz((int)(last - first)) - S::LOG); /* bins are 2^shift wide */
+  const uint32_t n = (uint32_t)usable, mask = (1u << shift) - 1;
   uint32_t r[S::ITEMS];
 #pragma unroll
   for (int i = 0; i < S::ITEMS; i++) {
-    const bool usable = key[i] < TC_KEY_UNUSABLE;
-    r[i] = usable ? tc_value_offset(key[i], scale) - first : 0xFFFFFFFFu;
-    if (usable) {
+    r[i] = offset[i] - first; /* none: far behind all bins */
+    if (offset[i] != TC_OFFSET_NONE) {
       atomicAdd(&space.bins[r[i] >> shift], (1u << S::LOW_BITS) + (r[i] & mask));
     }
   }
@@ -94,7 +92,7 @@ __device__ inline bool tc_value_otsu(tc_value_space<S> &space, const uint32_t (&
     __syncthreads();
 #pragma unroll
     for (int i = 0; i < S::ITEMS; i++) {
-      if (r[i] == 0xFFFFFFFFu) continue;
+      if (offset[i] == TC_OFFSET_NONE) continue;
       atomicAdd(&space.bins[r[i] >> shift], 1u);
       atomicAdd(&low[r[i] >> shift], r[i] & mask);
     }
@@ -166,7 +164,7 @@ __device__ inline bool tc_value_otsu(tc_value_space<S> &space, const uint32_t (&
 #pragma unroll
   for (int i = 0; i < S::ITEMS; i++) {
     const uint32_t j = r[i] >> shift;
-    if (r[i] != 0xFFFFFFFFu && j >= from && j <= to) {
+    if (j >= from && j <= to) {
       space.list[atomicAdd(&space.listed, 1u)] = r[i] - origin;
     }
   }

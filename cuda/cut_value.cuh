@@ -55,7 +55,7 @@ struct tc_value_space {
   uint32_t list[S::LIST + 32]; /* the last 32: read as a whole, never a row's */
   tc_value_prefix<S> prefix[S::BINS + 1];
   uint4 extremes[S::WARPS];
-  uint32_t counts[32], bounds[32], warps[32];
+  uint32_t counts[32], bounds[32], warps[32], fixed[32];
   typename S::sum sums[32];
   uint2 alive[32];
   uint64_t best_value[32];
@@ -72,6 +72,7 @@ struct tc_cutoff {
 
 /* 2^20 - p of a usable key: 0 .. 2^21, rising with the key. s * 2^(30-e) is exact in fp32 (where it
  * underflows it rounds to 0 either way), so no doubles are needed; two factors, because 2^156 is none. */
+#define TC_OFFSET_NONE 0xFFFFFFFFu /* of a row that is not usable */
 struct tc_value_scale {
   float first, second;
 };
@@ -86,31 +87,38 @@ __device__ __forceinline__ uint32_t tc_value_offset(uint32_t key, tc_value_scale
   return (uint32_t)((1 << 20) - (__float2int_rn(v) >> 10));
 }
 
-/* What the block's threads know together of their rows' keys: one barrier. */
+/* What the block's threads know together of their rows' keys: one barrier. What the rule does not ask for
+ * is not worked out: `above` is THRESHOLD's, magnitude AUTO's. */
 template <class S>
 __device__ __forceinline__ tc_stats tc_value_stats(tc_value_space<S> &space,
                                                    const uint32_t (&key)[S::ITEMS],
-                                                   uint32_t tau_key) {
-  tc_stats own = tc_stats_none();
+                                                   const tailcut_rule &rule) {
+  const bool counts = rule.detector == TAILCUT_THRESHOLD;
+  const bool scales = rule.scale == TAILCUT_SCALE_AUTO && !counts;
+  uint32_t first = TC_KEY_NONE, last = 0, counted = 0, other = 0;
 #pragma unroll
   for (int i = 0; i < S::ITEMS; i++) {
-    const uint32_t k = key[i];
-    const bool usable = k < TC_KEY_UNUSABLE;
-    const uint32_t bits = tc_float_bits(tc_key_score(k)) & 0x7FFFFFFFu;
-    own.candidates += k != TC_KEY_NONE;
-    own.usable += usable;
-    own.above += usable && k <= tau_key;
-    own.first = min(own.first, k);
-    if (usable) own.last = max(own.last, k);
-    if (usable && bits < 0x7F800000u) own.magnitude = max(own.magnitude, bits);
+    const bool usable = key[i] < TC_KEY_UNUSABLE;
+    counted += usable ? 0x10001u : key[i] == TC_KEY_UNUSABLE; /* usable ones, candidates */
+    first = min(first, key[i]);
+    if (usable) last = max(last, key[i]);
   }
-  const uint32_t counted =
-      __reduce_add_sync(TC_FULL, (uint32_t)own.candidates | (uint32_t)own.usable << 16);
-  const uint32_t first = __reduce_min_sync(TC_FULL, own.first);
-  const uint32_t last = __reduce_max_sync(TC_FULL, own.last);
-  /* THRESHOLD needs no scale. */
-  const uint32_t other = tau_key != 0 ? __reduce_add_sync(TC_FULL, (uint32_t)own.above)
-                                      : __reduce_max_sync(TC_FULL, own.magnitude);
+  if (counts) {
+    const uint32_t tau_key = tc_tau_key(rule);
+#pragma unroll
+    for (int i = 0; i < S::ITEMS; i++) other += key[i] <= tau_key;
+    other = __reduce_add_sync(TC_FULL, other);
+  } else if (scales) {
+#pragma unroll
+    for (int i = 0; i < S::ITEMS; i++) {
+      const uint32_t bits = tc_float_bits(tc_key_score(key[i])) & 0x7FFFFFFFu; /* NaN's are more */
+      if (bits < 0x7F800000u) other = max(other, bits);
+    }
+    other = __reduce_max_sync(TC_FULL, other);
+  }
+  counted = __reduce_add_sync(TC_FULL, counted);
+  first = __reduce_min_sync(TC_FULL, first);
+  last = __reduce_max_sync(TC_FULL, last);
   if ((threadIdx.x & 31) == 0) space.extremes[threadIdx.x / 32] = {first, last, counted, other};
   __syncthreads();
   tc_stats s = tc_stats_none();

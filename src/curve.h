@@ -207,7 +207,7 @@ TC_HD int32_t tc_clamp_count(const tailcut_rule *rule, int64_t k, int32_t n) {
   if (n == 0) return 0;
   if (k < rule->min_keep) k = rule->min_keep;
   if (k > max_keep) k = max_keep;
-  k = (k + rule->round_to - 1) / rule->round_to * rule->round_to;
+  if (rule->round_to > 1) k = (k + rule->round_to - 1) / rule->round_to * rule->round_to;
   return (int32_t)(k > max_keep ? max_keep : k);
 }
 

@@ -24,7 +24,7 @@ static void replays(int32_t kind) {
       TT_CUDA(cudaDeviceSynchronize());
       tt_captured c;
       cr_assert_eq(tt_captured_new(&c, row, &backends[i], handle, w, &random), 0);
-      const int most = row->replays ? row->replays : 100;
+      const int most = row->replays ? row->replays : 50;
       for (int r = 0; r < most; r++) {
         cr_assert_eq(tt_captured_replay(&c, stream, &random), 0, "%s on %s: replay %d", row->name,
                      backends[i].name, r);

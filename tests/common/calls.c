@@ -21,15 +21,15 @@
  * can tell where each segment is (uniform batches; few segments), and the mean direction; behind a cut
  * of groups the joining of their lists; PACKED kept are compacted. */
 const tt_call_row tt_call_rows[] = {
-    {"score", SCORE, TT_UNIFORM, 4, 40, 48, 2, .replays = 100},
+    {"score", SCORE, TT_UNIFORM, 4, 40, 48, 2, .replays = 50},
     {"score lengths row", SCORE, TT_LENGTHS, 5, 40, 264, 2, .source = ROW},
     {"score ragged f32", SCORE, TT_RAGGED, 5, 40, 40, 2, .dtype = TAILCUT_F32},
     {"score ragged mean", SCORE, TT_RAGGED, 5, 70, 48, 3, .source = MEAN},
-    {"direction", DIRECTION, TT_UNIFORM, 3, 70, 48, 1, .replays = 100},
+    {"direction", DIRECTION, TT_UNIFORM, 3, 70, 48, 1, .replays = 50},
     {"direction lengths bf16", DIRECTION, TT_LENGTHS, 5, 70, 40, 1, .dtype = TAILCUT_BF16},
-    {"direction ragged", DIRECTION, TT_RAGGED, 6, 130, 24, 1, .replays = 100},
+    {"direction ragged", DIRECTION, TT_RAGGED, 6, 130, 24, 1, .replays = 50},
     {"direction ragged long", DIRECTION, TT_RAGGED, 3, 4200, 8, 2, .replays = 10},
-    {"cut", CUT, TT_UNIFORM, 4, 90, 0, 1, .replays = 100},
+    {"cut", CUT, TT_UNIFORM, 4, 90, 0, 1, .replays = 50},
     {"cut bare", CUT, TT_UNIFORM, 4, 90, 0, 1, .bare = 1},
     {"cut lengths chord", CUT, TT_LENGTHS, 6, 90, 0, 1, .detector = TAILCUT_CHORD,
      .spread = 0.4},
@@ -90,7 +90,7 @@ const tt_call_row tt_call_rows[] = {
      .bare = 1,
      .rows = TT_CALL_TOKENS | TT_CALL_SMALL | TT_CALL_POSITIONS, .replays = 30},
     {"prune batch ragged, packed kept", PRUNE, TT_RAGGED, 17, 40, 48, 2, .chain = 3,
-     .dtype = TAILCUT_BF16, .packed = 1, .detector = TAILCUT_TOPK, .rows = TT_CALL_TOKENS,
+     .dtype = TAILCUT_BF16, .packed = 1, .detector = TAILCUT_IQR, .rows = TT_CALL_TOKENS,
      .replays = 30},
     {"clip 576x1024", PRUNE, TT_UNIFORM, 1, 576, 1024, 3, .bare = 1,
      .rows = TT_CALL_TOKENS, .replays = -1},

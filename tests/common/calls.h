@@ -36,7 +36,7 @@ typedef struct tt_call_row {
   int32_t bare;    /* nothing but counts (where rows or PACKED kept need no more) */
   unsigned rows;   /* TT_CALL_ bits */
   int32_t chain;   /* kernels of one call where batches do not go in one launch. 0: as `launches` */
-  int32_t replays; /* of a captured graph, default 100; -1: none */
+  int32_t replays; /* of a captured graph, default 50; -1: none */
 } tt_call_row;
 
 extern const tt_call_row tt_call_rows[];
