@@ -18,11 +18,12 @@
 #include <string.h>
 
 #include "cuda.h"
+#include "cuda_cub.h"
 
 /* 16 slots of 64 images are so much that what the L2 has not yet written back at the end, and
  * nobody pays for, is as small a share as it is of the copy. */
 enum { HOT_NODES = 50, LEAST_HOT_IN_PLACE = 8, LEAST_SLOTS = 16, MOST_SLOTS = 512 };
-enum { PACKED, IN_PLACE, PLACES };
+enum { PACKED, IN_PLACE, BY_CUB, PLACES };
 enum { POISON = 0xA5 };
 
 /* Offsets into a slot. */
@@ -37,7 +38,7 @@ typedef struct world world;
 
 typedef struct variant {
   world *w;
-  bool in_place;
+  bool in_place, by_cub;
   int slots; /* the graph's node i works in slot i % slots */
   bench_graph graph;
   bench_graph restores; /* before every call of the graph; or nothing */
@@ -56,7 +57,7 @@ struct world {
   char *master; /* on the device: the inputs, to restore slots from */
   void *cpu_workspace, *cuda_workspace;
   size_t cpu_workspace_bytes, cuda_workspace_bytes;
-  variant variants[2 * PLACES];
+  variant variants[2 * PLACES]; /* hot, cold */
   int variant_count;
 };
 
@@ -116,9 +117,24 @@ static int enqueue_restore(void *of, int node) {
       "restoring an input");
 }
 
+/* Packed, by other means: scores as tailcut makes them, then CUB's parts. */
+static int issue_cub(const world *w, char *slot) {
+  const layout *at = &w->at;
+  const int status = issue(w, TAILCUT_CALL_SCORE, true, slot, false);
+  if (status != CLI_OK) return status;
+  return bench_cuda_done(
+      bench_cub_prune(w->c->segments, w->c->tokens,
+                      (const float *)(const void *)(slot + at->scores), slot + at->tokens,
+                      slot + at->rows, w->row_bytes, (int32_t *)(void *)(slot + at->counts),
+                      (int32_t *)(void *)(slot + at->kept), (int32_t *)(void *)(slot + at->cu),
+                      bench_the_gpu.stream),
+      "CUB");
+}
+
 static int enqueue(void *of, int node) {
   const variant *v = of;
   const world *w = v->w;
+  if (v->by_cub) return issue_cub(w, w->slots + (size_t)(node % v->slots) * w->at.bytes);
   if (v->restores.enqueue != NULL && enqueue_restore(of, node) != CLI_OK) return CLI_FAILED;
   return issue(w, w->kind, true, w->slots + (size_t)(node % v->slots) * w->at.bytes, v->in_place);
 }
@@ -317,9 +333,9 @@ static bool hot_when_restored(const world *w) {
   return 2 * w->at.inputs <= bench_the_gpu.l2 / 5 * 2;
 }
 
-static int add_variant(bench_scene *scene, const char *name, bool in_place, bool cold,
-                       double bytes) {
+static int add_variant(bench_scene *scene, const char *name, int place, bool cold, double bytes) {
   world *w = scene->data;
+  const bool in_place = place == IN_PLACE;
   int slots = cold ? w->slot_count : hot_slots(w, in_place);
   const bool restored = slots == 0 && in_place && hot_when_restored(w);
   if (restored) slots = 1;
@@ -327,6 +343,7 @@ static int add_variant(bench_scene *scene, const char *name, bool in_place, bool
   variant *v = &w->variants[w->variant_count++];
   v->w = w;
   v->in_place = in_place;
+  v->by_cub = place == BY_CUB;
   v->slots = slots;
   v->graph.enqueue = enqueue;
   v->graph.restore = moves_rows(w) ? restore : NULL; /* the rows in place share the slots */
@@ -350,6 +367,11 @@ static int add_variant(bench_scene *scene, const char *name, bool in_place, bool
   return CLI_OK;
 }
 
+static bool can_cub(const world *w) {
+  return w->kind == TAILCUT_CALL_PRUNE_VISUAL && w->row_bytes % 16 == 0 &&
+         w->c->tokens <= BENCH_CUB_MOST_TOKENS;
+}
+
 static int add_variants(bench_scene *scene, const char *name, const char *other) {
   const world *w = scene->data;
   const double row = w->c->dim > 0 ? (double)w->row_bytes : sizeof(float);
@@ -357,9 +379,10 @@ static int add_variants(bench_scene *scene, const char *name, const char *other)
   const double bytes = row * (w->kind == TAILCUT_CALL_COMPACT        ? 2 * kept
                               : w->kind == TAILCUT_CALL_PRUNE_VISUAL ? total + kept
                                                                      : total);
+  const char *const names[PLACES] = {name, other, can_cub(w) ? "prune_visual by CUB" : NULL};
   int status = CLI_OK;
-  for (int i = 0; i < (other != NULL ? 4 : 2) && status == CLI_OK; i++) {
-    status = add_variant(scene, i < 2 ? name : other, i >= 2, i % 2 == 1, bytes);
+  for (int i = 0; i < 2 * PLACES && status == CLI_OK; i++) {
+    if (names[i / 2] != NULL) status = add_variant(scene, names[i / 2], i / 2, i % 2 == 1, bytes);
   }
   return status;
 }

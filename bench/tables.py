@@ -57,6 +57,9 @@ def mark(row, text):
 def measured(results, target):
     """The row that counts, or None: of several the one that the target's fastest rival gave."""
     rows = [pick(results[target.tool], **wanted) for wanted in target.rows]
+    if target.base:
+        base = pick(results[target.tool], **target.base)
+        rows = [dict(row, ratio=row["us_median"] / base["us_median"]) for row in rows if row and base]
     return min((row for row in rows if row), key=target.value, default=None)
 
 

@@ -13,7 +13,9 @@ class Target:
     members are; without rows nothing measures this yet. must None: only to know. command: the same
     figure by hand."""
 
-    def __init__(self, what, must=None, stretch=None, unit=US, tool=BENCH, rows=(), command=None):
+    def __init__(self, what, must=None, stretch=None, unit=US, tool=BENCH, rows=(), command=None,
+                 base=None):
+        self.base = base  # the row that is 1 x, where the rows do not say
         self.what, self.must, self.stretch, self.unit = what, must, stretch, unit
         self.tool, self.rows, self.command = tool, rows, command
 
@@ -48,6 +50,13 @@ def torch(what, must, stretch, how, way, segments):
     return Target(what, must, stretch, TIMES, COMPARE, rows, "./run bench --torch --device cuda")
 
 
+def cub(what, l2, segments):
+    """tailcut's scores, then a sort and scans of CUB's, a block an image, and a gather; packed."""
+    base = timed(what, None, None, "prune_visual packed", l2, segments)
+    row = dict(base.rows[0], name="prune_visual by CUB")
+    return Target(what, 1, None, TIMES, BENCH, (row,), base.command, base.rows[0])
+
+
 TARGETS = [
     timed("1 image in place", 6.0, 5.0, "prune_visual in place", "hot"),
     timed("1 image packed", 6.0, 5.0, "prune_visual packed", "hot"),
@@ -70,6 +79,8 @@ TARGETS = [
     timed("score, 64K rows", 46.5, None, "score", "cold", 1, 65536),
     torch("1 image, torch.compile in a CUDA graph", 5, 7, "compile", "graph", 1),
     torch("64 images, torch.compile in a CUDA graph", 5, 7, "compile", "graph", 64),
+    cub("1 image, CUB's sort and a gather", "hot", 1),
+    cub("64 images, CUB's sort and a gather", "cold", 64),
     torch("1 image, torch.compile, calls on a stream", None, None, "compile", "stream", 1),
     torch("1 image, PyTorch eager, calls on a stream", None, None, "eager", "stream", 1),
     Target("stage 2: 576 x 4096, 64 of text, hidden and 2 layers of K/V", 10, 8),

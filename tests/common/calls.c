@@ -89,7 +89,7 @@ const tt_call_row tt_call_rows[] = {
     {"prune batch row, more rows", PRUNE, TT_LENGTHS, 20, 70, 264, 2, .chain = 4, .source = ROW,
      .bare = 1,
      .rows = TT_CALL_TOKENS | TT_CALL_SMALL | TT_CALL_POSITIONS, .replays = 30},
-    {"prune batch ragged, packed kept", PRUNE, TT_RAGGED, 17, 40, 48, 2, .chain = 3,
+    {"prune batch ragged, packed kept", PRUNE, TT_RAGGED, 17, 40, 48, 4,
      .dtype = TAILCUT_BF16, .packed = 1, .detector = TAILCUT_IQR, .rows = TT_CALL_TOKENS,
      .replays = 30},
     {"clip 576x1024", PRUNE, TT_UNIFORM, 1, 576, 1024, 3, .bare = 1,
