@@ -83,8 +83,8 @@ static int select_cases(selection *s, const bench_suite *suite, const cli_option
 
 /* ----------------------------------------------------------------------------------- running -- */
 
-/* With `end` (--seconds) what is left until then is shared out among the cases to come: one that takes
- * long to prepare is timed the less. */
+/* With `end` (--seconds) what is left until then is shared out among the cases to come: one that
+ * takes long to prepare is timed the less. */
 static int run_case(const bench_suite *suite, const bench_case *c, const cli_options *o,
                     bench_report *report, double end, int to_come) {
   bench_scene scene = {.what = c, .threads = o->threads};

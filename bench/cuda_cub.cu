@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * cuda_cub: prune_visual with packed rows as one puts it together from CUB, to compare with. tailcut's
- * scores are given; a block per image sorts them (CUB's block sort: its segmented sort takes twice as
- * long and needs libstdc++), cuts by OTSU with CUB's scans and lists what is kept; a gather moves the
- * kept rows by 16 bytes. The scores have no NaN.
+ * cuda_cub: prune_visual with packed rows as one puts it together from CUB, to compare with.
+ * tailcut's scores are given; a block per image sorts them (CUB's block sort: its segmented sort
+ * takes twice as long and needs libstdc++), cuts by OTSU with CUB's scans and lists what is kept;
+ * a gather moves the kept rows by 16 bytes. The scores have no NaN.
  */
 #include <cub/block/block_radix_sort.cuh>
 #include <cub/block/block_reduce.cuh>

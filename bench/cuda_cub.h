@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* cuda_cub: prune_visual put together from CUB's parts: what tailcut's must not be slower than. Read by
- * C and by CUDA C++. */
+/* cuda_cub: prune_visual put together from CUB's parts: what tailcut's must not be slower than.
+ * Read by C and by CUDA C++. */
 #ifndef TAILCUT_BENCH_CUDA_CUB_H_
 #define TAILCUT_BENCH_CUDA_CUB_H_
 

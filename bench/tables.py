@@ -17,6 +17,8 @@ from targets import BENCH, COMPARE
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 BEGIN, END = "<!-- cuda figures -->", "<!-- end -->"
 NONE = "not measured"
+LEGEND = ("Nodes of a CUDA graph; 576 x 1024 fp16 where no\nother size is named; a hot L2 for up to "
+          "8 images and for cuts, else a cold one; x: times as long as tailcut.")
 
 
 def stop(message):
@@ -59,7 +61,8 @@ def measured(results, target):
     rows = [pick(results[target.tool], **wanted) for wanted in target.rows]
     if target.base:
         base = pick(results[target.tool], **target.base)
-        rows = [dict(row, ratio=row["us_median"] / base["us_median"]) for row in rows if row and base]
+        rows = [dict(row, ratio=row["us_median"] / base["us_median"])
+                for row in rows if row and base]
     return min((row for row in rows if row), key=target.value, default=None)
 
 
@@ -74,7 +77,7 @@ def bounds(target):
     if target.must is None:
         return "-"
     least = "<=" if target.unit == targets.US else ">="
-    return f"{least} {target.text(target.must)}"
+    return f"{least} {target.bound(target.must)}"
 
 
 def table(results):
@@ -85,7 +88,7 @@ def table(results):
         if target.command and target.command == last:
             shown = "same command"
         last = target.command
-        lines.append(f"| {target.what} | {bounds(target)} | {target.text(target.stretch)} "
+        lines.append(f"| {target.what} | {bounds(target)} | {target.bound(target.stretch)} "
                      f"| {figure(results, target)} | {shown} |")
     return "\n".join(lines)
 
@@ -102,8 +105,8 @@ def summary(results):
         held[word] += target.must is not None
         if word == "yes" and target.stretch and target.holds(target.value(row), target.stretch):
             word = "yes+"
-        lines.append(f"{word:4} {target.what:60} {figure(results, target):>22} {bounds(target):>11} "
-                     f"{target.text(target.stretch):>9}")
+        lines.append(f"{word:4} {target.what:60} {figure(results, target):>22} "
+                     f"{bounds(target):>11} {target.bound(target.stretch):>9}")
     lines.append(f"{held['yes']} targets hold (yes+: the stretch too), {held['NO']} do not, "
                  f"{held['-']} were not measured")
     return "\n".join(lines)
@@ -117,8 +120,8 @@ def figures():
         rows = results[BENCH] + results[COMPARE]
         if rows:
             newest = max(rows, key=lambda row: row["date"])
-            parts.append(f"{newest['device']}, {newest['date'][:10]} (`bench/results/{folder.name}`):"
-                         f"\n\n{table(results)}")
+            where = f"{newest['device']}, {newest['date'][:10]} (`bench/results/{folder.name}`)"
+            parts.append(f"{where}. {LEGEND}\n\n{table(results)}")
     return "\n\n".join(parts) or table({BENCH: [], COMPARE: []})
 
 

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The times that the CUDA backend must reach on an H100, and where each is measured: tables.py writes
-them into the README and, for ./run gpu, beside what was measured.
+"""The times that the CUDA backend must reach on an H100, and where each is measured: tables.py
+writes them into the README and, for ./run gpu, beside what was measured.
 
 Hot for up to 8 images and for cuts alone, else cold; 576 x 1024 fp16 where no other size is named.
 """
@@ -26,9 +26,12 @@ class Target:
     def holds(self, value, bound):
         return value <= bound if self.unit == US else value >= bound
 
-    def text(self, value):
+    def bound(self, value):
         if value is None:
             return "-"
+        return f"{value:g} us" if self.unit == US else self.text(value)
+
+    def text(self, value):
         if self.unit == US:
             return f"{value:.2f} us" if value < 10 else f"{value:.1f} us"
         return f"{value:.1f} x" if self.unit == TIMES else f"{100 * value:.0f}%"

@@ -1,10 +1,11 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
-# ./run gpu, part by part: builds, a sample of the tests, sanitizers, the benchmark, the comparison with
-# PyTorch, and in the end what was measured beside what it must be. Each part has a time limit and none
-# stops the next; exit status 0: none failed. What cannot be run is said, and is a failure where
-# TAILCUT_REQUIRE=gpu is set.
-#   gpu.sh [--quick]     TAILCUT_RESULTS: where results go (bench/results); TAILCUT_SEED: the sample's
+# ./run gpu, part by part: builds, a sample of the tests, sanitizers, the benchmark, the
+# comparison with PyTorch, and in the end what was measured beside what it must be. Each part has
+# a time limit and none stops the next; exit status 0: none failed. What cannot be run is said,
+# and is a failure where TAILCUT_REQUIRE=gpu is set.
+#   gpu.sh [--quick]     TAILCUT_RESULTS: where results go (bench/results)
+#                        TAILCUT_SEED: the sample's (the time)
 set -eu
 cd "$(dirname "$0")/.."
 quick=0
@@ -70,7 +71,8 @@ not_run() {
   esac
 }
 
-# "NVIDIA H100 80GB HBM3" is h100, "NVIDIA GeForce RTX 4090" rtx-4090: to the first word with a digit.
+# "NVIDIA H100 80GB HBM3" is h100, "NVIDIA GeForce RTX 4090" rtx-4090: to the first word with a
+# digit.
 short_name() {
   printf '%s' "$1" | tr '[:upper:] ' '[:lower:]\n' | tr -cd 'a-z0-9\n-' |
     sed -e '/^nvidia$/d' -e '/^geforce$/d' -e '/^tesla$/d' -e '/^quadro$/d' -e '/^$/d' |
@@ -83,7 +85,7 @@ commit=$(git rev-parse --short HEAD 2>/dev/null) || commit=unknown
 to=${TAILCUT_RESULTS:-bench/results}/${gpu:-gpu}
 stem=$to/$(date -u +%Y-%m-%d)-$commit
 
-# -------------------------------------------------------------------------------------- the parts --
+# ------------------------------------------------------------------------------------ the parts --
 
 part "build" 900 ./run gpu --build build-gpu || :
 [ $quick -eq 1 ] || part "build with injected delays" 900 ./run gpu --build build-gpu-delays || :
@@ -93,8 +95,8 @@ seconds=$((50 / (1 + quick)))
 part "tests, a sample" 120 $program --seconds $seconds --seed "$seed" || :
 
 sanitize() {
-  part "$1" 240 "$sanitizer" --tool "$@" --error-exitcode 86 $program --small --each 2 --seconds 40 \
-    --seed "$seed" $bare || :
+  part "$1" 240 "$sanitizer" --tool "$@" --error-exitcode 86 \
+    $program --small --each 2 --seconds 40 --seed "$seed" $bare || :
 }
 
 if [ $quick -eq 0 ]; then

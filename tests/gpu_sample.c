@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* gpu_sample: as much of what the suites run on CUDA as fits in a time, in one process, because a
- * context costs seconds and Criterion starts one for every test. Rows of the table of cases, calls as
- * captured graphs, and random cases, each kind of them on every form of the backend, equal the
- * reference or the CPU backend in every byte. Needs no Criterion.
+ * context costs seconds and Criterion starts one for every test. Rows of the table of cases,
+ * calls as captured graphs, and random cases, each kind of them on every form of the backend,
+ * equal the reference or the CPU backend in every byte. Needs no Criterion.
  *   gpu_sample [--seconds S] [--seed N] [--each N] [--small] [--bare]
  *     --seconds S  no case is begun afterwards (50), but one of each kind has run
  *     --seed N     which cases, and the random ones (1)
@@ -72,7 +72,7 @@ static void on_signal(int number) {
   (void)written;
 }
 
-/* --------------------------------------------------------------------------------- what there is -- */
+/* ----------------------------------------------------------------------------- what there is -- */
 
 static kind *add_kind(const char *name, suite suite, int form) {
   kind *k = &kinds[kind_count++];
@@ -153,7 +153,7 @@ static void shuffle(kind *k, tt_random *random) {
   }
 }
 
-/* ------------------------------------------------------------------------------------- one of it -- */
+/* --------------------------------------------------------------------------------- one of it -- */
 
 static int run_table(const kind *k) {
   const tt_case *c = tt_case_at(k->list[k->ran]);
@@ -213,7 +213,7 @@ static void run_next(kind *k) {
   fflush(stdout);
 }
 
-/* ----------------------------------------------------------------------------------- in its turn -- */
+/* ------------------------------------------------------------------------------- in its turn -- */
 
 /* The kind that has had the least time, of those that have something left and are likely to end in
  * time; one that has not run yet is. NULL: enough. */

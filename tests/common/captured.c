@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* captured: what a run call promises of its stream: it enqueues kernels there and does nothing else. */
+/* captured: what a run call promises of its stream: it enqueues kernels there and does nothing
+ * else. */
 #if defined(TAILCUT_HAVE_CUDA)
 
 #include "captured.h"

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* captured: a row of the table of calls as a CUDA graph, for builds with CUDA. A function's result is
- * the number of things that were wrong, each of which it has printed; CUDA's own errors abort. */
+/* captured: a row of the table of calls as a CUDA graph, for builds with CUDA. A function's
+ * result is the number of things that were wrong, each of which it has printed; CUDA's own errors
+ * abort. */
 #ifndef TAILCUT_TESTS_CAPTURED_H_
 #define TAILCUT_TESTS_CAPTURED_H_
 

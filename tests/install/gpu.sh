@@ -1,7 +1,8 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
-# ./run gpu where everything is a stand-in, the GPU too: no part's failure stops the next, time limits and
-# what is missing are said, brought builds are used, results have their names, the exit status is right.
+# ./run gpu where everything is a stand-in, the GPU too: no part's failure stops the next, time
+# limits and what is missing are said, brought builds are used, results have their names, the exit
+# status is right.
 #   gpu.sh SOURCE_DIR SCRATCH_DIR
 set -eu
 source=$1 scratch=$2
