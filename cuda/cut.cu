@@ -22,7 +22,8 @@ extern "C" cudaError_t tc_cuda_cut(const tc_cuda *device, const tc_cut_args *arg
   tc_chain link = *chain;
   const int32_t most = args->segments.max_tokens - args->segments.prefix_rows;
   /* Invalid segments are reported by the short kernels, whatever their length. */
-  const bool all_long = most > TC_CUT_SHORT && args->groups.groups == 0 && args->in_flags == nullptr &&
+  const bool all_valid = args->in_flags == nullptr || args->scored;
+  const bool all_long = most > TC_CUT_SHORT && args->groups.groups == 0 && all_valid &&
                         args->segments.cu_seqlens == nullptr && args->segments.lengths == nullptr;
   cudaError_t error = cudaSuccess;
   if (args->segments.segments == 0) return cudaSuccess;

@@ -93,7 +93,7 @@ struct refine_space {
  * first value of a bin that a block meets is counted, so that many equal rows are one entry.
  * before: packed prefixes of this thread's bins, 4 * thread .. + 3. */
 template <int QUADS>
-__device__ __noinline__ void order_by_bins(refine_space &s, const tc_long &a,
+__device__ __forceinline__ void order_by_bins(refine_space &s, const tc_long &a,
                                            const tc_long_tile &tile, tc_long_state &state,
                                            const uint32_t (&offsets)[4 * QUADS],
                                            const uint64_t (&before)[4]) {

@@ -136,7 +136,7 @@ __device__ inline void move_slab(const fused_args &args, tc_group_space<S> &spac
 }
 
 template <int DTYPE, class S>
-__global__ void __launch_bounds__(THREADS, 3) fused(const __grid_constant__ fused_args args) {
+__global__ void __launch_bounds__(THREADS, S::ITEMS > 4 ? 2 : 3) fused(const __grid_constant__ fused_args args) {
   __shared__ tc_group_space<S> space;
   __shared__ int32_t list[S::ROWS];
   __shared__ uint32_t taken;
