@@ -14,10 +14,12 @@ cd "$source"
 
 # Two at a time. A file without kernels reports nothing.
 # shellcheck disable=SC2016 # the inner shell expands
-printf '%s\n' cuda/*.cu | xargs -P 2 -I FILE sh -c '
+printf "%s\n" cuda/*.cu cuda/*/*.cu | xargs -P 2 -I FILE sh -c '
   file=$1 scratch=$2 nvcc=$3
   shift 3
-  name=$(basename "$file" .cu)
+  name=${file#cuda/}
+  name=$(printf "%s" "${name%.cu}" | tr / _)
+  printf "%s\n" "$file" >"$scratch/$name.path"
   "$nvcc" "$@" -arch=sm_90 -cubin -Xptxas -v -o "$scratch/$name.cubin" "$file" 2>"$scratch/$name.log" || {
     cat "$scratch/$name.log" >&2
     exit 255
@@ -65,7 +67,8 @@ for log in "$scratch"/*.log; do
       if (used != kernels || frames < kernels) bad("the report was not understood")
       exit failed
     }' || failed=1
-  if [ "$(grep -c 'Compiling entry function' "$log")" -eq 0 ] && grep -q __global__ "cuda/$name.cu"; then
+  if [ "$(grep -c 'Compiling entry function' "$log")" -eq 0 ] && 
+    grep -q __global__ "$(cat "$scratch/$name.path")"; then
     echo "$name: no kernel in the report" >&2
     failed=1
   fi

@@ -7,8 +7,8 @@
 #ifndef TAILCUT_CUT_GROUP_CUH_
 #define TAILCUT_CUT_GROUP_CUH_
 
-#include "cut_otsu.cuh"
-#include "cut_select.cuh"
+#include "cut/otsu.cuh"
+#include "cut/select.cuh"
 
 /* How candidates stay: those with an offset up to this one, or by key. */
 struct tc_value_choice {

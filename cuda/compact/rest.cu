@@ -21,7 +21,7 @@
  * or block.
  */
 #include "common/delay.cuh"
-#include "compact.cuh"
+#include "compact/compact.cuh"
 
 namespace {
 

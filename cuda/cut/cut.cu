@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * cut: the launches of the cut: short groups (cut_value.cu, or cut_sort.cu where the order itself is
- * needed), then long ones (cut_long.cu), each only where the host's bounds allow any; then, where
- * there are groups, their lists joined (cut_join.cu). The kernels skip what is the other's, so lengths
+ * cut: the launches of the cut: short groups (cut/value.cu, or cut/sort.cu where the order itself is
+ * needed), then long ones (cut/long.cu), each only where the host's bounds allow any; then, where
+ * there are groups, their lists joined (cut/join.cu). The kernels skip what is the other's, so lengths
  * may differ at every replay of a captured graph.
  */
-#include "cut.cuh"
-#include "cut_long.cuh"
+#include "cut/cut.cuh"
+#include "cut/long.cuh"
 
 static bool needs_order(const tc_cut_args &args) {
   return args.rule.spread > 0.0 || args.out.curve != nullptr || args.out.ranks != nullptr ||
