@@ -6,7 +6,7 @@
  * images later, a slab of it: a block that waits for the image's tiles, cuts for itself and moves its
  * column slice of the kept rows, which are still in L2. The cut is done once per slab, which costs
  * less than handing lists around, and hides behind other blocks' loads. The functions are those of the
- * three kernels: score.cuh, cut_group.cuh, slab.cuh.
+ * three kernels: score.cuh, cut/group.cuh, compact/slab.cuh.
  * Order: a tile's scores are stored, the block meets, one thread adds 1 to the image's count with release
  * semantics; a slab's thread polls it with acquire semantics before the block goes on. Tickets ascend, a
  * tile has a lower one than its image's slabs, and whoever has a ticket runs: no wait is for ever.
@@ -22,9 +22,9 @@
  * more at B = 64. This code: not measured.
  */
 #include "common/sync.cuh"
-#include "cut_group.cuh"
+#include "cut/group.cuh"
 #include "score.cuh"
-#include "slab.cuh"
+#include "compact/slab.cuh"
 
 namespace {
 
@@ -136,7 +136,7 @@ __device__ inline void move_slab(const fused_args &args, tc_group_space<S> &spac
 }
 
 template <int DTYPE, class S>
-__global__ void __launch_bounds__(THREADS, 3) fused(const __grid_constant__ fused_args args) {
+__global__ void __launch_bounds__(THREADS, S::ITEMS > 4 ? 2 : 3) fused(const __grid_constant__ fused_args args) {
   __shared__ tc_group_space<S> space;
   __shared__ int32_t list[S::ROWS];
   __shared__ uint32_t taken;

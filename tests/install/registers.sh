@@ -1,8 +1,9 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
-# What the compiler says of every kernel for sm_90: nothing is spilled, nothing stands on a stack, the
-# fused kernels leave room for their 512 threads, static shared memory fits where nobody opts in. The
-# table it prints is the project's record.
+# What the compiler says of every kernel for sm_90: nothing is spilled, nothing stands on a stack (but a
+# little in the cuts of 1,024 threads, which have 64 registers each), three blocks of the fused kernel for
+# images of a usual size fit an SM, static shared memory fits where nobody opts in. The table it prints is
+# the project's record.
 #   registers.sh SOURCE_DIR BUILD_DIR SCRATCH_DIR NVCC FLAGS...
 set -eu
 source=$1 build=$2 scratch=$3 nvcc=$4
@@ -13,10 +14,12 @@ cd "$source"
 
 # Two at a time. A file without kernels reports nothing.
 # shellcheck disable=SC2016 # the inner shell expands
-printf '%s\n' cuda/*.cu | xargs -P 2 -I FILE sh -c '
+printf "%s\n" cuda/*.cu cuda/*/*.cu | xargs -P 2 -I FILE sh -c '
   file=$1 scratch=$2 nvcc=$3
   shift 3
-  name=$(basename "$file" .cu)
+  name=${file#cuda/}
+  name=$(printf "%s" "${name%.cu}" | tr / _)
+  printf "%s\n" "$file" >"$scratch/$name.path"
   "$nvcc" "$@" -arch=sm_90 -cubin -Xptxas -v -o "$scratch/$name.cubin" "$file" 2>"$scratch/$name.log" || {
     cat "$scratch/$name.log" >&2
     exit 255
@@ -39,6 +42,11 @@ for log in "$scratch"/*.log; do
       sub(/\([^()]*\)$/, "", kernel)
       kernels++
     }
+    /bytes stack frame/ && kernel ~ /^cut_(value|sort)<.*1024/ {
+      if ($1 + $5 + $9 > 1024) bad($1 ", " $5 " and " $9 " bytes of stack, spill stores, loads")
+      frames++
+      next
+    }
     /bytes stack frame/ {
       if ($1 + 0 != 0) bad($1 " bytes of stack")
       if ($5 + 0 != 0 || $9 + 0 != 0) bad($5 " bytes of spill stores, " $9 " of loads")
@@ -52,14 +60,15 @@ for log in "$scratch"/*.log; do
       }
       printf "%-16s %-40s %9d %8d\n", file, kernel, registers, shared
       if (shared > 49152) bad(shared " bytes of static shared memory")
-      if (file == "fused" && registers > 128) bad(registers " registers, expected 128 at most")
+      if (file == "fused" && registers > (kernel ~ /256, 3,/ ? 80 : 128)) bad(registers " registers")
       used++
     }
     END {
       if (used != kernels || frames < kernels) bad("the report was not understood")
       exit failed
     }' || failed=1
-  if [ "$(grep -c 'Compiling entry function' "$log")" -eq 0 ] && grep -q __global__ "cuda/$name.cu"; then
+  if [ "$(grep -c 'Compiling entry function' "$log")" -eq 0 ] && 
+    grep -q __global__ "$(cat "$scratch/$name.path")"; then
     echo "$name: no kernel in the report" >&2
     failed=1
   fi

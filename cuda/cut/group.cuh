@@ -7,8 +7,8 @@
 #ifndef TAILCUT_CUT_GROUP_CUH_
 #define TAILCUT_CUT_GROUP_CUH_
 
-#include "cut_otsu.cuh"
-#include "cut_select.cuh"
+#include "cut/otsu.cuh"
+#include "cut/select.cuh"
 
 /* How candidates stay: those with an offset up to this one, or by key. */
 struct tc_value_choice {
@@ -145,13 +145,14 @@ __device__ inline int32_t tc_vote(tc_value_space<S> &space, const tc_cut_group &
   return (int32_t)(total & 0xFFFFu) - *fixed + min((int32_t)(total >> 16), choice.cutoff.ties);
 }
 
-/* Apart, so that its registers are not the common case's. */
+/* Apart, so that its registers are not the common case's; it finds the group again rather than have it
+ * on a stack. */
 template <class S>
 __device__ __noinline__ int32_t tc_sort_instead(tc_group_space<S> &shared, const tc_cut_args &args,
-                                                const tc_cut_group &c, bool reports,
-                                                int32_t *kept) {
+                                                int32_t number, bool reports, int32_t *kept) {
   __syncthreads();
-  return tc_cut_block(shared.sorting, args, c, reports, kept);
+  const tc_cut_group c = tc_cut_open(args, number);
+  return tc_cut_block(shared.sorting, args, c, reports, kept != nullptr ? kept : c.kept);
 }
 
 /* What must be so before tc_cut_rows begins: one barrier lies between. */
@@ -184,7 +185,7 @@ __device__ __forceinline__ int32_t tc_cut_rows(tc_group_space<S> &shared, const 
   bool whole;
   if (!tc_value_choose(space, rule, c.number, key, stats,
                        (c.flags & TAILCUT_FLAG_BAD_REFERENCE) != 0, offset, &choice, &whole)) {
-    return tc_sort_instead<S>(shared, args, c, reports, kept);
+    return tc_sort_instead<S>(shared, args, c.number, reports, kept == c.kept ? nullptr : kept);
   }
   tc_votes<S> v;
   uint32_t before;

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* tickets: the books of compact's tickets, kept by one warp of a block: what a ticket is about,
- * which rows a tile counts, when it may be written. compact_tickets.cu says why that is safe and
+ * which rows a tile counts, when it may be written. compact/tickets.cu says why that is safe and
  * ends. */
 #ifndef TAILCUT_COMPACT_TICKETS_CUH_
 #define TAILCUT_COMPACT_TICKETS_CUH_
 
-#include "compact.cuh"
+#include "compact/compact.cuh"
 
 namespace tc_tickets {
 

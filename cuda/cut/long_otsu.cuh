@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * cut_long_otsu: where OTSU's maximum lies, from counts of curve values. Shared by cut_long_otsu.cu
- * (which makes the counts) and cut_long_emit.cu (whose blocks each decide for themselves).
+ * cut_long_otsu: where OTSU's maximum lies, from counts of curve values. Shared by cut/long_otsu.cu
+ * (which makes the counts) and cut/long_emit.cu (whose blocks each decide for themselves).
  *
  * Words: an offset is o = 2^20 - p, 0 .. 2^21, ascending where scores descend; a packed prefix is a
  * count of rows << 42 | the sum of their offsets (at most 2^20 rows: 21 bits, 2^41). With offsets
@@ -21,7 +21,7 @@
 #ifndef TAILCUT_CUT_LONG_OTSU_CUH_
 #define TAILCUT_CUT_LONG_OTSU_CUH_
 
-#include "cut_long.cuh"
+#include "cut/long.cuh"
 
 #define TC_NO_OFFSET 0xFFFFFFFFu /* no candidate, or no number */
 #define TC_SUM_BITS 42

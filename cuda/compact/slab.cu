@@ -2,7 +2,7 @@
 /*
  * compact, slabs: rows move in place inside segments that a block can see to the end.
  *
- * Strategy: a block has a column slice of a segment and moves it as slab.cuh says.
+ * Strategy: a block has a column slice of a segment and moves it as compact/slab.cuh says.
  *   slab    slices of 256 bytes, narrower ones while they do not fill the device; segments from
  *           last to first, because the rows that were scored last are still in L2
  *   staged  few images behind a cut: slices of 32 bytes, all rows of which a block has brought to
@@ -18,8 +18,8 @@
  * image; entries looked up once per block, 1.21 (64 slices read one list), 1.05 for 8, 1.03 for 64.
  * One image, PTX instructions of a warp: slab 306, staged 247.
  */
-#include "compact.cuh"
-#include "slab.cuh"
+#include "compact/compact.cuh"
+#include "compact/slab.cuh"
 
 namespace {
 

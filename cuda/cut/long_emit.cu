@@ -11,10 +11,10 @@
  * at once.
  * Precision: exact. Limits: TC_LONG_TILES tiles of a group.
  *
- * Ladder: cut_long_otsu.cu.
+ * Ladder: cut/long_otsu.cu.
  */
-#include "cut_long_otsu.cuh"
-#include "cut_long_select.cuh"
+#include "cut/long_otsu.cuh"
+#include "cut/long_select.cuh"
 
 namespace {
 
@@ -131,7 +131,7 @@ __global__ void __launch_bounds__(TC_LONG_THREADS, 1) emit(const __grid_constant
   tc_long_block block(space);
   const uint32_t t = threadIdx.x, below = (1u << block.lane) - 1;
   if (t == 0) {
-    ticket = atomicAdd(a.ticket, 1u); /* zero: begin is complete (cut_long.cuh) */
+    ticket = atomicAdd(a.ticket, 1u); /* zero: begin is complete (cut/long.cuh) */
     if constexpr (MODE == TC_LONG_OTSU) s.otsu.top = s.magnitude = 0;
   }
   __syncthreads();

@@ -13,7 +13,7 @@
  * 27.6 us for 64K rows of 2 KB, 26% kept; one image 1.8 alone. Simulated: 1.012 times the least
  * load sectors, 118 PTX instructions of a warp.
  */
-#include "compact.cuh"
+#include "compact/compact.cuh"
 
 namespace {
 

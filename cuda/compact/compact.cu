@@ -4,11 +4,11 @@
  *
  * Formula: result row j = source row kept[j] + prefix_rows. Which array takes which form follows
  * from host bounds alone; the arrays of a form go in one launch:
- *   slabs    in place, segments that one block per column slice sees to the end  compact_slab.cu
- *   staged   the same for few images behind a cut, rows fetched while it runs    compact_slab.cu
- *   tickets  in place, few segments of more than 8,192 candidates                compact_tickets.cu
- *   tiles    LOCAL or PACKED into other memory, rows of 512 bytes or more        compact_tiles.cu
- *   rest     slots, pages, unaligned or narrow rows, zeroed tails, positions,    compact_rest.cu
+ *   slabs    in place, segments that one block per column slice sees to the end  compact/slab.cu
+ *   staged   the same for few images behind a cut, rows fetched while it runs    compact/slab.cu
+ *   tickets  in place, few segments of more than 8,192 candidates                compact/tickets.cu
+ *   tiles    LOCAL or PACKED into other memory, rows of 512 bytes or more        compact/tiles.cu
+ *   rest     slots, pages, unaligned or narrow rows, zeroed tails, positions,    compact/rest.cu
  *            the kept list itself
  * Parts ([B, H, T, d]), strides (K beside V), prefix rows and ragged batches are no reason for the
  * rest: a unit's place in its row is worked out once per thread, a row's by one multiplication.
@@ -26,7 +26,7 @@
  * rows for constant.
  * Precision: bytes are copied. Limits: 128 arrays a launch.
  */
-#include "compact.cuh"
+#include "compact/compact.cuh"
 
 namespace {
 

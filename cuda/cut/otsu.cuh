@@ -15,7 +15,7 @@
 #ifndef TAILCUT_CUT_OTSU_CUH_
 #define TAILCUT_CUT_OTSU_CUH_
 
-#include "cut_value.cuh"
+#include "cut/value.cuh"
 
 __device__ __forceinline__ float tc_value_ratio(float d, float den) {
   return den > 0.0f ? __fdividef(d * d, den) : 0.0f;

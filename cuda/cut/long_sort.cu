@@ -14,7 +14,7 @@
  * Ladder (H100, 64K rows): 1. four passes of 8 bits by a cluster of 16: 64.5 us with everything;
  * CUB's DeviceRadixSort alone: 54.9. 2. as described; prediction 30; not measured.
  */
-#include "cut_long_select.cuh"
+#include "cut/long_select.cuh"
 
 namespace {
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* cut_long: groups of more than TC_CUT_SHORT rows, by all blocks of the device. What its files
- * share (cut_long.cu: the launches): the work as the device sees it, and how a block meets its
+ * share (cut/long.cu: the launches): the work as the device sees it, and how a block meets its
  * tile.
  *
  * A tile is a run of 2,048, 4,096 or 8,192 rows of one group, one block's work in every kernel.
@@ -11,7 +11,7 @@
 #ifndef TAILCUT_CUT_LONG_CUH_
 #define TAILCUT_CUT_LONG_CUH_
 
-#include "cut.cuh"
+#include "cut/cut.cuh"
 
 /* Cuts every group of more than TC_CUT_SHORT rows and leaves the others alone. scratch: as many
  * bytes as tc_cut_long_scratch says, of any content, left with any content. */
@@ -49,7 +49,7 @@ struct tc_long_cut {
   int32_t candidates, usable, whole; /* N, N'; kept whole for want of a reference or a curve */
 };
 
-/* OTSU's state of a group. A packed prefix: count << 42 | sum of offsets (cut_long_otsu.cuh). */
+/* OTSU's state of a group. A packed prefix: count << 42 | sum of offsets (cut/long_otsu.cuh). */
 struct alignas(128) tc_long_state {
   uint64_t bins[TC_LONG_BINS]; /* packed, by bin */
   uint32_t values[TC_LONG_SPAN * 1024];
@@ -93,7 +93,7 @@ struct tc_long {
   uint32_t *counts; /* [bound][256] */
 };
 
-/* cut_long_otsu.cu, cut_long_select.cu, cut_long_sort.cu, cut_long_emit.cu: launches; quads: rows
+/* cut/long_otsu.cu, cut/long_select.cu, cut/long_sort.cu, cut/long_emit.cu: launches; quads: rows
  * of a tile divided by 2,048, which is 1, 2 or 4. */
 enum tc_long_mode { TC_LONG_OTSU, TC_LONG_STATS, TC_LONG_SELECT, TC_LONG_MARKS, TC_LONG_MODES };
 cudaError_t tc_long_otsu(const tc_long &a, int quads, bool counts, tc_chain *chain);

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* cut: what the kernels of the cut share (cut.cu, cut_value.cu, cut_sort.cu, cut_long.cu): how they
+/* cut: what the kernels of the cut share (cut.cu, cut/value.cu, cut/sort.cu, cut/long.cu): how they
  * meet a group, and how they report of it. */
 #ifndef TAILCUT_CUT_CUH_
 #define TAILCUT_CUT_CUH_
 
 #include "common/launch.cuh"
-#include "detect.cuh"
+#include "cut/detect.cuh"
 
 /* Short groups. By value: without sorting, rules that do not ask for neighbours in rank, no spread, no
  * curve, no ranks. By sorting: everything. */

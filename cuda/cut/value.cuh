@@ -16,7 +16,7 @@
 #ifndef TAILCUT_CUT_VALUE_CUH_
 #define TAILCUT_CUT_VALUE_CUH_
 
-#include "cut_block.cuh"
+#include "cut/block.cuh"
 
 template <int ROWS>
 struct tc_value_sum { /* of offsets from the smallest: at least one is 0 */

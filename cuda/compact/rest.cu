@@ -7,7 +7,7 @@
  * array; a block moves one slice of the units of some rows: for up to 1,024 rows it first works out
  * where they come from and go to (or which number is written), then each thread holds one unit of
  * four rows at a time. All widths share this code but for the access itself, and what a block works
- * on lies in shared memory: 64 registers, four blocks per SM.
+ * on lies in shared memory: 80 registers, three blocks per SM.
  *   out of place  a block has a tile of 64 result rows (or a part of it) and a slice of 512 bytes
  *   in place      a block has a slice (at least 128 bytes) of a whole segment and sweeps its rows
  * What a block does depends on host bounds only; blocks past the true counts leave at once. Loads
@@ -21,7 +21,7 @@
  * or block.
  */
 #include "common/delay.cuh"
-#include "compact.cuh"
+#include "compact/compact.cuh"
 
 namespace {
 
@@ -205,7 +205,7 @@ __device__ inline bool take_task(const rest_args<MOST> &args, const tc_row_array
 }
 
 template <int MOST>
-__global__ void __launch_bounds__(THREADS, 4)
+__global__ void __launch_bounds__(THREADS, 3)
     compact_rest(const __grid_constant__ rest_args<MOST> args) {
   __shared__ int64_t src_at[ROWS], dst_at[ROWS];
   __shared__ tc_row_array array;

@@ -15,7 +15,7 @@
  * only when its tile is loaded and counted, and only for lower tickets; the block with the lowest
  * ticket that is not yet written waits for none that is not counted (a ticket taken ahead is higher
  * than the one it waits with). A piece of a list waits for nothing.
- * On chip means that a load's value has been used: slab.cuh. The count is released behind the
+ * On chip means that a load's value has been used: compact/slab.cuh. The count is released behind the
  * block's barrier and acquired before the barrier that the stores are behind, so reads come before
  * writes.
  * Lists from outside may be damaged, and then the intervals mean nothing: no tile is counted or
@@ -35,7 +35,7 @@
  * spilled at 56 registers; a loop for each does not. Simulated: 1.012 times the least load sectors.
  */
 #include "common/delay.cuh"
-#include "compact_tickets.cuh"
+#include "compact/tickets.cuh"
 
 using namespace tc_tickets;
 

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* cut_long_select: from the counts of a digit to the next part of the key. Shared by the kernels of
- * cut_long_select.cu and cut_long_emit.cu: each finds the digit that the kernel before counted. */
+ * cut/long_select.cu and cut/long_emit.cu: each finds the digit that the kernel before counted. */
 #ifndef TAILCUT_CUT_LONG_SELECT_CUH_
 #define TAILCUT_CUT_LONG_SELECT_CUH_
 
-#include "cut_long.cuh"
+#include "cut/long.cuh"
 
 struct tc_select_space {
   tc_long_block::space block;

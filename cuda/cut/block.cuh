@@ -12,7 +12,7 @@
 
 #include <cub/block/block_radix_sort.cuh>
 
-#include "cut.cuh"
+#include "cut/cut.cuh"
 
 template <int THREADS, int ITEMS>
 struct tc_block_space {

@@ -4,21 +4,21 @@
  *
  * Which rule goes which way (each arrow a kernel; H100 figures are the prototype's, ours are not
  * measured):
- *   OTSU over all ranks       begin -> fill -> refine -> emit       cut_long_otsu.cu, 8.1 us at 64K
+ *   OTSU over all ranks       begin -> fill -> refine -> emit       cut/long_otsu.cu, 8.1 us at 64K
  *   the same, AUTO            one more (stats) behind begin
  *   the same, clamped         begin -> stats -> fill -> refine -> count -> 3 digits -> emit
  *   THRESHOLD                 begin -> stats -> emit
- *   TOPK, RATIO, clamped      begin -> stats -> 3 digits -> emit    cut_long_select.cu
+ *   TOPK, RATIO, clamped      begin -> stats -> 3 digits -> emit    cut/long_select.cu
  *   all else: other detectors, a search range, spread, curve, ranks
  *                             begin -> stats -> 4 x (count -> scatter) -> decide -> mark -> emit
- *                                                                   cut_long_sort.cu
+ *                                                                   cut/long_sort.cu
  * begin lists the long groups and their tiles and makes the state zero, since the scratch memory
  * comes with any content; stats says of every tile what is known of scores without their order. All
  * sizes are host bounds: lengths may differ at every replay of a captured graph. Where a state for
  * every group there may be would take more than 256 MiB (or 16 groups' worth) the groups are cut in
  * rounds.
  */
-#include "cut_long.cuh"
+#include "cut/long.cuh"
 
 namespace {
 

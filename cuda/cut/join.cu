@@ -9,7 +9,7 @@
  *
  * Ladder: 1. as described; not measured.
  */
-#include "cut.cuh"
+#include "cut/cut.cuh"
 
 namespace {
 

@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * cut: the launches of the cut: short groups (cut_value.cu, or cut_sort.cu where the order itself is
- * needed), then long ones (cut_long.cu), each only where the host's bounds allow any; then, where
- * there are groups, their lists joined (cut_join.cu). The kernels skip what is the other's, so lengths
+ * cut: the launches of the cut: short groups (cut/value.cu, or cut/sort.cu where the order itself is
+ * needed), then long ones (cut/long.cu), each only where the host's bounds allow any; then, where
+ * there are groups, their lists joined (cut/join.cu). The kernels skip what is the other's, so lengths
  * may differ at every replay of a captured graph.
  */
-#include "cut.cuh"
-#include "cut_long.cuh"
+#include "cut/cut.cuh"
+#include "cut/long.cuh"
 
 static bool needs_order(const tc_cut_args &args) {
   return args.rule.spread > 0.0 || args.out.curve != nullptr || args.out.ranks != nullptr ||
@@ -22,7 +22,8 @@ extern "C" cudaError_t tc_cuda_cut(const tc_cuda *device, const tc_cut_args *arg
   tc_chain link = *chain;
   const int32_t most = args->segments.max_tokens - args->segments.prefix_rows;
   /* Invalid segments are reported by the short kernels, whatever their length. */
-  const bool all_long = most > TC_CUT_SHORT && args->groups.groups == 0 && args->in_flags == nullptr &&
+  const bool all_valid = args->in_flags == nullptr || args->scored;
+  const bool all_long = most > TC_CUT_SHORT && args->groups.groups == 0 && all_valid &&
                         args->segments.cu_seqlens == nullptr && args->segments.lengths == nullptr;
   cudaError_t error = cudaSuccess;
   if (args->segments.segments == 0) return cudaSuccess;

@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * cut_select: the k-th key by one block that holds the keys: radix select over the keys' own range, until
- * few are left, which every warp compares. Exact. Ladder: cut_value.cu.
+ * few are left, which every warp compares. Exact. Ladder: cut/value.cu.
  */
 #ifndef TAILCUT_CUT_SELECT_CUH_
 #define TAILCUT_CUT_SELECT_CUH_
 
-#include "cut_value.cuh"
+#include "cut/value.cuh"
 
 /* The cutoff that keeps k of the candidates, whose keys are this block's. */
 template <class S>

@@ -6,12 +6,12 @@
  * time, so three kernels at most. Each finds the digit that the one before has counted (all blocks
  * alike: 2,048 counts are read faster than another kernel starts), then counts its own among the
  * rows that are still undecided, in shared memory, with one reduction per digit and block. Rows of
- * the very key of the cut are ties: the first ones by number stay (cut_long_emit.cu). Precision:
+ * the very key of the cut are ties: the first ones by number stay (cut/long_emit.cu). Precision:
  * exact.
  *
  * Ladder: 1. as described; prediction 11 us at 64K rows; not measured.
  */
-#include "cut_long_select.cuh"
+#include "cut/long_select.cuh"
 
 namespace {
 

@@ -6,8 +6,8 @@
  * packed 32-bit atomic a row, then one reduction per bin and block that has any. refine bounds B in
  * every bin, in each block anew (that costs less than another kernel), and counts single values in
  * the bins that can win; where these are too far apart (a flat curve: B near its maximum over a
- * wide range) it puts rows in order of their bins instead, so that cut_long_emit.cu's blocks can
- * share the bins. count is for clamped rules: k itself. Precision: exact; cut_long_otsu.cuh says
+ * wide range) it puts rows in order of their bins instead, so that cut/long_emit.cu's blocks can
+ * share the bins. count is for clamped rules: k itself. Precision: exact; cut/long_otsu.cuh says
  * why. Limits: 2^20 rows a group.
  *
  * A row's packed word is count << 21 | low part of its offset (0 .. 1,024): a copy of the bins per
@@ -18,7 +18,7 @@
  * early: 8.1; 16K 7.0, 256K 10.8, 1M 17.0; flat curves 45 - 515. 4. this: begin in front (scratch
  * of any content), flat curves by rows in order of bins; not measured.
  */
-#include "cut_long_otsu.cuh"
+#include "cut/long_otsu.cuh"
 
 namespace {
 
@@ -93,7 +93,7 @@ struct refine_space {
  * first value of a bin that a block meets is counted, so that many equal rows are one entry.
  * before: packed prefixes of this thread's bins, 4 * thread .. + 3. */
 template <int QUADS>
-__device__ __noinline__ void order_by_bins(refine_space &s, const tc_long &a,
+__device__ __forceinline__ void order_by_bins(refine_space &s, const tc_long &a,
                                            const tc_long_tile &tile, tc_long_state &state,
                                            const uint32_t (&offsets)[4 * QUADS],
                                            const uint64_t (&before)[4]) {
