@@ -34,7 +34,7 @@ const tt_call_row tt_call_rows[] = {
     {"cut lengths chord", CUT, TT_LENGTHS, 6, 90, 0, 1, .detector = TAILCUT_CHORD,
      .spread = 0.4},
     {"cut ragged gap packed", CUT, TT_RAGGED, 6, 90, 0, 2, .detector = TAILCUT_GAP, .packed = 1},
-    {"cut long", CUT, TT_UNIFORM, 1, 8300, 0, 5, .bare = 1, .replays = 6},
+    {"cut long", CUT, TT_UNIFORM, 1, 8300, 0, 6, .bare = 1, .replays = 6},
     {"cut long lengths", CUT, TT_LENGTHS, 3, 8700, 0, 14, .replays = 8},
     {"cut long ragged mass", CUT, TT_RAGGED, 4, 8500, 0, 14, .detector = TAILCUT_MASS, .bare = 1,
      .replays = 8},
