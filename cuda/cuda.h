@@ -169,9 +169,10 @@ cudaError_t tc_cuda_compact(const tc_cuda *device, const tc_segments *segments, 
 /* Whether a rule without spread is cut without sorting, where no curve and no ranks are asked for. */
 int tc_cuda_cuts_by_value(const tailcut_rule *rule);
 
-/* fused.cu: score, cut and compact of a batch of images in one launch, for calls that tc_fused_takes
- * (host/fused_plan.c): *rides gets the row arrays (bit i: array i) that it moves. flags [segments]: bad
- * references on their way. */
+/* fused.cu: score, cut and compact of a batch of images in one launch (tc_cuda_fused), or cut and compact in
+ * one behind score (tc_cuda_fused_rest), for calls that tc_fused_takes (host/fused_plan.c): *rides gets the
+ * row arrays (bit i: array i) that are moved. flags [segments]: bad references on their way. */
+typedef enum tc_fusion { TC_FUSE_NOTHING, TC_FUSE_REST, TC_FUSE_ALL } tc_fusion;
 #define TC_FUSED_ARRAYS 8
 #define TC_FUSED_ROWS 2048 /* candidates of an image */
 #define TC_FUSED_DIM 1024
@@ -184,8 +185,10 @@ typedef struct tc_fused_call {
   float *scores;
   int32_t *flags;
 } tc_fused_call;
-int tc_fused_takes(const tc_cuda *device, const tc_call *call, uint64_t *rides);
+tc_fusion tc_fused_takes(const tc_cuda *device, const tc_call *call, uint64_t *rides);
 cudaError_t tc_cuda_fused(const tc_cuda *device, const tc_fused_call *call, const tc_chain *chain);
+cudaError_t tc_cuda_fused_rest(const tc_cuda *device, const tc_fused_call *call,
+                               const tc_chain *chain);
 
 /* <step>.cu: tc_cuda_load_<step> loads every kernel of the step (lazy loading would allocate in a
  * run call) and sets attributes. device.c calls them all. */

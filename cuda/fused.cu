@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * fused: score, cut and compact of a batch of images in one launch.
+ * fused: score, cut and compact of a batch of images in one launch; or, of a few images, cut and compact
+ * in one launch behind score.
  *
  * Strategy: blocks take tickets. A ticket is a score tile of image i (16 candidates, two a warp) or, LAG
  * images later, a slab of it: a block that waits for the image's tiles, cuts for itself and moves its
@@ -13,13 +14,16 @@
  * An image's rows are written by its own slabs only, after all its tiles; what other images read must lie
  * elsewhere (fused_plan.c). Counts are left zero by the last of an image's slabs, the ticket by
  * the last to take one.
- * Precision: exact, as its parts. Limits: fp16 and bf16 rows of up to 1,024 elements, images of up to 2,048
- * candidates, row arrays of 16-byte units in place; the rest is left to the chain or to compact.
+ * A few images do not fill the device long enough for that: there a block per slab waits for score as a
+ * whole, cuts for itself and moves; any score, any reference.
+ * Precision: exact, as its parts. Limits: fp16 and bf16 rows of up to 1,024 elements (one launch), images of
+ * up to 2,048 candidates, row arrays of 16-byte units in place; the rest is left to the chain or to compact.
  *
  * Ladder (H100, 576 x 1024 fp16 in place, B = 64 / 256, the prototype's figures): one cluster launch 175 /
  * 651 us; chain of three kernels 45.5 / 154; tickets with a cut of its own per image 42.6 / 147; slabs that
  * cut for themselves, 12 images behind: 40.2 / 138.6. One release a warp instead of one a block: 8 us
- * more at B = 64. This code: not measured.
+ * more at B = 64. B = 8: three kernels 13.7, one launch 12.6, score and slabs of 128 bytes 9.9 (12.4 where
+ * score lets them start early). This code: not measured.
  */
 #include "common/sync.cuh"
 #include "cut/group.cuh"
@@ -30,7 +34,7 @@ namespace {
 
 constexpr int THREADS = TC_SLAB_THREADS, TILE_ROWS = THREADS / 32 * 2;
 constexpr int LAG = 12;           /* images between a tile and its slabs */
-constexpr int SLICE = 256, HELD = 6;
+constexpr int WIDE_SLICE = 256, NARROW_SLICE = 128, HELD = 6;
 constexpr int ARRAYS = TC_FUSED_ARRAYS;
 
 struct fused_array {
@@ -49,7 +53,7 @@ struct fused_args {
   uint32_t dim;
   int32_t images;
   int32_t tiles, slabs; /* of an image */
-  int32_t ragged, reference_by_row, arrays;
+  int32_t ragged, reference_by_row;
   int32_t slice[ARRAYS + 1]; /* slabs before each array's */
   fused_array array[ARRAYS];
 };
@@ -101,24 +105,16 @@ __device__ inline void score_tile(const fused_args &args, int32_t b, int32_t til
   if (threadIdx.x == 0) tc_add_release(&args.cut.lasting->blocks[b], 1);
 }
 
-template <class S>
-__device__ inline void move_slab(const fused_args &args, tc_group_space<S> &space, int32_t *list,
-                                 int32_t b, int32_t slab) {
-  uint32_t *arrived = &args.cut.lasting->blocks[b];
-  uint32_t *moved = &args.cut.lasting->moved[b];
-  const tc_segment segment = tc_segment_at(args.cut.segments, b);
-  const uint32_t tiles = (uint32_t)((segment.n + TILE_ROWS - 1) / TILE_ROWS);
-  tc_cut_prepare(space.value);
-  tc_delay(3);
-  if (threadIdx.x == 0) {
-    while (tc_load_acquire(arrived) != tiles) {
-    }
-  }
-  __syncthreads();
+/* The cut of image b and its slab: a column slice of SLICE bytes of one array. moved: counts the image's
+ * slabs that know what is kept; the last one clears `arrived`. NULL: nobody waits. */
+template <class S, int SLICE>
+__device__ inline void cut_and_move(const fused_args &args, tc_group_space<S> &space, int32_t *list,
+                                    int32_t b, int32_t slab, uint32_t *arrived, uint32_t *moved) {
   const tc_cut_group c = tc_cut_open(args.cut, b);
   const int32_t k = tc_cut_rows(space, args.cut, c, slab == 0, list);
   __syncthreads(); /* the list is whole */
-  if (threadIdx.x == 0 && atomicAdd(moved, 1u) == (uint32_t)args.slabs - 1) {
+  if (moved != nullptr && threadIdx.x == 0 &&
+      atomicAdd(moved, 1u) == (uint32_t)args.slabs - 1) {
     *arrived = 0; /* every slab has seen it */
     *moved = 0;
   }
@@ -130,13 +126,30 @@ __device__ inline void move_slab(const fused_args &args, tc_group_space<S> &spac
   int index = 0;
   while (slab >= args.slice[index + 1]) index++;
   const fused_array &a = args.array[index];
-  const int64_t from = args.ragged ? segment.start * a.row : b * a.segment;
+  const int64_t from = args.ragged ? c.group.start * a.row : b * a.segment;
   tc_slab_of_list<SLICE, HELD>(a.rows + from, a.row, a.row_bytes, args.cut.segments.prefix_rows,
                                slab - args.slice[index], list, k <= a.dst_rows ? k : 0);
 }
 
+template <class S>
+__device__ inline void move_slab(const fused_args &args, tc_group_space<S> &space, int32_t *list,
+                                 int32_t b, int32_t slab) {
+  uint32_t *arrived = &args.cut.lasting->blocks[b];
+  const tc_segment segment = tc_segment_at(args.cut.segments, b);
+  const uint32_t tiles = (uint32_t)((segment.n + TILE_ROWS - 1) / TILE_ROWS);
+  tc_cut_prepare(space.value);
+  tc_delay(3);
+  if (threadIdx.x == 0) {
+    while (tc_load_acquire(arrived) != tiles) {
+    }
+  }
+  __syncthreads();
+  cut_and_move<S, WIDE_SLICE>(args, space, list, b, slab, arrived, &args.cut.lasting->moved[b]);
+}
+
 template <int DTYPE, class S>
-__global__ void __launch_bounds__(THREADS, S::ITEMS > 4 ? 2 : 3) fused(const __grid_constant__ fused_args args) {
+__global__ void __launch_bounds__(THREADS, S::ITEMS > 4 ? 2 : 3) fused(
+    const __grid_constant__ fused_args args) {
   __shared__ tc_group_space<S> space;
   __shared__ int32_t list[S::ROWS];
   __shared__ uint32_t taken;
@@ -155,6 +168,17 @@ __global__ void __launch_bounds__(THREADS, S::ITEMS > 4 ? 2 : 3) fused(const __g
   }
 }
 
+/* Behind score: a block per slab, which cuts for itself. */
+template <class S>
+__global__ void __launch_bounds__(THREADS, 2) fused_rest(const __grid_constant__ fused_args args) {
+  __shared__ tc_group_space<S> space;
+  __shared__ int32_t list[S::ROWS];
+  const int32_t b = (int32_t)blockIdx.x / args.slabs, slab = (int32_t)blockIdx.x % args.slabs;
+  tc_cut_prepare(space.value);
+  tc_wait_previous();
+  cut_and_move<S, NARROW_SLICE>(args, space, list, b, slab, nullptr, nullptr);
+}
+
 /* ----------------------------------------------------------------------------------------- host -- */
 
 typedef tc_value_shape<THREADS, 3, 9> small;
@@ -165,8 +189,20 @@ static_assert(TC_SHORT_RUNS * TC_RUN_ELEMENTS == TC_FUSED_DIM, "the same");
 const fused_kernel KERNELS[2][2] = {
     {fused<TAILCUT_F16, small>, fused<TAILCUT_F16, large>},
     {fused<TAILCUT_BF16, small>, fused<TAILCUT_BF16, large>}};
+const fused_kernel REST[2] = {fused_rest<small>, fused_rest<large>};
 
 }  // namespace
+
+/* The arrays, in slices of `bytes`. */
+static void slice_arrays(fused_args *args, const tc_fused_call *call, int bytes) {
+  for (int32_t i = 0; i < call->num_rows; i++) {
+    const tailcut_rows &r = call->rows[i];
+    args->array[i] = {(char *)r.dst, r.dst_row_stride, r.dst_segment_stride, r.part_bytes,
+                      r.dst_rows};
+    args->slice[i + 1] = args->slice[i] + (int32_t)((r.part_bytes + bytes - 1) / bytes);
+  }
+  args->slabs = args->slice[call->num_rows];
+}
 
 extern "C" cudaError_t tc_cuda_fused(const tc_cuda *, const tc_fused_call *call,
                                      const tc_chain *chain) {
@@ -189,17 +225,22 @@ extern "C" cudaError_t tc_cuda_fused(const tc_cuda *, const tc_fused_call *call,
   args.dim = (uint32_t)call->tokens->dim;
   args.images = s.segments;
   args.tiles = (most + TILE_ROWS - 1) / TILE_ROWS;
-  args.arrays = call->num_rows;
-  for (int32_t i = 0; i < call->num_rows; i++) {
-    const tailcut_rows &r = call->rows[i];
-    args.array[i] = {(char *)r.dst, r.dst_row_stride, r.dst_segment_stride, r.part_bytes,
-                     r.dst_rows};
-    args.slice[i + 1] = args.slice[i] + (int32_t)((r.part_bytes + SLICE - 1) / SLICE);
-  }
-  args.slabs = args.slice[call->num_rows];
+  slice_arrays(&args, call, WIDE_SLICE);
   const fused_kernel kernel = KERNELS[call->tokens->dtype == TAILCUT_BF16][most > small::ROWS];
   return tc_launch(kernel, (unsigned)(s.segments * (args.tiles + args.slabs)), THREADS, 0, chain,
                    args);
+}
+
+extern "C" cudaError_t tc_cuda_fused_rest(const tc_cuda *, const tc_fused_call *call,
+                                          const tc_chain *chain) {
+  const tc_segments &s = call->cut.segments;
+  fused_args args = {};
+  args.cut = call->cut;
+  args.ragged = s.cu_seqlens != nullptr;
+  args.images = s.segments;
+  slice_arrays(&args, call, NARROW_SLICE);
+  const fused_kernel kernel = REST[s.max_tokens - s.prefix_rows > small::ROWS];
+  return tc_launch(kernel, (unsigned)(s.segments * args.slabs), THREADS, 0, chain, args);
 }
 
 extern "C" cudaError_t tc_cuda_load_fused(tc_cuda *) {
@@ -209,6 +250,11 @@ extern "C" cudaError_t tc_cuda_load_fused(tc_cuda *) {
       const cudaError_t error = cudaFuncGetAttributes(&attributes, kernel);
       if (error != cudaSuccess) return error;
     }
+  }
+  for (const fused_kernel kernel : REST) {
+    cudaFuncAttributes attributes;
+    const cudaError_t error = cudaFuncGetAttributes(&attributes, kernel);
+    if (error != cudaSuccess) return error;
   }
   return cudaSuccess;
 }

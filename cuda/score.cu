@@ -39,6 +39,7 @@ namespace {
 
 constexpr int WARPS = 4, THREADS = 32 * WARPS;
 constexpr int MANY = 32; /* candidates an SM from which on a warp takes two: about 8 images */
+constexpr int SOME = 16; /* up to which the next kernel's blocks are no burden: up to 2,048 on 132 */
 
 enum form { SHORT, SHORT_TWO, MIDDLE, MIDDLE_TWO, LONG, ANY }; /* TWO: rows a warp */
 
@@ -276,7 +277,7 @@ extern "C" cudaError_t tc_cuda_score(const tc_cuda *device, const tc_segments *s
     while (rows << args.parts_log < TC_BLOCK) args.parts_log++;
     blocks = args.t.bound << args.parts_log;
   }
-  args.early = blocks <= chosen.resident * device->sms;
+  args.early = blocks <= chosen.resident * device->sms && candidates <= SOME * device->sms;
   return tc_launch(chosen.kernel, (unsigned)blocks, THREADS, 0, chain, args);
 }
 

@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* fused_plan: which batches go in one launch, and which of their row arrays. Host arithmetic alone. */
+/* fused_plan: which batches go in one launch or in two, and which of their row arrays. Host arithmetic
+ * alone. */
 #include "cuda.h"
 #include "overlap.h"
 
 #define TC_FUSED_LEAST 16 /* images from which on one launch is faster than the chain */
+#define TC_REST_LEAST 3   /* and cut and slabs in one kernel faster than in two */
 
 /* Rows [0, rows) of every segment as bytes; ragged rows are numbered through. */
 static tc_side side_of(const void *base, int64_t bytes, const tailcut_batch *batch, int64_t rows,
@@ -48,7 +50,7 @@ static int may_ride(const tc_call *call, const tailcut_rows *r) {
                   (uint64_t)r->part_bytes;
   if (call->batch.cu_seqlens == NULL) bits |= (uint64_t)r->dst_segment_stride;
   return r->placement == TAILCUT_LOCAL && r->src == r->dst && r->flags == 0 && r->parts == 1 &&
-         r->src_slots == NULL && r->dst_slots == NULL && bits % 16 == 0 && is_safe(call, r);
+         r->src_slots == NULL && r->dst_slots == NULL && bits % 16 == 0;
 }
 
 static int scores_ride(const tc_call *call) {
@@ -63,27 +65,29 @@ static int scores_ride(const tc_call *call) {
          bits % 16 == 0 && t->dim <= TC_FUSED_DIM;
 }
 
-int tc_fused_takes(const tc_cuda *device, const tc_call *call, uint64_t *rides) {
+tc_fusion tc_fused_takes(const tc_cuda *device, const tc_call *call, uint64_t *rides) {
   const tailcut_batch *batch = &call->batch;
   const tailcut_selection *selection = &call->selection;
   const int64_t most = (int64_t)batch->max_tokens - batch->prefix_rows;
-  int32_t riding = 0;
   *rides = 0;
-  if (!device->fuses || batch->segments < TC_FUSED_LEAST || batch->segments > TC_CHUNK_SEGMENTS ||
+  if (!device->fuses || batch->segments < TC_REST_LEAST || batch->segments > TC_CHUNK_SEGMENTS ||
       most <= 0 || most > TC_FUSED_ROWS || batch->group_cu_seqlens != NULL) {
-    return 0;
+    return TC_FUSE_NOTHING;
+  }
+  if (call->rule.spread > 0.0 || selection->curve != NULL || selection->ranks != NULL ||
+      !tc_cuda_cuts_by_value(&call->rule)) {
+    return TC_FUSE_NOTHING;
   }
   /* Tiles are dealt to every image as to the longest. */
-  if (batch->cu_seqlens != NULL && batch->total_tokens < batch->segments * most / 2) return 0;
-  if (call->rule.spread > 0.0 || selection->curve != NULL || selection->ranks != NULL ||
-      !tc_cuda_cuts_by_value(&call->rule) || !scores_ride(call)) {
-    return 0;
-  }
+  const int dense = batch->cu_seqlens == NULL || batch->total_tokens >= batch->segments * most / 2;
+  const int all = batch->segments >= TC_FUSED_LEAST && dense && scores_ride(call);
+  if (batch->segments >= TC_FUSED_LEAST && !all) return TC_FUSE_NOTHING;
+  int32_t riding = 0;
   for (int32_t i = 0; i < call->num_rows && i < 64 && riding < TC_FUSED_ARRAYS; i++) {
     const tailcut_rows r = tc_rows_at(call, i);
-    if (!may_ride(call, &r)) continue;
+    if (!may_ride(call, &r) || (all && !is_safe(call, &r))) continue;
     *rides |= (uint64_t)1 << i;
     riding++;
   }
-  return riding > 0;
+  return riding == 0 ? TC_FUSE_NOTHING : all ? TC_FUSE_ALL : TC_FUSE_REST;
 }

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* prune: prune_visual: a batch of images in one launch, anything else as a chain of score, cut and
- * compact. */
+/* prune: prune_visual: a batch of images in one launch, a few in two, anything else as a chain of score,
+ * cut and compact; row arrays that do not ride along are compacted behind. */
 #include "host/run.h"
 
 static int any_packed(const tc_call *call) {
@@ -19,13 +19,13 @@ static int needs_resolve(const tc_cuda_run *run) {
          tc_run_needs_resolve(run, mean && group < TC_FEW_SEGMENTS ? group : TC_FEW_SEGMENTS);
 }
 
-/* A batch in one launch, and one more for the row arrays that it does not move. */
-static tailcut_status prune_fused(tc_cuda_run *run, float *scores, uint64_t rides) {
+/* What the fused kernels get; rows: room for TC_FUSED_ARRAYS. */
+static tc_fused_call fused_call(tc_cuda_run *run, float *scores, uint64_t rides,
+                                tailcut_rows *rows) {
   const tc_call *call = run->call;
-  const int packs_kept = tc_run_packs_kept(run);
-  tailcut_rows rows[TC_FUSED_ARRAYS];
   tc_fused_call fused;
-  fused.cut = tc_run_cut_args(run, scores, run->space.flags, packs_kept || any_packed(call));
+  fused.cut = tc_run_cut_args(run, scores, run->space.flags,
+                              tc_run_packs_kept(run) || any_packed(call));
   fused.tokens = &call->tokens;
   fused.reference = &call->reference;
   fused.rows = rows;
@@ -35,27 +35,36 @@ static tailcut_status prune_fused(tc_cuda_run *run, float *scores, uint64_t ride
   }
   fused.scores = scores;
   fused.flags = run->space.flags;
-  LAUNCH(fused, run->device, &fused);
-  return tc_run_compact(run, rides, packs_kept, run->space.kept, TAILCUT_LOCAL, run->space.counts,
-                        run->space.new_cu);
+  return fused;
 }
 
 tailcut_status tc_run_prune_visual(tc_cuda_run *run) {
   const tc_call *call = run->call;
   float *scores = call->selection.scores != NULL ? call->selection.scores : run->space.scores;
   const int packs_kept = tc_run_packs_kept(run);
-  const int resolves = needs_resolve(run);
-  uint64_t rides;
+  uint64_t rides = 0;
+  const tc_fusion fusion = tc_run_counts_candidates(call)
+                               ? TC_FUSE_NOTHING
+                               : tc_fused_takes(run->device, call, &rides);
+  tailcut_rows rows[TC_FUSED_ARRAYS];
   tailcut_status status = TAILCUT_OK;
-  if (!tc_run_counts_candidates(call) && tc_fused_takes(run->device, call, &rides)) {
-    return prune_fused(run, scores, rides);
-  }
-  if (resolves) status = tc_run_resolve(run, run->space.flags);
-  if (status == TAILCUT_OK) status = tc_run_score(run, scores, run->space.flags, !resolves);
-  if (status == TAILCUT_OK) {
-    status = tc_run_cut(run, scores, run->space.flags, packs_kept || any_packed(call));
+  if (fusion != TC_FUSE_ALL) {
+    const int resolves = needs_resolve(run);
+    if (resolves) status = tc_run_resolve(run, run->space.flags);
+    if (status == TAILCUT_OK) status = tc_run_score(run, scores, run->space.flags, !resolves);
   }
   if (status != TAILCUT_OK) return status;
-  return tc_run_compact(run, 0, packs_kept, run->space.kept, TAILCUT_LOCAL, run->space.counts,
+  if (fusion == TC_FUSE_NOTHING) {
+    status = tc_run_cut(run, scores, run->space.flags, packs_kept || any_packed(call));
+    if (status != TAILCUT_OK) return status;
+  } else {
+    const tc_fused_call fused = fused_call(run, scores, rides, rows);
+    if (fusion == TC_FUSE_ALL) {
+      LAUNCH(fused, run->device, &fused);
+    } else {
+      LAUNCH(fused_rest, run->device, &fused);
+    }
+  }
+  return tc_run_compact(run, rides, packs_kept, run->space.kept, TAILCUT_LOCAL, run->space.counts,
                         run->space.new_cu);
 }

@@ -60,7 +60,7 @@ for log in "$scratch"/*.log; do
       }
       printf "%-16s %-40s %9d %8d\n", file, kernel, registers, shared
       if (shared > 49152) bad(shared " bytes of static shared memory")
-      if (file == "fused" && registers > (kernel ~ /256, 3,/ ? 80 : 128)) bad(registers " registers")
+      if (file == "fused" && registers > (kernel ~ /^fused<.*256, 3,/ ? 80 : 128)) bad(registers " registers")
       used++
     }
     END {
