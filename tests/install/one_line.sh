@@ -79,7 +79,7 @@ done
 echo "options that change bits: tried with$seen"
 
 if [ -n "$nvcc" ]; then # the host's side of the CUDA backend
-  refused -ffast-math "$nvcc" -Iinclude -Isrc -c -o "$scratch/object" -Xcompiler -ffast-math \
+  refused -ffast-math "$nvcc" -Iinclude -Isrc -Icuda -c -o "$scratch/object" -Xcompiler -ffast-math \
     cuda/score.cu
 fi
 [ $failed -eq 0 ]
