@@ -17,9 +17,9 @@
 #define ROW TAILCUT_REFERENCE_ROW
 #define MEAN TAILCUT_REFERENCE_MEAN
 
-/* Launches: a part is itself, prune_visual score, cut and compact; before them resolve, unless a kernel
- * can tell where each segment is (uniform batches; few segments), and the mean direction; behind a cut
- * of groups the joining of their lists; PACKED kept are compacted. */
+/* Launches: a part is itself, prune_visual score, cut, compact; before them resolve, unless a kernel
+ * can tell where each segment is (uniform batches; few segments), and the mean direction; behind a
+ * cut of groups their lists are joined; PACKED kept are compacted. */
 const tt_call_row tt_call_rows[] = {
     {"score", SCORE, TT_UNIFORM, 4, 40, 48, 2, .replays = 50},
     {"score lengths row", SCORE, TT_LENGTHS, 5, 40, 264, 2, .source = ROW},
@@ -45,13 +45,13 @@ const tt_call_row tt_call_rows[] = {
      .rows = TT_CALL_TOKENS | TT_CALL_SLOTS | TT_CALL_WIDE | TT_CALL_TAIL},
     {"compact 40 ragged", COMPACT, TT_RAGGED, 40, 30, 8, 2,
      .rows = TT_CALL_WIDE | TT_CALL_WIDE_TAIL},
-    {"prune bare", PRUNE, TT_UNIFORM, 3, 40, 48, 3, .bare = 1,
+    {"prune bare", PRUNE, TT_UNIFORM, 3, 40, 48, 2, .chain = 3, .bare = 1,
      .rows = TT_CALL_TOKENS},
     {"prune row", PRUNE, TT_UNIFORM, 3, 41, 264, 4, .source = ROW,
      .rows = TT_CALL_TOKENS | TT_CALL_SMALL | TT_CALL_POSITIONS},
     {"prune lengths", PRUNE, TT_LENGTHS, 5, 40, 48, 4,
      .rows = TT_CALL_TOKENS | TT_CALL_WIDE | TT_CALL_SMALL},
-    {"prune lengths row bf16", PRUNE, TT_LENGTHS, 5, 40, 48, 3, .dtype = TAILCUT_BF16,
+    {"prune lengths row bf16", PRUNE, TT_LENGTHS, 5, 40, 48, 2, .chain = 3, .dtype = TAILCUT_BF16,
      .source = ROW, .bare = 1, .rows = TT_CALL_TOKENS},
     {"prune ragged packed", PRUNE, TT_RAGGED, 5, 40, 48, 3, .packed = 1,
      .rows = TT_CALL_APART},
@@ -59,7 +59,7 @@ const tt_call_row tt_call_rows[] = {
      .source = ROW, .bare = 1, .rows = TT_CALL_APART},
     {"prune ragged slots", PRUNE, TT_RAGGED, 5, 40, 48, 4, .spread = 0.5,
      .detector = TAILCUT_CHORD, .rows = TT_CALL_TOKENS | TT_CALL_SLOTS},
-    {"prune mean", PRUNE, TT_UNIFORM, 3, 70, 48, 5, .source = MEAN, .bare = 1,
+    {"prune mean", PRUNE, TT_UNIFORM, 3, 70, 48, 4, .chain = 5, .source = MEAN, .bare = 1,
      .rows = TT_CALL_TOKENS | TT_CALL_SMALL},
     {"prune lengths mean", PRUNE, TT_LENGTHS, 5, 70, 48, 4, .source = MEAN,
      .rows = TT_CALL_TOKENS},
@@ -67,7 +67,7 @@ const tt_call_row tt_call_rows[] = {
      .rows = TT_CALL_TOKENS, .bare = 1},
     {"prune ragged mean packed", PRUNE, TT_RAGGED, 5, 70, 24, 4, .source = MEAN,
      .packed = 1, .rows = TT_CALL_APART | TT_CALL_WIDE},
-    {"prune behind CLS", PRUNE, TT_UNIFORM, 4, 40, 48, 3, .gap = 1, .bare = 1,
+    {"prune behind CLS", PRUNE, TT_UNIFORM, 4, 40, 48, 2, .chain = 3, .gap = 1, .bare = 1,
      .rows = TT_CALL_TOKENS},
     {"prune one packed", PRUNE, TT_LENGTHS, 1, 40, 48, 3, .packed = 1,
      .rows = TT_CALL_APART | TT_CALL_POSITIONS},
@@ -89,8 +89,8 @@ const tt_call_row tt_call_rows[] = {
     {"prune batch row, more rows", PRUNE, TT_LENGTHS, 20, 70, 264, 2, .chain = 4, .source = ROW,
      .bare = 1,
      .rows = TT_CALL_TOKENS | TT_CALL_SMALL | TT_CALL_POSITIONS, .replays = 30},
-    {"prune batch ragged, packed kept", PRUNE, TT_RAGGED, 17, 40, 48, 4,
-     .dtype = TAILCUT_BF16, .packed = 1, .detector = TAILCUT_IQR, .rows = TT_CALL_TOKENS,
+    {"prune batch ragged, packed kept", PRUNE, TT_RAGGED, 17, 40, 48, 2, .chain = 4,
+     .dtype = TAILCUT_BF16, .packed = 1, .bare = 1, .detector = TAILCUT_IQR, .rows = TT_CALL_TOKENS,
      .replays = 30},
     {"clip 576x1024", PRUNE, TT_UNIFORM, 1, 576, 1024, 3, .bare = 1,
      .rows = TT_CALL_TOKENS, .replays = -1},
@@ -208,7 +208,7 @@ tt_call *tt_call_new(const tt_call_row *row, const tt_backend *backend) {
   if (row->kind == SCORE || row->kind == CUT) add(c, FLAGS, segments, 1);
   if (cuts || row->kind == COMPACT) {
     add(c, COUNTS, segments, 1);
-    add(c, KEPT, rows, full || row->kind == COMPACT);
+    add(c, KEPT, rows, full || row->kind == COMPACT || row->packed);
     add(c, NEW_CU, segments + 4, full || row->kind == COMPACT);
   }
   for (int id = OUT_FLAGS; cuts && id <= HOST_COUNTS; id++) {

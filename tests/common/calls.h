@@ -33,7 +33,7 @@ typedef struct tt_call_row {
   double spread;
   int32_t gap;     /* uniform: a CLS row stands before each segment's rows and is the reference */
   int32_t packed;  /* kept indices PACKED */
-  int32_t bare;    /* nothing but counts (where rows or PACKED kept need no more) */
+  int32_t bare;    /* nothing but counts, and kept where they are PACKED */
   unsigned rows;   /* TT_CALL_ bits */
   int32_t chain;   /* kernels of one call where batches do not go in one launch. 0: as `launches` */
   int32_t replays; /* of a captured graph, default 50; -1: none */
