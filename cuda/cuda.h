@@ -95,19 +95,19 @@ tailcut_status tc_cuda_create(tailcut_handle handle, const tailcut_config *confi
 
 /* ------------------------------------------------------------------ launchers, one per step -- */
 
-/* segments.cu: start, n (and their sum), tiles and flags (0 or INVALID, or'ed with the BAD_REFERENCE
- * and INVALID bits of input_flags [segments] where given; INVALID there makes n 0) of every segment;
- * where the batch has groups, the segment of each into group_segment, and segments whose ends are no
- * offsets of groups are INVALID. */
+/* segments.cu: start, n (and their sum), tiles and flags (0 or INVALID, or'ed with the
+ * BAD_REFERENCE and INVALID bits of input_flags [segments] where given; INVALID there makes n 0)
+ * of every segment; where the batch has groups, the segment of each into group_segment, and
+ * segments whose ends are no offsets of groups are INVALID. */
 cudaError_t tc_cuda_resolve(const tc_cuda *device, const tc_segments *segments,
                             const tc_groups *groups, const int32_t *input_flags,
                             const tc_cuda_space *space, int32_t *flags, const tc_chain *chain);
 
 /* score.cu: scores of segments [first, first + count), by row number, and flags |= NAN,
  * BAD_REFERENCE (atomically; flags may be NULL). source GIVEN (data of segment b at data +
- * b * segment_stride), MEAN (directions: data + (b - first) * segment_stride), ROW or LAG. Nothing is
- * written for rows that are no candidates. stores_flags: flags need not be set before; BAD_REFERENCE
- * or 0 is stored for every segment that has candidates. */
+ * b * segment_stride), MEAN (directions: data + (b - first) * segment_stride), ROW or LAG.
+ * Nothing is written for rows that are no candidates. stores_flags: flags need not be set
+ * before; BAD_REFERENCE or 0 is stored for every segment that has candidates. */
 cudaError_t tc_cuda_score(const tc_cuda *device, const tc_segments *segments,
                           const tailcut_tokens *tokens, const tailcut_reference *reference,
                           int32_t first, int32_t count, float *scores, int32_t *flags,
@@ -134,9 +134,9 @@ typedef struct tc_cuda_cut_out {
 } tc_cuda_cut_out;
 
 /* A cut, and what its kernels get. in_flags [segments] or NULL: BAD_REFERENCE and INVALID bits that
- * are known (resolved segments: segments.flags; scored: score's, of segments that have candidates and
- * without INVALID). With groups, kernels put each group's kept indices
- * where its first candidate's would stand in group_kept, its count into group_counts, its flags into
+ * are known (resolved segments: segments.flags; scored: score's, of segments that have
+ * candidates and without INVALID). With groups, kernels put each group's kept indices where its
+ * first candidate's would stand in group_kept, its count into group_counts, its flags into
  * group_flags [segments] (atomically); the last launch joins them. */
 typedef struct tc_cut_args {
   tc_segments segments;
@@ -157,8 +157,8 @@ cudaError_t tc_cuda_cut(const tc_cuda *device, const tc_cut_args *args, char *sc
 
 /* compact.cu: moves the kept rows of all arrays (rows: num_rows whole descriptors with explicit
  * strides on the host). new_cu may be NULL when nothing is PACKED. An array whose flags have
- * TC_ROWS_KEPT has no source: element j of its result is kept[j] (int32). scratch: bytes that nothing
- * else in the call touches and that need not be zero. */
+ * TC_ROWS_KEPT has no source: element j of its result is kept[j] (int32). scratch: bytes that
+ * nothing else in the call touches and that need not be zero. */
 #define TC_ROWS_KEPT (1 << 30)
 size_t tc_cuda_compact_scratch(const tc_cuda *device, const tailcut_limits *limits);
 cudaError_t tc_cuda_compact(const tc_cuda *device, const tc_segments *segments, const int32_t *kept,
@@ -166,12 +166,14 @@ cudaError_t tc_cuda_compact(const tc_cuda *device, const tc_segments *segments, 
                             const tailcut_rows *rows, int32_t num_rows, char *scratch,
                             tc_cuda_lasting *lasting, const tc_chain *chain);
 
-/* Whether a rule without spread is cut without sorting, where no curve and no ranks are asked for. */
+/* Whether a rule without spread is cut without sorting, where no curve and no ranks are asked
+ * for. */
 int tc_cuda_cuts_by_value(const tailcut_rule *rule);
 
-/* fused.cu: score, cut and compact of a batch of images in one launch (tc_cuda_fused), or cut and compact in
- * one behind score (tc_cuda_fused_rest), for calls that tc_fused_takes (host/fused_plan.c): *rides gets the
- * row arrays (bit i: array i) that are moved. flags [segments]: bad references on their way. */
+/* fused.cu: score, cut and compact of a batch of images in one launch (tc_cuda_fused), or cut
+ * and compact in one behind score (tc_cuda_fused_rest), for calls that tc_fused_takes
+ * (host/fused_plan.c): *rides gets the row arrays (bit i: array i) that are moved. flags
+ * [segments]: bad references on their way. */
 typedef enum tc_fusion { TC_FUSE_NOTHING, TC_FUSE_REST, TC_FUSE_ALL } tc_fusion;
 #define TC_FUSED_ARRAYS 8
 #define TC_FUSED_ROWS 2048 /* candidates of an image */

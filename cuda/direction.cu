@@ -7,9 +7,9 @@
  * thread per one or two columns for the weighted sums, so no sum is ever split; the second reading
  * comes from L1 or L2. The last to arrive of a segment's blocks adds the block sums in ascending
  * order. Which block that is depends on timing; what it adds, and in which order, does not.
- * A block of which no row counts leaves zeros, and adding them is skipping it: u + 0 is u for every u
- * but -0, which a sum that begins at +0 never becomes (rounded to nearest, x + y is -0 only if both
- * are).
+ * A block of which no row counts leaves zeros, and adding them is skipping it: u + 0 is u for every
+ * u but -0, which a sum that begins at +0 never becomes (rounded to nearest, x + y is -0 only if
+ * both are).
  * Precision: as METHOD.md, bit for bit (a component that is NaN may have another payload). Limits:
  * where segments may have more than LONG_BLOCKS blocks the last arriver would read too much alone
  * (4 MB for 65,536 rows of 1,024 columns); there a second launch adds, spread over columns.
@@ -248,8 +248,8 @@ extern "C" cudaError_t tc_cuda_direction(const tc_cuda *device, const tc_segment
   args.arrived = is_long ? nullptr : space->lasting->blocks;
   const int width = tc_token_width(segments, tokens);
   const int column = width == 16 ? 0 : width == 8 ? 1 : width == 4 ? 2 : 3;
-  const cudaError_t error = tc_launch(KERNELS[tokens->dtype - 1][column], tc_grid(args.t.bound),
-                                      THREADS, 0, chain, args);
+  const cudaError_t error =
+      tc_launch(KERNELS[tokens->dtype - 1][column], tc_grid(args.t.bound), THREADS, 0, chain, args);
   if (error != cudaSuccess || !is_long) return error;
   const int64_t slices = ((int64_t)tokens->dim + FINISH_THREADS - 1) / FINISH_THREADS;
   const tc_chain next = {chain->stream, device->chains};

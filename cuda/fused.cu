@@ -1,39 +1,40 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * fused: score, cut and compact of a batch of images in one launch; or, of a few images, cut and compact
- * in one launch behind score.
+ * fused: score, cut and compact of a batch of images in one launch; or, of a few images, cut and
+ * compact in one launch behind score.
  *
- * Strategy: blocks take tickets. A ticket is a score tile of image i (16 candidates, two a warp) or, LAG
- * images later, a slab of it: a block that waits for the image's tiles, cuts for itself and moves its
- * column slice of the kept rows, which are still in L2. The cut is done once per slab, which costs
- * less than handing lists around, and hides behind other blocks' loads. The functions are those of the
- * three kernels: score.cuh, cut/group.cuh, compact/slab.cuh.
- * Order: a tile's scores are stored, the block meets, one thread adds 1 to the image's count with release
- * semantics; a slab's thread polls it with acquire semantics before the block goes on. Tickets ascend, a
- * tile has a lower one than its image's slabs, and whoever has a ticket runs: no wait is for ever.
- * An image's rows are written by its own slabs only, after all its tiles; what other images read must lie
- * elsewhere (fused_plan.c). Counts are left zero by the last of an image's slabs, the ticket by
- * the last to take one.
- * A few images do not fill the device long enough for that: there a block per slab waits for score as a
- * whole, cuts for itself and moves; any score, any reference.
- * Precision: exact, as its parts. Limits: fp16 and bf16 rows of up to 1,024 elements (one launch), images of
- * up to 2,048 candidates, row arrays of 16-byte units in place; the rest is left to the chain or to compact.
+ * Strategy: blocks take tickets. A ticket is a score tile of image i (16 candidates, two a warp)
+ * or, LAG images later, a slab of it: a block that waits for the image's tiles, cuts for itself and
+ * moves its column slice of the kept rows, which are still in L2. The cut is done once per slab,
+ * which costs less than handing lists around, and hides behind other blocks' loads. The functions
+ * are those of the three kernels: score.cuh, cut/group.cuh, compact/slab.cuh.
+ * Order: a tile's scores are stored, the block meets, one thread adds 1 to the image's count with
+ * release semantics; a slab's thread polls it with acquire semantics before the block goes on.
+ * Tickets ascend, a tile has a lower one than its image's slabs, and whoever has a ticket runs: no
+ * wait is for ever. An image's rows are written by its own slabs only, after all its tiles; what
+ * other images read must lie elsewhere (fused_plan.c). Counts are left zero by the last of an
+ * image's slabs, the ticket by the last to take one. A few images do not fill the device long
+ * enough for that: there a block per slab waits for score as a whole, cuts for itself and moves;
+ * any score, any reference.
+ * Precision: exact, as its parts. Limits: fp16 and bf16 rows of up to 1,024 elements (one launch),
+ * images of up to 2,048 candidates, row arrays of 16-byte units in place; the rest is left to the
+ * chain or to compact.
  *
- * Ladder (H100, 576 x 1024 fp16 in place, B = 64 / 256, the prototype's figures): one cluster launch 175 /
- * 651 us; chain of three kernels 45.5 / 154; tickets with a cut of its own per image 42.6 / 147; slabs that
- * cut for themselves, 12 images behind: 40.2 / 138.6. One release a warp instead of one a block: 8 us
- * more at B = 64. B = 8: three kernels 13.7, one launch 12.6, score and slabs of 128 bytes 9.9 (12.4 where
- * score lets them start early). This code: not measured.
+ * Ladder (H100, 576 x 1024 fp16 in place, B = 64 / 256, the prototype's figures): one cluster
+ * launch 175 / 651 us; chain of three kernels 45.5 / 154; tickets with a cut of its own per image
+ * 42.6 / 147; slabs that cut for themselves, 12 images behind: 40.2 / 138.6. One release a warp
+ * instead of one a block: 8 us more at B = 64. B = 8: three kernels 13.7, one launch 12.6, score
+ * and slabs of 128 bytes 9.9 (12.4 where score lets them start early). This code: not measured.
  */
 #include "common/sync.cuh"
+#include "compact/slab.cuh"
 #include "cut/group.cuh"
 #include "score.cuh"
-#include "compact/slab.cuh"
 
 namespace {
 
 constexpr int THREADS = TC_SLAB_THREADS, TILE_ROWS = THREADS / 32 * 2;
-constexpr int LAG = 12;           /* images between a tile and its slabs */
+constexpr int LAG = 12; /* images between a tile and its slabs */
 constexpr int WIDE_SLICE = 256, NARROW_SLICE = 128, HELD = 6;
 constexpr int ARRAYS = TC_FUSED_ARRAYS;
 
@@ -82,8 +83,8 @@ __device__ inline work deal(const fused_args &args, uint32_t ticket) {
   }
   ticket -= both;
   image = ticket / slabs;
-  return {(int32_t)(args.images - (int32_t)ahead + (int32_t)image), (int32_t)(ticket - image * slabs),
-          false};
+  return {(int32_t)(args.images - (int32_t)ahead + (int32_t)image),
+          (int32_t)(ticket - image * slabs), false};
 }
 
 template <int DTYPE>
@@ -105,16 +106,15 @@ __device__ inline void score_tile(const fused_args &args, int32_t b, int32_t til
   if (threadIdx.x == 0) tc_add_release(&args.cut.lasting->blocks[b], 1);
 }
 
-/* The cut of image b and its slab: a column slice of SLICE bytes of one array. moved: counts the image's
- * slabs that know what is kept; the last one clears `arrived`. NULL: nobody waits. */
+/* The cut of image b and its slab: a column slice of SLICE bytes of one array. moved: counts the
+ * image's slabs that know what is kept; the last one clears `arrived`. NULL: nobody waits. */
 template <class S, int SLICE>
 __device__ inline void cut_and_move(const fused_args &args, tc_group_space<S> &space, int32_t *list,
                                     int32_t b, int32_t slab, uint32_t *arrived, uint32_t *moved) {
   const tc_cut_group c = tc_cut_open(args.cut, b);
   const int32_t k = tc_cut_rows(space, args.cut, c, slab == 0, list);
   __syncthreads(); /* the list is whole */
-  if (moved != nullptr && threadIdx.x == 0 &&
-      atomicAdd(moved, 1u) == (uint32_t)args.slabs - 1) {
+  if (moved != nullptr && threadIdx.x == 0 && atomicAdd(moved, 1u) == (uint32_t)args.slabs - 1) {
     *arrived = 0; /* every slab has seen it */
     *moved = 0;
   }
@@ -148,8 +148,8 @@ __device__ inline void move_slab(const fused_args &args, tc_group_space<S> &spac
 }
 
 template <int DTYPE, class S>
-__global__ void __launch_bounds__(THREADS, S::ITEMS > 4 ? 2 : 3) fused(
-    const __grid_constant__ fused_args args) {
+__global__ void __launch_bounds__(THREADS, S::ITEMS > 4 ? 2 : 3)
+    fused(const __grid_constant__ fused_args args) {
   __shared__ tc_group_space<S> space;
   __shared__ int32_t list[S::ROWS];
   __shared__ uint32_t taken;
@@ -179,16 +179,16 @@ __global__ void __launch_bounds__(THREADS, 2) fused_rest(const __grid_constant__
   cut_and_move<S, NARROW_SLICE>(args, space, list, b, slab, nullptr, nullptr);
 }
 
-/* ----------------------------------------------------------------------------------------- host -- */
+/* ----------------------------------------------------------------------------------------- host
+ * -- */
 
 typedef tc_value_shape<THREADS, 3, 9> small;
 typedef tc_value_shape<THREADS, 8, 9> large;
 typedef void (*fused_kernel)(fused_args);
 static_assert(large::ROWS == TC_FUSED_ROWS, "what fused_plan.c counts on");
 static_assert(TC_SHORT_RUNS * TC_RUN_ELEMENTS == TC_FUSED_DIM, "the same");
-const fused_kernel KERNELS[2][2] = {
-    {fused<TAILCUT_F16, small>, fused<TAILCUT_F16, large>},
-    {fused<TAILCUT_BF16, small>, fused<TAILCUT_BF16, large>}};
+const fused_kernel KERNELS[2][2] = {{fused<TAILCUT_F16, small>, fused<TAILCUT_F16, large>},
+                                    {fused<TAILCUT_BF16, small>, fused<TAILCUT_BF16, large>}};
 const fused_kernel REST[2] = {fused_rest<small>, fused_rest<large>};
 
 }  // namespace
@@ -217,8 +217,7 @@ extern "C" cudaError_t tc_cuda_fused(const tc_cuda *, const tc_fused_call *call,
   args.segment_bytes = args.ragged ? args.row_bytes : call->tokens->segment_stride * size;
   args.rows = (const char *)call->tokens->data + s.prefix_rows * args.row_bytes;
   args.reference = (const char *)(row_source ? call->tokens->data : call->reference->data);
-  args.reference_bytes =
-      row_source ? args.segment_bytes : call->reference->segment_stride * size;
+  args.reference_bytes = row_source ? args.segment_bytes : call->reference->segment_stride * size;
   args.reference_by_row = row_source && args.ragged;
   args.scores = call->scores;
   args.flags = call->flags;

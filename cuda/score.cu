@@ -39,7 +39,8 @@ namespace {
 
 constexpr int WARPS = 4, THREADS = 32 * WARPS;
 constexpr int MANY = 32; /* candidates an SM from which on a warp takes two: about 8 images */
-constexpr int SOME = 16; /* up to which the next kernel's blocks are no burden: up to 2,048 on 132 */
+constexpr int SOME =
+    16; /* up to which the next kernel's blocks are no burden: up to 2,048 on 132 */
 
 enum form { SHORT, SHORT_TWO, MIDDLE, MIDDLE_TWO, LONG, ANY }; /* TWO: rows a warp */
 

@@ -1,16 +1,16 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * segments: where each segment starts, how many candidates it has, whether its bounds hold; and which
- * segment each group is in.
+ * segments: where each segment starts, how many candidates it has, whether its bounds hold; and
+ * which segment each group is in.
  *
  * Rules: src/cpu/segments.c. Strategy: one block walks over the segments, 4,096 at a time, with a
  * running maximum of the offsets (an offset below any earlier one is invalid) and running sums of
- * tiles and candidates. Groups: all threads look whether the offsets ascend, each segment's ends are
- * searched among them, then a warp per segment names its groups. Limits: latency-bound, about one
- * trip to L2 per 4,096 segments or offsets; small calls without groups do without it.
+ * tiles and candidates. Groups: all threads look whether the offsets ascend, each segment's ends
+ * are searched among them, then a warp per segment names its groups. Limits: latency-bound, about
+ * one trip to L2 per 4,096 segments or offsets; small calls without groups do without it.
  *
- * Ladder: 1. one block, 4 segments per thread and round. Prediction 3 us up to 4,096 segments, 40 us
- * at 10^5; not measured.
+ * Ladder: 1. one block, 4 segments per thread and round. Prediction 3 us up to 4,096 segments, 40
+ * us at 10^5; not measured.
  */
 #include <cub/block/block_scan.cuh>
 
@@ -154,8 +154,8 @@ extern "C" cudaError_t tc_cuda_resolve(const tc_cuda *, const tc_segments *segme
                                        const tc_groups *groups, const int32_t *input_flags,
                                        const tc_cuda_space *space, int32_t *flags,
                                        const tc_chain *chain) {
-  const resolve_args args = {*segments,    *groups, input_flags, space->start, space->n,
-                             space->tiles, flags,   space->group_segment};
+  const resolve_args args = {*segments, *groups,      input_flags, space->start,
+                             space->n,  space->tiles, flags,       space->group_segment};
   return tc_launch(resolve, 1, THREADS, 0, chain, args);
 }
 

@@ -13,8 +13,8 @@
 #include "reference.h"
 #include "runner.h"
 
-/* Which arrays are tried: of any shape; rows of whole units of 16 bytes, as fast forms take them; the
- * same in place in segments that one block would take long for. */
+/* Which arrays are tried: of any shape; rows of whole units of 16 bytes, as fast forms take
+ * them; the same in place in segments that one block would take long for. */
 enum { ANY, ALIGNED, LONG };
 
 /* One random call: a batch, a kept list, one array. */

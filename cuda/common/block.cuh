@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* block: sums, reductions and lists over the threads of a block.
  *
- * Strategy: every warp owns one run of consecutive elements, warps in order: prefix sums then need one
- * exchange, and loads are coalesced. An exchange is one barrier: each warp leaves its value, all meet,
- * each warp combines all values itself. Two sets of slots alternate: who writes a set again has passed
- * the barrier that followed everybody's last look at it. */
+ * Strategy: every warp owns one run of consecutive elements, warps in order: prefix sums then
+ * need one exchange, and loads are coalesced. An exchange is one barrier: each warp leaves its
+ * value, all meet, each warp combines all values itself. Two sets of slots alternate: who writes
+ * a set again has passed the barrier that followed everybody's last look at it. */
 #ifndef TAILCUT_BLOCK_CUH_
 #define TAILCUT_BLOCK_CUH_
 

@@ -2,11 +2,13 @@
 /* launch: enqueues a kernel and says how that went. Not by <<<>>>, whose errors are told by the
  * thread's last error alone: that may be the caller's, which is not ours to report or to clear.
  *
- * The kernels of a call are a chain. From sm_90 on, all but its first may start while the one before
- * still runs (programmatic dependent launch). The rules that make this safe:
- *   - every block of every kernel calls tc_wait_previous before it exits, and before it reads what an
+ * The kernels of a call are a chain. From sm_90 on, all but its first may start while the one
+ * before still runs (programmatic dependent launch). The rules that make this safe:
+ *   - every block of every kernel calls tc_wait_previous before it exits, and before it reads what
+ *   an
  *     earlier kernel of the call writes or writes what one reads or writes;
- *   - hence, behind its wait, a kernel sees all that earlier kernels did, not only the one before it;
+ *   - hence, behind its wait, a kernel sees all that earlier kernels did, not only the one before
+ *   it;
  *   - before the wait it may read what the call's inputs were when the call began and no kernel of
  *     the call has written. */
 #ifndef TAILCUT_LAUNCH_CUH_
@@ -41,7 +43,8 @@ __device__ __forceinline__ void tc_wait_previous() {
 }
 
 /* The next kernel may start once every block has said so or ended. It then takes room beside this
- * one's blocks that still wait for theirs: say it at the start only where all of them run at once. */
+ * one's blocks that still wait for theirs: say it at the start only where all of them run at
+ * once. */
 __device__ __forceinline__ void tc_let_next_start() {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
   asm volatile("griddepcontrol.launch_dependents;" ::: "memory");

@@ -93,8 +93,8 @@ __device__ inline tc_group tc_group_at(const tc_segments &s, const tc_groups &g,
   return r;
 }
 
-/* Candidates of all segments. Called by whole, converged warps; without resolve's results every length
- * is looked at. Not inlined: compact has no registers to spare for it. */
+/* Candidates of all segments. Called by whole, converged warps; without resolve's results every
+ * length is looked at. Not inlined: compact has no registers to spare for it. */
 __device__ __noinline__ inline int64_t tc_all_candidates(const tc_segments &s) {
   const int32_t lane = (int32_t)(threadIdx.x & 31);
   if (s.n != nullptr) return s.n[s.segments];

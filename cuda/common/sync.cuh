@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* sync: how a block tells another that what its threads did before a barrier is there. One thread adds
- * behind the barrier; one thread of the other block looks, before a barrier of its own. */
+/* sync: how a block tells another that what its threads did before a barrier is there. One
+ * thread adds behind the barrier; one thread of the other block looks, before a barrier of its
+ * own. */
 #ifndef TAILCUT_SYNC_CUH_
 #define TAILCUT_SYNC_CUH_
 

@@ -15,14 +15,12 @@
  * only when its tile is loaded and counted, and only for lower tickets; the block with the lowest
  * ticket that is not yet written waits for none that is not counted (a ticket taken ahead is higher
  * than the one it waits with). A piece of a list waits for nothing.
- * On chip means that a load's value has been used: compact/slab.cuh. The count is released behind the
- * block's barrier and acquired before the barrier that the stores are behind, so reads come before
- * writes.
- * Lists from outside may be damaged, and then the intervals mean nothing: no tile is counted or
- * written before all pieces of its segment's list are checked, which the first blocks do while
- * others load.
- * A damaged segment is moved by the last tickets, one for each of its column slices, in ascending
- * order as slabs are, when all its tiles have been dropped.
+ * On chip means that a load's value has been used: compact/slab.cuh. The count is released behind
+ * the block's barrier and acquired before the barrier that the stores are behind, so reads come
+ * before writes. Lists from outside may be damaged, and then the intervals mean nothing: no tile is
+ * counted or written before all pieces of its segment's list are checked, which the first blocks do
+ * while others load. A damaged segment is moved by the last tickets, one for each of its column
+ * slices, in ascending order as slabs are, when all its tiles have been dropped.
  *
  * State: ticket and left in `lasting`, zeroed by the last block to leave; checks and cover in
  * scratch, which a kernel of its own makes zero at the start of a call. Precision: bytes are
@@ -94,7 +92,7 @@ __device__ inline void keep_books(const ticket_args<MOST> &args, board &s) {
     const bool damaged = meet_or<1, THREADS>(false);
     if (j.kind == PIECE_OF_LIST) {
       if (lane == 0 && damaged) atomicOr(&args.check->damaged[j.b], 1u);
-      if (lane == 0) add_released(&args.check->done[j.b], 1);
+      if (lane == 0) tc_add_release(&args.check->done[j.b], 1);
     } else {
       const bool writes = settle(args, j, &sound, lane);
       if (lane == 0) s.writes = writes;

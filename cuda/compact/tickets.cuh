@@ -5,6 +5,7 @@
 #ifndef TAILCUT_COMPACT_TICKETS_CUH_
 #define TAILCUT_COMPACT_TICKETS_CUH_
 
+#include "common/sync.cuh"
 #include "compact/compact.cuh"
 
 namespace tc_tickets {
@@ -164,18 +165,8 @@ __device__ void look_up(const ticket_args<MOST> &args, const share *shares, uint
   if (lane == 0) *to = j;
 }
 
-__device__ inline void add_released(uint32_t *word, uint32_t value) {
-  asm volatile("red.release.gpu.global.add.u32 [%0], %1;" ::"l"(word), "r"(value) : "memory");
-}
-
-__device__ inline uint32_t load_acquired(const uint32_t *word) {
-  uint32_t value;
-  asm volatile("ld.acquire.gpu.global.u32 %0, [%1];" : "=r"(value) : "l"(word) : "memory");
-  return value;
-}
-
 __device__ inline void wait_for(const uint32_t *word, uint32_t value) {
-  while (load_acquired(word) != value) {
+  while (tc_load_acquire(word) != value) {
   }
 }
 
@@ -189,7 +180,7 @@ __device__ inline bool settle(const ticket_args<MOST> &args, const job &j, uint3
   if (j.k == 0) return false;
   if ((*sound >> j.b & 1) == 0) {
     wait_for(&args.check->done[j.b], (uint32_t)j.pieces);
-    if (load_acquired(&args.check->damaged[j.b]) == 0) *sound |= 1u << j.b;
+    if (tc_load_acquire(&args.check->damaged[j.b]) == 0) *sound |= 1u << j.b;
   }
   const bool whole = (*sound >> j.b & 1) != 0;
   if (j.kind == SWEEP) {
@@ -199,12 +190,12 @@ __device__ inline bool settle(const ticket_args<MOST> &args, const job &j, uint3
       *cover = 0;
     }
   } else if (!whole) {
-    if (lane == 0) add_released(cover - j.tile, 1); /* dropped */
+    if (lane == 0) tc_add_release(cover - j.tile, 1); /* dropped */
     return false;
   } else {
     for (int32_t t = j.low / tile_rows + lane; t * tile_rows < j.high; t += 32) {
       const int32_t rows = min(j.high, (t + 1) * tile_rows) - max(j.low, t * tile_rows);
-      add_released(cover + (t - j.tile), (uint32_t)rows);
+      tc_add_release(cover + (t - j.tile), (uint32_t)rows);
     }
     if (lane == 0) {
       wait_for(cover, (uint32_t)tile_rows);

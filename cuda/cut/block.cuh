@@ -26,8 +26,8 @@ struct tc_block_space {
   typename tc_block<THREADS / 32>::space block;
 };
 
-/* Group c, of no more than ROWS rows. Writes its kept rows to `kept` (any memory of this block's) and,
- * where `reports`, what args.out asks for. Returns their number. */
+/* Group c, of no more than ROWS rows. Writes its kept rows to `kept` (any memory of this
+ * block's) and, where `reports`, what args.out asks for. Returns their number. */
 template <int THREADS, int ITEMS>
 __device__ inline int32_t tc_cut_block(tc_block_space<THREADS, ITEMS> &space,
                                        const tc_cut_args &args, const tc_cut_group &c, bool reports,

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * cut: the launches of the cut: short groups (cut/value.cu, or cut/sort.cu where the order itself is
- * needed), then long ones (cut/long.cu), each only where the host's bounds allow any; then, where
- * there are groups, their lists joined (cut/join.cu). The kernels skip what is the other's, so lengths
- * may differ at every replay of a captured graph.
+ * cut: the launches of the cut: short groups (cut/value.cu, or cut/sort.cu where the order itself
+ * is needed), then long ones (cut/long.cu), each only where the host's bounds allow any; then,
+ * where there are groups, their lists joined (cut/join.cu). The kernels skip what is the other's,
+ * so lengths may differ at every replay of a captured graph.
  */
 #include "cut/cut.cuh"
 #include "cut/long.cuh"
@@ -28,8 +28,8 @@ extern "C" cudaError_t tc_cuda_cut(const tc_cuda *device, const tc_cut_args *arg
   cudaError_t error = cudaSuccess;
   if (args->segments.segments == 0) return cudaSuccess;
   if (!all_long) {
-    error = needs_order(*args) ? tc_cut_sort(device, *args, &link)
-                               : tc_cut_value(device, *args, &link);
+    error =
+        needs_order(*args) ? tc_cut_sort(device, *args, &link) : tc_cut_value(device, *args, &link);
     link.follows = device->chains;
   }
   if (error == cudaSuccess && most > TC_CUT_SHORT) {

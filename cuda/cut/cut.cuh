@@ -7,8 +7,8 @@
 #include "common/launch.cuh"
 #include "cut/detect.cuh"
 
-/* Short groups. By value: without sorting, rules that do not ask for neighbours in rank, no spread, no
- * curve, no ranks. By sorting: everything. */
+/* Short groups. By value: without sorting, rules that do not ask for neighbours in rank, no
+ * spread, no curve, no ranks. By sorting: everything. */
 cudaError_t tc_cut_value(const tc_cuda *device, const tc_cut_args &args, const tc_chain *chain);
 cudaError_t tc_cut_value_load(void);
 cudaError_t tc_cut_sort(const tc_cuda *device, const tc_cut_args &args, const tc_chain *chain);
@@ -17,8 +17,8 @@ cudaError_t tc_cut_sort_load(void);
 cudaError_t tc_cut_join(const tc_cut_args &args, const tc_chain *chain);
 cudaError_t tc_cut_join_load(void);
 
-/* A group as a kernel works on it. Its rows are numbered 0 .. n-1 here; what is reported of row i is
- * group.first + i. */
+/* A group as a kernel works on it. Its rows are numbered 0 .. n-1 here; what is reported of row
+ * i is group.first + i. */
 struct tc_cut_group {
   tc_group group;
   int32_t number, flags; /* flags: BAD_REFERENCE and INVALID, as far as they are known */
@@ -79,7 +79,8 @@ __device__ __forceinline__ void tc_cut_report_order(const tc_cut_args &args, con
   if (args.out.ranks != nullptr) args.out.ranks[at + i] = ranked ? r : -1;
 }
 
-/* Bytes of the mask that belong to no row of the group that is cut: threads [first, ...) in steps. */
+/* Bytes of the mask that belong to no row of the group that is cut: threads [first, ...) in
+ * steps. */
 __device__ __forceinline__ void tc_cut_clear_mask(const tc_cut_args &args, const tc_cut_group &c,
                                                   int32_t thread, int32_t threads) {
   if (args.out.mask == nullptr || c.group.b < 0) return;

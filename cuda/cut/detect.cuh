@@ -2,11 +2,11 @@
 /*
  * detect: k from the sorted curve, by a block.
  *
- * Formulas: curve.h. The order of src/cpu/detect.c: rules that need no curve, segments that are kept
- * whole, then one detector. Strategy: one pass over the curve per sum, one per maximum. A maximum is
- * compared as its bits (values are never negative), ties by rank, so the order of the reduction
- * does not matter; sums are integers. Precision: exact, the same bits as the CPU. Limits: q may lie
- * in shared or global memory; what other threads wrote there must be visible (a barrier).
+ * Formulas: curve.h. The order of src/cpu/detect.c: rules that need no curve, segments that are
+ * kept whole, then one detector. Strategy: one pass over the curve per sum, one per maximum. A
+ * maximum is compared as its bits (values are never negative), ties by rank, so the order of the
+ * reduction does not matter; sums are integers. Precision: exact, the same bits as the CPU. Limits:
+ * q may lie in shared or global memory; what other threads wrote there must be visible (a barrier).
  */
 #ifndef TAILCUT_DETECT_CUH_
 #define TAILCUT_DETECT_CUH_
@@ -200,7 +200,8 @@ struct tc_moments {
 template <class Block, class Pleases>
 __device__ int32_t tc_count(Block &block, const int32_t *q, int32_t n, Pleases pleases) {
   int32_t k = 0;
-  for (int32_t r = (int32_t)threadIdx.x; r < n; r += block.THREADS) k += pleases(tc_curve_value(q[r]));
+  for (int32_t r = (int32_t)threadIdx.x; r < n; r += block.THREADS)
+    k += pleases(tc_curve_value(q[r]));
   return block.sum(k);
 }
 

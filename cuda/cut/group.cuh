@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * cut_group: from scores to kept rows of one group without sorting, by one block: the choice is made, ballots
- * and one exchange say how many rows stay; where a clamp moves that number, the k-th key is selected;
- * kept rows go out in order. A group in which too many rows can win is sorted instead.
+ * cut_group: from scores to kept rows of one group without sorting, by one block: the choice is
+ * made, ballots and one exchange say how many rows stay; where a clamp moves that number, the k-th
+ * key is selected; kept rows go out in order. A group in which too many rows can win is sorted
+ * instead.
  */
 #ifndef TAILCUT_CUT_GROUP_CUH_
 #define TAILCUT_CUT_GROUP_CUH_
@@ -17,25 +18,27 @@ struct tc_value_choice {
   tc_cutoff cutoff;
 };
 
-/* The choice before the clamps; false: sort instead. offset: filled in where the choice is by offset. */
+/* The choice before the clamps; false: sort instead. offset: filled in where the choice is by
+ * offset. */
 template <class S>
-__device__ inline bool tc_value_choose(tc_value_space<S> &space, const tailcut_rule &rule, int32_t g,
-                                       const uint32_t (&key)[S::ITEMS], const tc_stats &stats,
-                                       bool bad, uint32_t (&offset)[S::ITEMS],
-                                       tc_value_choice *choice, bool *whole) {
+__device__ inline bool tc_value_choose(tc_value_space<S> &space, const tailcut_rule &rule,
+                                       int32_t g, const uint32_t (&key)[S::ITEMS],
+                                       const tc_stats &stats, bool bad,
+                                       uint32_t (&offset)[S::ITEMS], tc_value_choice *choice,
+                                       bool *whole) {
   int32_t k;
   *choice = {false, 0, {0, 0}};
   if (tc_decide_plainly(rule, g, stats, bad, &k, whole)) {
     if (rule.detector == TAILCUT_THRESHOLD && !*whole) { /* clamps may still move it */
       choice->cutoff = {tc_tau_key(rule) + 1, 0};
     } else {
-      choice->cutoff = tc_value_select(space, key, stats,
-                                       tc_clamp_count(&rule, k, stats.candidates));
+      choice->cutoff =
+          tc_value_select(space, key, stats, tc_clamp_count(&rule, k, stats.candidates));
     }
     return true;
   }
-  const tc_value_scale scale = tc_value_scale_of(
-      rule.scale == TAILCUT_SCALE_AUTO ? tc_scale_exponent(stats.magnitude) : 0);
+  const tc_value_scale scale =
+      tc_value_scale_of(rule.scale == TAILCUT_SCALE_AUTO ? tc_scale_exponent(stats.magnitude) : 0);
 #pragma unroll
   for (int i = 0; i < S::ITEMS; i++) {
     offset[i] = key[i] < TC_KEY_UNUSABLE ? tc_value_offset(key[i], scale) : TC_OFFSET_NONE;
@@ -45,8 +48,7 @@ __device__ inline bool tc_value_choose(tc_value_space<S> &space, const tailcut_r
     const uint32_t first = tc_value_offset(stats.first, scale);
     const uint32_t last = tc_value_offset(stats.last, scale);
     bool flat = first == last;
-    if (!flat &&
-        !tc_value_otsu(space, offset, stats.usable, first, last, &choice->offset, &flat)) {
+    if (!flat && !tc_value_otsu(space, offset, stats.usable, first, last, &choice->offset, &flat)) {
       return false;
     }
     if (flat) choice->cutoff = {TC_KEY_UNUSABLE, stats.candidates - stats.usable};
@@ -67,7 +69,8 @@ __device__ inline bool tc_value_choose(tc_value_space<S> &space, const tailcut_r
   } else { /* IQR */
     const int32_t n = stats.usable;
     const tc_cutoff q3 = tc_value_select(space, key, stats, (n - 1) / 4 + 1);
-    const tc_cutoff q1 = tc_value_select(space, key, stats, (int32_t)(3 * (int64_t)(n - 1) / 4) + 1);
+    const tc_cutoff q1 =
+        tc_value_select(space, key, stats, (int32_t)(3 * (int64_t)(n - 1) / 4) + 1);
     const int64_t p3 = (1 << 20) - (int64_t)tc_value_offset(q3.key, scale);
     const int64_t p1 = (1 << 20) - (int64_t)tc_value_offset(q1.key, scale);
     threshold = (double)tc_iqr_fence(p3, p1) * 0.5; /* exact */
@@ -96,14 +99,14 @@ union tc_group_space {
   __device__ tc_group_space() {}
 };
 
-/* Votes on the choice; returns, the same in all threads, how many candidates stay. *before: stays (low
- * half) and ties (high half) of the warps before; *fixed: rows in all that stay without being asked. */
+/* Votes on the choice; returns, the same in all threads, how many candidates stay. *before:
+ * stays (low half) and ties (high half) of the warps before; *fixed: rows in all that stay
+ * without being asked. */
 template <class S>
 __device__ inline int32_t tc_vote(tc_value_space<S> &space, const tc_cut_group &c,
                                   const uint32_t (&key)[S::ITEMS],
-                                  const uint32_t (&offset)[S::ITEMS],
-                                  const tc_value_choice &choice, tc_votes<S> *v, uint32_t *before,
-                                  int32_t *fixed) {
+                                  const uint32_t (&offset)[S::ITEMS], const tc_value_choice &choice,
+                                  tc_votes<S> *v, uint32_t *before, int32_t *fixed) {
   const int lane = (int)(threadIdx.x & 31), warp = (int)(threadIdx.x / 32);
   const bool roles = c.roles != nullptr;
   uint32_t counted = 0, unasked = 0;
@@ -145,8 +148,8 @@ __device__ inline int32_t tc_vote(tc_value_space<S> &space, const tc_cut_group &
   return (int32_t)(total & 0xFFFFu) - *fixed + min((int32_t)(total >> 16), choice.cutoff.ties);
 }
 
-/* Apart, so that its registers are not the common case's; it finds the group again rather than have it
- * on a stack. */
+/* Apart, so that its registers are not the common case's; it finds the group again rather than
+ * have it on a stack. */
 template <class S>
 __device__ __noinline__ int32_t tc_sort_instead(tc_group_space<S> &shared, const tc_cut_args &args,
                                                 int32_t number, bool reports, int32_t *kept) {
@@ -163,12 +166,12 @@ __device__ __forceinline__ void tc_cut_prepare(tc_value_space<S> &space) {
   if (threadIdx.x == 0) space.listed = 0;
 }
 
-/* Group c, of no more than S::ROWS rows. Writes its kept rows to `kept` (any memory of this block's) and,
- * where `reports`, what args.out asks for. Returns their number, the same in all threads. */
+/* Group c, of no more than S::ROWS rows. Writes its kept rows to `kept` (any memory of this
+ * block's) and, where `reports`, what args.out asks for. Returns their number, the same in all
+ * threads. */
 template <class S>
 __device__ __forceinline__ int32_t tc_cut_rows(tc_group_space<S> &shared, const tc_cut_args &args,
-                                               const tc_cut_group &c, bool reports,
-                                               int32_t *kept) {
+                                               const tc_cut_group &c, bool reports, int32_t *kept) {
   tc_value_space<S> &space = shared.value;
   const int thread = (int)threadIdx.x, lane = thread & 31, warp = thread / 32;
   const int32_t base = warp * 32 * S::ITEMS + lane, n = c.group.n;

@@ -5,7 +5,8 @@
  *
  * Strategy: a block per segment. The groups of a segment are neighbours among the offsets: a warp
  * finds the first; chunk by chunk their counts are summed up and each warp copies lists. Precision:
- * integers. Limits: a segment's groups are one block's work: about 1 us per 1,000 groups [estimate].
+ * integers. Limits: a segment's groups are one block's work: about 1 us per 1,000 groups
+ * [estimate].
  *
  * Ladder: 1. as described; not measured.
  */
@@ -15,7 +16,8 @@ namespace {
 
 constexpr int THREADS = 256, WARPS = THREADS / 32;
 
-/* The first of offsets[0 .. groups] that is `row` or higher; the segment is valid, so it is there. */
+/* The first of offsets[0 .. groups] that is `row` or higher; the segment is valid, so it is
+ * there. */
 __device__ inline int32_t first_group(const tc_groups &g, int64_t row) {
   int32_t lo = 0, hi = g.groups;
   while (lo < hi) {
@@ -72,8 +74,8 @@ __global__ void __launch_bounds__(THREADS) cut_join(const __grid_constant__ tc_c
     args.out.counts[b] = sum;
     if (args.out.host_counts != nullptr) args.out.host_counts[b] = sum;
     if (args.out.flags != nullptr) {
-      args.out.flags[b] = flags & TC_FLAG_CANDIDATES ? flags & ~TC_FLAG_CANDIDATES
-                                                     : flags & TAILCUT_FLAG_INVALID;
+      args.out.flags[b] =
+          flags & TC_FLAG_CANDIDATES ? flags & ~TC_FLAG_CANDIDATES : flags & TAILCUT_FLAG_INVALID;
     }
   }
   tc_cut_done(block, args);

@@ -94,9 +94,9 @@ struct refine_space {
  * before: packed prefixes of this thread's bins, 4 * thread .. + 3. */
 template <int QUADS>
 __device__ __forceinline__ void order_by_bins(refine_space &s, const tc_long &a,
-                                           const tc_long_tile &tile, tc_long_state &state,
-                                           const uint32_t (&offsets)[4 * QUADS],
-                                           const uint64_t (&before)[4]) {
+                                              const tc_long_tile &tile, tc_long_state &state,
+                                              const uint32_t (&offsets)[4 * QUADS],
+                                              const uint64_t (&before)[4]) {
   uint32_t *rows = s.flat[0], *value = s.flat[1], *equal = s.flat[2], *places = s.flat[3];
   uint32_t place[4 * QUADS]; /* among the block's rows of the bin; TC_NO_OFFSET: is counted */
   uint32_t *entries = a.entries + tile.base;

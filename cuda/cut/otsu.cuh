@@ -2,14 +2,15 @@
 /*
  * cut_otsu: OTSU's winner by one block that holds the keys, without sorting.
  *
- * Strategy: a histogram of the offsets over the group's own range, count and sum of a bin in one word and
- * one shared atomic a row; prefix sums; an upper bound of the criterion in each bin; the rows of the bins
- * that can win go to a list and are evaluated exactly.
+ * Strategy: a histogram of the offsets over the group's own range, count and sum of a bin in one
+ * word and one shared atomic a row; prefix sums; an upper bound of the criterion in each bin; the
+ * rows of the bins that can win go to a list and are evaluated exactly.
  * Bound of a bin (ranks [a,b), offsets from ol on, width w): d(k) = k T - N S_k is convex along the
- * curve; its tangents at the bin's ends, of slopes T - N ol and T - N (ol + w), meet at k = a + x with x =
- * (rows' distance to the bin's far end) / w and y = b - k, where |d| is at most U. B = d^2 / (k (N - k)) is
- * convex for affine d, so B <= max(B(a), B(b), U^2 / ((a + x) (N - b + y))). Evaluated in fp32 with room
- * for its rounding (2^-20.4 for the bound, 2^-21.3 for the value at an end).
+ * curve; its tangents at the bin's ends, of slopes T - N ol and T - N (ol + w), meet at k = a + x
+ * with x = (rows' distance to the bin's far end) / w and y = b - k, where |d| is at most U. B = d^2
+ * / (k (N - k)) is convex for affine d, so B <= max(B(a), B(b), U^2 / ((a + x) (N - b + y))).
+ * Evaluated in fp32 with room for its rounding (2^-20.4 for the bound, 2^-21.3 for the value at an
+ * end).
  * Precision: the answer is exact; fp32 only decides what is looked at. Limits: see false below.
  */
 #ifndef TAILCUT_CUT_OTSU_CUH_
@@ -54,9 +55,9 @@ __device__ __forceinline__ void tc_value_best(uint64_t &value, uint32_t &offset)
   value = top;
 }
 
-/* OTSU's winner as the greatest offset that stays, of offsets first .. last (TC_OFFSET_NONE: no usable
- * row). *whole: the criterion is 0 everywhere. False: too many rows can win. At least 3 rows are usable and
- * not all have one offset; bins are clear. */
+/* OTSU's winner as the greatest offset that stays, of offsets first .. last (TC_OFFSET_NONE: no
+ * usable row). *whole: the criterion is 0 everywhere. False: too many rows can win. At least 3
+ * rows are usable and not all have one offset; bins are clear. */
 template <class S>
 __device__ inline bool tc_value_otsu(tc_value_space<S> &space, const uint32_t (&offset)[S::ITEMS],
                                      int32_t usable, uint32_t first, uint32_t last, uint32_t *cut,

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * cut_select: the k-th key by one block that holds the keys: radix select over the keys' own range, until
- * few are left, which every warp compares. Exact. Ladder: cut/value.cu.
+ * cut_select: the k-th key by one block that holds the keys: radix select over the keys' own range,
+ * until few are left, which every warp compares. Exact. Ladder: cut/value.cu.
  */
 #ifndef TAILCUT_CUT_SELECT_CUH_
 #define TAILCUT_CUT_SELECT_CUH_

@@ -2,12 +2,12 @@
 /*
  * cut_sort: from scores to kept rows by sorting, one block per group, everything in shared memory.
  *
- * Formulas: METHOD.md, "Order" and "Detectors"; curve.h. Strategy: cut/block.cuh. Limits: groups of up
- * to TC_CUT_SHORT rows; longer ones are left to cut/long.cu. The size of the block is chosen by the
- * host's bound: nothing depends on it but time.
+ * Formulas: METHOD.md, "Order" and "Detectors"; curve.h. Strategy: cut/block.cuh. Limits: groups of
+ * up to TC_CUT_SHORT rows; longer ones are left to cut/long.cu. The size of the block is chosen by
+ * the host's bound: nothing depends on it but time.
  *
- * Ladder (H100, 576 / 2K / 4K / 8K rows, OTSU): 1. block radix sort, 8 passes of 4 bits: 11.4, 19.4, 22.6,
- * 36.6 us; rules that need no order went to cut/value.cu.
+ * Ladder (H100, 576 / 2K / 4K / 8K rows, OTSU): 1. block radix sort, 8 passes of 4 bits: 11.4,
+ * 19.4, 22.6, 36.6 us; rules that need no order went to cut/value.cu.
  */
 #include "cut/block.cuh"
 

@@ -2,12 +2,15 @@
 /*
  * cut_value: from scores to kept rows without sorting, one block per group, everything on chip.
  *
- * Formulas and strategy: cut/value.cuh, cut/otsu.cuh, cut/group.cuh. Rules that ask for ranks in a run of equal values (CHORD, MASS) or neighbours,
- * spread, curve and ranks are cut/sort.cu's, and so is here, by the same code, a group in which too many
- * rows can win. Precision: exact, the same bits as src/cpu/cut.c. Limits: TC_CUT_SHORT rows.
+ * Formulas and strategy: cut/value.cuh, cut/otsu.cuh, cut/group.cuh. Rules that ask for ranks in a
+ * run of equal values (CHORD, MASS) or neighbours, spread, curve and ranks are cut/sort.cu's, and
+ * so is here, by the same code, a group in which too many rows can win. Precision: exact, the same
+ * bits as src/cpu/cut.c. Limits: TC_CUT_SHORT rows.
  *
- * Ladder (H100, OTSU, chained, 576 / 2K / 4K / 8K rows): 1. block radix sort: 11.4, 19.4, 22.6, 36.6 us.
- * 2. the prototypes of this: 2.3-2.5, 3.2, 4.8, 6.4-6.9; TOPK 2.2 and 5.0 (576, 8K), THRESHOLD 1.2 and 2.5.
+ * Ladder (H100, OTSU, chained, 576 / 2K / 4K / 8K rows):
+ * 1. block radix sort: 11.4, 19.4, 22.6, 36.6 us.
+ * 2. the prototypes of this: 2.3 to 2.5, 3.2, 4.8, 6.4 to 6.9; TOPK 2.2 and 5.0 (576, 8K),
+ *    THRESHOLD 1.2 and 2.5.
  * 3. this: not measured.
  */
 #include "cut/group.cuh"
@@ -15,7 +18,8 @@
 namespace {
 
 template <class S>
-__global__ void __launch_bounds__(S::THREADS, 1) cut_value(const __grid_constant__ tc_cut_args args) {
+__global__ void __launch_bounds__(S::THREADS, 1)
+    cut_value(const __grid_constant__ tc_cut_args args) {
   __shared__ tc_group_space<S> space;
   if (args.early) tc_let_next_start();
   tc_cut_prepare(space.value);

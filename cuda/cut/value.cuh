@@ -3,15 +3,15 @@
  * cut_value: which rows of a group stay, by one block, without sorting.
  *
  * With the full search range OTSU's winner ends a run of equal p (between two tokens of equal p its
- * criterion is convex in k, so an end of the run is no worse), and MEAN and IQR are thresholds: the answer
- * is a value of the curve, not a rank. p falls as the key rises, so values are offsets o = 2^20 - p.
- *   OTSU   a histogram of the offsets over the group's own range, count and sum of a bin in one word
- *          and one shared atomic a row; prefix sums; an upper bound of the criterion in each bin; the
- *          rows of the bins that can win go to a list and are evaluated exactly.
- *   k      (TOPK, RATIO, IQR's quartiles, any k that a clamp has moved): the k-th key by radix select
- *          over the keys' own range; rows of that very key are ties, the first ones stay.
- * Precision: the choice is exact; fp32 only decides what is looked at. Limits: where more than LIST rows
- * can win the caller sorts instead.
+ * criterion is convex in k, so an end of the run is no worse), and MEAN and IQR are thresholds: the
+ * answer is a value of the curve, not a rank. p falls as the key rises, so values are offsets o =
+ * 2^20 - p.
+ *   OTSU  a histogram of the offsets, a bound for each bin, exact evaluation of the rows that can
+ *         win: cut/otsu.cuh
+ *   k     (TOPK, RATIO, IQR's quartiles, any k that a clamp has moved): the k-th key by radix
+ *         select; rows of that very key are ties, the first ones stay: cut/select.cuh
+ * Precision: the choice is exact; fp32 only decides what is looked at. Limits: where more than LIST
+ * rows can win the caller sorts instead.
  */
 #ifndef TAILCUT_CUT_VALUE_CUH_
 #define TAILCUT_CUT_VALUE_CUH_
@@ -71,7 +71,8 @@ struct tc_cutoff {
 };
 
 /* 2^20 - p of a usable key: 0 .. 2^21, rising with the key. s * 2^(30-e) is exact in fp32 (where it
- * underflows it rounds to 0 either way), so no doubles are needed; two factors, because 2^156 is none. */
+ * underflows it rounds to 0 either way), so no doubles are needed; two factors, because 2^156 is
+ * none. */
 #define TC_OFFSET_NONE 0xFFFFFFFFu /* of a row that is not usable */
 struct tc_value_scale {
   float first, second;
@@ -87,8 +88,8 @@ __device__ __forceinline__ uint32_t tc_value_offset(uint32_t key, tc_value_scale
   return (uint32_t)((1 << 20) - (__float2int_rn(v) >> 10));
 }
 
-/* What the block's threads know together of their rows' keys: one barrier. What the rule does not ask for
- * is not worked out: `above` is THRESHOLD's, magnitude AUTO's. */
+/* What the block's threads know together of their rows' keys: one barrier. What the rule does
+ * not ask for is not worked out: `above` is THRESHOLD's, magnitude AUTO's. */
 template <class S>
 __device__ __forceinline__ tc_stats tc_value_stats(tc_value_space<S> &space,
                                                    const uint32_t (&key)[S::ITEMS],
@@ -148,7 +149,9 @@ __device__ __forceinline__ T tc_value_upto(T v) {
   }
   return v;
 }
-__device__ __forceinline__ uint32_t tc_value_total(uint32_t v) { return __reduce_add_sync(TC_FULL, v); }
+__device__ __forceinline__ uint32_t tc_value_total(uint32_t v) {
+  return __reduce_add_sync(TC_FULL, v);
+}
 __device__ __forceinline__ uint64_t tc_value_total(uint64_t v) { /* of values below 2^40 */
   return __reduce_add_sync(TC_FULL, (uint32_t)(v & 0x1FFFFFu)) +
          ((uint64_t)__reduce_add_sync(TC_FULL, (uint32_t)(v >> 21)) << 21);

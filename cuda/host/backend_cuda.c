@@ -35,7 +35,8 @@ static tailcut_status cuda_workspace_init(tailcut_handle handle, void *workspace
   return status;
 }
 
-/* ---------------------------------------------------------------------------------- the calls -- */
+/* ---------------------------------------------------------------------------------- the calls
+ * -- */
 
 static tailcut_status run_score(tc_cuda_run *run) {
   const tc_call *call = run->call;

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* fused_plan: which batches go in one launch or in two, and which of their row arrays. Host arithmetic
- * alone. */
+/* fused_plan: which batches go in one launch or in two, and which of their row arrays. Host
+ * arithmetic alone. */
 #include "cuda.h"
 #include "overlap.h"
 
@@ -23,9 +23,9 @@ static tc_side side_of(const void *base, int64_t bytes, const tailcut_batch *bat
   return side;
 }
 
-/* Whether array r, moved image by image, leaves alone what is read of other images: their rows, and a
- * reference that is given. A call is its parts one after the other; in one launch that holds for an
- * image by itself only. */
+/* Whether array r, moved image by image, leaves alone what is read of other images: their rows,
+ * and a reference that is given. A call is its parts one after the other; in one launch that
+ * holds for an image by itself only. */
 static int is_safe(const tc_call *call, const tailcut_rows *r) {
   const tailcut_batch *batch = &call->batch;
   const int64_t size = tc_dtype_size(call->tokens.dtype), bytes = call->tokens.dim * size;
@@ -35,19 +35,18 @@ static int is_safe(const tc_call *call, const tailcut_rows *r) {
                        (batch->cu_seqlens != NULL || r->dst_segment_stride == segment);
   const tc_side written = side_of(r->dst, r->part_bytes, batch, batch->max_tokens,
                                   r->dst_row_stride, r->dst_segment_stride);
-  const tc_side scored =
-      side_of(call->tokens.data, bytes, batch, batch->max_tokens, row, segment);
+  const tc_side scored = side_of(call->tokens.data, bytes, batch, batch->max_tokens, row, segment);
   if (!own_rows && !tc_sides_apart(&written, &scored)) return 0;
   if (call->reference.source == TAILCUT_REFERENCE_ROW) return 1; /* one of the image's rows */
-  const tc_side reference = side_of(call->reference.data, bytes, batch, 1, 0,
-                                    call->reference.segment_stride * size);
+  const tc_side reference =
+      side_of(call->reference.data, bytes, batch, 1, 0, call->reference.segment_stride * size);
   return tc_sides_apart(&written, &reference);
 }
 
 /* In place, rows of whole 16-byte units at aligned places. */
 static int may_ride(const tc_call *call, const tailcut_rows *r) {
-  uint64_t bits = (uint64_t)(uintptr_t)r->dst | (uint64_t)r->dst_row_stride |
-                  (uint64_t)r->part_bytes;
+  uint64_t bits =
+      (uint64_t)(uintptr_t)r->dst | (uint64_t)r->dst_row_stride | (uint64_t)r->part_bytes;
   if (call->batch.cu_seqlens == NULL) bits |= (uint64_t)r->dst_segment_stride;
   return r->placement == TAILCUT_LOCAL && r->src == r->dst && r->flags == 0 && r->parts == 1 &&
          r->src_slots == NULL && r->dst_slots == NULL && bits % 16 == 0;
@@ -57,8 +56,8 @@ static int scores_ride(const tc_call *call) {
   const tailcut_tokens *t = &call->tokens;
   const tailcut_reference *r = &call->reference;
   const int given = r->source == TAILCUT_REFERENCE_GIVEN && r->dtype == t->dtype;
-  uint64_t bits = (uint64_t)(uintptr_t)t->data | (uint64_t)(t->row_stride * 2) |
-                  (uint64_t)t->dim * 2;
+  uint64_t bits =
+      (uint64_t)(uintptr_t)t->data | (uint64_t)(t->row_stride * 2) | (uint64_t)t->dim * 2;
   if (call->batch.cu_seqlens == NULL) bits |= (uint64_t)(t->segment_stride * 2);
   if (given) bits |= (uint64_t)(uintptr_t)r->data | (uint64_t)(r->segment_stride * 2);
   return t->dtype != TAILCUT_F32 && (given || r->source == TAILCUT_REFERENCE_ROW) &&

@@ -25,7 +25,8 @@ static void take_directions(tc_cuda_space *space, char *base, size_t *used,
   const size_t budget = vector > TC_DIRECTION_BYTES ? vector : TC_DIRECTION_BYTES;
   /* Blocks of a group: its rows' own, and one that is not full for each segment. Tiles by start
    * (tiles.cuh) are numbered below total / TC_BLOCK + segments, and dealt only where that is less
-   * than segments * ceil(max_tokens / TC_BLOCK): with all segments in one group, both bounds hold. */
+   * than segments * ceil(max_tokens / TC_BLOCK): with all segments in one group, both bounds
+   * hold. */
   const size_t blocks = (size_t)l->max_tokens / TC_BLOCK + 2;
   space->directions_group = (int32_t)smaller(most, budget / vector);
   space->directions = take(base, used, smaller(most * vector, budget));

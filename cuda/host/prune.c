@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* prune: prune_visual: a batch of images in one launch, a few in two, anything else as a chain of score,
- * cut and compact; row arrays that do not ride along are compacted behind. */
+/* prune: prune_visual: a batch of images in one launch, a few in two, anything else as a chain
+ * of score, cut and compact; row arrays that do not ride along are compacted behind. */
 #include "host/run.h"
 
 static int any_packed(const tc_call *call) {
@@ -24,8 +24,8 @@ static tc_fused_call fused_call(tc_cuda_run *run, float *scores, uint64_t rides,
                                 tailcut_rows *rows) {
   const tc_call *call = run->call;
   tc_fused_call fused;
-  fused.cut = tc_run_cut_args(run, scores, run->space.flags,
-                              tc_run_packs_kept(run) || any_packed(call));
+  fused.cut =
+      tc_run_cut_args(run, scores, run->space.flags, tc_run_packs_kept(run) || any_packed(call));
   fused.tokens = &call->tokens;
   fused.reference = &call->reference;
   fused.rows = rows;
@@ -43,9 +43,8 @@ tailcut_status tc_run_prune_visual(tc_cuda_run *run) {
   float *scores = call->selection.scores != NULL ? call->selection.scores : run->space.scores;
   const int packs_kept = tc_run_packs_kept(run);
   uint64_t rides = 0;
-  const tc_fusion fusion = tc_run_counts_candidates(call)
-                               ? TC_FUSE_NOTHING
-                               : tc_fused_takes(run->device, call, &rides);
+  const tc_fusion fusion =
+      tc_run_counts_candidates(call) ? TC_FUSE_NOTHING : tc_fused_takes(run->device, call, &rides);
   tailcut_rows rows[TC_FUSED_ARRAYS];
   tailcut_status status = TAILCUT_OK;
   if (fusion != TC_FUSE_ALL) {

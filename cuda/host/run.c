@@ -101,8 +101,8 @@ static tailcut_rows packed_kept(const tc_call *call) {
   return r;
 }
 
-tailcut_status tc_run_compact(tc_cuda_run *run, uint64_t done, int packs_kept,
-                              const int32_t *kept, int32_t kept_placement, const int32_t *counts,
+tailcut_status tc_run_compact(tc_cuda_run *run, uint64_t done, int packs_kept, const int32_t *kept,
+                              int32_t kept_placement, const int32_t *counts,
                               const int32_t *new_cu) {
   const tc_call *call = run->call;
   const int32_t all = call->num_rows + packs_kept;

@@ -17,11 +17,11 @@ typedef struct tc_cuda_run {
 } tc_cuda_run;
 
 /* LAUNCH(step, arguments but the chain): the error is named after the step. */
-#define LAUNCH(step, ...)                                              \
-  do {                                                                 \
+#define LAUNCH(step, ...)                                                \
+  do {                                                                   \
     const cudaError_t error_ = tc_cuda_##step(__VA_ARGS__, &run->chain); \
-    if (error_ != cudaSuccess) return tc_cuda_status(error_, #step);   \
-    run->chain.follows = run->device->chains;                          \
+    if (error_ != cudaSuccess) return tc_cuda_status(error_, #step);     \
+    run->chain.follows = run->device->chains;                            \
   } while (0)
 
 /* Kernels find ragged segments themselves: a block for whole segments goes through the offsets, a
@@ -40,8 +40,8 @@ tailcut_status tc_run_score(tc_cuda_run *run, float *scores, int32_t *flags, int
 #define TC_SEVERAL 8
 
 /* The cut: counts, kept (LOCAL), offsets where they are needed, in the caller's arrays or the
- * workspace. scored_flags: what score has stored of segments that are not resolved, or NULL: the call's
- * input_flags hold. */
+ * workspace. scored_flags: what score has stored of segments that are not resolved, or NULL: the
+ * call's input_flags hold. */
 tc_cut_args tc_run_cut_args(tc_cuda_run *run, const float *scores, int32_t *scored_flags,
                             int needs_offsets);
 tailcut_status tc_run_cut(tc_cuda_run *run, const float *scores, int32_t *scored_flags,
@@ -51,9 +51,8 @@ int tc_run_packs_kept(const tc_cuda_run *run);
 
 /* The row arrays of the call but those of the mask `done` (bit i: array i, below the 64th), and the
  * PACKED kept list of a cut where `packs_kept`. */
-tailcut_status tc_run_compact(tc_cuda_run *run, uint64_t done, int packs_kept,
-                              const int32_t *kept, int32_t kept_placement, const int32_t *counts,
-                              const int32_t *new_cu);
+tailcut_status tc_run_compact(tc_cuda_run *run, uint64_t done, int packs_kept, const int32_t *kept,
+                              int32_t kept_placement, const int32_t *counts, const int32_t *new_cu);
 /* Whether compact must be told how many candidates there are in all: a packed tail ends with them,
  * and each of its blocks would count them. */
 int tc_run_counts_candidates(const tc_call *call);

@@ -17,9 +17,9 @@
 #define ROW TAILCUT_REFERENCE_ROW
 #define MEAN TAILCUT_REFERENCE_MEAN
 
-/* Launches: a part is itself, prune_visual score, cut, compact; before them resolve, unless a kernel
- * can tell where each segment is (uniform batches; few segments), and the mean direction; behind a
- * cut of groups their lists are joined; PACKED kept are compacted. */
+/* Launches: a part is itself, prune_visual score, cut, compact; before them resolve, unless a
+ * kernel can tell where each segment is (uniform batches; few segments), and the mean direction;
+ * behind a cut of groups their lists are joined; PACKED kept are compacted. */
 const tt_call_row tt_call_rows[] = {
     {"score", SCORE, TT_UNIFORM, 4, 40, 48, 2, .replays = 50},
     {"score lengths row", SCORE, TT_LENGTHS, 5, 40, 264, 2, .source = ROW},
