@@ -159,7 +159,10 @@ extern "C" cudaError_t tc_cuda_resolve(const tc_cuda *, const tc_segments *segme
   return tc_launch(resolve, 1, THREADS, 0, chain, args);
 }
 
-extern "C" cudaError_t tc_cuda_load_resolve(tc_cuda *) {
+extern "C" cudaError_t tc_cuda_load_resolve(tc_cuda *device) {
   cudaFuncAttributes attributes;
-  return cudaFuncGetAttributes(&attributes, resolve);
+  const cudaError_t error = cudaFuncGetAttributes(&attributes, resolve);
+  /* Code for an older architecture, compiled on by the driver: it has no waits (launch.cuh). */
+  if (error == cudaSuccess && attributes.ptxVersion < 90) device->chains = 0;
+  return error;
 }
