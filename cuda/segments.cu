@@ -36,25 +36,11 @@ struct resolve_args {
   int32_t *group_segment; /* NULL: the offsets are only checked */
 };
 
-/* The first of the ascending offsets[0 .. groups] that is `row` or higher; groups where none is. */
-__device__ inline int32_t lower_bound(const tc_groups &g, int64_t row) {
-  int32_t lo = 0, hi = g.groups;
-  while (lo < hi) {
-    const int32_t mid = lo + (hi - lo) / 2;
-    if (g.offsets[mid] < row) {
-      lo = mid + 1;
-    } else {
-      hi = mid;
-    }
-  }
-  return lo;
-}
-
 /* Whether both ends of segment b are offsets of groups. */
 __device__ inline bool ends_are_offsets(const tc_segments &s, const tc_groups &g, int32_t b) {
   const int64_t end = tc_rows_end(s, b);
   const int64_t begin = s.cu_seqlens != nullptr ? s.cu_seqlens[b] : end - s.max_tokens;
-  return g.offsets[lower_bound(g, begin)] == begin && g.offsets[lower_bound(g, end)] == end;
+  return g.offsets[tc_first_group(g, begin)] == begin && g.offsets[tc_first_group(g, end)] == end;
 }
 
 /* Names the segment of every group that has rows; start, n and flags are there. */
@@ -65,7 +51,7 @@ __device__ inline void place_groups(const resolve_args &args) {
     const int64_t end = tc_rows_end(args.s, b);
     const int64_t begin =
         args.s.cu_seqlens != nullptr ? args.s.cu_seqlens[b] : end - args.s.max_tokens;
-    for (int32_t i = lower_bound(args.g, begin) + lane; i < args.g.groups; i += 32) {
+    for (int32_t i = tc_first_group(args.g, begin) + lane; i < args.g.groups; i += 32) {
       if (args.g.offsets[i] >= end) break;
       if (args.g.offsets[i] < args.g.offsets[i + 1]) args.group_segment[i] = b;
     }

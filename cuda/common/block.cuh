@@ -33,11 +33,13 @@ __device__ __forceinline__ T tc_warp_reduce(T v, Op op) {
 }
 
 /* Inclusive prefix sum over a warp. */
-__device__ __forceinline__ int32_t tc_warp_scan(int32_t v, int lane) {
+template <class T>
+__device__ __forceinline__ T tc_warp_upto(T v) {
+  const uint32_t lane = threadIdx.x & 31;
 #pragma unroll
   for (int step = 1; step < 32; step <<= 1) {
-    const int32_t other = __shfl_up_sync(TC_FULL, v, step);
-    if (lane >= step) v += other;
+    const T other = __shfl_up_sync(TC_FULL, v, step);
+    if (lane >= (uint32_t)step) v += other;
   }
   return v;
 }

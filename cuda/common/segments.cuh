@@ -63,6 +63,20 @@ static inline __host__ __device__ int32_t tc_group_count(const tc_segments &s, c
   return g.groups > 0 ? g.groups : s.segments;
 }
 
+/* The first of the ascending offsets[0 .. groups] that is `row` or higher; groups where none is. */
+__device__ inline int32_t tc_first_group(const tc_groups &g, int64_t row) {
+  int32_t lo = 0, hi = g.groups;
+  while (lo < hi) {
+    const int32_t mid = lo + (hi - lo) / 2;
+    if (g.offsets[mid] < row) {
+      lo = mid + 1;
+    } else {
+      hi = mid;
+    }
+  }
+  return lo;
+}
+
 /* Row numbers behind segment b's last, whatever its length. */
 __device__ inline int64_t tc_rows_end(const tc_segments &s, int32_t b) {
   return s.cu_seqlens != nullptr ? s.cu_seqlens[b + 1] : (int64_t)(b + 1) * s.max_tokens;

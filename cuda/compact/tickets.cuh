@@ -5,6 +5,7 @@
 #ifndef TAILCUT_COMPACT_TICKETS_CUH_
 #define TAILCUT_COMPACT_TICKETS_CUH_
 
+#include "common/block.cuh"
 #include "common/sync.cuh"
 #include "compact/compact.cuh"
 
@@ -59,15 +60,6 @@ struct share {
   int32_t pieces, tiles, pieces_end, tiles_end;
 };
 
-__device__ inline int32_t sum_up_to(int32_t v, int lane) {
-#pragma unroll
-  for (int step = 1; step < 32; step <<= 1) {
-    const int32_t other = __shfl_up_sync(TC_FULL, v, step);
-    if (lane >= step) v += other;
-  }
-  return v;
-}
-
 /* Segment `lane` of the first 32. Called by a whole warp. */
 __device__ inline tc_segment own_segment(const tc_segments &s, int lane) {
   int32_t highest = 0;
@@ -93,8 +85,8 @@ __device__ inline void make_plan(const tc_lists &lists, int32_t tile, int lane, 
   }
   p.pieces = (p.result.k + PIECE - 1) / PIECE;
   p.tiles = (p.result.k + tile - 1) / tile;
-  p.pieces_end = sum_up_to(p.pieces, lane);
-  p.tiles_end = sum_up_to(p.tiles, lane);
+  p.pieces_end = tc_warp_upto(p.pieces);
+  p.tiles_end = tc_warp_upto(p.tiles);
   shares[lane] = p;
   __syncwarp();
 }

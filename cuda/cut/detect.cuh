@@ -159,7 +159,7 @@ __device__ void tc_with_sums(Block &block, const int32_t *q, int32_t n, Visit vi
   sum = block.before(tc_warp_reduce(sum, tc_plus()), &total);
   for (int32_t base = lo; base < hi; base += 32) {
     const int32_t r = base + block.lane;
-    const int32_t upto = tc_warp_scan(r < hi ? tc_curve_value(q[r]) : 0, block.lane);
+    const int32_t upto = tc_warp_upto(r < hi ? tc_curve_value(q[r]) : 0);
     if (r < hi) visit(r, sum + upto, total);
     sum += __shfl_sync(TC_FULL, upto, 31);
   }

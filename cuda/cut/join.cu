@@ -7,29 +7,12 @@
  * finds the first; chunk by chunk their counts are summed up and each warp copies lists. Precision:
  * integers. Limits: a segment's groups are one block's work: about 1 us per 1,000 groups
  * [estimate].
- *
- * Ladder: 1. as described; not measured.
  */
 #include "cut/cut.cuh"
 
 namespace {
 
 constexpr int THREADS = 256, WARPS = THREADS / 32;
-
-/* The first of offsets[0 .. groups] that is `row` or higher; the segment is valid, so it is
- * there. */
-__device__ inline int32_t first_group(const tc_groups &g, int64_t row) {
-  int32_t lo = 0, hi = g.groups;
-  while (lo < hi) {
-    const int32_t mid = lo + (hi - lo) / 2;
-    if (g.offsets[mid] < row) {
-      lo = mid + 1;
-    } else {
-      hi = mid;
-    }
-  }
-  return lo;
-}
 
 __global__ void __launch_bounds__(THREADS) cut_join(const __grid_constant__ tc_cut_args args) {
   __shared__ tc_block<WARPS>::space space;
@@ -45,15 +28,15 @@ __global__ void __launch_bounds__(THREADS) cut_join(const __grid_constant__ tc_c
       const int64_t begin = args.segments.cu_seqlens != nullptr
                                 ? segment.start
                                 : (int64_t)b * args.segments.max_tokens;
-      g0 = first_group(args.groups, begin);
-      g1 = first_group(args.groups, tc_rows_end(args.segments, b));
+      g0 = tc_first_group(args.groups, begin);
+      g1 = tc_first_group(args.groups, tc_rows_end(args.segments, b));
     }
     g0 = block.reduce(g0, 0, [](int32_t x, int32_t y) { return max(x, y); });
     g1 = block.reduce(g1, 0, [](int32_t x, int32_t y) { return max(x, y); });
     for (int32_t base = g0; base < g1; base += THREADS) {
       const int32_t g = base + (int32_t)threadIdx.x;
       const int32_t count = g < g1 ? args.group_counts[g] : 0;
-      const int32_t upto = tc_warp_scan(count, block.lane);
+      const int32_t upto = tc_warp_upto(count);
       int32_t total;
       const int32_t before = block.before(__shfl_sync(TC_FULL, upto, 31), &total);
       place[threadIdx.x] = sum + before + upto - count;

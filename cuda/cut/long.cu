@@ -138,7 +138,7 @@ __device__ void list_groups(tc_long_block &block, const tc_long &a) {
     is_long = is_long && mine.slot >= 0 && mine.slot < a.slots;
     mine.tiles = is_long ? (mine.group.n + a.rows - 1) / a.rows : 0;
     const int32_t rows = is_long ? mine.group.n : 0;
-    const place upto = {tc_warp_scan(mine.tiles, block.lane), tc_warp_scan(rows, block.lane)};
+    const place upto = {tc_warp_upto(mine.tiles), tc_warp_upto(rows)};
     const place warp = {__shfl_sync(TC_FULL, upto.tiles, 31), __shfl_sync(TC_FULL, upto.rows, 31)};
     place all;
     const place before = used + block.before(warp, &all);

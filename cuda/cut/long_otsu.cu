@@ -15,8 +15,8 @@
  *
  * Ladder (H100, cut alone, 64K rows): 1. cluster of 16 by value search: 64.5 us. 2. prototype,
  * three kernels with reductions to L2 per row: 26.6. 3. prototype, shared memory, rows loaded
- * early: 8.1; 16K 7.0, 256K 10.8, 1M 17.0; flat curves 45 - 515. 4. this: begin in front (scratch
- * of any content), flat curves by rows in order of bins; not measured.
+ * early: 8.1; 16K 7.0, 256K 10.8, 1M 17.0; flat curves 45 - 515. From the third this differs by
+ * `begin` in front (scratch of any content) and flat curves by rows in order of bins.
  */
 #include "cut/long_otsu.cuh"
 

@@ -106,17 +106,6 @@ struct tc_otsu {
   }
 };
 
-/* Inclusive prefix sum over a warp. */
-__device__ __forceinline__ uint64_t tc_warp_upto(uint64_t v) {
-  const uint32_t lane = threadIdx.x & 31;
-#pragma unroll
-  for (int step = 1; step < 32; step <<= 1) {
-    const uint64_t other = __shfl_up_sync(TC_FULL, v, step);
-    if (lane >= (uint32_t)step) v += other;
-  }
-  return v;
-}
-
 /* Sum of the warps' values before this warp's, and of all. */
 __device__ __forceinline__ uint64_t tc_warps_before(const uint64_t *sums, uint64_t *all) {
   const uint32_t warp = threadIdx.x >> 5;
@@ -248,7 +237,7 @@ __device__ __noinline__ inline tc_long_best tc_otsu_flat(tc_otsu_space &s, const
   if (warp == 0) { /* the list of bins */
     uint32_t m0 = __ldcg(&state.alive[lane * 2]), m1 = __ldcg(&state.alive[lane * 2 + 1]);
     const uint32_t count = __popc(m0) + __popc(m1);
-    uint32_t at = (uint32_t)tc_warp_scan((int32_t)count, (int)lane);
+    uint32_t at = tc_warp_upto(count);
     if (lane == 31) s.alive = at;
     at -= count;
     for (; m0 != 0; m0 &= m0 - 1) s.bins[at++] = (uint16_t)(lane * 64 + __ffs((int)m0) - 1);
@@ -266,7 +255,7 @@ __device__ __noinline__ inline tc_long_best tc_otsu_flat(tc_otsu_space &s, const
         before = __ldcg(&state.before[s.bins[from + lane]]);
         taken = __ldcg(&state.taken[s.bins[from + lane]]);
       }
-      const uint32_t upto = (uint32_t)tc_warp_scan((int32_t)taken, (int)lane);
+      const uint32_t upto = tc_warp_upto(taken);
       if (lane < TC_LONG_SPAN) {
         s.ends[lane] = upto;
         s.places[lane] = (uint32_t)(before >> TC_SUM_BITS) - (upto - taken);

@@ -8,8 +8,6 @@
  * rows that are still undecided, in shared memory, with one reduction per digit and block. Rows of
  * the very key of the cut are ties: the first ones by number stay (cut/long_emit.cu). Precision:
  * exact.
- *
- * Ladder: 1. as described; prediction 11 us at 64K rows; not measured.
  */
 #include "cut/long_select.cuh"
 

@@ -90,7 +90,7 @@ __device__ void find_places(tc_long_block &block, scatter_space &s, const tc_lon
   if (half > 0) s.half[0][digit] = before, s.half[1][digit] = all;
   __syncthreads();
   if (half == 0) before += s.half[0][digit], all += s.half[1][digit];
-  const int32_t upto = tc_warp_scan(half == 0 ? (int32_t)all : 0, block.lane);
+  const int32_t upto = tc_warp_upto(half == 0 ? (int32_t)all : 0);
   int32_t total;
   const int32_t lower = block.before(__shfl_sync(TC_FULL, upto, 31), &total);
   if (half == 0) {

@@ -110,8 +110,8 @@ __device__ inline bool tc_value_otsu(tc_value_space<S> &space, const uint32_t (&
     all += count[e];
     whole_sum += sum[e];
   }
-  uint32_t before = tc_value_upto(all);
-  SUM sum_before = tc_value_upto(whole_sum);
+  uint32_t before = tc_warp_upto(all);
+  SUM sum_before = tc_warp_upto(whole_sum);
   if (lane == 31) {
     space.counts[warp] = before;
     space.sums[warp] = sum_before;

@@ -37,7 +37,7 @@ __device__ inline tc_cutoff tc_value_select(tc_value_space<S> &space,
       count[e] = space.bins[thread * S::EACH + e];
       all += count[e];
     }
-    uint32_t before = tc_value_upto(all);
+    uint32_t before = tc_warp_upto(all);
     if (lane == 31) space.counts[warp] = before;
     __syncthreads();
     const uint32_t others = lane < S::WARPS ? space.counts[lane] : 0;

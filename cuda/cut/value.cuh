@@ -138,17 +138,7 @@ __device__ __forceinline__ tc_stats tc_value_stats(tc_value_space<S> &space,
   return s;
 }
 
-/* Inclusive sums over a warp. */
-template <class T>
-__device__ __forceinline__ T tc_value_upto(T v) {
-  const uint32_t lane = threadIdx.x & 31;
-#pragma unroll
-  for (int step = 1; step < 32; step <<= 1) {
-    const T other = __shfl_up_sync(TC_FULL, v, step);
-    if (lane >= (uint32_t)step) v += other;
-  }
-  return v;
-}
+/* Sums over a warp, in every lane. */
 __device__ __forceinline__ uint32_t tc_value_total(uint32_t v) {
   return __reduce_add_sync(TC_FULL, v);
 }
