@@ -9,8 +9,8 @@
  * Precision: bytes are copied. Limits: rows of 16-byte units at aligned places, 512 bytes at least,
  * no slots, no zeroed tails.
  *
- * Ladder (H100, the prototype's figures): 27.6 us for 64K rows of 2 KB, 26% kept; one image 1.8 alone. Simulated: 1.012 times the least
- * load sectors, 118 PTX instructions of a warp.
+ * Ladder (H100, the prototype's figures): 27.6 us for 64K rows of 2 KB, 26% kept; one image 1.8
+ * alone. Simulated: 1.012 times the least load sectors, 118 PTX instructions of a warp.
  */
 #include "compact/compact.cuh"
 
