@@ -92,33 +92,6 @@ __device__ inline void sum_columns(const char *block, int64_t stride, const floa
 }
 
 template <int DTYPE, int BYTES>
-__device__ inline float row_norm(const char *row, uint32_t dim) {
-  constexpr int RUNS = DTYPE == TAILCUT_F32 ? 2 : 4; /* loaded together */
-  float square[8];
-  tc_clear(square);
-  for (uint32_t run = 0; run * TC_RUN_ELEMENTS < dim; run += RUNS) {
-    tc_eight<DTYPE> x[RUNS];
-    const bool whole = (run + RUNS) * TC_RUN_ELEMENTS <= dim;
-    if (whole) {
-#pragma unroll
-      for (int u = 0; u < RUNS; u++) tc_load_run<DTYPE, BYTES>(x[u], row, run + u, dim, true);
-    } else {
-#pragma unroll
-      for (int u = 0; u < RUNS; u++) tc_load_run<DTYPE, BYTES>(x[u], row, run + u, dim, false);
-    }
-#pragma unroll
-    for (int u = 0; u < RUNS; u++) {
-#pragma unroll
-      for (int k = 0; k < 8; k++) {
-        const float v = tc_widen<DTYPE>(x[u], k);
-        square[k] = __fmaf_rn(v, v, square[k]);
-      }
-    }
-  }
-  return __fsqrt_rn(tc_sum<DTYPE>(square));
-}
-
-template <int DTYPE, int BYTES>
 __global__ void __launch_bounds__(THREADS, 2)
     direction(const __grid_constant__ direction_args args) {
   constexpr int COLUMNS = BYTES >= 2 * tc_type<DTYPE>::size ? 2 : 1;
@@ -162,7 +135,8 @@ __global__ void __launch_bounds__(THREADS, 2)
     }
     __syncthreads();
     for (int j = (int)warp; j < listed; j += WARPS) {
-      const float norm = row_norm<DTYPE, BYTES>(block + list[j] * stride, dim);
+      const float norm = tc_row_norm < DTYPE, BYTES,
+                  DTYPE == TAILCUT_F32 ? 2 : 4 > (block + list[j] * stride, dim);
       if (lane == 0) weights[j] = __fdiv_rn(1.0f, tc_norm_floor(norm));
     }
     __syncthreads();
