@@ -95,6 +95,7 @@ template <int DTYPE, int BYTES>
 __global__ void __launch_bounds__(THREADS, 2)
     direction(const __grid_constant__ direction_args args) {
   constexpr int COLUMNS = BYTES >= 2 * tc_type<DTYPE>::size ? 2 : 1;
+  constexpr int RUNS = DTYPE == TAILCUT_F32 ? 2 : 4; /* of a row, loaded together */
   __shared__ float weights[TC_BLOCK];
   __shared__ int32_t list[TC_BLOCK]; /* rows of the block that count */
   __shared__ int listed, total, last;
@@ -135,8 +136,7 @@ __global__ void __launch_bounds__(THREADS, 2)
     }
     __syncthreads();
     for (int j = (int)warp; j < listed; j += WARPS) {
-      const float norm = tc_row_norm < DTYPE, BYTES,
-                  DTYPE == TAILCUT_F32 ? 2 : 4 > (block + list[j] * stride, dim);
+      const float norm = tc_row_norm<DTYPE, BYTES, RUNS>(block + list[j] * stride, dim);
       if (lane == 0) weights[j] = __fdiv_rn(1.0f, tc_norm_floor(norm));
     }
     __syncthreads();

@@ -30,18 +30,6 @@ constexpr int ROLES = 16; /* that a thread looks at together */
 
 typedef tc_block<WARPS> block;
 
-template <class Form>
-__device__ inline int64_t items_of(tc_maxcos_shape s) {
-  return tc_tiles_for(s.candidates, Form::M) * tc_tiles_for(s.queries, Form::N);
-}
-template <class Forms>
-__device__ inline int64_t items_of(int form, tc_maxcos_shape s) {
-  return form == 0   ? items_of<typename Forms::form_0>(s)
-         : form == 1 ? items_of<typename Forms::form_1>(s)
-         : form == 2 ? items_of<typename Forms::form_2>(s)
-                     : items_of<typename Forms::form_3>(s);
-}
-
 /* ----------------------------------------------------------------------------------- prepare -- */
 
 /* Lists the candidates and queries of segment b. */
@@ -94,20 +82,22 @@ __device__ inline void plan(block &block, const tc_maxcos_args &args) {
   for (int32_t b = (int32_t)threadIdx.x; b < args.s.segments; b += THREADS) {
     const tc_maxcos_shape s = shape_at(args, b);
 #pragma unroll
-    for (int f = 0; f < TC_MAXCOS_FORMS; f++) own[f] += items_of<Forms>(f, s);
+    for (int f = 0; f < TC_MAXCOS_FORMS; f++)
+      own[f] += TC_MAXCOS_WITH(tc_maxcos_items, Forms, f, s);
   }
   int form = 0;
   int64_t least = INT64_MAX;
 #pragma unroll
   for (int f = 0; f < TC_MAXCOS_FORMS; f++) {
-    const int64_t time = tc_tiles_for(block.sum(own[f]), args.blocks) * Forms::cost(f);
+    const int64_t rounds = tc_tiles_for(block.sum(own[f]), args.blocks);
+    const int64_t time = rounds * TC_MAXCOS_WITH(tc_maxcos_cycles, Forms, f, args.tokens.dim);
     if (f >= args.first_form && time < least) form = f, least = time;
   }
   int64_t first = 0;
 #pragma unroll 1
   for (int64_t base = 0; base < args.s.segments; base += THREADS) {
     const int64_t b = base + threadIdx.x;
-    const int64_t items = items_of<Forms>(form, shape_at(args, b));
+    const int64_t items = TC_MAXCOS_WITH(tc_maxcos_items, Forms, form, shape_at(args, b));
     const int64_t upto = tc_warp_upto(items);
     int64_t total;
     const int64_t before = block.before(__shfl_sync(TC_FULL, upto, 31), &total) + upto - items;
@@ -123,6 +113,7 @@ __device__ inline void plan(block &block, const tc_maxcos_args &args) {
 /* One row of a tile of TC_BLOCK by this warp: its norm, and nothing found yet. */
 template <int DTYPE, int BYTES>
 __device__ inline void begin_row(const tc_maxcos_args &args, int64_t tile, int32_t row) {
+  constexpr int RUNS = DTYPE == TAILCUT_F32 ? 4 : 8; /* on their way at once */
   int32_t index;
   const int32_t b = tc_tile_find(args.t, args.s, tile, &index);
   if (b < 0) return;
@@ -134,8 +125,7 @@ __device__ inline void begin_row(const tc_maxcos_args &args, int64_t tile, int32
   if (tc_is_candidate(role) || tc_is_query(role)) {
     const char *x =
         (const char *)args.tokens.data + tc_token_offset(args.s, args.tokens, b, segment.start, i);
-    norm = tc_row_norm < DTYPE, BYTES,
-    DTYPE == TAILCUT_F32 ? 4 : 8 > (x, (uint32_t)args.tokens.dim);
+    norm = tc_row_norm<DTYPE, BYTES, RUNS>(x, (uint32_t)args.tokens.dim);
   }
   if ((threadIdx.x & 31) == 0) {
     args.norms[segment.start + i] = norm;

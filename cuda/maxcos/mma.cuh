@@ -130,24 +130,23 @@ struct tc_maxcos_mma {
 
   /* Adds up what WK warps have, in order, through the stages, which nobody reads any more. */
   __device__ inline void join(char *stages) {
-    constexpr int VALUES = 4 * MT * NT;
+    constexpr int VALUES = 4 * MT * NT, SHARE = F::WM * F::WN * 32 * VALUES;
+    static_assert((F::WK - 1) * SHARE * 4 <= TC_MAXCOS_SHARED, "room");
     float *slot = (float *)stages + (wn * F::WM + wm) * 32 * VALUES + lane;
     __syncthreads();
-#pragma unroll 1
-    for (uint32_t k = 1; k < F::WK; k++) {
-      if (wk == k) {
+    if (wk > 0) {
 #pragma unroll
-        for (int v = 0; v < VALUES; v++) slot[32 * v] = sums[v / 4 / NT][v / 4 % NT][v % 4];
+      for (int v = 0; v < VALUES; v++) {
+        slot[(wk - 1) * SHARE + 32 * v] = sums[v / 4 / NT][v / 4 % NT][v % 4];
       }
-      __syncthreads();
-      if (wk == 0) {
+    }
+    __syncthreads();
+    if (wk > 0) return;
 #pragma unroll
-        for (int v = 0; v < VALUES; v++) {
-          float &sum = sums[v / 4 / NT][v / 4 % NT][v % 4];
-          sum = __fadd_rn(sum, slot[32 * v]);
-        }
-      }
-      __syncthreads();
+    for (int v = 0; v < VALUES; v++) {
+      float &sum = sums[v / 4 / NT][v / 4 % NT][v % 4];
+#pragma unroll
+      for (int k = 1; k < F::WK; k++) sum = __fadd_rn(sum, slot[(k - 1) * SHARE + 32 * v]);
     }
   }
 

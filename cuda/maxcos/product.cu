@@ -96,8 +96,10 @@ __global__ void __launch_bounds__(TC_MAXCOS_THREADS, 1)
     take_items<typename forms::form_1, DTYPE, ALIGNED>(args, &lists, stages);
   } else if (form == 2) {
     take_items<typename forms::form_2, DTYPE, ALIGNED>(args, &lists, stages);
-  } else {
+  } else if (form == 3) {
     take_items<typename forms::form_3, DTYPE, ALIGNED>(args, &lists, stages);
+  } else {
+    take_items<typename forms::form_4, DTYPE, ALIGNED>(args, &lists, stages);
   }
 }
 
