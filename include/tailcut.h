@@ -494,7 +494,7 @@ typedef enum tailcut_rope_pairing {
  * each part of result row j the values x = [rotary_offset, rotary_offset + rotary_dim) turn, for
  * pair i of rotary_dim/2:
  *   y0 = x0 cos(a) - x1 sin(a),  y1 = x1 cos(a) + x0 sin(a)
- *   inv_freq  a = (new - old) * inv_freq[i]
+ *   inv_freq  a = (new - old) * inv_freq[i], in double
  *   cos_sin   cos(a) = (cn co + sn so) / m, sin(a) = (sn co - cn so) / m, m = co co + so so, of the
  *             table's rows new (cn, sn) and old (co, so): what makes row new's rotation of row
  *             old's. A factor in all rows (YaRN's attention factor) cancels: K has it already
@@ -504,10 +504,11 @@ typedef enum tailcut_rope_pairing {
  *             0, 1, 2, ... and stand there again
  * Other values are moved as they are, and so are the bits of rows with new == old, and (cos_sin) of
  * rows one of whose positions is outside 0 .. table_rows - 1. Everything is computed in double from
- * what is given and rounded once: each value is within one unit in the last place (ulp) of its
- * dtype of the exact one (f32: or within 2^-50 * (|x0| + |x1|), where the two products all but
- * cancel); the same to the bit on one device, not on all. Positions are one number per row: the
- * planes of M-RoPE are not rotated by this.
+ * what is given and rounded once, to nearest even (a NaN comes out as 0x7E00, 0x7FC0 or
+ * 0x7FC00000), with the same bits on every backend. Below |a| = 2^40 each value is within one unit
+ * in the last place (ulp) of its dtype of the exact one; f32, where the two products all but
+ * cancel, within 2^-50 * (|x0| + |x1|). Positions are one number per row: the planes of M-RoPE are
+ * not rotated by this.
  *
  * A call takes the arrays with a rotation before all others, whatever their order: `positions` and
  * `new_base` may be in an array that the same call compacts or renumbers (without a rotation), and

@@ -70,10 +70,10 @@ static void copy_columns(const tailcut_rows *a, char *dst, const char *src, rang
 /* Result row j of segment b, of whose bytes `columns` have been moved to dst: its keys turn. */
 static void turn_columns(const tc_job *job, const tailcut_rows *a, const tailcut_rotation *rotation,
                          char *dst, range columns, int32_t b, int64_t r, int64_t j) {
-  tc_turn turn;
-  if (!tc_turn_find(&turn, rotation, b, job->start[b] + r, r, j)) return;
+  tc_turn turns[TC_MOST_ROTARY / 2];
+  if (!tc_turns_find(turns, rotation, b, job->start[b] + r, r, j)) return;
   for (int64_t at = columns.from; at < columns.to; at += a->part_bytes) {
-    tc_turn_part(&turn, rotation, job->kernels, dst + at / a->part_bytes * a->dst_part_stride);
+    tc_turn_part(turns, rotation, job->kernels, dst + at / a->part_bytes * a->dst_part_stride);
   }
 }
 
