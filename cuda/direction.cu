@@ -36,6 +36,8 @@ struct direction_args {
   float *block_sums; /* [tiles of the group, dim] */
   uint32_t *arrived; /* [count], zero between calls; NULL: another launch finishes */
   float *out;        /* [count, dim] */
+  int32_t *queries;  /* [count] rows that count */
+  int32_t *flags;    /* [segments] or NULL: 0 is stored */
 };
 
 /* This thread's share of how many of the rows [0, n) of a segment count. */
@@ -58,6 +60,7 @@ __device__ inline void finish_column(const direction_args &args, int32_t b,
 #pragma unroll 8
   for (int32_t i = 0; i < blocks; i++) u = __fadd_rn(u, __ldcg(sums + (int64_t)i * dim));
   args.out[(int64_t)(b - args.t.first) * dim + d] = rows > 0 ? __fdiv_rn(u, (float)rows) : 0.0f;
+  if (d == 0) args.queries[b - args.t.first] = rows;
 }
 
 /* COLUMNS columns from d on: weighted sum of the listed rows, stored as a block sum. */
@@ -132,7 +135,9 @@ __global__ void __launch_bounds__(THREADS, 2)
   tc_wait_previous();
   /* Segments without rows have no tile: the grid has a block for each of them as well. */
   for (int32_t g = (int32_t)blockIdx.x; g < args.t.count; g += (int32_t)gridDim.x) {
+    if (args.flags != nullptr && threadIdx.x == 0) args.flags[args.t.first + g] = 0;
     if (tc_segment_at(args.s, args.t.first + g).n > 0) continue;
+    if (threadIdx.x == 0) args.queries[g] = 0;
     for (uint32_t d = threadIdx.x; d < dim; d += THREADS) args.out[(int64_t)g * dim + d] = 0.0f;
   }
 
@@ -235,7 +240,7 @@ const direction_kernel KERNELS[3][4] = {
 extern "C" cudaError_t tc_cuda_direction(const tc_cuda *device, const tc_segments *segments,
                                          const tailcut_tokens *tokens, const uint8_t *roles,
                                          int32_t first, int32_t count, const tc_cuda_space *space,
-                                         float *out, const tc_chain *chain) {
+                                         float *out, int32_t *flags, const tc_chain *chain) {
   if (count <= 0) return cudaSuccess;
   direction_args args;
   args.s = *segments;
@@ -244,6 +249,8 @@ extern "C" cudaError_t tc_cuda_direction(const tc_cuda *device, const tc_segment
   args.roles = roles;
   args.block_sums = space->block_sums;
   args.out = out;
+  args.queries = space->queries;
+  args.flags = flags;
   const bool is_long = segments->max_tokens > LONG_BLOCKS * TC_BLOCK;
   args.arrived = is_long ? nullptr : space->lasting->blocks;
   const int width = tc_token_width(segments, tokens);
