@@ -30,10 +30,11 @@ tailcut_status tc_run_score_sequence(tc_cuda_run *run, float *scores, int32_t *f
     case TAILCUT_MEAN_COSINE:
       return mean_cosine(run, scores, flags);
     default:
-      return tc_fail(TAILCUT_ERROR_UNSUPPORTED,
-                     "options->policy is %d; expected MEAN_COSINE (1): the CUDA backend does not "
-                     "have the others yet",
-                     (int)run->call->options.policy);
+      return tc_fail(
+          TAILCUT_ERROR_UNSUPPORTED,
+          "options->policy is %d; expected MEAN_COSINE (1) on CUDA: use a CPU handle for "
+          "the others",
+          (int)run->call->options.policy);
   }
 }
 
