@@ -83,7 +83,7 @@ __device__ inline void sum_columns(const char *block, int64_t stride, const floa
 template <int DTYPE, int BYTES>
 __global__ void __launch_bounds__(THREADS, 2)
     direction(const __grid_constant__ tc_direction_args args) {
-  constexpr int RUNS = DTYPE == TAILCUT_F32 ? 2 : 4;
+  constexpr int RUNS = DTYPE == TAILCUT_F32 ? 2 : 4; /* of a row, loaded together */
   constexpr int COLUMNS = BYTES >= 2 * tc_type<DTYPE>::size ? 2 : 1;
   __shared__ float weights[TC_BLOCK];
   __shared__ uint8_t list[TC_BLOCK]; /* rows of the block that count */
@@ -122,8 +122,8 @@ __global__ void __launch_bounds__(THREADS, 2)
     }
     __syncthreads();
     for (int j = (int)warp; j < listed; j += WARPS) {
-      const float weight = tc_row_weight<DTYPE, BYTES, RUNS>(block + list[j] * stride, dim);
-      if (lane == 0) weights[j] = weight;
+      const float norm = tc_row_norm<DTYPE, BYTES, RUNS>(block + list[j] * stride, dim);
+      if (lane == 0) weights[j] = tc_row_weight(norm);
     }
     __syncthreads();
     float *sums = args.block_sums + tile * dim;

@@ -45,31 +45,7 @@ __device__ inline void tc_list_rows(uint64_t mask, uint8_t *list) {
   }
 }
 
-/* The weight of a row in the mean, in every lane of the warp. RUNS: loaded together. */
-template <int DTYPE, int BYTES, int RUNS>
-__device__ inline float tc_row_weight(const char *row, uint32_t dim) {
-  float square[8];
-  tc_clear(square);
-  for (uint32_t run = 0; run * TC_RUN_ELEMENTS < dim; run += RUNS) {
-    tc_eight<DTYPE> x[RUNS];
-    const bool whole = (run + RUNS) * TC_RUN_ELEMENTS <= dim;
-    if (whole) {
-#pragma unroll
-      for (int u = 0; u < RUNS; u++) tc_load_run<DTYPE, BYTES>(x[u], row, run + u, dim, true);
-    } else {
-#pragma unroll
-      for (int u = 0; u < RUNS; u++) tc_load_run<DTYPE, BYTES>(x[u], row, run + u, dim, false);
-    }
-#pragma unroll
-    for (int u = 0; u < RUNS; u++) {
-#pragma unroll
-      for (int k = 0; k < 8; k++) {
-        const float v = tc_widen<DTYPE>(x[u], k);
-        square[k] = __fmaf_rn(v, v, square[k]);
-      }
-    }
-  }
-  return __fdiv_rn(1.0f, tc_norm_floor(__fsqrt_rn(tc_sum<DTYPE>(square))));
-}
+/* The weight of a row in the mean. */
+__device__ inline float tc_row_weight(float norm) { return __fdiv_rn(1.0f, tc_norm_floor(norm)); }
 
 #endif /* TAILCUT_DIRECTION_CUH_ */

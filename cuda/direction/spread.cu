@@ -78,9 +78,9 @@ __device__ inline void norms(const spread_args &args, uint32_t ticket, uint8_t (
   const int64_t stride = args.d.tokens.row_stride * tc_type<DTYPE>::size;
   float *weights = args.d.block_sums + (int64_t)tile * TC_BLOCK;
   for (int32_t j = part * WARPS + warp; j < __popcll(mask); j += args.parts * WARPS) {
-    const float weight =
-        tc_row_weight<DTYPE, 16, RUNS>(block + list[j] * stride, (uint32_t)args.d.tokens.dim);
-    if ((threadIdx.x & 31) == 0) weights[list[j]] = weight;
+    const float norm =
+        tc_row_norm<DTYPE, 16, RUNS>(block + list[j] * stride, (uint32_t)args.d.tokens.dim);
+    if ((threadIdx.x & 31) == 0) weights[list[j]] = tc_row_weight(norm);
   }
   tc_delay(0);
   __syncthreads();
