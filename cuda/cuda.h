@@ -88,6 +88,7 @@ typedef struct tc_cuda_space {
   int32_t directions_group; /* segments whose directions are held at a time, <= TC_CHUNK_SEGMENTS */
   char *cut;                /* scratch of the cut, tc_cuda_cut_scratch bytes */
   char *compact;            /* scratch of compact, tc_cuda_compact_scratch bytes */
+  char *relevance;          /* scratch of MAX_COSINE, tc_cuda_maxcos_scratch bytes */
 } tc_cuda_space;
 
 /* The directions in a space as the reference of the rows they are the means of. */

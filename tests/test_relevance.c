@@ -225,7 +225,7 @@ typedef struct output {
 } output;
 
 static int refuses(const tt_backend *backend, const input *in) {
-  return in->options.policy != TAILCUT_MEAN_COSINE && (backend->refuses & TT_OPTION_CLOSE) != 0;
+  return in->options.policy == TAILCUT_ATTENTION && (backend->refuses & TT_OPTION_ATTENTION) != 0;
 }
 
 /* fused: prune_sequence; otherwise its three parts. */

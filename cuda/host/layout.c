@@ -67,5 +67,6 @@ size_t tc_cuda_lay_out(tc_cuda_space *space, void *workspace, const tc_cuda *dev
   if (kind == TAILCUT_CALL_SCORE || kind == TAILCUT_CALL_MEAN_DIRECTION || prunes || relevance) {
     take_directions(space, base, &used, l);
   }
+  if (relevance) space->relevance = take(base, &used, tc_cuda_maxcos_scratch(device, l));
   return used;
 }

@@ -29,11 +29,15 @@ tailcut_status tc_run_score_sequence(tc_cuda_run *run, float *scores, int32_t *f
   switch (run->call->options.policy) {
     case TAILCUT_MEAN_COSINE:
       return mean_cosine(run, scores, flags);
+    case TAILCUT_MAX_COSINE:
+      LAUNCH(maxcos, run->device, &run->segments, &run->call->tokens, run->call->roles, scores,
+             flags, run->space.relevance, run->space.lasting);
+      return TAILCUT_OK;
     default:
       return tc_fail(
           TAILCUT_ERROR_UNSUPPORTED,
-          "options->policy is %d; expected MEAN_COSINE (1) on CUDA: use a CPU handle for "
-          "the others",
+          "options->policy is %d; expected MEAN_COSINE (1) or MAX_COSINE (2) on CUDA: use a CPU "
+          "handle for ATTENTION",
           (int)run->call->options.policy);
   }
 }

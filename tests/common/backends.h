@@ -17,7 +17,7 @@ enum {
   TT_OPTION_GROUP_K = 8,
   TT_OPTION_MASK = 16,
   TT_OPTION_BASE = 32,  /* renumber_base */
-  TT_OPTION_CLOSE = 64, /* relevance by MAX_COSINE and ATTENTION */
+  TT_OPTION_ATTENTION = 64, /* relevance by ATTENTION */
   TT_OPTION_ROTATION = 128
 };
 
