@@ -163,4 +163,5 @@ const tc_backend tc_backend_cuda = {
     cuda_workspace_init,
     {NULL, cuda_score, cuda_mean_direction, cuda_cut, cuda_compact, cuda_stage_2, cuda_prune_visual,
      cuda_stage_2},
+    tc_cuda_read,
 };
