@@ -245,8 +245,9 @@ static int by_address(const void *left, const void *right) {
   return a->row < b->row ? -1 : a->row > b->row;
 }
 
-/* In place by two tables: a row's source, and where its result goes. */
+/* In place by two tables a row's source is also where its result goes. */
 static int are_one(const place *a, const place *b) {
+  if (a == b) return 1;
   return a->array == b->array && a->row == b->row && !a->is_packed && !b->is_packed;
 }
 
