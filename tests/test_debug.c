@@ -217,8 +217,15 @@ Test(debug, slots) {
   }
 }
 
+/* What is wrong runs: on the CPU, where it is no race. A slot below -1 is no row. */
+static int runs_without(const tt_backend *backend, const trial *t) {
+  if (t->status == TAILCUT_ERROR_RANGE) return t->change[0].slot < 0;
+  return t->status != TAILCUT_OK && backend->device_kind == TAILCUT_DEVICE_CPU &&
+         backend->threads == 1;
+}
+
 Test(debug, off_unless_asked_for) {
-  int count;
+  int count, run_now = 0;
   const tt_backend *backends = tt_backends(&count);
   for (int i = 0; i < count; i++) {
     unsetenv("TAILCUT_DEBUG");
@@ -227,12 +234,15 @@ Test(debug, off_unless_asked_for) {
     setenv("TAILCUT_DEBUG", "slots", 1); /* read at create alone */
     for (int n = 0; n < TRIALS; n++) {
       int changed;
-      if (trials[n].status != TAILCUT_ERROR_OVERLAP || left_out(&backends[i], &trials[n])) continue;
+      if (!runs_without(&backends[i], &trials[n]) || left_out(&backends[i], &trials[n])) continue;
       cr_expect_eq(run(&backends[i], handle, &trials[n], NULL, &changed), TAILCUT_OK, "%s",
                    trials[n].name);
+      cr_expect(changed, "%s", trials[n].name);
+      run_now++;
     }
     tailcut_destroy(handle);
   }
+  cr_assert_geq(run_now, count);
 }
 
 Test(debug, other_words_are_refused) {
