@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "backends.h"
+#include "data.h"
 
 #if defined(TAILCUT_HAVE_CUDA)
 #include <cuda_runtime_api.h>
@@ -215,6 +216,92 @@ Test(debug, slots) {
     }
     tailcut_destroy(handle);
   }
+}
+
+/* Random tables into one small pool: the verdict is that of a look at every pair of rows, and a call
+ * that passes gives every result the source that was there before. */
+typedef struct draw {
+  int64_t src[T], dst[T]; /* equal: in place by one table */
+  int32_t kept[T], count[1];
+  int one_table;
+} draw;
+
+static draw draw_tables(tt_random *random) {
+  draw d;
+  memset(&d, 0, sizeof d);
+  const int32_t pool = 6 + tt_below(random, 20);
+  d.one_table = tt_below(random, 2);
+  for (int i = 0; i < T; i++) {
+    d.src[i] = tt_below(random, 5) == 0 ? -1 : tt_below(random, 3) ? i : tt_below(random, pool);
+    d.dst[i] = tt_below(random, 3) ? d.src[i] : 8 + tt_below(random, pool);
+    if (d.one_table) d.dst[i] = d.src[i];
+    if (tt_below(random, 2)) d.kept[d.count[0]++] = i;
+  }
+  static const int32_t odd[] = {-1, INT32_MIN, INT32_MAX, T, 0};
+  if (tt_below(random, 6) == 0) d.kept[tt_below(random, T)] = odd[tt_below(random, 5)];
+  return d;
+}
+
+/* An index that is followed. */
+static int is_read(const draw *d, int j) {
+  return d->kept[j] >= j && d->kept[j] < T && (j == 0 || d->kept[j] > d->kept[j - 1]);
+}
+
+/* Whether two rows of the call share a place that one of them writes: row i is read when it is kept,
+ * result j < count is written. */
+static int is_unsound(const draw *d) {
+  int unsound = 0;
+  for (int j = 0; j < d->count[0]; j++) {
+    if (d->dst[j] < 0) continue;
+    for (int i = 0; i < d->count[0]; i++) {
+      if (i != j && d->dst[i] == d->dst[j]) unsound = 1;
+      if (is_read(d, i) && d->kept[i] != j && d->src[d->kept[i]] == d->dst[j]) unsound = 1;
+    }
+  }
+  return unsound;
+}
+
+Test(debug, random_tables) {
+  int count, sound = 0, unsound = 0;
+  const tt_backend *backends = tt_backends(&count);
+  setenv("TAILCUT_DEBUG", "slots", 1);
+  for (int i = 0; i < count; i++) {
+    const tt_backend *b = &backends[i];
+    tt_random random = {31};
+    tailcut_handle handle = tt_create(b);
+    for (int n = 0; n < 120; n++) {
+      const draw d = draw_tables(&random);
+      char pool[34 * STRIDE], got[34 * STRIDE];
+      memory m = {{NULL}, 0};
+      tailcut_batch batch = TAILCUT_BATCH_INITIALIZER;
+      tailcut_limits limits = TAILCUT_LIMITS_INITIALIZER;
+      tailcut_rows r = TAILCUT_ROWS_INITIALIZER;
+      for (size_t k = 0; k < sizeof pool; k++) pool[k] = (char)(k * 7 + k / 31);
+      batch.segments = limits.segments = 1, batch.max_tokens = limits.max_tokens = T;
+      r.src = r.dst = up(b, &m, pool, sizeof pool), r.part_bytes = STRIDE, r.slot_bytes = 8;
+      r.src_slots = r.dst_slots = up(b, &m, d.src, sizeof d.src);
+      if (!d.one_table) r.dst_slots = up(b, &m, d.dst, sizeof d.dst);
+      const int32_t *kept = up(b, &m, d.kept, sizeof d.kept);
+      const int32_t *number = up(b, &m, d.count, sizeof d.count);
+      tt_workspace w = tt_workspace_new(b, handle, TAILCUT_CALL_COMPACT, &limits);
+      const tailcut_status status = tailcut_compact(handle, &batch, kept, TAILCUT_LOCAL, number,
+                                                    NULL, &r, 1, w.data, w.size, NULL);
+      cr_expect_eq(status, is_unsound(&d) ? TAILCUT_ERROR_OVERLAP : TAILCUT_OK, "%d on %s: %s", n,
+                   b->name, tailcut_last_error());
+      tt_download(b, got, r.dst, sizeof got);
+      for (int j = 0; j < d.count[0] && status == TAILCUT_OK; j++) {
+        if (!is_read(&d, j) || d.dst[j] < 0 || d.src[d.kept[j]] < 0) continue;
+        cr_expect(memcmp(got + d.dst[j] * STRIDE, pool + d.src[d.kept[j]] * STRIDE, STRIDE) == 0,
+                  "%d on %s: result %d", n, b->name, j);
+      }
+      if (status != TAILCUT_OK) cr_expect(memcmp(got, pool, sizeof pool) == 0);
+      sound += status == TAILCUT_OK, unsound += status != TAILCUT_OK;
+      for (int k = 0; k < m.count; k++) tt_free(b, m.all[k]);
+      tt_workspace_free(b, w);
+    }
+    tailcut_destroy(handle);
+  }
+  cr_assert(sound > 15 * count && unsound > 15 * count, "%d, %d", sound, unsound);
 }
 
 /* What is wrong runs: on the CPU, where it is no race. A slot below -1 is no row. */

@@ -159,7 +159,7 @@ static void make_pools(problem *p, tt_random *random) {
       add(p, random, u ? "BTd" : "Td", u ? "BTd" : "Td", &shape, (int64_t)tt_size(l->dtype));
   tt_tokens(random, hidden->before, l->dtype, p->rows, DIM, DIM, TT_PLAIN);
   /* Position ids, gathered: 1-D, M-RoPE of 3 and 4 rows; renumbered; a side array. */
-  add(p, random, u ? "BT" : "T", u ? "BT" : "T", &shape, 8);
+  add(p, random, u ? "BT" : "T", u ? "BT" : "T", &shape, (l - layouts) % 2 ? 8 : 4);
   shape.of['H'] = 3;
   add(p, random, u ? "HBT" : "HT", u ? "HBT" : "HT", &shape, 4)->zero_tail = 1;
   add(p, random, u ? "HBT" : "HT", u ? "HBT" : "HT", &shape, 4)->renumber = 1;
