@@ -31,7 +31,7 @@
  *     TAILCUT_ERROR_UNSUPPORTED, which every run call may return besides the errors listed with it:
  *     the arguments are valid, but this backend does not take one of them.
  *   - It allocates nothing, synchronises with nothing, prints nothing, never aborts, and uses no
- *     memory but the arguments and the workspace. Work goes to `stream` (a cudaStream_t; NULL is
+ *     memory but the arguments and the workspace (TAILCUT_DEBUG and TAILCUT_LOG are exceptions). Work goes to `stream` (a cudaStream_t; NULL is
  *     the default stream) and may be captured in a CUDA graph. On the CPU `stream` is ignored and
  *     the call has finished when it returns.
  *   - What depends on data never fails a call: it is reported per segment in `flags`.
