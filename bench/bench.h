@@ -132,8 +132,8 @@ void *bench_allocate(size_t bytes); /* aligned, touched; ends the program when t
 /* plain_sum.c: the yardstick. Adds up the buffer's bytes as integers, widest registers first. */
 uint64_t bench_plain_sum(const void *data, size_t bytes, tc_pool *pool);
 
-/* cpu_handles.c: the CPU's handles, each with a workspace for calls of kinds first..last (tailcut_call)
- * within `limits`. */
+/* cpu_handles.c: the CPU's handles, each with a workspace for calls of kinds first..last
+ * (tailcut_call) within `limits`. */
 enum { BENCH_SCALAR, BENCH_ONE, BENCH_ALL, BENCH_HANDLES }; /* the scalar level; one thread; all */
 typedef struct bench_cpu {
   tailcut_handle handle[BENCH_HANDLES];

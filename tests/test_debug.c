@@ -218,8 +218,8 @@ Test(debug, slots) {
   }
 }
 
-/* Random tables into one small pool: the verdict is that of a look at every pair of rows, and a call
- * that passes gives every result the source that was there before. */
+/* Random tables into one small pool: the verdict is that of a look at every pair of rows, and a
+ * call that passes gives every result the source that was there before. */
 typedef struct draw {
   int64_t src[T], dst[T]; /* equal: in place by one table */
   int32_t kept[T], count[1];
@@ -247,8 +247,8 @@ static int is_read(const draw *d, int j) {
   return d->kept[j] >= j && d->kept[j] < T && (j == 0 || d->kept[j] > d->kept[j - 1]);
 }
 
-/* Whether two rows of the call share a place that one of them writes: row i is read when it is kept,
- * result j < count is written. */
+/* Whether two rows of the call share a place that one of them writes: row i is read when it is
+ * kept, result j < count is written. */
 static int is_unsound(const draw *d) {
   int unsound = 0;
   for (int j = 0; j < d->count[0]; j++) {

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* layouts: K/V caches as servers lay them out, dense and paged, pruned in place with all else that a
- * sequence has: hidden states, position ids, side arrays. Strides come from tensors (tensor.h); what
- * must be where is said element by element in the tensors' own indices, from the kept lists of the
- * reference. Whole pools are compared: other sequences' pages, free ones, the dummy slot. */
+/* layouts: K/V caches as servers lay them out, dense and paged, pruned in place with all else that
+ * a sequence has: hidden states, position ids, side arrays. Strides come from tensors (tensor.h);
+ * what must be where is said element by element in the tensors' own indices, from the kept lists of
+ * the reference. Whole pools are compared: other sequences' pages, free ones, the dummy slot. */
 #define _GNU_SOURCE
 #include <criterion/criterion.h>
 #include <stdio.h>
