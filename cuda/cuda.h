@@ -104,6 +104,9 @@ static inline tailcut_reference tc_cuda_directions(const tc_cuda_space *space,
 /* device.c. A CUDA error as a status whose message says what failed (OK for cudaSuccess). */
 tailcut_status tc_cuda_status(cudaError_t error, const char *what);
 tailcut_status tc_cuda_create(tailcut_handle handle, const tailcut_config *config);
+/* debug.c: for tc_backend's read. */
+tailcut_status tc_cuda_read(tailcut_handle handle, void *host, const void *device, size_t bytes,
+                            void *stream);
 
 /* ------------------------------------------------------------------ launchers, one per step -- */
 
