@@ -395,6 +395,10 @@ Test(layouts, in_place) {
   for (int n = 0; n < LAYOUTS; n++) {
     make(&p, n);
     for (int i = 0; i < count; i++) {
+      /* A simulated device is slow: its other forms share the layouts. */
+      if (i > 0 && backends[i].device_kind == TAILCUT_DEVICE_CUDA && n % (count - 1) != i - 1) {
+        continue;
+      }
       setenv("TAILCUT_DEBUG", (n + i) % 2 ? "slots" : "", 1);
       run(&p, &backends[i], 1);
       run(&p, &backends[i], 0);
