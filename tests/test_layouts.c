@@ -319,15 +319,15 @@ static int32_t fill_rows(const problem *p, device *d, tailcut_rows *rows) {
   return n;
 }
 
-/* Every byte of every pool. changed: as expected; otherwise as before. */
-static void check_pools(const problem *p, device *d, int changed) {
+/* Every byte of every pool. */
+static void check_pools(const problem *p, device *d) {
   for (int i = 0; i < p->count; i++) {
     const pool *q = &p->pools[i];
     uint8_t *got = tt_host(q->bytes);
     size_t bad = 0, first = 0;
     tt_download(d->backend, got, d->pools[i], q->bytes);
     for (size_t at = q->bytes; at-- > 0;) {
-      if (got[at] == (changed ? q->want : q->before)[at] || (changed && q->open[at])) continue;
+      if (got[at] == q->want[at] || q->open[at]) continue;
       bad++, first = at;
     }
     cr_expect_eq(bad, 0, "%s: %zu bytes of pool %d (%s) on %s are wrong, the first is %zu",
@@ -340,7 +340,6 @@ static void check_pools(const problem *p, device *d, int changed) {
 static void run(const problem *p, const tt_backend *backend, int fused) {
   static tailcut_rows rows[MOST];
   const size_t cells = 4 * (size_t)p->rows, groups = 4 * (size_t)p->batch.groups;
-  const int refused = fused && (backend->refuses & TT_OPTION_SEQUENCE) != 0;
   tailcut_handle handle = tt_create(backend);
   tailcut_batch batch = p->batch;
   tailcut_rule rule = p->rule;
@@ -370,10 +369,9 @@ static void run(const problem *p, const tt_backend *backend, int fused) {
                                      w.data, w.size, NULL)
             : tailcut_compact(handle, &batch, s.kept, TAILCUT_LOCAL, s.counts, NULL, rows, n,
                               w.data, w.size, NULL);
-  cr_assert_eq(status, refused ? TAILCUT_ERROR_UNSUPPORTED : TAILCUT_OK, "%s on %s: %s", p->l->name,
-               backend->name, tailcut_last_error());
-  check_pools(p, &d, !refused);
-  if (fused && !refused) {
+  cr_assert_eq(status, TAILCUT_OK, "%s on %s: %s", p->l->name, backend->name, tailcut_last_error());
+  check_pools(p, &d);
+  if (fused) {
     down(&d, s.counts, p->counts, sizeof p->counts, "counts", p);
     down(&d, s.new_cu_seqlens, p->cu, sizeof p->cu, "new_cu_seqlens", p);
     down(&d, s.flags, p->flags, sizeof p->flags, "flags", p);
@@ -397,6 +395,10 @@ Test(layouts, in_place) {
   for (int n = 0; n < LAYOUTS; n++) {
     make(&p, n);
     for (int i = 0; i < count; i++) {
+      /* A simulated device is slow: its other forms share the layouts. */
+      if (i > 0 && backends[i].device_kind == TAILCUT_DEVICE_CUDA && n % (count - 1) != i - 1) {
+        continue;
+      }
       setenv("TAILCUT_DEBUG", (n + i) % 2 ? "slots" : "", 1);
       run(&p, &backends[i], 1);
       run(&p, &backends[i], 0);
