@@ -7,7 +7,7 @@
  * or, LAG images later, a slab of it: a block that waits for the image's tiles, cuts for itself and
  * moves its column slice of the kept rows, which are still in L2. The cut is done once per slab,
  * which costs less than handing lists around, and hides behind other blocks' loads. The functions
- * are those of the three kernels: score.cuh, cut/group.cuh, compact/slab.cuh.
+ * are those of the three kernels: score.cuh, cut/short.cuh, compact/slab.cuh.
  * Order: a tile's scores are stored, the block meets, one thread adds 1 to the image's count with
  * release semantics; a slab's thread polls it with acquire semantics before the block goes on.
  * Tickets ascend, a tile has a lower one than its image's slabs, and whoever has a ticket runs: no
@@ -28,7 +28,7 @@
  */
 #include "common/sync.cuh"
 #include "compact/slab.cuh"
-#include "cut/group.cuh"
+#include "cut/short.cuh"
 #include "score.cuh"
 
 namespace {
@@ -109,10 +109,10 @@ __device__ inline void score_tile(const fused_args &args, int32_t b, int32_t til
 /* The cut of image b and its slab: a column slice of SLICE bytes of one array. moved: counts the
  * image's slabs that know what is kept; the last one clears `arrived`. NULL: nobody waits. */
 template <class S, int SLICE>
-__device__ inline void cut_and_move(const fused_args &args, tc_group_space<S> &space, int32_t *list,
+__device__ inline void cut_and_move(const fused_args &args, tc_short_memory<S> &space, int32_t *list,
                                     int32_t b, int32_t slab, uint32_t *arrived, uint32_t *moved) {
   const tc_cut_group c = tc_cut_open(args.cut, b);
-  const int32_t k = tc_cut_rows(space, args.cut, c, slab == 0, list);
+  const int32_t k = tc_short_cut(space, args.cut, c, slab == 0, list);
   __syncthreads(); /* the list is whole */
   if (moved != nullptr && threadIdx.x == 0 && atomicAdd(moved, 1u) == (uint32_t)args.slabs - 1) {
     *arrived = 0; /* every slab has seen it */
@@ -132,12 +132,12 @@ __device__ inline void cut_and_move(const fused_args &args, tc_group_space<S> &s
 }
 
 template <class S>
-__device__ inline void move_slab(const fused_args &args, tc_group_space<S> &space, int32_t *list,
+__device__ inline void move_slab(const fused_args &args, tc_short_memory<S> &space, int32_t *list,
                                  int32_t b, int32_t slab) {
   uint32_t *arrived = &args.cut.lasting->blocks[b];
   const tc_segment segment = tc_segment_at(args.cut.segments, b);
   const uint32_t tiles = (uint32_t)((segment.n + TILE_ROWS - 1) / TILE_ROWS);
-  tc_cut_prepare(space.value);
+  tc_short_prepare(space.value);
   tc_delay(3);
   if (threadIdx.x == 0) {
     while (tc_load_acquire(arrived) != tiles) {
@@ -150,7 +150,7 @@ __device__ inline void move_slab(const fused_args &args, tc_group_space<S> &spac
 template <int DTYPE, class S>
 __global__ void __launch_bounds__(THREADS, S::ITEMS > 4 ? 2 : 3)
     fused(const __grid_constant__ fused_args args) {
-  __shared__ tc_group_space<S> space;
+  __shared__ tc_short_memory<S> space;
   __shared__ int32_t list[S::ROWS];
   __shared__ uint32_t taken;
   tc_wait_previous();
@@ -171,10 +171,10 @@ __global__ void __launch_bounds__(THREADS, S::ITEMS > 4 ? 2 : 3)
 /* Behind score: a block per slab, which cuts for itself. */
 template <class S>
 __global__ void __launch_bounds__(THREADS, 2) fused_rest(const __grid_constant__ fused_args args) {
-  __shared__ tc_group_space<S> space;
+  __shared__ tc_short_memory<S> space;
   __shared__ int32_t list[S::ROWS];
   const int32_t b = (int32_t)blockIdx.x / args.slabs, slab = (int32_t)blockIdx.x % args.slabs;
-  tc_cut_prepare(space.value);
+  tc_short_prepare(space.value);
   tc_wait_previous();
   cut_and_move<S, NARROW_SLICE>(args, space, list, b, slab, nullptr, nullptr);
 }
@@ -182,8 +182,8 @@ __global__ void __launch_bounds__(THREADS, 2) fused_rest(const __grid_constant__
 /* ----------------------------------------------------------------------------------------- host
  * -- */
 
-typedef tc_value_shape<THREADS, 3, 9> small;
-typedef tc_value_shape<THREADS, 8, 9> large;
+typedef tc_short_shape<THREADS, 3, 8> small;
+typedef tc_short_shape<THREADS, 8, 9> large;
 typedef void (*fused_kernel)(fused_args);
 static_assert(large::ROWS == TC_FUSED_ROWS, "what fused_plan.c counts on");
 static_assert(TC_SHORT_RUNS * TC_RUN_ELEMENTS == TC_FUSED_DIM, "the same");

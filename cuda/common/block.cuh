@@ -44,6 +44,22 @@ __device__ __forceinline__ T tc_warp_upto(T v) {
   return v;
 }
 
+__device__ __forceinline__ uint32_t tc_warp_upto(uint32_t v) { /* half the instructions */
+#pragma unroll
+  for (int step = 1; step < 32; step <<= 1) {
+    asm volatile(
+        "{.reg .u32 other; .reg .pred below;\n"
+        "shfl.sync.up.b32 other|below, %0, %1, 0, 0xFFFFFFFF;\n"
+        "@below add.u32 %0, %0, other;}"
+        : "+r"(v)
+        : "r"(step));
+  }
+  return v;
+}
+__device__ __forceinline__ int32_t tc_warp_upto(int32_t v) {
+  return (int32_t)tc_warp_upto((uint32_t)v);
+}
+
 struct tc_plus {
   template <class T>
   __device__ T operator()(T a, T b) const {

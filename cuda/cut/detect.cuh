@@ -18,7 +18,8 @@
 #define TC_KEY_NONE 0xFFFFFFFFu     /* no candidate: not ranked */
 
 __device__ __forceinline__ uint32_t tc_row_key(float score, bool low) {
-  return min(tc_key(tc_ordered(score, low)), TC_KEY_UNUSABLE);
+  const float s = tc_ordered(score, low);
+  return s == s ? tc_key(s) : TC_KEY_UNUSABLE;
 }
 
 /* What is known of a segment's scores without their order. */
@@ -84,11 +85,12 @@ __device__ inline bool tc_decide_plainly(const tailcut_rule &rule, int32_t g, co
 #define TC_FLAG_CANDIDATES (1 << 30)
 
 /* Flags on their way out. */
-__device__ inline int32_t tc_flags_out(int32_t flags, const tc_stats &s, bool whole) {
-  if (s.candidates == 0) return flags & TAILCUT_FLAG_INVALID;
+__device__ inline int32_t tc_flags_out(int32_t flags, int32_t candidates, int32_t usable,
+                                       bool whole) {
+  if (candidates == 0) return flags & TAILCUT_FLAG_INVALID;
   flags |= TC_FLAG_CANDIDATES;
-  if (s.usable < s.candidates) flags |= TAILCUT_FLAG_NAN;
-  if (s.usable == 0) flags |= TAILCUT_FLAG_NO_SCORE;
+  if (usable < candidates) flags |= TAILCUT_FLAG_NAN;
+  if (usable == 0) flags |= TAILCUT_FLAG_NO_SCORE;
   return whole ? flags | TAILCUT_FLAG_WHOLE : flags;
 }
 

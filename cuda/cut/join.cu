@@ -71,6 +71,7 @@ cudaError_t tc_cut_join(const tc_cut_args &args, const tc_chain *chain) {
 }
 
 cudaError_t tc_cut_join_load() {
-  cudaFuncAttributes attributes;
-  return cudaFuncGetAttributes(&attributes, cut_join);
+  cudaError_t error = cudaSuccess;
+  tc_load(cut_join, &error);
+  return error;
 }

@@ -42,7 +42,7 @@ size_t carve(tc_long *a, char *scratch, int64_t slots, int64_t rows) {
   a->tiles = (tc_long_tile *)take(sizeof(tc_long_tile) * tiles);
   a->found = (uint32_t *)take(sizeof(uint32_t) * tiles);
   a->stats = (tc_stats *)take(sizeof(tc_stats) * tiles);
-  a->best = (tc_long_best *)take(sizeof(tc_long_best) * tiles);
+  a->best = (tc_otsu_best *)take(sizeof(tc_otsu_best) * tiles);
   a->cuts = (tc_long_cut *)take(sizeof(tc_long_cut) * TC_LONG_LEVELS * slots);
   const size_t shared = used; /* from here on two layouts, of which a call uses one */
   a->states = (tc_long_state *)take(sizeof(tc_long_state) * slots);
@@ -86,11 +86,8 @@ int quads_of(int64_t rows) {
 }
 
 bool by_value(const tc_cut_args &args) {
-  const tailcut_rule &rule = args.rule;
-  if (rule.spread > 0.0 || args.out.curve != nullptr || args.out.ranks != nullptr) return false;
-  if (rule.detector == TAILCUT_OTSU) return rule.search_lo == 0.0 && rule.search_hi == 1.0;
-  return rule.detector == TAILCUT_TOPK || rule.detector == TAILCUT_RATIO ||
-         rule.detector == TAILCUT_THRESHOLD;
+  return !tc_cut_sorts(args) && args.rule.detector != TAILCUT_MEAN &&
+         args.rule.detector != TAILCUT_IQR;
 }
 
 /* ---------------------------------------------------------------------------------- kernels -- */
@@ -211,9 +208,6 @@ __global__ void __launch_bounds__(TC_LONG_THREADS) stats(const __grid_constant__
   if (threadIdx.x == 0) a.stats[blockIdx.x] = own;
 }
 
-typedef void (*tile_kernel)(tc_long);
-const tile_kernel STATS[] = TC_LONG_TABLE(stats);
-
 /* One round. */
 cudaError_t cut_round(const tc_cuda *device, const tc_long &a, int quads, tc_chain *link) {
   const tailcut_rule &rule = a.cut.rule;
@@ -228,7 +222,7 @@ cudaError_t cut_round(const tc_cuda *device, const tc_long &a, int quads, tc_cha
       tc_launch(begin, 1 + 32, TC_LONG_THREADS, 0, link, a, value && otsu, mode == TC_LONG_SELECT);
   link->follows = device->chains;
   if (error == cudaSuccess && (mode != TC_LONG_OTSU || rule.scale == TAILCUT_SCALE_AUTO)) {
-    error = tc_launch(STATS[tc_long_place(quads)], (unsigned)a.bound, TC_LONG_THREADS, 0, link, a);
+    error = tc_launch(TC_LONG_OF(stats, quads), (unsigned)a.bound, TC_LONG_THREADS, 0, link, a);
   }
   if (error == cudaSuccess && value && otsu) error = tc_long_otsu(a, quads, !direct, link);
   if (error == cudaSuccess && mode == TC_LONG_SELECT) error = tc_long_select(a, quads, link);
@@ -238,7 +232,7 @@ cudaError_t cut_round(const tc_cuda *device, const tc_long &a, int quads, tc_cha
 
 }  // namespace
 
-size_t tc_cut_long_scratch(const tc_cuda *, const tailcut_limits *limits) {
+size_t tc_cut_long_scratch(const tailcut_limits *limits) {
   const int64_t segments = limits->segments, rows = segments * limits->max_tokens;
   return plan_of(limits->groups > segments ? limits->groups : segments, limits->max_tokens,
                  limits->total_tokens > 0 ? limits->total_tokens : rows)
@@ -267,12 +261,10 @@ cudaError_t tc_cut_long(const tc_cuda *device, const tc_cut_args *args, char *sc
   return error;
 }
 
-cudaError_t tc_cut_long_load(tc_cuda *) {
-  cudaFuncAttributes attributes;
-  cudaError_t error = cudaFuncGetAttributes(&attributes, begin);
-  for (int i = 0; i < 3 && error == cudaSuccess; i++) {
-    error = cudaFuncGetAttributes(&attributes, STATS[i]);
-  }
+cudaError_t tc_cut_long_load() {
+  cudaError_t error = cudaSuccess;
+  tc_load(begin, &error);
+  TC_LONG_LOAD(stats, &error);
   if (error == cudaSuccess) error = tc_long_otsu_load();
   if (error == cudaSuccess) error = tc_long_select_load();
   if (error == cudaSuccess) error = tc_long_sort_load();

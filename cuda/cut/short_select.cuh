@@ -1,16 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/*
- * cut_select: the k-th key by one block that holds the keys: radix select over the keys' own range,
- * until few are left, which every warp compares. Exact. Ladder: cut/value.cu.
- */
-#ifndef TAILCUT_CUT_SELECT_CUH_
-#define TAILCUT_CUT_SELECT_CUH_
+/* cut_short_select: the k-th key by one block that holds the keys: radix select over the keys' own
+ * range, until few are left, which every warp compares. Exact. */
+#ifndef TAILCUT_CUT_SHORT_SELECT_CUH_
+#define TAILCUT_CUT_SHORT_SELECT_CUH_
 
-#include "cut/value.cuh"
+#include "cut/short_space.cuh"
 
 /* The cutoff that keeps k of the candidates, whose keys are this block's. */
 template <class S>
-__device__ inline tc_cutoff tc_value_select(tc_value_space<S> &space,
+__device__ inline tc_cutoff tc_short_select(tc_short_space<S> &space,
                                             const uint32_t (&key)[S::ITEMS], const tc_stats &stats,
                                             int32_t k) {
   const int thread = (int)threadIdx.x, lane = thread & 31, warp = thread / 32;
@@ -41,7 +39,7 @@ __device__ inline tc_cutoff tc_value_select(tc_value_space<S> &space,
     if (lane == 31) space.counts[warp] = before;
     __syncthreads();
     const uint32_t others = lane < S::WARPS ? space.counts[lane] : 0;
-    before += tc_value_total(lane < warp ? others : 0u) - all;
+    before += tc_short_total(lane < warp ? others : 0u) - all;
 #pragma unroll
     for (int e = 0; e < S::EACH; e++) {
       if (before < left && left <= before + count[e]) {
@@ -81,4 +79,4 @@ __device__ inline tc_cutoff tc_value_select(tc_value_space<S> &space,
   return {__shfl_sync(TC_FULL, own, who), (int32_t)(left - __shfl_sync(TC_FULL, less, who))};
 }
 
-#endif /* TAILCUT_CUT_SELECT_CUH_ */
+#endif /* TAILCUT_CUT_SHORT_SELECT_CUH_ */
