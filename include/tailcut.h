@@ -584,8 +584,21 @@ typedef enum tailcut_policy {
   TAILCUT_ATTENTION = 3    /* attention that the query rows pay (close) */
 } tailcut_policy;
 
+/* How several values become one: NaN where one of them is NaN. */
+typedef enum tailcut_reduction {
+  TAILCUT_REDUCE_MEAN = 1, /* default */
+  TAILCUT_REDUCE_MAX = 2
+} tailcut_reduction;
+
 /* Close: |error| <= tol for MAX_COSINE, tol * max(|exact|, 2^-7) for ATTENTION, against float64;
- * tol is 2e-3 for f16 and bf16, 1e-5 for f32. Run to run on one device the bits are equal. */
+ * tol is 2e-3 for f16 and bf16, 1e-5 for f32. Run to run on one device the bits are equal.
+ *
+ * lse: the log-sum-exp that the layer's own attention leaves behind, in place of one computed here.
+ * p is then exp(q_t . k_j / sqrt(head_dim) - lse), so that its denominators, whatever keys they are
+ * over, are the caller's; the keys that are looked at stay those that row t sees. It is a natural
+ * logarithm, of scaled logits: FlashAttention's softmax_lse is that; FlashInfer's lse is in base 2
+ * and must be multiplied by ln 2. Where it is not finite, p is NaN for every key that row t sees.
+ * Elements of rows that do not ask are not read. */
 typedef struct tailcut_relevance_options {
   size_t struct_size;
   int32_t policy;     /* tailcut_policy */
@@ -596,18 +609,28 @@ typedef struct tailcut_relevance_options {
   const void *k;      /* ATTENTION: device [rows, k_heads, head_dim] */
   int32_t q_heads;    /* a multiple of k_heads: head h reads key head h / (q_heads/k_heads) */
   int32_t k_heads;
-  int32_t head_dim;         /* 1..1024. Logits are scaled by 1 / sqrt(head_dim) */
-  int64_t q_row_stride;     /* elements; 0 means q_heads * head_dim */
-  int64_t k_row_stride;     /* elements; 0 means k_heads * head_dim */
-  int64_t q_head_stride;    /* elements; 0 means head_dim */
-  int64_t k_head_stride;    /* elements; 0 means head_dim */
-  int64_t q_segment_stride; /* elements; 0 means max_tokens * row stride. Uniform only */
-  int64_t k_segment_stride; /* the same */
+  int32_t head_dim;           /* 1..1024. Logits are scaled by 1 / sqrt(head_dim) */
+  int64_t q_row_stride;       /* elements; 0 means q_heads * head_dim */
+  int64_t k_row_stride;       /* elements; 0 means k_heads * head_dim */
+  int64_t q_head_stride;      /* elements; 0 means head_dim */
+  int64_t k_head_stride;      /* elements; 0 means head_dim */
+  int64_t q_segment_stride;   /* elements; 0 means max_tokens * row stride. Uniform only */
+  int64_t k_segment_stride;   /* the same */
+  int32_t head_reduction;     /* ATTENTION: tailcut_reduction of p over the heads, which is first;
+                                 default MEAN */
+  int32_t query_reduction;    /* ATTENTION: tailcut_reduction over the query rows, of what the heads
+                                 gave; default MEAN. A row that does not see a key counts as 0 */
+  const float *lse;           /* ATTENTION: device f32 [rows, q_heads], or NULL: computed here */
+  int64_t lse_row_stride;     /* elements; 0 means q_heads. The next two as this: 0 without lse */
+  int64_t lse_head_stride;    /* elements; 0 means 1. (FlashAttention has [q_heads, rows], and
+                                 [segments, q_heads, max_tokens] where a batch is uniform) */
+  int64_t lse_segment_stride; /* elements; 0 means max_tokens * row stride, which does not do for
+                                 [segments, q_heads, max_tokens]. Uniform only */
 } tailcut_relevance_options;
 #define TAILCUT_RELEVANCE_OPTIONS_INITIALIZER                                                      \
   {                                                                                                \
     sizeof(tailcut_relevance_options), TAILCUT_MEAN_COSINE, 0, 0, 0, NULL, NULL, 0, 0, 0, 0, 0, 0, \
-        0, 0, 0                                                                                    \
+        0, 0, 0, TAILCUT_REDUCE_MEAN, TAILCUT_REDUCE_MEAN, NULL, 0, 0, 0                           \
   }
 
 /* Relevance (part): how much each candidate row has to do with the query rows of its sequence.
@@ -616,9 +639,9 @@ typedef struct tailcut_relevance_options {
  *   MAX_COSINE   max over query rows t but v itself of the cosine of v and t (as in tailcut_score);
  *                NaN cosines are passed over while another is left. A candidate that is the only
  *                query row scores 0
- *   ATTENTION    mean over query rows and heads of softmax(q_t . k_j / sqrt(head_dim)) at key v,
- *                the softmax over the keys of the sequence (ABSENT rows are none). No attention map
- *                is stored
+ *   ATTENTION    p = softmax(q_t . k_j / sqrt(head_dim)) at key v, the softmax over the keys of the
+ *                sequence (ABSENT rows are none), reduced over the heads and then over the query
+ *                rows: the mean of both, unless options say MAX. No attention map is stored
  *   tokens   NULL is allowed for ATTENTION; required otherwise
  *   roles    device uint8 by row number: required
  *   options  NULL means the initialiser's

@@ -17,6 +17,7 @@
 #define TC_DIRECTIONS 64  /* mean directions held at a time */
 #define TC_SCORE_CHUNK 64 /* rows scored between two passes over their norms */
 #define TC_BLOCK 64       /* rows per block of the mean direction: METHOD.md */
+#define TC_PAIRS 32       /* pairs of a query row and a head whose attention is held at a time */
 
 /* What a handle of this backend has. */
 typedef struct tc_cpu {
@@ -65,7 +66,9 @@ typedef struct tc_job {
   int32_t *query_counts; /* [TC_DIRECTIONS] */
   tc_progress *taken;    /* [threads]; score: rows of each share that somebody has */
   tc_progress *progress; /* [threads]; compact */
-  double *head_sums;     /* ATTENTION: [q_heads, max_tokens] */
+  float *pairs;          /* ATTENTION: [TC_PAIRS, max_tokens] */
+  double *over_heads;    /* ATTENTION: [max_tokens], of the query row that is on its way */
+  double *over_queries;  /* ATTENTION: [max_tokens] */
   char *scratch;
   size_t scratch_stride;
 } tc_job;

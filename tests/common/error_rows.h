@@ -21,6 +21,11 @@ static inline void use_attention(args *a) {
   a->options.q_heads = 2, a->options.k_heads = 1, a->options.head_dim = 4;
 }
 
+static inline void use_lse(args *a) {
+  use_attention(a);
+  a->options.lse = (const float *)a->heads;
+}
+
 static inline void use_offsets(args *a) {
   a->batch.cu_seqlens = a->some_offsets;
   a->batch.total_tokens = TOTAL;
@@ -323,6 +328,27 @@ static inline int apply(int n, args *a, mistake *m) {
     a->options.q_segment_stride = 80)
   X(STAGE2, CONFLICT, "options->k_segment_stride", use_attention(a), use_offsets(a),
     a->options.k_segment_stride = 80)
+  X(STAGE2, STRUCT_SIZE, "options->struct_size",
+    a->options.struct_size = offsetof(tailcut_relevance_options, head_reduction) + 4)
+  X(STAGE2, ENUM, "options->head_reduction is not set", use_attention(a),
+    a->options.head_reduction = 0)
+  X(STAGE2, ENUM, "options->head_reduction", use_attention(a), a->options.head_reduction = 3)
+  X(STAGE2, ENUM, "options->query_reduction is not set", use_attention(a),
+    a->options.query_reduction = 0)
+  X(STAGE2, ENUM, "options->query_reduction", use_attention(a), a->options.query_reduction = -1)
+  X(STAGE2, ALIGNMENT, "options->lse", use_lse(a), a->options.lse = HALF(a->heads))
+  X(STAGE2, RANGE, "options->lse_row_stride", use_lse(a), a->options.lse_row_stride = -1)
+  X(STAGE2, RANGE, "options->lse_row_stride", use_lse(a), a->options.lse_row_stride = INT64_MAX)
+  X(STAGE2, RANGE, "options->lse_head_stride", use_lse(a), a->options.lse_head_stride = -2)
+  X(STAGE2, RANGE, "options->lse_segment_stride", use_lse(a), a->options.lse_segment_stride = -1)
+  X(STAGE2, RANGE, "options->lse_segment_stride is not set", use_lse(a),
+    a->options.lse_row_stride = 1, a->options.lse_head_stride = MOST)
+  X(STAGE2, CONFLICT, "options->lse_segment_stride", use_lse(a), use_offsets(a),
+    a->options.lse_segment_stride = 2 * MOST)
+  X(STAGE2, CONFLICT, "options->lse_row_stride", use_attention(a), a->options.lse_row_stride = 2)
+  X(STAGE2, CONFLICT, "options->lse_head_stride", use_attention(a), a->options.lse_head_stride = 1)
+  X(STAGE2, CONFLICT, "options->lse_segment_stride", use_attention(a),
+    a->options.lse_segment_stride = 2 * MOST)
   /* clang-format on */
 #undef X
   return 0;
