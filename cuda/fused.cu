@@ -19,12 +19,7 @@
  * Precision: exact, as its parts. Limits: fp16 and bf16 rows of up to 1,024 elements (one launch),
  * images of up to 2,048 candidates, row arrays of 16-byte units in place; the rest is left to the
  * chain or to compact.
- *
- * Ladder (H100, 576 x 1024 fp16 in place, B = 64 / 256, the prototype's figures): one cluster
- * launch 175 / 651 us; chain of three kernels 45.5 / 154; tickets with a cut of its own per image
- * 42.6 / 147; slabs that cut for themselves, 12 images behind: 40.2 / 138.6. One release a warp
- * instead of one a block: 8 us more at B = 64. B = 8: three kernels 13.7, one launch 12.6, score
- * and slabs of 128 bytes 9.9 (12.4 where score lets them start early). This code: not measured.
+ * Measured: bench/NOTES.md, "fused".
  */
 #include "common/sync.cuh"
 #include "compact/slab.cuh"
@@ -109,8 +104,9 @@ __device__ inline void score_tile(const fused_args &args, int32_t b, int32_t til
 /* The cut of image b and its slab: a column slice of SLICE bytes of one array. moved: counts the
  * image's slabs that know what is kept; the last one clears `arrived`. NULL: nobody waits. */
 template <class S, int SLICE>
-__device__ inline void cut_and_move(const fused_args &args, tc_short_memory<S> &space, int32_t *list,
-                                    int32_t b, int32_t slab, uint32_t *arrived, uint32_t *moved) {
+__device__ inline void cut_and_move(const fused_args &args, tc_short_memory<S> &space,
+                                    int32_t *list, int32_t b, int32_t slab, uint32_t *arrived,
+                                    uint32_t *moved) {
   const tc_cut_group c = tc_cut_open(args.cut, b);
   const int32_t k = tc_short_cut(space, args.cut, c, slab == 0, list);
   __syncthreads(); /* the list is whole */
@@ -179,8 +175,7 @@ __global__ void __launch_bounds__(THREADS, 2) fused_rest(const __grid_constant__
   cut_and_move<S, NARROW_SLICE>(args, space, list, b, slab, nullptr, nullptr);
 }
 
-/* ----------------------------------------------------------------------------------------- host
- * -- */
+/* ------------------------------------------------------------------------------------ host -- */
 
 typedef tc_short_shape<THREADS, 3, 8> small;
 typedef tc_short_shape<THREADS, 8, 9> large;
@@ -243,17 +238,10 @@ extern "C" cudaError_t tc_cuda_fused_rest(const tc_cuda *, const tc_fused_call *
 }
 
 extern "C" cudaError_t tc_cuda_load_fused(tc_cuda *) {
+  cudaError_t error = cudaSuccess;
   for (const auto &row : KERNELS) {
-    for (const fused_kernel kernel : row) {
-      cudaFuncAttributes attributes;
-      const cudaError_t error = cudaFuncGetAttributes(&attributes, kernel);
-      if (error != cudaSuccess) return error;
-    }
+    for (const fused_kernel kernel : row) tc_load(kernel, &error);
   }
-  for (const fused_kernel kernel : REST) {
-    cudaFuncAttributes attributes;
-    const cudaError_t error = cudaFuncGetAttributes(&attributes, kernel);
-    if (error != cudaSuccess) return error;
-  }
-  return cudaSuccess;
+  for (const fused_kernel kernel : REST) tc_load(kernel, &error);
+  return error;
 }

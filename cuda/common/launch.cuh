@@ -6,7 +6,7 @@
  * before still runs (programmatic dependent launch). The rules that make this safe:
  *   - every block of every kernel calls tc_wait_previous before it exits, and before it reads what
  *     an earlier kernel of the call writes or writes what one reads or writes;
- *   - hence, behind its wait, a kernel sees all that earlier kernels did, not only the one before it;
+ *   - hence, behind its wait, a kernel sees all that earlier kernels did, not only the one before;
  *   - before the wait it may read what the call's inputs were when the call began and no kernel of
  *     the call has written. */
 #ifndef TAILCUT_LAUNCH_CUH_

@@ -12,8 +12,8 @@
  *                       THRESHOLD                     by the key of tau         cut/long.cu
  *                       any; spread, curve, ranks     by sorting                cut/long_sort.cu
  *
- * Where both lengths are possible both are launched, short ones first; then, where there are groups,
- * their lists are joined (cut/join.cu).
+ * Where both lengths are possible both are launched, short ones first; then, where there are
+ * groups, their lists are joined (cut/join.cu).
  */
 #include "cut/cut.cuh"
 #include "cut/long.cuh"

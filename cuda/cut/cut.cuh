@@ -123,10 +123,9 @@ __device__ inline void tc_cut_done(Block &block, const tc_cut_args &args) {
   for (int32_t base = 0; base < segments; base += Block::THREADS) {
     const int32_t b = base + (int32_t)threadIdx.x;
     const int32_t count = b < segments ? __ldcg(args.out.counts + b) : 0;
-    const int32_t upto = tc_warp_upto(count);
     int32_t total;
-    const int32_t before = block.before(__shfl_sync(TC_FULL, upto, 31), &total);
-    if (b < segments) new_cu[b] = sum + before + upto - count;
+    const int32_t before = block.prefix(count, &total);
+    if (b < segments) new_cu[b] = sum + before;
     sum += total;
   }
   if (threadIdx.x == 0) new_cu[segments] = sum;

@@ -74,7 +74,7 @@ struct tc_long {
   tc_long_tile *tiles; /* [bound] */
   uint32_t *found;     /* [bound] emit's look-back: 1 << 31 | ties << 14 | kept */
   tc_stats *stats;     /* [bound] */
-  tc_otsu_best *best;  /* [bound] */
+  tc_best *best;       /* [bound] */
   tc_long_cut *cuts;   /* [slots][TC_LONG_LEVELS] */
   /* By value: */
   tc_long_state *states; /* [slots] */

@@ -46,11 +46,11 @@ __device__ bool choose_otsu(tc_otsu_space &s, const tc_long &a, const tc_long_ti
     }
     __syncthreads();
   }
-  const tc_otsu_best best = flat ? tc_otsu_join(s, a, tile) : tc_otsu_values(s, state);
+  const tc_best best = flat ? tc_otsu_join(s, a, tile) : tc_otsu_values(s, state);
   const tc_stats stats = tc_otsu_stats(s, a, tile, state);
   const bool bad = (tile.flags & TAILCUT_FLAG_BAD_REFERENCE) != 0;
   /* Kept whole: rows without an offset too. */
-  *cut = {best.offset + 1,
+  *cut = {best.place + 1,
           0,
           0,
           stats.candidates,
@@ -78,6 +78,11 @@ __device__ bool choose(tc_long_block &block, emit_space<MODE> &s, const tc_long 
   }
   return true;
 }
+
+struct tc_fates { /* rows */
+  int32_t keep, tie;
+  __device__ tc_fates operator+(tc_fates o) const { return {keep + o.keep, tie + o.tie}; }
+};
 
 /* Kept rows and ties of the group's tiles before this one; called by the block. */
 __device__ tc_fates look_back(tc_long_block &block, const tc_long &a, const tc_long_tile &tile,

@@ -75,7 +75,7 @@ __global__ void __launch_bounds__(TC_LONG_THREADS) fill(const __grid_constant__ 
 }
 
 struct refine_space {
-  uint64_t sums[TC_LONG_WARPS];
+  tc_long_block::space block;
   uint32_t top, first, end, magnitude;
   /* counts of single values; or, flat: rows by bin but those of one value, that value, its rows,
    * places */
@@ -137,7 +137,8 @@ template <int QUADS>
 __global__ void __launch_bounds__(TC_LONG_THREADS, 1) refine(const __grid_constant__ tc_long a) {
   __shared__ refine_space s;
   __shared__ tc_long_tile tile;
-  const uint32_t t = threadIdx.x, lane = t & 31, warp = t >> 5;
+  tc_long_block block(s.block);
+  const uint32_t t = threadIdx.x, lane = t & 31;
   tc_long_open(a, blockIdx.x, tile);
   for (uint32_t i = t; i < TC_VALUES / 4; i += TC_LONG_THREADS) {
     ((uint4 *)s.values)[i] = make_uint4(0, 0, 0, 0);
@@ -161,11 +162,7 @@ __global__ void __launch_bounds__(TC_LONG_THREADS, 1) refine(const __grid_consta
   const ulonglong2 b0 = __ldcg(from), b1 = __ldcg(from + 1);
   const uint64_t bins[4] = {b0.x, b0.y, b1.x, b1.y};
   const uint64_t sum = bins[0] + bins[1] + bins[2] + bins[3];
-  const bool some = __any_sync(TC_FULL, sum != 0);
-  const uint64_t upto = some ? tc_warp_upto(sum) : 0;
-  if (lane == 31) s.sums[warp] = upto;
-  __syncthreads();
-  uint64_t all, before[4], at = tc_warps_before(s.sums, &all) + upto - sum;
+  uint64_t all, before[4], at = block.prefix(sum, &all);
   const tc_long_sums otsu(all);
   float bound[4], best = 0.0f;
 #pragma unroll
@@ -179,7 +176,7 @@ __global__ void __launch_bounds__(TC_LONG_THREADS, 1) refine(const __grid_consta
     }
     at += bins[e];
   }
-  if (some) {
+  if (__any_sync(TC_FULL, sum != 0)) {
     const uint32_t top = __reduce_max_sync(TC_FULL, __float_as_uint(best));
     if (lane == 0) atomicMax(&s.top, top);
   }
@@ -253,7 +250,7 @@ __global__ void __launch_bounds__(TC_LONG_THREADS, 1) count(const __grid_constan
   tc_long_state &state = a.states[tile.slot];
   tc_otsu_open(s, state);
   __syncthreads();
-  tc_otsu_best best;
+  tc_best best;
   if (s.width > TC_LONG_SPAN) {
     best = tc_otsu_flat(s, a, tile, state);
     if (!tc_otsu_publish(s, a, tile, state, best)) return;

@@ -47,25 +47,14 @@ __device__ __forceinline__ uint32_t tc_offset_bin(uint32_t offset) {
   return min(offset >> 10, (uint32_t)TC_LONG_BINS - 1);
 }
 
-/* Sum of the warps' values before this warp's, and of all. */
-__device__ __forceinline__ uint64_t tc_warps_before(const uint64_t *sums, uint64_t *all) {
-  const uint32_t warp = threadIdx.x >> 5;
-  const uint64_t upto =
-      tc_warp_upto((threadIdx.x & 31) < TC_LONG_WARPS ? sums[threadIdx.x & 31] : 0);
-  *all = __shfl_sync(TC_FULL, upto, TC_LONG_WARPS - 1);
-  const uint64_t before = __shfl_sync(TC_FULL, upto, (warp + 31) & 31);
-  return warp > 0 ? before : 0;
-}
-
 /* Counts of single values of TC_LONG_SPAN bins; padded, so that threads with 16 neighbours each
  * meet no bank conflicts. */
 #define TC_VALUES (TC_LONG_SPAN * 1024)
 __device__ __forceinline__ uint32_t tc_value_place(uint32_t v) { return v + (v >> 5); }
 
 struct tc_otsu_space {
+  tc_long_block::space block;
   uint64_t sums[TC_LONG_WARPS];
-  tc_otsu_best best[TC_LONG_WARPS];
-  uint32_t k;
   uint32_t top; /* set to 0 before anything else */
   /* The group's state, read by one thread. */
   uint64_t at, all;
@@ -76,23 +65,6 @@ struct tc_otsu_space {
   uint16_t bins[TC_LONG_BINS];
   uint32_t values[TC_VALUES + TC_VALUES / 32];
 };
-
-/* The best of all threads', in every thread. */
-__device__ __forceinline__ tc_otsu_best tc_block_best(tc_otsu_space &s, const tc_otsu_best &own) {
-  const uint32_t lane = threadIdx.x & 31;
-  tc_otsu_best best = own;
-  tc_warp_best(best);
-  if (lane == 0) s.best[threadIdx.x >> 5] = best;
-  __syncthreads();
-  best = lane < TC_LONG_WARPS ? s.best[lane] : tc_otsu_none();
-  tc_warp_best(best);
-  best.k = 0;
-  if (best.offset == TC_NO_OFFSET) return best;
-  if (own.offset == best.offset) s.k = own.k; /* one thread has it */
-  __syncthreads();
-  best.k = s.k;
-  return best;
-}
 
 /* Reads the group's state into shared memory; a barrier must follow. One thread: the words are one
  * line of L2 for the whole grid. */
@@ -107,10 +79,11 @@ __device__ __forceinline__ void tc_otsu_open(tc_otsu_space &s, const tc_long_sta
 
 /* The best value of at most TC_LONG_SPAN bins. A thread looks at 8 neighbouring values; only runs
  * of 8 that may win are looked at one by one. */
-__device__ inline tc_otsu_best tc_otsu_values(tc_otsu_space &s, const tc_long_state &state) {
+__device__ inline tc_best tc_otsu_values(tc_otsu_space &s, const tc_long_state &state) {
+  tc_long_block block(s.block);
   const tc_long_sums otsu(s.all);
   const uint32_t first = s.first << 10, end = s.width << 10;
-  tc_otsu_best best = tc_otsu_none();
+  tc_best best = tc_best_none();
   uint64_t done = 0;
   for (uint32_t part = 0; part * TC_LONG_THREADS * 8 < end; part++) {
     const uint32_t v = (part * TC_LONG_THREADS + threadIdx.x) * 8;
@@ -124,16 +97,11 @@ __device__ inline tc_otsu_best tc_otsu_values(tc_otsu_space &s, const tc_long_st
       low += counts[e] * e;
     }
     const uint64_t sum = ((uint64_t)count << TC_SUM_BITS) + (uint64_t)count * (first + v) + low;
-    const bool some = __any_sync(TC_FULL, count != 0);
-    const uint64_t upto = some ? tc_warp_upto(sum) : 0;
-    if (part > 0) __syncthreads(); /* everybody has read the sums */
-    if ((threadIdx.x & 31) == 31) s.sums[threadIdx.x >> 5] = upto;
-    __syncthreads();
-    uint64_t all, at = s.at + done + upto - sum;
-    at += tc_warps_before(s.sums, &all);
+    uint64_t all;
+    const uint64_t at = s.at + done + block.prefix(sum, &all);
     done += all;
     float bound = -1.0f;
-    if (some) {
+    if (__any_sync(TC_FULL, count != 0)) {
       float behind = 0.0f;
       if (count > 0) bound = otsu.bound_of(at, at + sum, first + v, 3, &behind);
       const uint32_t top = __reduce_max_sync(TC_FULL, __float_as_uint(behind));
@@ -152,20 +120,20 @@ __device__ inline tc_otsu_best tc_otsu_values(tc_otsu_space &s, const tc_long_st
       }
     }
   }
-  return tc_block_best(s, best);
+  return tc_block_best(block, best);
 }
 
 /* Flat curves: more bins can win than are counted at once. refine has put their rows into
  * `entries`, bin by bin (low part | count << 11): each tile of the group takes 8 bins at a time.
  * This block's best. */
-__device__ __noinline__ inline tc_otsu_best tc_otsu_flat(tc_otsu_space &s, const tc_long &a,
-                                                         const tc_long_tile &tile,
-                                                         const tc_long_state &state) {
+__device__ __noinline__ inline tc_best tc_otsu_flat(tc_otsu_space &s, const tc_long &a,
+                                                    const tc_long_tile &tile,
+                                                    const tc_long_state &state) {
   constexpr uint32_t EACH = TC_VALUES / TC_LONG_THREADS; /* values of a thread: part of one bin */
   constexpr uint32_t WARPS = 1024 / EACH / 32;           /* of a bin */
   const tc_long_sums otsu(s.all);
   const uint32_t t = threadIdx.x, lane = t & 31, warp = t >> 5;
-  tc_otsu_best best = tc_otsu_none();
+  tc_best best = tc_best_none();
   if (warp == 0) { /* the list of bins */
     uint32_t m0 = __ldcg(&state.alive[lane * 2]), m1 = __ldcg(&state.alive[lane * 2 + 1]);
     const uint32_t count = __popc(m0) + __popc(m1);
@@ -234,12 +202,13 @@ __device__ __noinline__ inline tc_otsu_best tc_otsu_flat(tc_otsu_space &s, const
     }
     __syncthreads(); /* everybody is done with this turn's shared memory */
   }
-  return tc_block_best(s, best);
+  tc_long_block block(s.block);
+  return tc_block_best(block, best);
 }
 
 /* Publishes a tile's best; whether it was the group's last. Called by the block. */
 __device__ inline bool tc_otsu_publish(tc_otsu_space &s, const tc_long &a, const tc_long_tile &tile,
-                                       tc_long_state &state, tc_otsu_best best) {
+                                       tc_long_state &state, tc_best best) {
   if (threadIdx.x == 0) {
     a.best[tile.first + tile.index] = best;
     __threadfence();
@@ -251,14 +220,15 @@ __device__ inline bool tc_otsu_publish(tc_otsu_space &s, const tc_long &a, const
 }
 
 /* The best of the group's tiles, all of which have published theirs. */
-__device__ inline tc_otsu_best tc_otsu_join(tc_otsu_space &s, const tc_long &a,
-                                            const tc_long_tile &tile) {
-  tc_otsu_best best = tc_otsu_none();
+__device__ inline tc_best tc_otsu_join(tc_otsu_space &s, const tc_long &a,
+                                       const tc_long_tile &tile) {
+  tc_best best = tc_best_none();
   if ((int32_t)threadIdx.x < tile.tiles) {
     const uint4 w = __ldcg((const uint4 *)(a.best + tile.first + threadIdx.x));
     best = {(uint64_t)w.y << 32 | w.x, w.z, w.w};
   }
-  return tc_block_best(s, best);
+  tc_long_block block(s.block);
+  return tc_block_best(block, best);
 }
 
 /* N, and whether the group is kept whole for want of a reference or a curve; s.all is known. */

@@ -26,9 +26,7 @@ __device__ inline tc_long_cut tc_select_digit(tc_long_block &block, tc_select_sp
   const uint4 w = __ldcg((const uint4 *)digits + threadIdx.x);
   const int32_t counts[4] = {(int32_t)w.x, (int32_t)w.y, (int32_t)w.z, (int32_t)w.w};
   const int32_t sum = counts[0] + counts[1] + counts[2] + counts[3];
-  const int32_t upto = tc_warp_upto(sum);
-  int32_t total;
-  int32_t before = block.before(__shfl_sync(TC_FULL, upto, 31), &total) + upto - sum;
+  int32_t total, before = block.prefix(sum, &total);
 #pragma unroll
   for (int e = 0; e < 4; e++) {
     if (before < cut.k && cut.k <= before + counts[e]) { /* one thread, one e */

@@ -88,11 +88,10 @@ __device__ void find_places(tc_long_block &block, scatter_space &s, const tc_lon
   if (half > 0) s.half[0][digit] = before, s.half[1][digit] = all;
   __syncthreads();
   if (half == 0) before += s.half[0][digit], all += s.half[1][digit];
-  const int32_t upto = tc_warp_upto(half == 0 ? (int32_t)all : 0);
-  int32_t total;
-  const int32_t lower = block.before(__shfl_sync(TC_FULL, upto, 31), &total);
+  uint32_t total;
+  const uint32_t lower = block.prefix(half == 0 ? all : 0u, &total);
   if (half == 0) {
-    uint32_t place = (uint32_t)(lower + upto) - all + before;
+    uint32_t place = lower + before;
 #pragma unroll
     for (int w = 0; w < TC_LONG_WARPS; w++) {
       const uint32_t rows = s.places[w][digit];

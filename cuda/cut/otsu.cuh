@@ -10,9 +10,9 @@
  * B's rounding. So the answer is an offset, and neither ranks nor ties are needed.
  * Bound of the ranks [a, b) whose offsets lie in [low, low + width]: d as a function of the rank is
  * concave, and between the ends below both tangents, of slopes that belong to the best and the
- * worst offset. They meet at k = a + x with x = (distance to the worst offset) / width and y = b - k;
- * L^2 / (k (N - k)) is convex for affine L, so B is at most the greatest of its values at a, at b
- * and of the tangents' where they meet. Evaluated in fp32 with room for its rounding (2^-20.4 for
+ * worst offset. They meet at k = a + x with x = (distance to the worst offset) / width and y = b -
+ * k; L^2 / (k (N - k)) is convex for affine L, so B is at most the greatest of its values at a, at
+ * b and of the tangents' where they meet. Evaluated in fp32 with room for its rounding (2^-20.4 for
  * the bound, 2^-21.3 for the value at an end).
  * Precision: B is exact; fp32 only decides what is looked at. Limits: 2^20 rows.
  */
@@ -90,25 +90,5 @@ struct tc_otsu {
     return bound * (1.0f + 0x1.8p-20f) >= best * (1.0f - 0x1p-20f);
   }
 };
-
-/* A cut behind all rows of an offset: B as bits, the offset, how many rows that keeps. */
-struct tc_otsu_best {
-  uint64_t value;
-  uint32_t offset, k;
-
-  __device__ __forceinline__ void offer(uint64_t v, uint32_t o, uint32_t rows) {
-    if (v > value || (v == value && o < offset)) *this = {v, o, rows};
-  }
-};
-__device__ __forceinline__ tc_otsu_best tc_otsu_none() { return {0, TC_NO_OFFSET, 0}; }
-
-/* The greater value, at equal values the smaller offset, of all lanes'; k stays the lane's own. */
-__device__ __forceinline__ void tc_warp_best(tc_otsu_best &best) {
-  const uint32_t high = (uint32_t)(best.value >> 32), low = (uint32_t)best.value;
-  const uint32_t h = __reduce_max_sync(TC_FULL, high);
-  const uint32_t l = __reduce_max_sync(TC_FULL, high == h ? low : 0u);
-  best.offset = __reduce_min_sync(TC_FULL, high == h && low == l ? best.offset : TC_NO_OFFSET);
-  best.value = (uint64_t)h << 32 | l;
-}
 
 #endif /* TAILCUT_CUT_OTSU_CUH_ */

@@ -2,8 +2,8 @@
 /*
  * cut_short: groups of up to TC_CUT_SHORT rows, one block per group, everything on chip.
  *
- * Formulas and strategy: cut/short.cuh. The size of the block is chosen by the host's bound: nothing
- * depends on it but time. Precision: exact, the same bits as src/cpu/cut.c. Measured:
+ * Formulas and strategy: cut/short.cuh. The size of the block is chosen by the host's bound:
+ * nothing depends on it but time. Precision: exact, the same bits as src/cpu/cut.c. Measured:
  * bench/NOTES.md, "cut".
  */
 #include "cut/short.cuh"

@@ -5,10 +5,10 @@
  * key is selected; kept rows go out in order.
  *
  * With the full search range OTSU's winner is a value (cut/otsu.cuh), and MEAN and IQR are
- * thresholds: the answer is a value of the curve, not a rank, and nothing is sorted. k (TOPK, RATIO,
- * IQR's quartiles, any k that a clamp has moved) is the k-th key by radix select; rows of that very
- * key are ties, the first ones stay (cut/short_select.cuh). A group in which too many rows can win
- * is sorted instead (cut/short_sort.cuh).
+ * thresholds: the answer is a value of the curve, not a rank, and nothing is sorted. k (TOPK,
+ * RATIO, IQR's quartiles, any k that a clamp has moved) is the k-th key by radix select; rows of
+ * that very key are ties, the first ones stay (cut/short_select.cuh). A group in which too many
+ * rows can win is sorted instead (cut/short_sort.cuh).
  * Precision: exact, the same bits as src/cpu/cut.c.
  */
 #ifndef TAILCUT_CUT_SHORT_CUH_
@@ -45,8 +45,8 @@ __device__ inline bool tc_short_choose(tc_short_space<S> &space, const tailcut_r
     return true;
   }
   const bool otsu = rule.detector == TAILCUT_OTSU;
-  const tc_scale scale =
-      tc_scale_of(rule.scale == TAILCUT_SCALE_AUTO ? tc_scale_exponent(stats.magnitude) : 0);
+  tc_scale scale = {0x1p15f, 0x1p15f}; /* UNIT's */
+  if (rule.scale == TAILCUT_SCALE_AUTO) scale = tc_scale_of(tc_scale_exponent(stats.magnitude));
   const auto offset_of = [&](uint32_t key) { return tc_key_offset(key, scale); };
   const uint32_t first = otsu ? offset_of(stats.first) : 0; /* that OTSU's are counted from */
 #pragma unroll

@@ -124,25 +124,27 @@ __device__ inline bool tc_short_otsu(tc_short_space<S> &space, const uint32_t (&
   }
   if (thread < 32) space.list[listed + thread] = TC_NO_OFFSET;
   __syncthreads();
-  tc_otsu_best best = tc_otsu_none();
+  tc_best best = tc_best_none();
   const SUM base_sum = space.upto_sum[from];
-  const auto offer = [&](uint32_t v, uint32_t below, SUM below_sum) {
-    const uint32_t k = base + below;
-    if (k < n) best.offer(otsu.exact(k, base_sum + (SUM)below * origin + below_sum), v - ONE, k);
+  const auto value_at = [&](uint32_t k, uint32_t below, SUM below_sum) {
+    return otsu.exact(k, base_sum + (SUM)below * origin + below_sum);
   };
   if (listed <= 32) { /* nearly always; every warp by itself, without another barrier */
     const uint32_t v = space.list[lane];
     uint32_t sums = 0;
-#pragma unroll 2
-    for (uint32_t q = 0; q < listed; q += 4) { /* behind the list stands what is above all */
-      const uint4 u = *(const uint4 *)&space.list[q];
-      sums += u.x <= v ? u.x : 0u;
-      sums += u.y <= v ? u.y : 0u;
-      sums += u.z <= v ? u.z : 0u;
-      sums += u.w <= v ? u.w : 0u;
+    for (uint32_t q = 0; q < listed; q += 8) { /* behind the list stands what is above all */
+#pragma unroll
+      for (uint32_t e = q; e < q + 8; e += 4) {
+        const uint4 u = *(const uint4 *)&space.list[e];
+        sums += u.x <= v ? u.x : 0u;
+        sums += u.y <= v ? u.y : 0u;
+        sums += u.z <= v ? u.z : 0u;
+        sums += u.w <= v ? u.w : 0u;
+      }
     }
-    if (lane < listed) offer(v, sums / ONE, sums % ONE);
-    tc_warp_best(best);
+    const uint32_t k = base + sums / ONE;
+    if (lane < listed && k < n) best = {value_at(k, sums / ONE, sums % ONE), v - ONE, k};
+    best = tc_warp_best(best);
   } else {
     for (uint32_t i = thread; i < listed; i += S::THREADS) {
       const uint32_t v = space.list[i];
@@ -156,19 +158,13 @@ __device__ inline bool tc_short_otsu(tc_short_space<S> &space, const uint32_t (&
         if (u.z <= v) below++, sums += u.z;
         if (u.w <= v) below++, sums += u.w;
       }
-      offer(v, below, sums - (SUM)below * ONE);
+      const uint32_t k = base + below;
+      if (k < n) best.offer(value_at(k, below, sums - (SUM)below * ONE), v - ONE, k);
     }
-    tc_warp_best(best);
-    if (lane == 0) {
-      space.best_value[warp] = best.value;
-      space.best_offset[warp] = best.offset;
-    }
-    __syncthreads();
-    best = tc_otsu_none();
-    if (lane < S::WARPS) best = {space.best_value[lane], space.best_offset[lane], 0};
-    tc_warp_best(best);
+    tc_block<S::WARPS> block(space.block);
+    best = tc_block_best(block, best);
   }
-  *cut = origin + best.offset;
+  *cut = origin + best.place;
   *whole = best.value == 0;
   return true;
 }

@@ -78,8 +78,7 @@ __device__ inline int32_t tc_cut_block(tc_block_space<THREADS, ITEMS> &space,
   }
   __syncthreads();
   const int32_t count = tc_emit(
-      block, n, 0, [&](int32_t row) { return space.keep[row] ? TC_KEEP : TC_DROP; }, c.group.first,
-      kept);
+      block, n, [&](int32_t row) { return space.keep[row] != 0; }, c.group.first, kept);
   if (reports) {
     tc_cut_clear_mask(args, c, (int32_t)threadIdx.x, THREADS);
     if (threadIdx.x == 0)

@@ -35,8 +35,6 @@ struct tc_short_space {
   uint32_t counts[32], bounds[32], warps[32], fixed[32];
   typename S::sum sums[32];
   uint2 alive[32];
-  uint64_t best_value[32];
-  uint32_t best_offset[32];
   uint32_t listed, digit, before, inside;
   typename tc_block<S::WARPS>::space block;
 };
