@@ -183,7 +183,7 @@ extern "C" cudaError_t tc_cuda_attention(const tc_cuda *device, const tc_segment
   args.k_segment = ragged ? args.k_row : options->k_segment_stride * size;
   args.lse = options->lse;
   args.lse_row = options->lse_row_stride;
-  args.lse_head = options->lse_head_stride;
+  args.lse_head = args.lse != nullptr ? options->lse_head_stride * 4 : (int64_t)sizeof(float2);
   args.lse_segment = ragged ? args.lse_row : options->lse_segment_stride;
   args.q_heads = options->q_heads;
   args.k_heads = options->k_heads;
