@@ -86,6 +86,7 @@ typedef struct tc_cuda_space {
   int32_t *queries;           /* [directions_group] rows that these are the means of */
   float *block_sums;          /* [blocks of a group's rows, dim] */
   int32_t directions_group; /* segments whose directions are held at a time, <= TC_CHUNK_SEGMENTS */
+  char *relevance;          /* scratch of MAX_COSINE or ATTENTION, as much as the greater wants */
   char *cut;                /* scratch of the cut, tc_cuda_cut_scratch bytes */
   char *compact;            /* scratch of compact, tc_cuda_compact_scratch bytes */
 } tc_cuda_space;
@@ -104,6 +105,9 @@ static inline tailcut_reference tc_cuda_directions(const tc_cuda_space *space,
 /* device.c. A CUDA error as a status whose message says what failed (OK for cudaSuccess). */
 tailcut_status tc_cuda_status(cudaError_t error, const char *what);
 tailcut_status tc_cuda_create(tailcut_handle handle, const tailcut_config *config);
+/* debug.c: for tc_backend's read. */
+tailcut_status tc_cuda_read(tailcut_handle handle, void *host, const void *device, size_t bytes,
+                            void *stream);
 
 /* ------------------------------------------------------------------ launchers, one per step -- */
 
@@ -231,7 +235,8 @@ cudaError_t tc_cuda_fused_rest(const tc_cuda *device, const tc_fused_call *call,
 
 /* <step>.cu: tc_cuda_load_<step> loads every kernel of the step (lazy loading would allocate in a
  * run call) and sets attributes. device.c calls them all. */
-#define TC_CUDA_STEPS(X) X(resolve) X(score) X(direction) X(cut) X(compact) X(fused) X(attention)
+#define TC_CUDA_STEPS(X) \
+  X(resolve) X(score) X(direction) X(maxcos) X(attention) X(cut) X(compact) X(fused)
 #define TC_CUDA_LOAD(step) cudaError_t tc_cuda_load_##step(tc_cuda *device);
 TC_CUDA_STEPS(TC_CUDA_LOAD)
 #undef TC_CUDA_LOAD

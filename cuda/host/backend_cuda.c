@@ -162,4 +162,5 @@ const tc_backend tc_backend_cuda = {
     cuda_workspace_init,
     {NULL, cuda_score, cuda_mean_direction, cuda_cut, cuda_compact, cuda_relevance,
      cuda_prune_visual, cuda_prune_sequence},
+    tc_cuda_read,
 };
