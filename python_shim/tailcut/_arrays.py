@@ -126,6 +126,11 @@ def _contiguous(shape: Sequence[int], size: int) -> tuple[int, ...]:
     return tuple(strides)
 
 
+def strides_of(of: View) -> tuple[int, ...]:
+    """Its strides; those of a contiguous array where there is no element (numpy says 0 then)."""
+    return of.strides if 0 not in of.shape else _contiguous(of.shape, SIZES[of.code])
+
+
 def view(array: Any, name: str, stream: int | None = None) -> View:
     """Where `array` lies. `name` is what errors call it."""
     if type(array) is np.ndarray:
@@ -145,7 +150,7 @@ def view(array: Any, name: str, stream: int | None = None) -> View:
 
 def is_contiguous(of: View) -> bool:
     size = SIZES[of.code]
-    for length, stride in zip(reversed(of.shape), reversed(of.strides)):
+    for length, stride in zip(reversed(of.shape), reversed(strides_of(of))):
         if length > 1 and stride != size:
             return False
         size *= length
@@ -155,7 +160,7 @@ def is_contiguous(of: View) -> bool:
 def small(array: Any, code: str, name: str, device: tuple[int, int], length: int | None = None) -> View:
     """A contiguous array of `code` elements on `device`. Integers of the host may have another width: converted."""
     if type(array) is not np.ndarray and isinstance(array, (list, tuple, range)):
-        array = np.asarray(array, _NUMPY[code])
+        array = np.asarray(array, np.int64)
     of = view(array, name)
     if of.code != code and of.on_host and isinstance(of.array, np.ndarray) and of.code[0] in "iub" and code[0] in "iu":
         converted = of.array.astype(_NUMPY[code])
@@ -226,7 +231,7 @@ class _NumpyBlock(Block):
 
     def make(self) -> list[tuple[Any, int]]:
         memory = np.empty(self.end + 64, np.uint8)
-        base = addressof(c_char.from_buffer(memory))  # half the time of __array_interface__
+        base = addressof(c_char.from_buffer(memory))  # type: ignore[arg-type]  # half the time of __array_interface__
         start = -base & 63
         base += start
         return [(np.ndarray(shape, dtype, memory, start + place), base + place) for shape, dtype, place in self.places]

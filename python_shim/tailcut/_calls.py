@@ -22,30 +22,30 @@ from ._reuse import Again
 from ._rows import Rows
 
 P = ParamSpec("P")
-R_co = TypeVar("R_co", covariant=True)
+R = TypeVar("R")
 WANT = ("scores", "mask")
 
 
-class Function(Protocol, Generic[P, R_co]):
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R_co: ...
+class Function(Protocol, Generic[P, R]):
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R: ...
 
-    def plan(self, *args: P.args, **kwargs: P.kwargs) -> Plan[R_co]:
+    def plan(self, *args: P.args, **kwargs: P.kwargs) -> Plan[R]:
         """The same call, prepared to run often."""
 
 
-def _call(prepare: Callable[P, Prepared[R_co]]) -> Function[P, R_co]:
+def _call(prepare: Callable[P, Prepared[R]]) -> Function[P, R]:
     """A function that runs the call; its attribute `plan` prepares it."""
     @functools.wraps(prepare)
-    def run(*args: P.args, **kwargs: P.kwargs) -> R_co:
+    def run(*args: P.args, **kwargs: P.kwargs) -> R:
         return prepare(*args, **kwargs).once()
 
-    def plan(*args: P.args, **kwargs: P.kwargs) -> Plan[R_co]:
+    def plan(*args: P.args, **kwargs: P.kwargs) -> Plan[R]:
         return prepare(*args, **kwargs).plan()
 
     plan.__doc__ = f"{prepare.__name__}, prepared to run often: see Plan."
     run.plan = plan  # type: ignore[attr-defined]
     del run.__annotations__["return"]
-    return cast(Function[P, R_co], run)
+    return cast(Function[P, R], run)
 
 
 def _dtype(dtype: Dtype | str | None) -> Dtype | None:
@@ -163,12 +163,13 @@ def compact(rows: Sequence[Rows | Array], kept: Array, counts: Array, cu_seqlens
         raise conflict(f"counts has {segments} elements, but the arrays have {s.segments} segments")
     local = member(Placement, kept_placement, "kept_placement")
     kept_at = s.small(kept, "i4", "kept").data
-    s.counts, s.trims = s.small(counts, "i4", "counts", segments), True
+    s.counts = given_counts = s.small(counts, "i4", "counts", segments)
+    s.trims = True
     offsets_at = None if cu_seqlens is None else s.small(cu_seqlens, "i4", "cu_seqlens", segments + 1).data
     made = s.compacted(None, False, False, entries, max(s.max_tokens - s.prefix, 0),
                        member(Placement, placement, "placement"))
     return Prepared(s, Call.COMPACT, "tailcut_compact", (
-        s.handle._pointer, s.batch, kept_at, local, s.counts.data, offsets_at, made, len(entries)),
+        s.handle._pointer, s.batch, kept_at, local, given_counts.data, offsets_at, made, len(entries)),
         tuple(target for _name, target, _axis in s.dsts))
 
 

@@ -57,7 +57,7 @@ class Handle:
         limits.segments, limits.max_tokens, limits.total_tokens = segments, max_tokens, total_tokens
         limits.dim, limits.groups, limits.q_heads, limits.head_dim = dim, groups, q_heads, head_dim
         check(library().tailcut_workspace_size(self._pointer, call, limits, size))
-        return size.value
+        return int(size.value)
 
     def workspace(self, size: int, making: Maker, stream: int) -> tuple[int, Any]:
         """(address, what holds it): memory of the calling thread's own on the CPU, used again by its next call; fresh

@@ -107,7 +107,8 @@ def new_array(struct: type, count: int) -> Any:
     """`count` of them, one behind the other."""
     if not _defaults:
         library()
-    return (struct * count).from_buffer_copy(_defaults[struct] * count)  # type: ignore[operator]
+    kind: Any = struct
+    return (kind * count).from_buffer_copy(_defaults[struct] * count)
 
 
 def fail(status: int) -> None:

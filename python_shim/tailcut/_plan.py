@@ -10,7 +10,7 @@ from typing import Any, Generic, Iterable, Sequence, TypeVar
 
 from . import _abi
 from ._abi import Dtype, Placement, ReferenceSource
-from ._arrays import CPU, SIZES, Maker, View, features_dtype, maker, small, stream_of, view
+from ._arrays import CPU, SIZES, Maker, View, features_dtype, maker, small, stream_of, strides_of, view
 from ._errors import conflict, out_of_range
 from ._handle import Handle, handle as handle_of
 from ._load import fail, library, new, new_array
@@ -86,7 +86,12 @@ class Setup:
         self.keep: list[Any] = [first]  # what must live as long as the call; the C arguments hold their structs
         self.dsts: list[tuple[str, Any, int | None]] = []  # name, array, axis along which results follow each other
         self.has_tokens = self.packed = self.trims = False
-        self.tokens_struct = self.reference_struct = self.rows_struct = self.out_as = None
+        self.counts: View | None = None  # of compact
+        # What _reuse changes: the structs that hold addresses, and how `out` was made.
+        self.tokens_struct: Any = None
+        self.reference_struct: Any = None
+        self.rows_struct: Any = None
+        self.out_as: tuple[str, tuple[int, ...], int | None] | None = None
         batch = batch or _WHOLE_BATCH
         self.prefix = max(batch.prefix_rows, least_prefix)
         self.lengths = batch.lengths is not None
@@ -233,7 +238,7 @@ class Setup:
         if is_selection:  # the last offset
             total = c_int32.from_address(self.selection.new_cu_seqlens + 4 * self.segments).value
         else:
-            total = int(self.counts.array.sum())
+            total = int(self.counts.array.sum()) if self.counts is not None else 0
         if is_selection and self.packed:
             result.kept = result.kept[:total]
         targets = []
@@ -257,14 +262,14 @@ def _length(of: View, name: str) -> int:
 
 
 def _longest(offsets: View) -> int:
-    values = offsets.array.tolist()
-    return max((b - a for a, b in zip(values, values[1:])), default=0) if len(values) > 1 else 0
+    values = list((c_int32 * offsets.shape[0]).from_address(offsets.data))
+    return max((b - a for a, b in zip(values, values[1:]) if b > a), default=0)
 
 
 def _element_strides(of: View, name: str) -> list[int]:
     """Strides in elements; 0, the library's default, along axes of one element."""
     size, strides = SIZES[of.code], []
-    for length, stride in zip(of.shape, of.strides):
+    for length, stride in zip(of.shape, strides_of(of)):
         if length > 1 and (stride <= 0 or stride % size):
             raise out_of_range(f"{name} has strides {list(of.strides)}: an axis that repeats, runs backwards or splits "
                                "elements cannot be read")
@@ -313,10 +318,11 @@ def reference_of(cls: Any, setup: Setup, dim: int, dtype: Dtype | None) -> Any:
         if len(of.shape) not in (1, 2) or of.shape[-1] < dim or len(of.shape) == 2 and of.shape[0] != setup.segments:
             raise out_of_range(f"cls has shape {list(of.shape)}: [{dim}] or [{setup.segments}, {dim}] is expected")
         made.dtype = features_dtype(of, None if of.code == "f4" else dtype, "cls")
-        if SIZES[of.code] != of.strides[-1] and dim > 1:
+        size, strides = SIZES[of.code], strides_of(of)
+        if size != strides[-1] and dim > 1 or strides[0] < 0 or strides[0] % size:
             raise out_of_range(f"cls has strides {list(of.strides)}: a contiguous last axis is expected")
         if len(of.shape) == 2 and setup.segments > 1:
-            made.segment_stride = of.strides[0] // SIZES[of.code]
+            made.segment_stride = strides[0] // size
         setup.keep.append(of)
         made.data = of.data
     elif made.source == ReferenceSource.GIVEN:

@@ -71,6 +71,7 @@ class Again:
         s.stream = stream_of(x, self.stream)
         result = s.selected()
         if s.rows_struct is not None:
+            assert s.out_as is not None
             name, shape, axis = s.out_as
             target = self.out
             if target is None:
@@ -78,7 +79,7 @@ class Again:
             s.rows_struct[0].src, s.rows_struct[0].dst = x.data, target.data
             s.dsts.append((name, target.array, axis))
             result.tokens = target.array
-        found.result = result
+        found.result, found.again = result, self
         return found
 
     def remember(self, call: Prepared[Any]) -> None:
@@ -90,7 +91,7 @@ class Again:
                 s.out_as = name, tuple(target.shape), axis
             s.dsts.clear()
         s.keep.clear()
-        call.result = None
+        call.result = call.again = None
         if len(_calls.known) >= _MOST:
             _calls.known.clear()
         _calls.known[self.key] = call

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ._abi import Placement, RowsFlag
-from ._arrays import SIZES, Maker, View, like, small, view
+from ._arrays import SIZES, Maker, View, like, small, strides_of, view
 from ._errors import conflict, out_of_range
 from ._options import Array, member
 
@@ -53,15 +53,16 @@ class Layout:
             raise out_of_range(f"{name} has shape {list(of.shape)}: token_axis {token_axis} is outside")
         self.axis = token_axis % ndim
         outer = outer and self.axis > 0
+        strides = strides_of(of)
         self.rows = of.shape[self.axis]
-        self.row_stride = of.strides[self.axis] if self.rows > 1 else 0
+        self.row_stride = strides[self.axis] if self.rows > 1 else 0
         self.outer = of.shape[0] if outer else 0
-        self.outer_stride = of.strides[0] if outer else 0
-        for length, stride in zip(of.shape, of.strides):
+        self.outer_stride = strides[0] if outer else 0
+        for length, stride in zip(of.shape, strides):
             if length > 1 and stride <= 0:
                 raise out_of_range(f"{name} has strides {list(of.strides)}: an axis that repeats or runs backwards "
                                    "cannot be compacted")
-        pieces = [(length, stride) for axis, (length, stride) in enumerate(zip(of.shape, of.strides))
+        pieces = [(length, stride) for axis, (length, stride) in enumerate(zip(of.shape, strides))
                   if length != 1 and axis != self.axis and not (outer and axis == 0)]
         self.part_bytes = SIZES[of.code]
         while pieces and pieces[-1][1] == self.part_bytes:
@@ -126,9 +127,11 @@ def fill(made: Any, rows: Rows, name: str, room: Room, default: Placement, makin
             made.src_segment_stride = lies.outer_stride if lies.outer > 1 else 0
         keep.append(src)
     target, onto = _destination(rows, name, src, lies, room, packed, making)
-    dst = src if in_place else _view(target, f"{name}.dst", room)
-    if dst is None or dst.read_only:
-        raise conflict(f"{name}.dst is {'missing' if dst is None else 'read only'}")
+    if target is None:
+        raise conflict(f"{name}.dst is missing")
+    dst = src if src is not None and in_place else _view(target, f"{name}.dst", room)
+    if dst.read_only:
+        raise conflict(f"{name}.dst is read only")
     paged = rows.dst_slots is not None
     to = lies if in_place and lies is not None else Layout(
         dst, onto, paged or (room.batched and not packed), f"{name}.dst")

@@ -17,3 +17,6 @@ hypothesis.settings.register_profile(
     "suite", max_examples=int(os.environ.get("TAILCUT_EXAMPLES", "100")), deadline=None, derandomize=True,
     suppress_health_check=list(hypothesis.HealthCheck))
 hypothesis.settings.load_profile("suite")
+
+# What needs more than numpy is asked for by name.
+collect_ignore = [] if os.environ.get("TAILCUT_TEST_CUDA") else ["test_cuda.py"]
