@@ -121,6 +121,22 @@ cudaError_t tc_cuda_direction(const tc_cuda *device, const tc_segments *segments
                               int32_t count, const tc_cuda_space *space, float *out,
                               const tc_chain *chain);
 
+/* maxcos.cu, attention.cu: relevance by MAX_COSINE and by ATTENTION (options: whole, on the host).
+ * Segments come resolved. scores: every row of a valid segment is written, NaN (TC_NAN_BITS) where
+ * it is no candidate. flags [segments], never NULL and set before by resolve: NAN and BAD_REFERENCE
+ * are or'ed in; a segment that is INVALID is left alone. scratch: bytes that nothing else in the
+ * call touches and that need not be zero. */
+size_t tc_cuda_maxcos_scratch(const tc_cuda *device, const tailcut_limits *limits);
+cudaError_t tc_cuda_maxcos(const tc_cuda *device, const tc_segments *segments,
+                           const tailcut_tokens *tokens, const uint8_t *roles, float *scores,
+                           int32_t *flags, char *scratch, tc_cuda_lasting *lasting,
+                           const tc_chain *chain);
+size_t tc_cuda_attention_scratch(const tc_cuda *device, const tailcut_limits *limits);
+cudaError_t tc_cuda_attention(const tc_cuda *device, const tc_segments *segments,
+                              const uint8_t *roles, const tailcut_relevance_options *options,
+                              float *scores, int32_t *flags, char *scratch,
+                              tc_cuda_lasting *lasting, const tc_chain *chain);
+
 /* cut.cu: what a cut reports of every segment (and group). Members that are NULL are not wanted;
  * counts and kept are always given. kept: LOCAL, segment-local indices by row number. */
 #define TC_CUT_SHORT 8192 /* candidates (with roles: rows) that one block cuts */

@@ -67,8 +67,8 @@
  * Sizes of the arrays that a caller provides, in elements; "rows" is segments * max_tokens for a
  * uniform batch and total_tokens for a ragged one:
  *   rows            scores, roles, kept, curve, ranks, mask, slot tables (dst_slots of a PACKED
- *                   array: dst_rows), source row arrays
- *   segments        lengths, counts, flags, input_flags, host_counts, renumber_base
+ *                   array: dst_rows), source row arrays, positions
+ *   segments        lengths, counts, flags, input_flags, host_counts, renumber_base, new_base
  *   segments + 1    cu_seqlens, new_cu_seqlens
  *   segments * dim  direction; a reference that has a segment_stride
  *   groups          group_counts, group_k (without groups: segments)
@@ -484,6 +484,55 @@ TAILCUT_API tailcut_status tailcut_cut(tailcut_handle handle, const tailcut_batc
  * row j: renumbered position ids. Sums wrap. `src` is not read and may be NULL. */
 #define TAILCUT_ROWS_RENUMBER 2
 
+typedef enum tailcut_rope_pairing {
+  TAILCUT_ROPE_NEOX = 1,       /* value i with value i + rotary_dim/2 (default; GPT-NeoX, LLaMA) */
+  TAILCUT_ROPE_INTERLEAVED = 2 /* value 2i with value 2i + 1 (GPT-J) */
+} tailcut_rope_pairing;
+
+/* Re-rotates the keys of a renumbered cache while their rows are moved (rotary position embedding):
+ * a key that was rotated by its old position leaves as if it had been rotated by its new one. In
+ * each part of result row j the values x = [rotary_offset, rotary_offset + rotary_dim) turn, for
+ * pair i of rotary_dim/2:
+ *   y0 = x0 cos(a) - x1 sin(a),  y1 = x1 cos(a) + x0 sin(a)
+ *   inv_freq  a = (new - old) * inv_freq[i], in double
+ *   cos_sin   cos(a) = (cn co + sn so) / m, sin(a) = (sn co - cn so) / m, m = co co + so so, of the
+ *             table's rows new (cn, sn) and old (co, so): what makes row new's rotation of row
+ *             old's. A factor in all rows (YaRN's attention factor) cancels: K has it already
+ *   new       new_base[b] + j
+ *   old       positions[number of the source row]; without positions new_base[b] + the number of
+ *             the source row in its segment (prefix rows count). So with neither, rows stood at
+ *             0, 1, 2, ... and stand there again
+ * Other values are moved as they are, and so are the bits of rows with new == old, and (cos_sin) of
+ * rows one of whose positions is outside 0 .. table_rows - 1. Everything is computed in double from
+ * what is given and rounded once, to nearest even (a NaN comes out as 0x7E00, 0x7FC0 or
+ * 0x7FC00000), with the same bits on every backend. Below |a| = 2^40 each value is within one unit
+ * in the last place (ulp) of its dtype of the exact one; f32, where the two products all but
+ * cancel, within 2^-50 * (|x0| + |x1|). Positions are one number per row: the planes of M-RoPE are
+ * not rotated by this.
+ *
+ * A call takes the arrays with a rotation before all others, whatever their order: `positions` and
+ * `new_base` may be in an array that the same call compacts or renumbers (without a rotation), and
+ * are read as they were. They, inv_freq and cos_sin must not overlap the dst of an array with a
+ * rotation. K beside V in one row (vLLM's pages of [block, heads, 2*d]): the part is both, and
+ * rotary_offset and rotary_dim say where in it K is. */
+typedef struct tailcut_rotation {
+  size_t struct_size;
+  int32_t dtype;          /* tailcut_dtype of the array's values: required. Parts are whole values,
+                             and all addresses and strides multiples of a value's size */
+  int32_t pairing;        /* tailcut_rope_pairing; default NEOX */
+  int32_t rotary_dim;     /* required: even, 2..1024 */
+  int32_t rotary_offset;  /* first rotated value of a part; default 0 (MLA: behind the latent) */
+  int32_t position_bytes; /* element size of positions and new_base: 4 (default, int32) or 8 */
+  const void *positions;  /* device, old position by row number, or NULL; see above */
+  const void *new_base;   /* device [segments], or NULL: 0 */
+  const float *inv_freq;  /* device [rotary_dim/2]; this or cos_sin is required, not both */
+  const float *cos_sin;   /* device [table_rows, rotary_dim]: the cosines of a position's
+                             rotary_dim/2 angles, then their sines (as vLLM's cos_sin_cache) */
+  int32_t table_rows;     /* cos_sin: required; otherwise 0 */
+} tailcut_rotation;
+#define TAILCUT_ROTATION_INITIALIZER \
+  { sizeof(tailcut_rotation), 0, TAILCUT_ROPE_NEOX, 0, 0, 4, NULL, NULL, NULL, NULL, 0 }
+
 /* An array with one row per token that is compacted to the kept rows. A row is `parts` pieces of
  * `part_bytes` bytes, part_stride bytes apart:
  *   hidden states [total, dim] f16     part_bytes 2*dim, parts 1
@@ -514,7 +563,8 @@ TAILCUT_API tailcut_status tailcut_cut(tailcut_handle handle, const tailcut_batc
  * measure to show it, the call takes them to overlap.
  *
  * Contract for paged K/V: no two slots of a call name the same row, and a page that is rewritten
- * has one owner and is in no shared prefix. Renumbering positions does not re-rotate K. */
+ * has one owner and is in no shared prefix. Renumbering positions does not re-rotate K: `rotation`
+ * of the arrays that hold K does. */
 typedef struct tailcut_rows {
   size_t struct_size;
   const void *src;         /* device; required but with RENUMBER */
@@ -540,11 +590,13 @@ typedef struct tailcut_rows {
   int64_t dst_rows;           /* rows the destination has room for; see above. 0: the default */
   const void *renumber_base;  /* RENUMBER: device [segments], int32 or int64 as part_bytes says;
                                  NULL (default): 0 */
+  const tailcut_rotation *rotation; /* host: rows are K, to be re-rotated; NULL (default): moved.
+                                       Not with RENUMBER */
 } tailcut_rows;
 #define TAILCUT_ROWS_INITIALIZER                                                                  \
   {                                                                                               \
     sizeof(tailcut_rows), NULL, NULL, 0, 1, TAILCUT_LOCAL, 0, 4, 0, 0, 0, 0, 0, 0, NULL, NULL, 0, \
-        0, 0, NULL                                                                                \
+        0, 0, NULL, NULL                                                                          \
   }
 
 /* Compact (part): row j of the result is source row kept[j] + prefix_rows. Required: batch, kept,
@@ -584,8 +636,21 @@ typedef enum tailcut_policy {
   TAILCUT_ATTENTION = 3    /* attention that the query rows pay (close) */
 } tailcut_policy;
 
+/* How several values become one: NaN where one of them is NaN. */
+typedef enum tailcut_reduction {
+  TAILCUT_REDUCE_MEAN = 1, /* default */
+  TAILCUT_REDUCE_MAX = 2
+} tailcut_reduction;
+
 /* Close: |error| <= tol for MAX_COSINE, tol * max(|exact|, 2^-7) for ATTENTION, against float64;
- * tol is 2e-3 for f16 and bf16, 1e-5 for f32. Run to run on one device the bits are equal. */
+ * tol is 2e-3 for f16 and bf16, 1e-5 for f32. Run to run on one device the bits are equal.
+ *
+ * lse: the log-sum-exp that the layer's own attention leaves behind, in place of one computed here.
+ * p is then exp(q_t . k_j / sqrt(head_dim) - lse), so that its denominators, whatever keys they are
+ * over, are the caller's; the keys that are looked at stay those that row t sees. It is a natural
+ * logarithm, of scaled logits: FlashAttention's softmax_lse is that; FlashInfer's lse is in base 2
+ * and must be multiplied by ln 2. Where it is not finite, p is NaN for every key that row t sees.
+ * Elements of rows that do not ask are not read. */
 typedef struct tailcut_relevance_options {
   size_t struct_size;
   int32_t policy;     /* tailcut_policy */
@@ -596,18 +661,28 @@ typedef struct tailcut_relevance_options {
   const void *k;      /* ATTENTION: device [rows, k_heads, head_dim] */
   int32_t q_heads;    /* a multiple of k_heads: head h reads key head h / (q_heads/k_heads) */
   int32_t k_heads;
-  int32_t head_dim;         /* 1..1024. Logits are scaled by 1 / sqrt(head_dim) */
-  int64_t q_row_stride;     /* elements; 0 means q_heads * head_dim */
-  int64_t k_row_stride;     /* elements; 0 means k_heads * head_dim */
-  int64_t q_head_stride;    /* elements; 0 means head_dim */
-  int64_t k_head_stride;    /* elements; 0 means head_dim */
-  int64_t q_segment_stride; /* elements; 0 means max_tokens * row stride. Uniform only */
-  int64_t k_segment_stride; /* the same */
+  int32_t head_dim;           /* 1..1024. Logits are scaled by 1 / sqrt(head_dim) */
+  int64_t q_row_stride;       /* elements; 0 means q_heads * head_dim */
+  int64_t k_row_stride;       /* elements; 0 means k_heads * head_dim */
+  int64_t q_head_stride;      /* elements; 0 means head_dim */
+  int64_t k_head_stride;      /* elements; 0 means head_dim */
+  int64_t q_segment_stride;   /* elements; 0 means max_tokens * row stride. Uniform only */
+  int64_t k_segment_stride;   /* the same */
+  int32_t head_reduction;     /* ATTENTION: tailcut_reduction of p over the heads, which is first;
+                                 default MEAN */
+  int32_t query_reduction;    /* ATTENTION: tailcut_reduction over the query rows, of what the heads
+                                 gave; default MEAN. A row that does not see a key counts as 0 */
+  const float *lse;           /* ATTENTION: device f32 [rows, q_heads], or NULL: computed here */
+  int64_t lse_row_stride;     /* elements; 0 means q_heads. The next two as this: 0 without lse */
+  int64_t lse_head_stride;    /* elements; 0 means 1. (FlashAttention has [q_heads, rows], and
+                                 [segments, q_heads, max_tokens] where a batch is uniform) */
+  int64_t lse_segment_stride; /* elements; 0 means max_tokens * row stride, which does not do for
+                                 [segments, q_heads, max_tokens]. Uniform only */
 } tailcut_relevance_options;
 #define TAILCUT_RELEVANCE_OPTIONS_INITIALIZER                                                      \
   {                                                                                                \
     sizeof(tailcut_relevance_options), TAILCUT_MEAN_COSINE, 0, 0, 0, NULL, NULL, 0, 0, 0, 0, 0, 0, \
-        0, 0, 0                                                                                    \
+        0, 0, 0, TAILCUT_REDUCE_MEAN, TAILCUT_REDUCE_MEAN, NULL, 0, 0, 0                           \
   }
 
 /* Relevance (part): how much each candidate row has to do with the query rows of its sequence.
@@ -616,9 +691,9 @@ typedef struct tailcut_relevance_options {
  *   MAX_COSINE   max over query rows t but v itself of the cosine of v and t (as in tailcut_score);
  *                NaN cosines are passed over while another is left. A candidate that is the only
  *                query row scores 0
- *   ATTENTION    mean over query rows and heads of softmax(q_t . k_j / sqrt(head_dim)) at key v,
- *                the softmax over the keys of the sequence (ABSENT rows are none). No attention map
- *                is stored
+ *   ATTENTION    p = softmax(q_t . k_j / sqrt(head_dim)) at key v, the softmax over the keys of the
+ *                sequence (ABSENT rows are none), reduced over the heads and then over the query
+ *                rows: the mean of both, unless options say MAX. No attention map is stored
  *   tokens   NULL is allowed for ATTENTION; required otherwise
  *   roles    device uint8 by row number: required
  *   options  NULL means the initialiser's
@@ -705,6 +780,7 @@ TAILCUT_API tailcut_status tailcut_tokens_init(tailcut_tokens *tokens, size_t st
 TAILCUT_API tailcut_status tailcut_reference_init(tailcut_reference *reference, size_t struct_size);
 TAILCUT_API tailcut_status tailcut_rule_init(tailcut_rule *rule, size_t struct_size);
 TAILCUT_API tailcut_status tailcut_selection_init(tailcut_selection *selection, size_t struct_size);
+TAILCUT_API tailcut_status tailcut_rotation_init(tailcut_rotation *rotation, size_t struct_size);
 TAILCUT_API tailcut_status tailcut_rows_init(tailcut_rows *rows, size_t struct_size);
 TAILCUT_API tailcut_status tailcut_relevance_options_init(tailcut_relevance_options *options,
                                                           size_t struct_size);

@@ -180,6 +180,31 @@ static tailcut_status check_heads(const char *which, const void *data, int32_t h
   return tc_check_stride(name, segment, *row * batch->max_tokens, 0, batch->segments);
 }
 
+static tailcut_status check_lse(const tailcut_batch *batch, tailcut_relevance_options *out) {
+  const int64_t given[] = {out->lse_row_stride, out->lse_head_stride, out->lse_segment_stride};
+  static const char *const names[] = {"options->lse_row_stride", "options->lse_head_stride",
+                                      "options->lse_segment_stride"};
+  for (int i = 0; i < 3; i++) {
+    if (given[i] == 0 || (out->lse != NULL && (i < 2 || batch->cu_seqlens == NULL))) continue;
+    return tc_fail(TAILCUT_ERROR_CONFLICT, "%s is %lld; expected 0 %s", names[i],
+                   (long long)given[i],
+                   out->lse == NULL ? "without options->lse" : "with batch->cu_seqlens");
+  }
+  if (out->lse == NULL) return TAILCUT_OK;
+  TC_TRY(tc_check_pointer(out->lse, 4, "options->lse"));
+  TC_TRY(tc_check_stride(names[0], &out->lse_row_stride, out->q_heads, 1, batch->total_tokens));
+  TC_TRY(tc_check_stride(names[1], &out->lse_head_stride, 1, 1, out->q_heads));
+  if (batch->cu_seqlens != NULL) return TAILCUT_OK;
+  if (given[2] == 0 && batch->segments > 1 && out->q_heads > 1 &&
+      out->lse_head_stride * (out->q_heads - 1) >= out->lse_row_stride) {
+    return tc_fail(TAILCUT_ERROR_RANGE,
+                   "%s is not set; expected where the heads are %lld apart and the rows %lld",
+                   names[2], (long long)out->lse_head_stride, (long long)out->lse_row_stride);
+  }
+  return tc_check_stride(names[2], &out->lse_segment_stride,
+                         out->lse_row_stride * batch->max_tokens, 0, batch->segments);
+}
+
 static tailcut_status check_count(const char *name, int64_t value, int64_t most) {
   if (value == 0) {
     return tc_fail(TAILCUT_ERROR_RANGE, "%s is not set; expected with policy ATTENTION", name);
@@ -207,8 +232,13 @@ tailcut_status tc_check_options(const tailcut_relevance_options *in, const tailc
   }
   TC_TRY(check_heads("q", out->q, out->q_heads, out, batch, &out->q_row_stride, &out->q_head_stride,
                      &out->q_segment_stride));
-  return check_heads("k", out->k, out->k_heads, out, batch, &out->k_row_stride, &out->k_head_stride,
-                     &out->k_segment_stride);
+  TC_TRY(check_heads("k", out->k, out->k_heads, out, batch, &out->k_row_stride, &out->k_head_stride,
+                     &out->k_segment_stride));
+  TC_TRY(tc_check_enum("options->head_reduction", out->head_reduction, TAILCUT_REDUCE_MEAN,
+                       TAILCUT_REDUCE_MAX));
+  TC_TRY(tc_check_enum("options->query_reduction", out->query_reduction, TAILCUT_REDUCE_MEAN,
+                       TAILCUT_REDUCE_MAX));
+  return check_lse(batch, out);
 }
 
 tailcut_status tc_check_config(const tailcut_config *in, tailcut_config *out) {

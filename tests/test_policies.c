@@ -166,3 +166,89 @@ Test(policies, by_hand) {
     tailcut_destroy(handle);
   }
 }
+
+/* Two heads of one channel; queries are rows 2 and 3, of which row 2 looks away from rows 0 and 1
+ * with its second head, row 3 with both: p is 1/4 or 0. With an lse p is 1 / its exponential. */
+enum { HEADS = 2, ROWS = 4 };
+typedef struct reductions {
+  int32_t heads, queries; /* 0: MEAN */
+  float lse[HEADS];       /* of row 2; row 3's is ln 16. 0: none */
+  int32_t by_head;        /* lse is [q_heads, rows] */
+  float score;
+  int32_t flags;
+} reductions;
+#define LN2 0.693147182f
+#define GREATEST TAILCUT_REDUCE_MAX
+
+static const reductions reductions_by_hand[] = {
+    {0, 0, {0}, 0, 1 / 16.0f, 0},
+    {GREATEST, 0, {0}, 0, 1 / 8.0f, 0},
+    {0, GREATEST, {0}, 0, 1 / 8.0f, 0},
+    {GREATEST, GREATEST, {0}, 0, 1 / 4.0f, 0},
+    {0, 0, {LN2, 2 * LN2}, 0, 7 / 32.0f, 0},
+    {0, 0, {LN2, 2 * LN2}, 1, 7 / 32.0f, 0},
+    {GREATEST, 0, {LN2, 2 * LN2}, 1, 9 / 32.0f, 0},
+    {0, GREATEST, {LN2, 2 * LN2}, 0, 3 / 8.0f, 0},
+    {GREATEST, GREATEST, {LN2, 2 * LN2}, 1, 1 / 2.0f, 0},
+    {0, 0, {INFINITY, 2 * LN2}, 0, N_A_N, SOME_NAN},
+    {GREATEST, GREATEST, {LN2, -INFINITY}, 0, N_A_N, SOME_NAN},
+    {GREATEST, GREATEST, {N_A_N, LN2}, 1, N_A_N, SOME_NAN},
+};
+
+Test(policies, reductions) {
+  static const uint8_t roles[ROWS] = {1, 1, 2, 2};
+  static const float q[ROWS][HEADS] = {{0}, {0}, {0, 100}, {100, 100}}, k[ROWS] = {0, 0, 1, 1};
+  static const float zeros[ROWS][HEADS] = {{0}};
+  int count;
+  const tt_backend *backends = tt_backends(&count);
+  for (int b = 0; b < count; b++) {
+    const tt_backend *on = &backends[b];
+    tailcut_handle handle = tt_create(on);
+    for (size_t i = 0; i < sizeof reductions_by_hand / sizeof reductions_by_hand[0]; i++) {
+      const reductions *r = &reductions_by_hand[i];
+      const int given = r->lse[0] != 0.0f;
+      tailcut_batch batch = TAILCUT_BATCH_INITIALIZER;
+      tailcut_relevance_options o = TAILCUT_RELEVANCE_OPTIONS_INITIALIZER;
+      tailcut_limits limits = TAILCUT_LIMITS_INITIALIZER;
+      float scores[ROWS], lse[ROWS * HEADS];
+      int32_t flags = -1;
+      for (int h = 0; h < HEADS; h++) {
+        for (int t = 0; t < ROWS; t++) { /* rows that do not ask have none */
+          lse[r->by_head ? h * ROWS + t : t * HEADS + h] = t < 2    ? N_A_N
+                                                           : t == 2 ? r->lse[h]
+                                                                    : 4 * LN2;
+        }
+      }
+      batch.segments = limits.segments = 1, batch.max_tokens = limits.max_tokens = ROWS;
+      o.policy = TAILCUT_ATTENTION, o.dtype = TAILCUT_F32;
+      o.q_heads = limits.q_heads = HEADS, o.k_heads = 1, o.head_dim = limits.head_dim = 1;
+      if (r->heads) o.head_reduction = r->heads;
+      if (r->queries) o.query_reduction = r->queries;
+      if (given && r->by_head) o.lse_row_stride = 1, o.lse_head_stride = ROWS;
+      float *d_q = tt_upload(on, given ? zeros : q, sizeof q, TT_TIGHT);
+      float *d_k = tt_upload(on, k, sizeof k, TT_TIGHT);
+      float *d_lse = tt_upload(on, lse, sizeof lse, TT_TIGHT);
+      uint8_t *d_roles = tt_upload(on, roles, sizeof roles, TT_TIGHT);
+      float *d_scores = tt_upload(on, NULL, sizeof scores, TT_TIGHT);
+      int32_t *d_flags = tt_upload(on, NULL, sizeof flags, TT_TIGHT);
+      tt_workspace w = tt_workspace_new(on, handle, TAILCUT_CALL_RELEVANCE, &limits);
+      o.q = d_q, o.k = d_k, o.lse = given ? d_lse : NULL;
+      const int refused = (on->refuses & TT_OPTION_SEQUENCE) != 0;
+      cr_assert_eq(tailcut_relevance(handle, &batch, NULL, d_roles, &o, d_scores, d_flags, w.data,
+                                     w.size, NULL),
+                   refused ? TAILCUT_ERROR_UNSUPPORTED : TAILCUT_OK, "%s", tailcut_last_error());
+      tt_download(on, scores, d_scores, sizeof scores);
+      tt_download(on, &flags, d_flags, sizeof flags);
+      for (int t = 0; t < ROWS && !refused; t++) {
+        const int nan = t >= 2 || isnan(r->score);
+        cr_assert(nan ? isnan(scores[t]) : fabsf(scores[t] - r->score) < 1e-6f,
+                  "%d, row %d on %s: %g, expected %g", (int)i, t, on->name, (double)scores[t],
+                  (double)r->score);
+      }
+      if (!refused) cr_assert_eq(flags, r->flags, "%d on %s: %d", (int)i, on->name, flags);
+      void *all[] = {d_q, d_k, d_lse, d_roles, d_scores, d_flags, w.data};
+      for (size_t m = 0; m < sizeof all / sizeof all[0]; m++) tt_free(on, all[m]);
+    }
+    tailcut_destroy(handle);
+  }
+}

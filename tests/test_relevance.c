@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* relevance: MAX_COSINE and ATTENTION close to float64 over dtypes, heads, causality, strides and
- * layouts; run to run the same bits; prune_sequence equals relevance, cut and compact one after the
+/* relevance: MAX_COSINE and ATTENTION close to float64 over dtypes, heads, causality, reductions,
+ * strides and layouts; run to run the same bits; prune_sequence equals relevance, cut and compact one after the
  * other for every policy. By hand: test_policies.c; MEAN_COSINE's bits: the table of cases. */
 #include <criterion/criterion.h>
 #include <math.h>
@@ -23,25 +23,33 @@ typedef struct input {
   int64_t total;
   uint8_t *roles;
   void *matrix, *q, *k;
-  size_t matrix_bytes, q_bytes, k_bytes;
+  float *lse;
+  size_t matrix_bytes, q_bytes, k_bytes, lse_bytes;
 } input;
 
 typedef struct shape {
   int32_t policy, dtype, layout; /* 0 uniform, 1 lengths, 2 ragged */
   int32_t q_heads, k_heads, head_dim, causal, last_query, strided, spikes;
+  int32_t head_max, query_max, lse; /* 1 [rows, q_heads], 2 [q_heads, rows] */
 } shape;
 
 static const shape shapes[] = {
-    {TAILCUT_MEAN_COSINE, TAILCUT_F16, 2, 0, 0, 0, 0, 0, 0, 0},
-    {TAILCUT_MAX_COSINE, TAILCUT_F16, 0, 0, 0, 0, 0, 0, 0, 0},
-    {TAILCUT_MAX_COSINE, TAILCUT_BF16, 2, 0, 0, 0, 0, 0, 1, 0},
-    {TAILCUT_MAX_COSINE, TAILCUT_F32, 1, 0, 0, 0, 0, 0, 0, TT_TIES | TT_ZERO_ROWS},
-    {TAILCUT_MAX_COSINE, TAILCUT_F32, 2, 0, 0, 0, 0, 0, 0, TT_NOT_FINITE},
-    {TAILCUT_ATTENTION, TAILCUT_F16, 0, 4, 4, 64, 0, 0, 0, 0},
-    {TAILCUT_ATTENTION, TAILCUT_F16, 2, 6, 2, 32, 1, 0, 1, 0},
-    {TAILCUT_ATTENTION, TAILCUT_BF16, 1, 4, 1, 16, 0, 1, 0, 0},
-    {TAILCUT_ATTENTION, TAILCUT_F32, 2, 3, 3, 1, 1, 1, 0, 0},
-    {TAILCUT_ATTENTION, TAILCUT_F32, 0, 8, 2, 80, 1, 0, 1, 0},
+    {TAILCUT_MEAN_COSINE, TAILCUT_F16, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0},
+    {TAILCUT_MAX_COSINE, TAILCUT_F16, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0},
+    {TAILCUT_MAX_COSINE, TAILCUT_BF16, 2, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0},
+    {TAILCUT_MAX_COSINE, TAILCUT_F32, 1, 0, 0, 0, 0, 0, 0, TT_TIES | TT_ZERO_ROWS, 0, 0, 0},
+    {TAILCUT_MAX_COSINE, TAILCUT_F32, 2, 0, 0, 0, 0, 0, 0, TT_NOT_FINITE, 0, 0, 0},
+    {TAILCUT_ATTENTION, TAILCUT_F16, 0, 4, 4, 64, 0, 0, 0, 0, 0, 0, 0},
+    {TAILCUT_ATTENTION, TAILCUT_F16, 2, 6, 2, 32, 1, 0, 1, 0, 0, 0, 0},
+    {TAILCUT_ATTENTION, TAILCUT_BF16, 1, 4, 1, 16, 0, 1, 0, 0, 0, 0, 0},
+    {TAILCUT_ATTENTION, TAILCUT_F32, 2, 3, 3, 1, 1, 1, 0, 0, 0, 0, 0},
+    {TAILCUT_ATTENTION, TAILCUT_F32, 0, 8, 2, 80, 1, 0, 1, 0, 0, 0, 0},
+    {TAILCUT_ATTENTION, TAILCUT_F16, 2, 8, 2, 64, 0, 0, 0, 0, 1, 0, 0},
+    {TAILCUT_ATTENTION, TAILCUT_BF16, 0, 6, 3, 48, 1, 0, 0, 0, 0, 1, 0},
+    {TAILCUT_ATTENTION, TAILCUT_F32, 1, 5, 5, 7, 0, 0, 1, 0, 1, 1, 0},
+    {TAILCUT_ATTENTION, TAILCUT_F16, 2, 4, 2, 128, 1, 0, 0, 0, 0, 0, 1},
+    {TAILCUT_ATTENTION, TAILCUT_F32, 0, 4, 1, 24, 0, 0, 1, 0, 0, 1, 2},
+    {TAILCUT_ATTENTION, TAILCUT_BF16, 2, 16, 2, 40, 1, 1, 0, 0, 1, 0, 2},
 };
 enum { SHAPES = sizeof shapes / sizeof shapes[0] };
 
@@ -85,6 +93,8 @@ static void make(const shape *s, uint64_t seed, input *in) {
   in->options.causal = s->causal, in->options.last_query = s->last_query;
   in->options.q_heads = s->q_heads, in->options.k_heads = s->k_heads;
   in->options.head_dim = s->head_dim;
+  if (s->head_max) in->options.head_reduction = TAILCUT_REDUCE_MAX;
+  if (s->query_max) in->options.query_reduction = TAILCUT_REDUCE_MAX;
   int64_t q_row = s->q_heads * s->head_dim, k_row = s->k_heads * s->head_dim;
   if (s->strided) { /* one matrix [q | k | v] has rows like these; heads with a gap */
     in->options.q_head_stride = s->head_dim + 4;
@@ -102,9 +112,32 @@ static void make(const shape *s, uint64_t seed, input *in) {
     tt_put(in->k, s->dtype, (size_t)i, (float)(1.5 * tt_normal(&random)));
   }
   in->options.q = in->q, in->options.k = in->k;
+  if (!s->lse) return;
+  const int64_t elements = in->total * s->q_heads;
+  in->lse_bytes = (size_t)elements * 4;
+  in->lse = tt_host(in->lse_bytes);
+  for (int64_t i = 0; i < elements; i++) in->lse[i] = (float)(5.0 + 2.0 * tt_normal(&random));
+  in->options.lse = in->lse;
+  if (s->lse == 2) {
+    in->options.lse_row_stride = 1, in->options.lse_head_stride = in->total;
+    if (s->layout != 2) in->options.lse_segment_stride = MOST;
+  }
 }
 
-static void drop(input *in) { free(in->roles), free(in->matrix), free(in->q), free(in->k); }
+/* What a layer left behind for row r of segment b. */
+static double given_lse(const input *in, int32_t b, int32_t r, int32_t h) {
+  const int64_t row = ref_segment_of(&in->batch, b).start + r;
+  return (double)(in->options.lse_row_stride == 1 ? in->lse[h * in->total + row]
+                                                  : in->lse[row * in->options.q_heads + h]);
+}
+
+static void drop(input *in) {
+  free(in->roles), free(in->matrix), free(in->q), free(in->k), free(in->lse);
+}
+
+static double reduced(int32_t reduction, int32_t count, double a, double b) {
+  return reduction == TAILCUT_REDUCE_MAX ? fmax(a, b) : a + b / count;
+}
 
 static double cosine64(const float *a, const float *b) {
   double dot = 0, aa = 0, bb = 0;
@@ -136,15 +169,16 @@ static void relevance64(const input *in, int32_t b, double *out) {
   const ref_segment s = ref_segment_of(&in->batch, b);
   const uint8_t *role = in->roles + s.start;
   float x[DIM], t[DIM];
-  double logits[MOST];
+  double logits[MOST], heads[MOST];
   int32_t first = 0, queries = 0, compared[MOST] = {0};
   for (int32_t i = 0; i < s.n; i++) {
+    if (ref_is_query(role[i])) queries = o->last_query ? 1 : queries + 1;
     if (o->last_query && ref_is_query(role[i])) first = i;
     out[i] = 0.0;
   }
   for (int32_t q = first; q < s.n; q++) {
     if (!ref_is_query(role[q])) continue;
-    queries++;
+    memset(heads, 0, sizeof heads);
     if (o->policy != TAILCUT_ATTENTION) {
       ref_row(&in->batch, &in->tokens, b, q, t);
       for (int32_t i = 0; i < s.n; i++) {
@@ -169,13 +203,16 @@ static void relevance64(const input *in, int32_t b, double *out) {
         highest = fmax(highest, logits[j]);
       }
       for (int32_t j = 0; j < keys; j++) total += exp(logits[j] - highest);
+      const double lse = o->lse ? given_lse(in, b, q, h) : highest + log(total);
       for (int32_t j = 0; j < keys; j++) {
-        out[j] += exp(logits[j] - highest) / total / o->q_heads;
+        heads[j] = reduced(o->head_reduction, o->q_heads, heads[j], exp(logits[j] - lse));
       }
+    }
+    for (int32_t j = 0; j < s.n; j++) {
+      out[j] = reduced(o->query_reduction, queries, out[j], heads[j]);
     }
   }
   for (int32_t i = 0; i < s.n; i++) {
-    if (o->policy == TAILCUT_ATTENTION && queries > 0) out[i] /= queries;
     if (!ref_is_candidate(role[i])) out[i] = NAN;
   }
 }
@@ -208,6 +245,7 @@ static output prune(const input *in, const tt_backend *backend, int fused) {
   tokens.data = tt_upload(backend, in->matrix, in->matrix_bytes, TT_TIGHT);
   options.q = in->q ? tt_upload(backend, in->q, in->q_bytes, TT_TIGHT) : NULL;
   options.k = in->k ? tt_upload(backend, in->k, in->k_bytes, TT_TIGHT) : NULL;
+  options.lse = in->lse ? tt_upload(backend, in->lse, in->lse_bytes, TT_TIGHT) : NULL;
   uint8_t *roles = tt_upload(backend, in->roles, n, TT_TIGHT);
   uint8_t *positions = tt_host(6 * n);
   for (size_t i = 0; i < 6 * n; i++) positions[i] = (uint8_t)(i * 37 + i / 256);
@@ -256,6 +294,7 @@ static output prune(const input *in, const tt_backend *backend, int fused) {
                  (void *)(uintptr_t)options.q,
                  roles,
                  (void *)(uintptr_t)options.k,
+                 (void *)(uintptr_t)options.lse,
                  s.counts,
                  s.flags,
                  s.kept,

@@ -109,6 +109,11 @@ static tailcut_status start(tailcut_handle handle, const tc_call *call, int32_t 
                             tailcut_status (*body)(tc_cuda_run *run)) {
   tc_cuda_run run;
   int previous = 0;
+  if (call->rotations > 0) {
+    return tc_fail(TAILCUT_ERROR_UNSUPPORTED,
+                   "%d of rows have a rotation: the CUDA backend does not turn keys yet",
+                   (int)call->rotations);
+  }
   memset(&run, 0, sizeof run);
   run.device = handle->state;
   run.call = call;

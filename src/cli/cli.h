@@ -67,6 +67,7 @@ typedef struct cli_options {
   int32_t dtype;     /* tailcut_dtype, 0 when not given */
   int32_t relevance; /* tailcut_policy */
   int32_t causal, last_query;
+  int32_t head_reduction, query_reduction; /* tailcut_reduction */
   int32_t device_kind, device_index;
   int32_t threads, repeat;
   int32_t segment;

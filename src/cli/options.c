@@ -13,6 +13,7 @@ static void set_defaults(cli_options *options, int command) {
   options->command = command;
   options->rule = rule;
   options->relevance = TAILCUT_MEAN_COSINE;
+  options->head_reduction = options->query_reduction = TAILCUT_REDUCE_MEAN;
   options->device_kind = TAILCUT_DEVICE_CPU;
   options->threads = command == CLI_BENCH ? 0 : 1;
   options->repeat = 1;

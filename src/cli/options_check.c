@@ -166,7 +166,8 @@ static int check_inspect(cli_options *options) {
 }
 
 static int check_relevance(const cli_options *options) {
-  static const char *const of_attention[] = {"--q", "--keys", "--causal", "--last-query", NULL};
+  static const char *const of_attention[] = {
+      "--q", "--keys", "--causal", "--last-query", "--head-reduction", "--query-reduction", NULL};
   if (options->relevance != TAILCUT_ATTENTION) {
     const char *const unused = first_given(options, of_attention);
     if (unused == NULL) return CLI_OK;

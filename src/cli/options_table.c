@@ -16,6 +16,8 @@ const cli_word cli_policy_words[] = {{"mean-cosine", TAILCUT_MEAN_COSINE},
                                      {"max-cosine", TAILCUT_MAX_COSINE},
                                      {"attention", TAILCUT_ATTENTION},
                                      {NULL, 0}};
+static const cli_word reductions[] = {
+    {"mean", TAILCUT_REDUCE_MEAN}, {"max", TAILCUT_REDUCE_MAX}, {NULL, 0}};
 static const cli_word orders[] = {{"high", TAILCUT_HIGH}, {"low", TAILCUT_LOW}, {NULL, 0}};
 static const cli_word dtypes[] = {
     {"f16", TAILCUT_F16}, {"bf16", TAILCUT_BF16}, {"f32", TAILCUT_F32}, {NULL, 0}};
@@ -84,6 +86,10 @@ const cli_option cli_option_table[] = {
     FLAG("--causal", CLI_PRUNE_SEQ, INPUT, causal, "attention: a row sees no row behind it"),
     FLAG("--last-query", CLI_PRUNE_SEQ, INPUT, last_query,
          "attention: only the last query row of a sequence asks"),
+    WORD("--head-reduction", "mean|max", CLI_PRUNE_SEQ, INPUT, head_reduction, reductions,
+         "attention: mean or greatest of the heads, which is first (mean)"),
+    WORD("--query-reduction", "mean|max", CLI_PRUNE_SEQ, INPUT, query_reduction, reductions,
+         "attention: mean or greatest of the query rows (mean)"),
     INPUT("--cu-seqlens", "S.npy", CURVES, cu_seqlens,
           "int32 offsets [B+1] of segments of different lengths"),
     INPUT("--groups", "G.npy", WRITERS, groups,

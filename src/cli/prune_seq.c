@@ -69,6 +69,8 @@ static int load_attention(cli_job *job) {
   r->head_dim = (int32_t)job->q.shape[last];
   r->causal = o->causal;
   r->last_query = o->last_query;
+  r->head_reduction = o->head_reduction;
+  r->query_reduction = o->query_reduction;
   return CLI_OK;
 }
 

@@ -2,12 +2,12 @@
 /*
  * attention: the ATTENTION policy of relevance.
  *
- * Formula: r_v = mean over query rows t and heads h of softmax_j(q_t,h . k_j,h' / sqrt(d)) at
- * j = v, h' = h / (q_heads / k_heads), j over the rows of the sequence that are not ABSENT, j <= t
- * where causal. Strategy: a
- * head belongs to one thread, which walks the query rows in order and adds to a column of sums
- * in double; heads are then added in order: the same bits for any number of threads. Precision:
- * dots in the fixed fp32 order, softmax in double. No attention map is stored.
+ * Formula: p = softmax_j(q_t,h . k_j,h' / sqrt(d)) at j = v, h' = h / (q_heads / k_heads), j over
+ * the rows of the sequence that are not ABSENT, j <= t where causal; r_v = p reduced over the heads
+ * h, then over the query rows t. Strategy: pairs of a query row and a head are taken in order,
+ * TC_PAIRS at a time: each pair's p belongs to one thread, then each key's reductions do, which
+ * take the pairs in order: the same bits for any number of threads. Precision: dots in the fixed
+ * fp32 order, softmax and means in double. No attention map is stored, only that of TC_PAIRS rows.
  */
 #include "cpu.h"
 
@@ -22,79 +22,147 @@ static const char *head_row(const tc_job *job, int32_t b, int64_t row, int is_q,
   return (const char *)(is_q ? o->q : o->k) + element * tc_dtype_size(o->dtype);
 }
 
-static void one_head(const tc_job *job, int32_t b, int32_t head, int32_t first_query, float *query,
-                     float *logits) {
+/* A sequence and who asks in it. */
+typedef struct asked {
+  const uint8_t *roles;
+  int32_t b, n;
+  int32_t first, end; /* query rows are among [first, end); none where end is 0 */
+  int32_t queries;    /* their number */
+  int32_t any;        /* whether there is a candidate */
+} asked;
+
+static asked look(const tc_job *job, int32_t b) {
   const tailcut_relevance_options *o = &job->call->options;
-  const uint8_t *roles = job->call->roles + job->start[b];
-  const int32_t n = job->n[b];
+  asked a = {job->call->roles + job->start[b], b, job->n[b], 0, 0, 0, 0};
+  int32_t first_candidate = a.n;
+  for (int32_t t = 0; t < a.n; t++) {
+    if (tc_is_candidate(a.roles[t]) && !a.any) first_candidate = t, a.any = 1;
+    if (!tc_is_query(a.roles[t])) continue;
+    if (a.queries++ == 0 || o->last_query) a.first = t;
+    a.end = t + 1;
+  }
+  if (o->last_query && a.queries > 0) a.queries = 1;
+  /* Where none sees a candidate none asks. */
+  if (!a.any || (o->causal && a.end <= first_candidate)) a.queries = a.end = 0;
+  return a;
+}
+
+/* The query row behind t. */
+static int32_t next_query(const asked *a, int32_t t) {
+  do t++;
+  while (t < a->end && !tc_is_query(a->roles[t]));
+  return t;
+}
+
+static double given_lse(const tc_job *job, int32_t b, int32_t t, int32_t head) {
+  const tailcut_relevance_options *o = &job->call->options;
+  const int64_t segment = job->call->batch.cu_seqlens != NULL ? job->start[b] * o->lse_row_stride
+                                                              : b * o->lse_segment_stride;
+  const float lse = o->lse[segment + t * o->lse_row_stride + head * o->lse_head_stride];
+  return isfinite(lse) ? (double)lse : (double)tc_bits_float(TC_NAN_BITS);
+}
+
+/* p of a pair at the keys it sees; 0 at ABSENT ones. */
+static void one_pair(const tc_job *job, const asked *a, int32_t t, int32_t head, float *query,
+                     float *p) {
+  const tailcut_relevance_options *o = &job->call->options;
   const int32_t k_head = head / (o->q_heads / o->k_heads);
   const int64_t k_stride = o->k_row_stride * tc_dtype_size(o->dtype);
+  const int32_t keys = o->causal ? t + 1 : a->n;
   const double scale = 1.0 / sqrt((double)o->head_dim);
-  double *sums = job->head_sums + (size_t)head * (size_t)job->call->batch.max_tokens;
-  for (int32_t j = 0; j < n; j++) sums[j] = 0.0;
-  for (int32_t t = first_query; t < n; t++) {
-    const int32_t keys = o->causal ? t + 1 : n;
-    double total = 0.0;
-    if (!tc_is_query(roles[t])) continue;
-    job->kernels->widen[o->dtype - 1](head_row(job, b, t, 1, head), query, o->head_dim);
-    job->kernels->score_rows[o->dtype - 1](head_row(job, b, 0, 0, k_head), k_stride, keys,
-                                           o->head_dim, query, logits, NULL);
-    float highest = -HUGE_VALF; /* NaN logits spread by the sum */
+  job->kernels->widen[o->dtype - 1](head_row(job, a->b, t, 1, head), query, o->head_dim);
+  job->kernels->score_rows[o->dtype - 1](head_row(job, a->b, 0, 0, k_head), k_stride, keys,
+                                         o->head_dim, query, p, NULL);
+  if (o->lse != NULL) {
+    const double lse = given_lse(job, a->b, t, head);
     for (int32_t j = 0; j < keys; j++) {
-      if (!tc_is_absent(roles[j]) && logits[j] > highest) highest = logits[j];
+      p[j] = tc_is_absent(a->roles[j]) ? 0.0f : (float)exp((double)p[j] * scale - lse);
     }
-    for (int32_t j = 0; j < keys; j++) {
-      const int is_key = !tc_is_absent(roles[j]);
-      const double e = is_key ? exp(((double)logits[j] - (double)highest) * scale) : 0.0;
-      logits[j] = (float)e;
-      total += e;
+    return;
+  }
+  double total = 0.0;
+  float highest = -HUGE_VALF; /* NaN logits spread by the sum */
+  for (int32_t j = 0; j < keys; j++) {
+    if (!tc_is_absent(a->roles[j]) && p[j] > highest) highest = p[j];
+  }
+  for (int32_t j = 0; j < keys; j++) {
+    const int is_key = !tc_is_absent(a->roles[j]);
+    const double e = is_key ? exp(((double)p[j] - (double)highest) * scale) : 0.0;
+    p[j] = (float)e;
+    total += e;
+  }
+  for (int32_t j = 0; j < keys; j++) p[j] = (float)((double)p[j] / total);
+}
+
+/* With one more value. A sum is a mean once it is divided. */
+static double reduced(int32_t reduction, double so_far, double value) {
+  if (reduction == TAILCUT_REDUCE_MEAN) return so_far + value;
+  return value > so_far || value != value ? value : so_far; /* NaN stays */
+}
+
+/* Takes the pairs from (t, head) on, `count` of them, whose p are there, into keys [j0, j1). */
+static void reduce_pairs(const tc_job *job, const asked *a, int32_t t, int32_t head, int32_t count,
+                         int32_t j0, int32_t j1) {
+  const tailcut_relevance_options *o = &job->call->options;
+  for (int32_t i = 0; i < count; i++) {
+    const float *p = job->pairs + (size_t)i * (size_t)job->call->batch.max_tokens;
+    const int32_t keys = o->causal ? t + 1 : a->n;
+    const int32_t end = j1 < keys ? j1 : keys;
+    for (int32_t j = j0; j < end; j++) {
+      job->over_heads[j] =
+          head == 0 ? (double)p[j] : reduced(o->head_reduction, job->over_heads[j], (double)p[j]);
     }
-    for (int32_t j = 0; j < keys; j++) sums[j] += (double)logits[j] / total;
+    if (++head < o->q_heads) continue;
+    for (int32_t j = j0; j < end; j++) {
+      job->over_queries[j] = reduced(o->query_reduction, job->over_queries[j], job->over_heads[j]);
+    }
+    head = 0;
+    t = next_query(a, t);
+  }
+}
+
+static void finish_keys(tc_job *job, const asked *a, int32_t j0, int32_t j1) {
+  const tailcut_relevance_options *o = &job->call->options;
+  float *scores = job->scores + job->start[a->b];
+  double count = 1.0;
+  if (o->head_reduction == TAILCUT_REDUCE_MEAN) count *= o->q_heads;
+  if (o->query_reduction == TAILCUT_REDUCE_MEAN) count *= a->queries;
+  for (int32_t j = j0; j < j1; j++) {
+    scores[j] = tc_bits_float(TC_NAN_BITS);
+    if (!tc_is_candidate(a->roles[j])) continue;
+    const float score = a->queries > 0 ? (float)(job->over_queries[j] / count) : 0.0f;
+    if (score == score) {
+      scores[j] = score;
+    } else {
+      tc_flag(job, a->b, TAILCUT_FLAG_NAN);
+    }
   }
 }
 
 void tc_attention_team(tc_job *job, tc_team team) {
   const tailcut_relevance_options *o = &job->call->options;
   float *query = tc_scratch(job, team);
-  float *logits = query + tc_align((size_t)o->head_dim * 4) / 4;
   for (int32_t b = 0; b < job->call->batch.segments; b++) {
-    const uint8_t *roles = job->call->roles + job->start[b];
-    const int32_t n = job->n[b];
-    float *scores = job->scores + job->start[b];
-    int32_t queries = 0, last = 0, first_candidate = -1, any_nan = 0, unseen = 0;
-    for (int32_t t = 0; t < n; t++) {
-      if (first_candidate < 0 && tc_is_candidate(roles[t])) first_candidate = t;
-      if (!tc_is_query(roles[t])) continue;
-      queries++;
-      last = t;
+    const asked a = look(job, b);
+    const int32_t j0 = (int32_t)((int64_t)a.n * team.id / team.size);
+    const int32_t j1 = (int32_t)((int64_t)a.n * (team.id + 1) / team.size);
+    const int64_t pairs = (int64_t)a.queries * o->q_heads;
+    int32_t t = a.first, head = 0;
+    for (int32_t j = j0; j < j1; j++) job->over_queries[j] = 0.0;
+    for (int64_t from = 0; from < pairs; from += TC_PAIRS) {
+      const int32_t count = (int32_t)(pairs - from < TC_PAIRS ? pairs - from : TC_PAIRS);
+      const int32_t first_t = t, first_head = head;
+      for (int32_t i = 0; i < count; i++) {
+        float *p = job->pairs + (size_t)i * (size_t)job->call->batch.max_tokens;
+        if (i % team.size == team.id) one_pair(job, &a, t, head, query, p);
+        if (++head == o->q_heads) head = 0, t = next_query(&a, t);
+      }
+      tc_team_barrier(team);
+      reduce_pairs(job, &a, first_t, first_head, count, j0, j1);
+      tc_team_barrier(team);
     }
-    if (o->last_query && queries > 0) queries = 1;
-    if (o->causal && last < first_candidate) queries = 0; /* none sees a candidate */
-    if (queries > 0) {
-      for (int32_t h = team.id; h < o->q_heads; h += team.size) {
-        one_head(job, b, h, o->last_query ? last : 0, query, logits);
-      }
-    }
-    tc_team_barrier(team);
-    const double share = 1.0 / ((double)queries * (double)o->q_heads);
-    for (int32_t j = team.id; j < n; j += team.size) {
-      double sum = 0.0;
-      if (!tc_is_candidate(roles[j])) {
-        scores[j] = tc_bits_float(TC_NAN_BITS);
-        continue;
-      }
-      for (int32_t h = 0; queries > 0 && h < o->q_heads; h++) {
-        sum += job->head_sums[(size_t)h * (size_t)job->call->batch.max_tokens + (size_t)j];
-      }
-      scores[j] = queries > 0 ? (float)(sum * share) : 0.0f;
-      if (scores[j] != scores[j]) {
-        scores[j] = tc_bits_float(TC_NAN_BITS);
-        any_nan = 1;
-      }
-      unseen |= queries == 0;
-    }
-    if (any_nan) tc_flag(job, b, TAILCUT_FLAG_NAN);
-    if (unseen) tc_flag(job, b, TAILCUT_FLAG_BAD_REFERENCE);
-    tc_team_barrier(team);
+    if (a.any && a.queries == 0 && team.id == 0) tc_flag(job, b, TAILCUT_FLAG_BAD_REFERENCE);
+    finish_keys(job, &a, j0, j1);
+    tc_team_barrier(team); /* others' keys are different ones in the next sequence */
   }
 }

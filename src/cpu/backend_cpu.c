@@ -51,10 +51,9 @@ static void cpu_destroy(tailcut_handle handle) {
 }
 
 static size_t scratch_bytes(int32_t kind, const tailcut_limits *l) {
-  const size_t n = (size_t)l->max_tokens;
   const size_t vectors = tc_align((size_t)l->dim * 4);
   const size_t cut = tc_cut_scratch(l->max_tokens);
-  const size_t attention = tc_align((size_t)l->head_dim * 4) + tc_align(n * 4);
+  const size_t attention = tc_align((size_t)l->head_dim * 4);
   size_t bytes = 0;
   if (kind != TAILCUT_CALL_CUT && kind != TAILCUT_CALL_COMPACT) bytes = vectors;
   if (kind == TAILCUT_CALL_RELEVANCE || kind == TAILCUT_CALL_PRUNE_SEQUENCE) {
@@ -95,7 +94,10 @@ static size_t lay_out(tc_job *job, char *base, int32_t kind, const tailcut_limit
     job->query_counts = tc_take(base, &used, directions * 4);
   }
   if (kind == TAILCUT_CALL_RELEVANCE || kind == TAILCUT_CALL_PRUNE_SEQUENCE) {
-    job->head_sums = tc_take(base, &used, (size_t)l->q_heads * (size_t)l->max_tokens * 8);
+    const size_t keys = l->q_heads > 0 ? (size_t)l->max_tokens : 0;
+    job->pairs = tc_take(base, &used, TC_PAIRS * keys * 4);
+    job->over_heads = tc_take(base, &used, keys * 8);
+    job->over_queries = tc_take(base, &used, keys * 8);
   }
   job->scratch_stride = scratch_bytes(kind, l);
   job->scratch = tc_take(base, &used, job->scratch_stride * (size_t)threads);

@@ -11,12 +11,14 @@
 
 #include "../curve.h"
 #include "../internal.h"
+#include "../turn.h"
 #include "kernels.h"
 #include "team.h"
 
 #define TC_DIRECTIONS 64  /* mean directions held at a time */
 #define TC_SCORE_CHUNK 64 /* rows scored between two passes over their norms */
 #define TC_BLOCK 64       /* rows per block of the mean direction: METHOD.md */
+#define TC_PAIRS 32       /* pairs of a query row and a head whose attention is held at a time */
 
 /* What a handle of this backend has. */
 typedef struct tc_cpu {
@@ -65,7 +67,9 @@ typedef struct tc_job {
   int32_t *query_counts; /* [TC_DIRECTIONS] */
   tc_progress *taken;    /* [threads]; score: rows of each share that somebody has */
   tc_progress *progress; /* [threads]; compact */
-  double *head_sums;     /* ATTENTION: [q_heads, max_tokens] */
+  float *pairs;          /* ATTENTION: [TC_PAIRS, max_tokens] */
+  double *over_heads;    /* ATTENTION: [max_tokens], of the query row that is on its way */
+  double *over_queries;  /* ATTENTION: [max_tokens] */
   char *scratch;
   size_t scratch_stride;
 } tc_job;
@@ -166,6 +170,14 @@ int tc_bins_fill(tc_bins *bins, const tailcut_rule *rule);
 int32_t tc_bins_detect(tc_bins *bins, const tailcut_rule *rule, int32_t group);
 /* Makes `chosen` the k best-ranked. */
 void tc_bins_choose(tc_bins *bins, int32_t k);
+
+/* rotate.c: by how much the rotary_dim/2 pairs of result row j of segment b turn, whose source is
+ * the segment's row r, number `number` of the batch. 0: its bits stay. */
+int tc_turns_find(tc_turn *turns, const tailcut_rotation *rotation, int32_t b, int64_t number,
+                  int64_t r, int64_t j);
+/* Turns one part of the row. */
+void tc_turn_part(const tc_turn *turns, const tailcut_rotation *rotation, const tc_kernels *kernels,
+                  char *part);
 
 static inline size_t tc_align(size_t bytes) { return (bytes + 63) & ~(size_t)63; }
 /* Takes `bytes` from the workspace; with base NULL only counts them. */

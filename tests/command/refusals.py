@@ -90,6 +90,7 @@ WRONG_USAGE = [
     (SEQ + ["--k", "keys.npy"], ["--keys: is for --relevance attention"]),
     (SEQ + ["--relevance", "max-cosine", "--causal"], ["--causal: is for --relevance attention, not for max-cosine"]),
     (SEQ + ["--last-query"], ["--last-query: is for --relevance attention"]),
+    (SEQ + ["--query-reduction", "max"], ["--query-reduction: is for --relevance attention"]),
     (ATTENTION, ["--q: is required by --relevance attention"]),
     (ATTENTION + ["--q", "q.npy"], ["--keys: is required by --relevance attention"]),
     (ATTENTION + ["--q", "q.npy", "--k", "keys.npy", "--keys", "keys.npy"], ["--keys: is given twice"]),

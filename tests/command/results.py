@@ -77,15 +77,19 @@ def attention():
     x = features(40, 16)
     q, keys = features(40, 4, 8), features(40, 2, 8)
     save(x=x, r=roles, q=q, keys=keys)
-    for options, causal, last in (([], False, False), (["--causal"], True, False), (["--last-query"], False, True),
-                                  (["--causal", "--last-query"], True, True)):
+    for options, causal, last, heads, rows in (
+            ([], False, False, np.mean, np.mean), (["--causal"], True, False, np.mean, np.mean),
+            (["--last-query"], False, True, np.mean, np.mean),
+            (["--causal", "--last-query"], True, True, np.mean, np.mean),
+            (["--head-reduction", "max"], False, False, np.max, np.mean),
+            (["--head-reduction", "mean", "--query-reduction", "max"], False, False, np.mean, np.max)):
         logits = np.einsum("thd,jhd->thj", q.astype(np.float64), np.repeat(keys, q.shape[1] // keys.shape[1], 1)) / np.sqrt(q.shape[2])
         if causal:
             logits = np.where(np.arange(len(x))[None, None, :] <= np.arange(len(x))[:, None, None], logits, -np.inf)
         weights = np.exp(logits - logits.max(-1, keepdims=True))
         weights /= weights.sum(-1, keepdims=True)
         asking = np.flatnonzero(roles & 2)[-1:] if last else np.flatnonzero(roles & 2)
-        expected = weights[asking].mean((0, 1))
+        expected = rows(heads(weights[asking], 1), 0)
         for name in ("--keys", "--k"):
             said(*SEQ, "--relevance", "attention", "--q", "q.npy", name, "keys.npy", *options, "--k", 4, "--scores", "got-s.npy", "--kept", "got.npy")
             scores, kept = np.load("got-s.npy"), np.load("got.npy")

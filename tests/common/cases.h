@@ -68,7 +68,14 @@ enum {
   TT_ROWS_ALL = 8191,
   TT_ROWS_BASE = 8192,    /* int32 positions from a base, LOCAL, zero tail */
   TT_ROWS_BASE64 = 16384, /* [3, k] int64 positions from a base, PACKED */
-  TT_ROWS_AND_BASE = 32767
+  TT_ROWS_AND_BASE = 32767,
+  TT_ROWS_KEYS = 1 << 15,       /* [B,H,T,d] f16 in place, turned by positions that are an array of
+                                   the same call, compacted in place */
+  TT_ROWS_KEYS_PAGED = 1 << 16, /* bf16, K beside V in pages, in place, interleaved pairs, from a
+                                   base, no positions */
+  TT_ROWS_KEYS_TABLE = 1 << 17, /* f32, PACKED, turned by a table that some positions are not in;
+                                   zero tail */
+  TT_ROWS_KEYS_ALL = 7 << 15
 };
 
 typedef struct tt_case {

@@ -59,6 +59,7 @@ tt_case tt_random_case(tt_random *random) {
   }
   c.order = tt_below(random, 2) ? TAILCUT_LOW : 0;
   c.group_k = c.detector == TAILCUT_TOPK && tt_below(random, 3);
-  c.rows = (int32_t)tt_next(random) & (int32_t)tt_next(random) & TT_ROWS_AND_BASE & ~TT_ROWS_WIDE;
+  c.rows = (int32_t)tt_next(random) & (int32_t)tt_next(random) & ~TT_ROWS_WIDE &
+           (TT_ROWS_AND_BASE | TT_ROWS_KEYS_ALL);
   return c;
 }

@@ -127,7 +127,9 @@ RULES = [
     ("sequence", "np.arange(rows)[None, :] <= query[:, None]", "np.arange(rows)[None, :] < query[:, None]"),
     ("sequence", "if not keys[:, candidate].any():", "if len(query) == 0:"),
     ("sequence", "/ np.sqrt(F64(dim))", ""),
-    ("sequence", "/ (len(query) * heads)", "/ heads"),
+    ("sequence", "over_rows(over_heads(paid, 0), 0)", "over_heads(over_rows(paid, 1), 0)"),
+    ("sequence", "over_rows(over_heads(paid, 0), 0)", "over_heads(over_heads(paid, 0), 0)"),
+    ("sequence", "over_rows(over_heads(paid, 0), 0)", "over_rows(over_rows(paid, 0), 0)"),
     # calls
     ("method", "default = \"auto\" if request.kind == \"cut\" or request.relevance == \"attention\" else \"unit\"",
      "default = \"unit\""),

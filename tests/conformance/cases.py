@@ -60,7 +60,9 @@ def reference_words(request, files, one_cls):
 def attention_words(request, files, shape):
     for name, array in (("q", request.q), ("keys", request.k)):
         files[name] = array.reshape(shape + array.shape[1:])
-    return ["--q", "@q", "--keys", "@keys"] + ["--causal"] * request.causal + ["--last-query"] * request.last_query
+    return ["--q", "@q", "--keys", "@keys"] + ["--causal"] * request.causal + ["--last-query"] * request.last_query + [
+        word for name, how in zip(("head", "query"), request.reductions) if how != "mean"
+        for word in (f"--{name}-reduction", how)]
 
 
 def case_of(name, request, form="ragged", one_cls=False, dtype=None):
@@ -216,6 +218,7 @@ def sequence_case(rng, name):
         request.q = draw.store(rng.normal(0, 1.5, (len(rows), heads * shared, size)).astype(np.float32), dtype)
         request.k = draw.store(rng.normal(0, 1, (len(rows), heads, size)).astype(np.float32), dtype)
         request.causal, request.last_query = bool(rng.random() < 0.5), bool(rng.random() < 0.4)
+        request.reductions = tuple(str(rng.choice(["mean", "max"])) for _ in range(2))
     request.groups = random_groups(rng, cu)
     scores = np.zeros(1, np.float32) if method.is_close(request) else method.answer(request)["scores"]
     request.values = random_rule(rng, int(np.diff(cu).max()), scores)

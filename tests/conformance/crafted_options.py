@@ -195,6 +195,7 @@ def close_policies():
                     if dtype == "f16":
                         request.groups = np.array([0, 4, 10, 20, 31, 40, n], np.int32)
                     said = "bf16" if dtype == "bf16" else None
+                    request.reductions = {"f32": ("mean", "max"), "f16": ("max", "mean")}.get(dtype, ("mean", "mean"))
                     yield case_of(f"prune-seq/attention-{name}-{dtype}-{causal}-{last}", request, dtype=said)
 
 

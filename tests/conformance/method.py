@@ -32,6 +32,7 @@ class Request:
     k: np.ndarray | None = None
     causal: bool = False
     last_query: bool = False
+    reductions: tuple = ("mean", "mean")   # attention: over the heads, then over the query rows
 
 
 def segments(request):
@@ -64,7 +65,7 @@ def segment_scores(request, b, at):
     roles = request.roles[at]
     if request.relevance == "attention":
         q, k = (widen(array[at], request.bf16) for array in (request.q, request.k))
-        return sequence.attention(q, k, roles, request.causal, request.last_query)
+        return sequence.attention(q, k, roles, request.causal, request.last_query, request.reductions)
     policy = sequence.mean_cosine if request.relevance == "mean-cosine" else sequence.max_cosine
     return policy(widen(rows, request.bf16), roles)
 

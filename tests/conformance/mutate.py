@@ -84,7 +84,7 @@ def bases():
         ("sequence-max", [*sequence, "--relevance", "max-cosine", "--repeat", "2", "--json", *outs],
          {"hidden": x.astype(np.float16).reshape(2, 12, 16), "roles": roles.reshape(2, 12)}, True),
         ("attention", [*sequence, "--relevance", "attention", "--q", "q.npy", "--keys", "keys.npy", "--causal",
-                       "--last-query", *outs],
+                       "--last-query", "--head-reduction", "max", *outs],
          {"hidden": x, "roles": roles, "q": q, "keys": keys}, True),
         ("view", ["view", "--image", "image.png", "--grid", "4x6", "--kept", "kept.npy", "-o", "got-view.svg"],
          {"image.png": png(24, 16), "kept": np.array([1, 2, 7, 20], np.int32)}, False),

@@ -43,7 +43,8 @@ OPTIONS = ["--tokens", "--cls", "--cls-row", "--cls-mean", "--lag", "--prefix", 
            "--order", "--dtype", "--device",
            "--threads", "--repeat", "--out", "--kept", "--counts", "--scores", "--offsets", "--flags", "--mask",
            "--group-counts", "--json", "--scale", "--hidden",
-           "--roles", "--relevance", "--q", "--keys", "--causal", "--last-query", "--image", "--grid", "--segment",
+           "--roles", "--relevance", "--q", "--keys", "--causal", "--last-query",
+           "--head-reduction", "--query-reduction", "--image", "--grid", "--segment",
            "--force", "-o", "--nonsense", "--det", "-x",
            "--version", "--help"]
 

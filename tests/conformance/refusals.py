@@ -105,8 +105,11 @@ def sequences():
     yield line("q-alone", *attention[:4], word="--keys")
     yield line("keys-alone", "--relevance", "attention", "--keys", "@keys", word="--q")
     for policy in ("mean-cosine", "max-cosine"):
-        for odd in (["--causal"], ["--last-query"], ["--q", "@q"], ["--keys", "@keys"]):
+        for odd in (["--causal"], ["--last-query"], ["--q", "@q"], ["--keys", "@keys"],
+                    ["--head-reduction", "max"], ["--query-reduction", "mean"]):
             yield line(f"{policy}{odd[0]}", "--relevance", policy, *odd, word=odd[0])
+    for odd in ("--head-reduction", "--query-reduction"):
+        yield line(f"{odd}-none", *attention, odd, "sum", word=odd)
     yield line("heads", *attention, word="q", status=1, q=np.ones((8, 3, 2), F32))
     yield line("head-dim", *attention, word="q", status=1, q=np.ones((8, 4, 3), F32))
     yield line("q-rows", *attention, word="q", status=1, q=np.ones((7, 4, 2), F32))

@@ -89,6 +89,12 @@ def check_sequence():
     assert sequence.attention(one, one, text_last, causal=True, last_query=True)[0].tolist() == [0.25, 0.25]
     assert sequence.attention(one, one, text_first, causal=True)[1] and not sequence.attention(one, one, text_first)[1]
     assert np.allclose(sequence.attention(one, one, np.array([1, 4, 2, 6], np.uint8))[0], 0.5)
+    q = np.zeros((4, 2, 1))  # row 2 looks away with its second head, row 3 with both
+    q[2, 1], q[3] = 100, 100
+    k = np.array([0, 0, 1, 1.0]).reshape(4, 1, 1)
+    for how, expected in ((("mean", "mean"), 1 / 16), (("max", "mean"), 1 / 8), (("mean", "max"), 1 / 8),
+                          (("max", "max"), 1 / 4)):
+        assert np.allclose(sequence.attention(q, k, text_last, reductions=how)[0], expected), how
 
 
 # ---------------------------------------------------------------------------------------------- the cut

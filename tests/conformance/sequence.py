@@ -36,8 +36,9 @@ def max_cosine(x, roles):
     return np.array(scores, F64), len(query) == 0
 
 
-def attention(q, k, roles, causal=False, last_query=False):
-    """The attention that query rows pay to each candidate, mean over rows and heads. q [N, Hq, d], k [N, Hkv, d]."""
+def attention(q, k, roles, causal=False, last_query=False, reductions=("mean", "mean")):
+    """The attention that query rows pay to each candidate, reduced over heads, then over rows. q [N, Hq, d],
+    k [N, Hkv, d]."""
     rows, heads, dim = q.shape
     shared = heads // k.shape[1]  # query heads that read one key head
     query = np.flatnonzero(has_role(roles, QUERY))
@@ -49,10 +50,11 @@ def attention(q, k, roles, causal=False, last_query=False):
         keys &= np.arange(rows)[None, :] <= query[:, None]
     if not keys[:, candidate].any():
         return np.zeros(len(candidate), F64), True
-    paid = np.zeros(rows, F64)
+    paid = np.zeros((heads, len(query), rows), F64)
     for h in range(heads):
         logits = q[query, h].astype(F64) @ k[:, h // shared].astype(F64).T / np.sqrt(F64(dim))
         logits = np.where(keys, logits, -np.inf)
         weights = np.exp(logits - logits.max(1, keepdims=True))
-        paid += (weights / weights.sum(1, keepdims=True)).sum(0)
-    return paid[candidate] / (len(query) * heads), False
+        paid[h] = weights / weights.sum(1, keepdims=True)
+    over_heads, over_rows = (np.mean if how == "mean" else np.max for how in reductions)
+    return over_rows(over_heads(paid, 0), 0)[candidate], False
