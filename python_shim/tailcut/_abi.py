@@ -96,11 +96,23 @@ class Placement(IntEnum):
     PACKED = 2
 
 
+class RopePairing(IntEnum):
+    """Which values of a head turn together: i with i + rotary_dim/2 (NEOX), or 2i with 2i + 1."""
+    NEOX = 1
+    INTERLEAVED = 2
+
+
 class Policy(IntEnum):
     """What relevance is, inside a layer."""
     MEAN_COSINE = 1
     MAX_COSINE = 2
     ATTENTION = 3
+
+
+class Reduction(IntEnum):
+    """How several values become one."""
+    MEAN = 1
+    MAX = 2
 
 
 class Call(IntEnum):
@@ -145,7 +157,9 @@ ENUMS = {
     "tailcut_order": (Order, "TAILCUT_"),
     "tailcut_scale": (Scale, "TAILCUT_SCALE_"),
     "tailcut_placement": (Placement, "TAILCUT_"),
+    "tailcut_rope_pairing": (RopePairing, "TAILCUT_ROPE_"),
     "tailcut_policy": (Policy, "TAILCUT_"),
+    "tailcut_reduction": (Reduction, "TAILCUT_REDUCE_"),
     "tailcut_call": (Call, "TAILCUT_CALL_"),
 }
 # The same for bits, which are macros in the header.
@@ -172,20 +186,26 @@ rule = _struct(
 selection = _struct(
     "selection", counts=c_void_p, kept=c_void_p, kept_placement=c_int32, new_cu_seqlens=c_void_p, flags=c_void_p,
     scores=c_void_p, curve=c_void_p, ranks=c_void_p, host_counts=c_void_p, mask=c_void_p, group_counts=c_void_p)
+rotation = _struct(
+    "rotation", dtype=c_int32, pairing=c_int32, rotary_dim=c_int32, rotary_offset=c_int32, position_bytes=c_int32,
+    positions=c_void_p, new_base=c_void_p, inv_freq=c_void_p, cos_sin=c_void_p, table_rows=c_int32)
 rows = _struct(
     "rows", src=c_void_p, dst=c_void_p, part_bytes=c_int64, parts=c_int32, placement=c_int32, flags=c_int32,
     slot_bytes=c_int32, src_part_stride=c_int64, dst_part_stride=c_int64, src_row_stride=c_int64,
     dst_row_stride=c_int64, src_segment_stride=c_int64, dst_segment_stride=c_int64, src_slots=c_void_p,
-    dst_slots=c_void_p, page_rows=c_int64, page_stride=c_int64, dst_rows=c_int64, renumber_base=c_void_p)
+    dst_slots=c_void_p, page_rows=c_int64, page_stride=c_int64, dst_rows=c_int64, renumber_base=c_void_p,
+    rotation=c_void_p)
 relevance_options = _struct(
     "relevance_options", policy=c_int32, causal=c_int32, last_query=c_int32, dtype=c_int32, q=c_void_p, k=c_void_p,
     q_heads=c_int32, k_heads=c_int32, head_dim=c_int32, q_row_stride=c_int64, k_row_stride=c_int64,
-    q_head_stride=c_int64, k_head_stride=c_int64, q_segment_stride=c_int64, k_segment_stride=c_int64)
+    q_head_stride=c_int64, k_head_stride=c_int64, q_segment_stride=c_int64, k_segment_stride=c_int64,
+    head_reduction=c_int32, query_reduction=c_int32, lse=c_void_p, lse_row_stride=c_int64, lse_head_stride=c_int64,
+    lse_segment_stride=c_int64)
 limits = _struct(
     "limits", segments=c_int32, max_tokens=c_int32, total_tokens=c_int64, dim=c_int32, q_heads=c_int32,
     head_dim=c_int32, reserved=c_int32, groups=c_int32)
 
-STRUCTS = (config, batch, tokens, reference, rule, selection, rows, relevance_options, limits)
+STRUCTS = (config, batch, tokens, reference, rule, selection, rotation, rows, relevance_options, limits)
 
 # ------------------------------------------------------------------------------------------- signatures
 _handle, _device = c_void_p, c_void_p  # an opaque pointer, and one to memory that the handle's device reads

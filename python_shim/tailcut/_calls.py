@@ -142,7 +142,8 @@ def compact(rows: Sequence[Rows | Array], kept: Array, counts: Array, cu_seqlens
             stream: int | None = None) -> Prepared[tuple[Array, ...]]:
     """Moves the kept rows of any arrays together, in order; returns the destinations, in full length.
 
-    rows            Rows, or arrays [rows.., ...] for new packed ones; the first says how many rows there are
+    rows            Rows, or arrays [rows.., ...] for new packed ones. The first says how many rows there are; its axis
+                    0 numbers segments where it is as long as counts and the token axis is another
     kept, counts, cu_seqlens  of a Selection
     kept_placement  of `kept`
     placement       of results that do not say it

@@ -11,7 +11,7 @@ from enum import IntEnum
 from typing import Any, TypeVar
 
 from . import _abi
-from ._abi import Detector, Order, Policy, ReferenceSource, Rounding, Scale
+from ._abi import Detector, Order, Policy, Reduction, ReferenceSource, Rounding, Scale
 from ._arrays import small
 from ._errors import conflict, unknown_value
 from ._load import new
@@ -169,9 +169,15 @@ class RelevanceOptions:
     last_query: bool = False  #: ATTENTION: only the last query row counts
     q: Array | None = None    #: ATTENTION: [..., q_heads, head_dim], rows as the hidden states have them
     k: Array | None = None    #: ATTENTION: [..., k_heads, head_dim]; q_heads is a multiple of k_heads
+    head_reduction: Reduction | str = Reduction.MEAN   #: ATTENTION: over the heads, first
+    query_reduction: Reduction | str = Reduction.MEAN  #: ATTENTION: over the query rows
+    lse: Array | None = None  #: ATTENTION: float32 [..., q_heads], the layer's own log-sum-exp (natural logarithm, of
+    #:                           scaled logits), any strides: FlashAttention's [q_heads, rows] is handed over as lse.T
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "policy", member(Policy, self.policy, "options.policy"))
+        for name in ("head_reduction", "query_reduction"):
+            object.__setattr__(self, name, member(Reduction, getattr(self, name), f"options.{name}"))
 
 
 @dataclass

@@ -266,7 +266,7 @@ def _longest(offsets: View) -> int:
     return max((b - a for a, b in zip(values, values[1:]) if b > a), default=0)
 
 
-def _element_strides(of: View, name: str) -> list[int]:
+def _element_strides(of: View, name: str, contiguous: bool = True) -> list[int]:
     """Strides in elements; 0, the library's default, along axes of one element."""
     size, strides = SIZES[of.code], []
     for length, stride in zip(of.shape, strides_of(of)):
@@ -274,7 +274,7 @@ def _element_strides(of: View, name: str) -> list[int]:
             raise out_of_range(f"{name} has strides {list(of.strides)}: an axis that repeats, runs backwards or splits "
                                "elements cannot be read")
         strides.append(stride // size if length > 1 else 0)
-    if of.shape[-1] > 1 and strides[-1] != 1:
+    if contiguous and of.shape[-1] > 1 and strides[-1] != 1:
         raise out_of_range(f"{name} has strides {list(of.strides)}: channels one behind the other are expected (the "
                            "last axis contiguous)")
     return strides
@@ -336,6 +336,7 @@ def relevance_of(options: RelevanceOptions | None, setup: Setup, dtype: Dtype | 
     options = options or RelevanceOptions()
     made = new(_abi.relevance_options)
     made.policy, made.causal, made.last_query = options.policy, options.causal, options.last_query
+    made.head_reduction, made.query_reduction = options.head_reduction, options.query_reduction
     for name in ("q", "k"):
         array = getattr(options, name)
         if array is None:
@@ -357,4 +358,18 @@ def relevance_of(options: RelevanceOptions | None, setup: Setup, dtype: Dtype | 
         if setup.batched:
             setattr(made, f"{name}_segment_stride", strides[0])
         setup.keep.append(of)
+    if options.lse is not None:
+        _lse(made, options.lse, setup)
     return made, made.q_heads, made.head_dim
+
+
+def _lse(made: Any, array: Any, setup: Setup) -> None:
+    of = view(array, "options.lse", setup.stream)
+    if of.code != "f4" or of.device != setup.device or of.shape != (*setup.rows_shape, made.q_heads):
+        raise conflict(f"options.lse has shape {list(of.shape)} of {of.code} on device {of.device}: float32 "
+                       f"{[*setup.rows_shape, made.q_heads]} on {setup.device} is expected")
+    strides = _element_strides(of, "options.lse", False)
+    made.lse, made.lse_head_stride, made.lse_row_stride = of.data, strides[-1], strides[-2]
+    if setup.batched:
+        made.lse_segment_stride = strides[0]
+    setup.keep.append(of)

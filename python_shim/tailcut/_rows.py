@@ -6,13 +6,32 @@ contiguous, are the piece, the others the parts. Nothing is copied to make an ar
 """
 from __future__ import annotations
 
+from ctypes import addressof
 from dataclasses import dataclass
 from typing import Any
 
-from ._abi import Placement, RowsFlag
-from ._arrays import SIZES, Maker, View, like, small, strides_of, view
+from . import _abi
+from ._abi import Dtype, Placement, RopePairing, RowsFlag
+from ._arrays import SIZES, features_dtype, Maker, View, like, small, strides_of, view
 from ._errors import conflict, out_of_range
+from ._load import new
 from ._options import Array, member
+
+
+@dataclass(frozen=True)
+class Rotation:
+    """Keys turn to their new positions while their rows are moved (rotary position embedding): what was rotated by its
+    old position leaves as if rotated by its new one, new_base + its number among the results. The last axis of the
+    array is a head."""
+
+    inv_freq: Array | None = None   #: float32 [rotary_dim / 2]; this or cos_sin
+    cos_sin: Array | None = None    #: float32 [positions, rotary_dim]: cosines, then sines (vLLM's cos_sin_cache)
+    positions: Array | None = None  #: int32 or int64 by row number: the old ones; default: the row's number
+    new_base: Array | None = None   #: [segments], the same integers: the first new one; default 0
+    pairing: RopePairing | str = RopePairing.NEOX
+    rotary_dim: int | None = None   #: default: all that inv_freq or cos_sin has
+    rotary_offset: int = 0          #: the first value of a head that turns
+    dtype: Dtype | str | None = None  #: of an array of uint16 words
 
 
 @dataclass(frozen=True)
@@ -40,6 +59,7 @@ class Rows:
     dst_token_axis: int | None = None   #: default: that of src, less the batch's axis where PACKED
     dst_rows: int | None = None         #: rows that dst has room for; default: its length
     renumber_base: Array | None = None  #: RENUMBER: [segments], the first position of each, in dst's dtype
+    rotation: Rotation | None = None    #: the rows are keys, to be rotated to their new positions
 
 
 class Layout:
@@ -47,7 +67,8 @@ class Layout:
 
     __slots__ = ("axis", "rows", "row_stride", "outer", "outer_stride", "parts", "part_stride", "part_bytes")
 
-    def __init__(self, of: View, token_axis: int, outer: bool, name: str) -> None:
+    def __init__(self, of: View, token_axis: int, outer: bool, name: str, heads: bool = False) -> None:
+        """`heads`: a part is the last axis and no more."""
         ndim = len(of.shape)
         if not -ndim <= token_axis < ndim:
             raise out_of_range(f"{name} has shape {list(of.shape)}: token_axis {token_axis} is outside")
@@ -67,6 +88,8 @@ class Layout:
         self.part_bytes = SIZES[of.code]
         while pieces and pieces[-1][1] == self.part_bytes:
             self.part_bytes *= pieces.pop()[0]
+            if heads:
+                break
         self.parts, self.part_stride = 1, pieces[-1][1] if pieces else 0
         for length, stride in reversed(pieces):
             if stride != self.part_stride * self.parts:
@@ -121,7 +144,7 @@ def fill(made: Any, rows: Rows, name: str, room: Room, default: Placement, makin
         paged = rows.src_slots is not None
         if axis is None:
             axis = 1 if room.batched and not paged else 0
-        lies = Layout(src, axis, paged or room.batched, f"{name}.src")
+        lies = Layout(src, axis, paged or room.batched, f"{name}.src", rows.rotation is not None)
         if not paged:
             room.check(lies, src, f"{name}.src")
             made.src_segment_stride = lies.outer_stride if lies.outer > 1 else 0
@@ -134,7 +157,7 @@ def fill(made: Any, rows: Rows, name: str, room: Room, default: Placement, makin
         raise conflict(f"{name}.dst is read only")
     paged = rows.dst_slots is not None
     to = lies if in_place and lies is not None else Layout(
-        dst, onto, paged or (room.batched and not packed), f"{name}.dst")
+        dst, onto, paged or (room.batched and not packed), f"{name}.dst", rows.rotation is not None)
     if src is not None and lies is not None:
         if SIZES[dst.code] != SIZES[src.code] or lies.part_bytes * lies.parts != to.part_bytes * to.parts:
             raise conflict(f"{name}.dst has shape {list(dst.shape)} of {dst.code}: its rows are not those of src, "
@@ -159,6 +182,8 @@ def fill(made: Any, rows: Rows, name: str, room: Room, default: Placement, makin
                      room.segments)
         keep.append(base)
         made.renumber_base = base.data
+    if rows.rotation is not None:
+        made.rotation = _rotation(rows.rotation, f"{name}.rotation", dst, room, keep)
     one_behind_another = packed or not (room.ragged or room.segments > 1 or to.outer)
     return target, to.axis if one_behind_another and not paged else None
 
@@ -207,3 +232,43 @@ def _pages(made: Any, rows: Rows, name: str, lies: Layout | None, to: Layout, ro
         page = own
         setattr(made, side, of.data)
         made.slot_bytes, made.page_rows, made.page_stride = own
+
+
+def _rotation(given: Rotation, name: str, values: View, room: Room, keep: list[Any]) -> int:
+    """The address of the tailcut_rotation."""
+    dtype = None if given.dtype is None else member(Dtype, given.dtype, f"{name}.dtype")
+    made = new(_abi.rotation, dtype=features_dtype(values, dtype, f"{name}'s array"),
+               pairing=member(RopePairing, given.pairing, f"{name}.pairing"), rotary_offset=given.rotary_offset)
+    keep.append(made)
+    for table in ("inv_freq", "cos_sin"):
+        array = getattr(given, table)
+        if array is not None:
+            of = small(array, "f4", f"{name}.{table}", room.device)
+            if len(of.shape) != (1 if table == "inv_freq" else 2):
+                raise out_of_range(f"{name}.{table} has shape {list(of.shape)}")
+            keep.append(of)
+            setattr(made, table, of.data)
+            made.rotary_dim = of.shape[-1] * (2 if table == "inv_freq" else 1)
+            made.table_rows = 0 if table == "inv_freq" else of.shape[0]
+    if given.rotary_dim is not None and given.rotary_dim != made.rotary_dim:
+        raise conflict(f"{name}.rotary_dim is {given.rotary_dim}, but its table is for {made.rotary_dim}")
+    code = None
+    for numbers, length in (("positions", room.total), ("new_base", room.segments)):
+        array = getattr(given, numbers)
+        if array is not None:
+            if code is None:
+                code = "i8" if view(array, f"{name}.{numbers}").code == "i8" else "i4"
+            of = small(array, code, f"{name}.{numbers}", room.device)
+            if _count(of.shape) < length:
+                raise out_of_range(f"{name}.{numbers} has shape {list(of.shape)}: {length} are expected")
+            keep.append(of)
+            setattr(made, numbers, of.data)
+            made.position_bytes = SIZES[code]
+    return addressof(made)
+
+
+def _count(shape: tuple[int, ...]) -> int:
+    count = 1
+    for length in shape:
+        count *= length
+    return count

@@ -15,6 +15,7 @@ if importlib.util.find_spec("tailcut") is None:
 
 hypothesis.settings.register_profile(
     "suite", max_examples=int(os.environ.get("TAILCUT_EXAMPLES", "100")), deadline=None, derandomize=True,
+    phases=[hypothesis.Phase.explicit, hypothesis.Phase.generate],  # seeds do not get simpler
     suppress_health_check=list(hypothesis.HealthCheck))
 hypothesis.settings.load_profile("suite")
 

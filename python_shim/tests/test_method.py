@@ -134,3 +134,20 @@ def test_nothing_is_vacuous():
     assert len(seen) == 3 * 2 + 3 * 3
     assert any(request.bf16 for request, _, _ in map(ask.case_of, range(50)))
     assert method.answer(ask.case_of(1)[0])
+
+
+@given(st.integers(0, 2 ** 31), st.booleans(), st.sampled_from(["mean", "max"]), st.sampled_from(["mean", "max"]))
+def test_given_log_sum_exp(seed, batched, heads, queries):
+    """The layer's own log-sum-exp, in FlashAttention's order of axes: near what is computed without it."""
+    rng = np.random.default_rng(seed)
+    b, n, h, d = 2 if batched else 1, int(rng.integers(4, 30)), 4, 8
+    q, k = rng.normal(size=(b, n, h, d)).astype(np.float32), rng.normal(size=(b, n, 2, d)).astype(np.float32)
+    roles = rng.choice([1, 2, 3], (b, n)).astype(np.uint8)
+    logits = np.einsum("bthd,bshd->bhts", q.astype(np.float64), np.repeat(k, 2, 2)) / np.sqrt(d)
+    lse = np.log(np.exp(logits).sum(-1)).astype(np.float32).transpose(0, 2, 1)  # a view of [b, h, t]
+    if not batched:
+        q, k, roles, lse = q[0], k[0], roles[0], lse[0]
+    reductions = dict(head_reduction=heads, query_reduction=queries)
+    want = tailcut.relevance(None, roles, tailcut.RelevanceOptions("attention", q=q, k=k, **reductions))
+    got = tailcut.relevance(None, roles, tailcut.RelevanceOptions("attention", q=q, k=k, lse=lse, **reductions))
+    assert np.allclose(got.scores, want.scores, rtol=1e-5, atol=1e-6, equal_nan=True)

@@ -17,7 +17,7 @@ DTYPES = ["u1", "f2", "i4", "i8", "f8"]
 def arrays(draw, batched, segments, tokens):
     """(array with gaps, token axis)."""
     letters = draw(st.sampled_from(BATCHED if batched else LAYOUTS))
-    shape = [{"b": segments, "t": tokens}.get(letter) or draw(st.integers(1, 4)) for letter in letters]
+    shape = [{"b": segments, "t": tokens}.get(letter) or draw(st.integers(2, 4)) for letter in letters]
     gaps = [draw(st.sampled_from([0, 0, 1, 3])) if "c" not in letters or letter in "bt" else 0 for letter in letters]
     dtype = np.dtype(draw(st.sampled_from(DTYPES)))
     whole = [n + gap for n, gap in zip(shape, gaps)]
@@ -91,6 +91,37 @@ def test_layer_with_pages():
             assert (pool[to // page, :, to % page] == before[source // page, :, source % page]).all()
         packed = slice(result.cu_seqlens[b], result.cu_seqlens[b + 1])
         assert (result.rows[2][packed] == base[b] + np.arange(len(own))).all()
+
+
+@pytest.mark.parametrize("table", ["inv_freq", "cos_sin"])
+@pytest.mark.parametrize("in_place", [False, True])
+def test_keys_turn(table, in_place):
+    """Keys of the kept rows come out as if rotated by their new positions, head by head, whatever the layout."""
+    rng = np.random.default_rng(7)
+    total, heads, d = 30, 3, 16
+    raw = rng.normal(size=(1, heads, total, d))
+    inv_freq = (10000.0 ** -(np.arange(d // 2) * 2 / d)).astype(np.float32)
+    angles = np.arange(100)[:, None] * inv_freq.astype(np.float64)
+    cos_sin = np.concatenate([np.cos(angles), np.sin(angles)], 1).astype(np.float32)
+
+    def rotated(rows, positions):
+        c, s = np.cos(angles[positions]), np.sin(angles[positions])
+        a, b = rows[..., :d // 2], rows[..., d // 2:]
+        return np.concatenate([a * c - b * s, b * c + a * s], -1).astype(np.float32)
+
+    old = np.arange(total) * 3
+    keys = rotated(raw, old)
+    roles = np.ones((1, total), np.uint8)
+    roles[0, 20:] = 2
+    how = tailcut.Rotation(**{table: inv_freq if table == "inv_freq" else cos_sin}, positions=old[None],
+                           new_base=np.array([5]))
+    x = rng.normal(size=(1, total, 8)).astype(np.float32)
+    by_head = keys.transpose(0, 2, 1, 3).copy()  # [B, T, H, d]: heads are contiguous, and turn one by one
+    r = tailcut.prune_sequence(x, roles, rule=Rule(k=7), rows=[
+        Rows(keys, keys if in_place else None, token_axis=2, rotation=how), Rows(by_head, rotation=how)])
+    want = rotated(raw[0][:, r.kept], 5 + np.arange(17))
+    got = keys[0, :, :17] if in_place else r.rows[0]
+    assert np.abs(got - want).max() < 1e-5 and np.abs(r.rows[1].transpose(1, 0, 2) - want).max() < 1e-5
 
 
 def test_cache_of_a_batch():
