@@ -102,7 +102,7 @@ def _of_dlpack(tensor: _dlpack.Tensor, array: Any, name: str, read_only: bool = 
     else:
         raise error(Status.ERROR_NO_BACKEND, f"{name} is on a device (DLPack type {tensor.device_type}) that is neither "
                     "a CPU nor CUDA")
-    return View(tensor.data, code, shape, strides, device, array, read_only, None, keep)
+    return View(tensor.data or _of_nothing(shape), code, shape, strides, device, array, read_only, None, keep)
 
 
 def _of_cuda_interface(array: Any, name: str) -> View:
@@ -114,8 +114,13 @@ def _of_cuda_interface(array: Any, name: str) -> View:
     strides = facts.get("strides") or _contiguous(shape, SIZES[code])
     device = getattr(array, "device", None)
     index = int(getattr(device, "id", device if isinstance(device, int) else 0) or 0)
-    return View(facts["data"][0] or 0, code, shape, tuple(strides), (int(DeviceKind.CUDA), index), array,
+    return View(facts["data"][0] or _of_nothing(shape), code, shape, tuple(strides), (int(DeviceKind.CUDA), index), array,
                 bool(facts["data"][1]), facts.get("stream"))
+
+
+def _of_nothing(shape: tuple[int, ...]) -> int:
+    """An address for an array without elements, which some libraries give none: never read, only not NULL."""
+    return 64 if 0 in shape else 0
 
 
 def _contiguous(shape: Sequence[int], size: int) -> tuple[int, ...]:
@@ -182,7 +187,7 @@ def small(array: Any, code: str, name: str, device: tuple[int, int], length: int
 
 # -------------------------------------------------------------------------------------- new arrays, streams
 class Maker:
-    """Makes arrays like those of the input."""
+    """Makes arrays of float32, int32 and uint8 in the library and on the device of the input."""
 
     def __init__(self, empty: Callable[[tuple[int, ...], str], Any]) -> None:
         self.empty = empty
@@ -260,8 +265,7 @@ def _torch_maker(device: Any) -> Maker:
     found = _torch_makers.get(device)
     if found is None:
         torch = sys.modules["torch"]
-        dtypes = {"f4": torch.float32, "i4": torch.int32, "i8": torch.int64, "u1": torch.uint8, "f2": torch.float16,
-                  "bf2": torch.bfloat16}
+        dtypes = {"f4": torch.float32, "i4": torch.int32, "u1": torch.uint8}
         found = _torch_makers[device] = Maker(lambda shape, code: torch.empty(shape, dtype=dtypes[code], device=device))
     return found
 
@@ -280,17 +284,20 @@ def maker(of: View) -> Maker:
         raise error(Status.ERROR_UNSUPPORTED, f"cannot make arrays on the device of a {kind.__name__}: use a library "
                     "with the array API (CuPy) or PyTorch")
     space = of.array.__array_namespace__()
-    dtypes = {"f4": space.float32, "i4": space.int32, "i8": space.int64, "u1": space.uint8}
-    return Maker(lambda shape, code: space.empty(shape, dtype=dtypes.get(code, of.array.dtype)))
+    dtypes = {"f4": space.float32, "i4": space.int32, "u1": space.uint8}
+    return Maker(lambda shape, code: space.empty(shape, dtype=dtypes[code]))
 
 
 def like(of: View, shape: tuple[int, ...], making: Maker) -> Any:
     """A new array with the elements of `of`."""
-    if isinstance(of.array, np.ndarray):
-        return np.empty(shape, of.array.dtype)
-    if making is NUMPY and of.code == "bf2":
-        return np.empty(shape, np.uint16)
-    return making.empty(shape, of.code)
+    array = of.array
+    if isinstance(array, np.ndarray):
+        return np.empty(shape, array.dtype)
+    if making is NUMPY:
+        return np.empty(shape, np.uint16 if of.code == "bf2" else of.code)
+    if hasattr(array, "new_empty"):
+        return array.new_empty(shape)
+    return array.__array_namespace__().empty(shape, dtype=array.dtype)
 
 
 def stream_of(of: View, stream: int | None) -> int:

@@ -183,9 +183,9 @@ class Setup:
     def select(self, want: Iterable[str], placement: Placement) -> tuple[Any, Selection]:
         """A tailcut_selection and its arrays."""
         by_row, segments = self.rows_shape, (self.segments,)
-        self.names = ["counts", "flags", "new_cu_seqlens", "kept"]
-        specs: list[Any] = [(segments, "i4"), (segments, "i4"), ((self.segments + 1,), "i4"),
-                            ((self.total,) if placement == Placement.PACKED else by_row, "i4")]
+        self.names = ["kept", "counts", "flags", "new_cu_seqlens"]
+        specs: list[Any] = [((self.total,) if placement == Placement.PACKED else by_row, "i4"), (segments, "i4"),
+                            (segments, "i4"), ((self.segments + 1,), "i4")]
         for name in dict.fromkeys(want):
             if name not in _WANTED:
                 raise conflict(f"want has {name!r}; expected some of {', '.join(_WANTED)}")

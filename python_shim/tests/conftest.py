@@ -20,4 +20,4 @@ hypothesis.settings.register_profile(
 hypothesis.settings.load_profile("suite")
 
 # What needs more than numpy is asked for by name.
-collect_ignore = [] if os.environ.get("TAILCUT_TEST_CUDA") else ["test_cuda.py"]
+collect_ignore = [f"test_{name}.py" for name in ("cuda", "torch") if not os.environ.get(f"TAILCUT_TEST_{name.upper()}")]
