@@ -83,15 +83,31 @@ typedef struct tc_cuda_space {
   int32_t *counts;            /* [segments] */
   int32_t *new_cu;            /* [segments + 1] */
   float *directions;          /* [directions_group, dim] */
+  int32_t *queries;           /* [directions_group] rows that these are the means of */
   float *block_sums;          /* [blocks of a group's rows, dim] */
   int32_t directions_group; /* segments whose directions are held at a time, <= TC_CHUNK_SEGMENTS */
+  char *relevance;          /* scratch of MAX_COSINE or ATTENTION, as much as the greater wants */
   char *cut;                /* scratch of the cut, tc_cuda_cut_scratch bytes */
   char *compact;            /* scratch of compact, tc_cuda_compact_scratch bytes */
 } tc_cuda_space;
 
+/* The directions in a space as the reference of the rows they are the means of. */
+static inline tailcut_reference tc_cuda_directions(const tc_cuda_space *space,
+                                                   const tailcut_tokens *tokens) {
+  tailcut_reference reference = TAILCUT_REFERENCE_INITIALIZER;
+  reference.source = TAILCUT_REFERENCE_MEAN;
+  reference.dtype = TAILCUT_F32;
+  reference.data = space->directions;
+  reference.segment_stride = tokens->dim;
+  return reference;
+}
+
 /* device.c. A CUDA error as a status whose message says what failed (OK for cudaSuccess). */
 tailcut_status tc_cuda_status(cudaError_t error, const char *what);
 tailcut_status tc_cuda_create(tailcut_handle handle, const tailcut_config *config);
+/* debug.c: for tc_backend's read. */
+tailcut_status tc_cuda_read(tailcut_handle handle, void *host, const void *device, size_t bytes,
+                            void *stream);
 
 /* ------------------------------------------------------------------ launchers, one per step -- */
 
@@ -113,12 +129,21 @@ cudaError_t tc_cuda_score(const tc_cuda *device, const tc_segments *segments,
                           int32_t first, int32_t count, float *scores, int32_t *flags,
                           int stores_flags, const tc_chain *chain);
 
+/* score.cu: MEAN_COSINE of segments [first, first + count), whose directions and queries are in
+ * the space: a score for every row, NaN where it is no candidate (such a row is not read), and
+ * flags |= NAN, BAD_REFERENCE (atomically; flags may be NULL). */
+cudaError_t tc_cuda_mean_cosine(const tc_cuda *device, const tc_segments *segments,
+                                const tailcut_tokens *tokens, const uint8_t *roles, int32_t first,
+                                int32_t count, const tc_cuda_space *space, float *scores,
+                                int32_t *flags, const tc_chain *chain);
+
 /* direction.cu: mean directions of segments [first, first + count), count <= TC_CHUNK_SEGMENTS,
  * into out [count, dim]; one launch. roles (by row number, or NULL: every candidate) say which rows
- * count: those that are queries (tc_is_query). */
+ * count: those that are queries (tc_is_query); how many goes into the space's queries. flags of
+ * the segments, where not NULL, are set to 0. */
 cudaError_t tc_cuda_direction(const tc_cuda *device, const tc_segments *segments,
                               const tailcut_tokens *tokens, const uint8_t *roles, int32_t first,
-                              int32_t count, const tc_cuda_space *space, float *out,
+                              int32_t count, const tc_cuda_space *space, float *out, int32_t *flags,
                               const tc_chain *chain);
 
 /* maxcos.cu, attention.cu: relevance by MAX_COSINE and by ATTENTION (options: whole, on the host).
@@ -210,7 +235,8 @@ cudaError_t tc_cuda_fused_rest(const tc_cuda *device, const tc_fused_call *call,
 
 /* <step>.cu: tc_cuda_load_<step> loads every kernel of the step (lazy loading would allocate in a
  * run call) and sets attributes. device.c calls them all. */
-#define TC_CUDA_STEPS(X) X(resolve) X(score) X(direction) X(cut) X(compact) X(fused)
+#define TC_CUDA_STEPS(X) \
+  X(resolve) X(score) X(direction) X(maxcos) X(attention) X(cut) X(compact) X(fused)
 #define TC_CUDA_LOAD(step) cudaError_t tc_cuda_load_##step(tc_cuda *device);
 TC_CUDA_STEPS(TC_CUDA_LOAD)
 #undef TC_CUDA_LOAD

@@ -50,6 +50,10 @@ typedef struct tc_backend {
   /* One entry per tailcut_call, indexed by it; [0] is unused. */
   tailcut_status (*run[TAILCUT_CALL_PRUNE_SEQUENCE + 1])(tailcut_handle handle,
                                                          const tc_call *call);
+  /* TAILCUT_DEBUG: copies device memory to the host behind what is on the stream, and waits.
+   * UNSUPPORTED where the stream is being captured. */
+  tailcut_status (*read)(tailcut_handle handle, void *host, const void *device, size_t bytes,
+                         void *stream);
 } tc_backend;
 
 struct tailcut_handle_s {
@@ -59,6 +63,7 @@ struct tailcut_handle_s {
   char info[512]; /* JSON, written by the backend's create */
   int32_t log_level;
   FILE *log_file;
+  int32_t debug_slots; /* TAILCUT_DEBUG=slots */
 };
 
 const tc_backend *tc_backend_find(int32_t device_kind);
@@ -83,6 +88,10 @@ void tc_log_close(tailcut_handle handle);
 __attribute__((format(printf, 3, 4)))
 #endif
 void tc_log(tailcut_handle handle, int32_t level, const char *format, ...);
+
+/* debug.c: TAILCUT_DEBUG; and the check of the slots of a call that is sound otherwise. */
+tailcut_status tc_debug_open(tailcut_handle handle);
+tailcut_status tc_debug_check_slots(tailcut_handle handle, const tc_call *call);
 
 /* validate.c, rule.c: each copies a caller's struct of any known size over the defaults, checks it,
  * fills in what is left to default. */

@@ -240,6 +240,13 @@ TC_RUN(relevance, TAILCUT_CALL_RELEVANCE)
 TC_RUN(prune_visual, TAILCUT_CALL_PRUNE_VISUAL)
 TC_RUN(prune_sequence, TAILCUT_CALL_PRUNE_SEQUENCE)
 
+static tailcut_status cpu_read(tailcut_handle handle, void *host, const void *device, size_t bytes,
+                               void *stream) {
+  (void)handle, (void)stream;
+  memcpy(host, device, bytes);
+  return TAILCUT_OK;
+}
+
 const tc_backend tc_backend_cpu = {
     "cpu",
     TAILCUT_DEVICE_CPU,
@@ -249,4 +256,5 @@ const tc_backend tc_backend_cpu = {
     cpu_workspace_init,
     {NULL, cpu_score, cpu_mean_direction, cpu_cut, cpu_compact, cpu_relevance, cpu_prune_visual,
      cpu_prune_sequence},
+    cpu_read,
 };
