@@ -225,8 +225,8 @@ typedef enum tailcut_dtype {
  * the rows group_cu_seqlens[j] .. group_cu_seqlens[j+1]-1, in the numbers above; the offsets ascend
  * and contain the first row of every segment and the row behind its last (uniform: every
  * multiple of max_tokens, whatever `lengths` says). Rows of a group that are no candidates do not
- * count. Past the last true group repeat the final offset. tailcut_cut and the fused calls read
- * groups; the other calls only check the offsets.
+ * count. Past the last true group repeat the final offset. tailcut_cut, the fused calls and
+ * tailcut_score with source NOVELTY read groups; the other calls only check the offsets.
  *
  * Lengths and offsets are read on the device. A length below 0 or above max_tokens, an offset
  * outside 0..total_tokens, one below any earlier offset: that segment is empty, has flag
@@ -270,12 +270,14 @@ typedef enum tailcut_reference_source {
   TAILCUT_REFERENCE_ROW = 2,   /* the segment's first row; batch.prefix_rows must be 1 or more */
   TAILCUT_REFERENCE_MEAN = 3,  /* mean direction of the segment's own candidates, for encoders
                                   without CLS (SigLIP, Qwen-VL); see tailcut_mean_direction */
-  TAILCUT_REFERENCE_LAG = 4    /* video: candidate i is compared with candidate i - lag of its
+  TAILCUT_REFERENCE_LAG = 4,   /* video: candidate i is compared with candidate i - lag of its
                                   segment, the same patch one frame earlier where lag is the tokens
                                   of a frame; candidates i < lag score -1. Never a bad reference */
+  TAILCUT_REFERENCE_NOVELTY = 5 /* how different a candidate is from all that are better: see
+                                   tailcut_score. Never a bad reference */
 } tailcut_reference_source;
 
-/* The vector that tokens are compared with. */
+/* What tokens are compared with. */
 typedef struct tailcut_reference {
   size_t struct_size;
   int32_t source;         /* tailcut_reference_source; default GIVEN */
@@ -284,9 +286,13 @@ typedef struct tailcut_reference {
   int64_t segment_stride; /* GIVEN: elements from one segment's vector to the next; 0 (default):
                              one vector for all */
   int32_t lag;            /* LAG: required, >= 1 candidates; otherwise 0 */
+  int32_t window;         /* NOVELTY: 64, 128 or 256; 0 (default) means 64. Otherwise 0 */
 } tailcut_reference;
 #define TAILCUT_REFERENCE_INITIALIZER \
-  { sizeof(tailcut_reference), TAILCUT_REFERENCE_GIVEN, 0, NULL, 0, 0 }
+  { sizeof(tailcut_reference), TAILCUT_REFERENCE_GIVEN, 0, NULL, 0, 0, 0 }
+
+/* Channels at most of tokens that are scored by NOVELTY or merged by their likeness. */
+#define TAILCUT_MAX_NOVELTY_DIM 131071
 
 /* Bits of the per-segment flags. WHOLE: kept whole for a bad reference, or (THRESHOLD excepted) for
  * fewer than 3 scores that are numbers; never with TOPK and RATIO. */
@@ -299,7 +305,15 @@ typedef struct tailcut_reference {
 /* Score (part). s_i = <x_i,c> / (max(|x_i|, 1e-8) * max(|c|, 1e-8)) in fp32, clamped to [-1,1]; NaN
  * where a norm is not finite (an overflowing row is flagged, never silently pruned; written as
  * 0x7FC00000), -0 becomes +0. The summation order is fixed, so the bits are the same everywhere.
- * Required: batch, tokens, reference, scores.
+ *
+ * NOVELTY has no reference vector. A group's candidates stand in windows of up to `window`
+ * neighbours, and in each they are ordered by farthest point first: a candidate's score falls with
+ * its cosine to the likest of those before it, from 0.5 (nothing like it) to 0 (a copy); each
+ * window's first candidate scores just above all others of the group. Rows are compared as bytes,
+ * so that every backend gives the same bits. A zero row scores 0. Cut by TOPK or RATIO this keeps
+ * what differs, where a reference keeps what resembles.
+ * Required: batch, tokens (with NOVELTY at most TAILCUT_MAX_NOVELTY_DIM channels), reference,
+ * scores.
  *   scores  device f32, by row number (see tailcut_batch); candidate i of segment b at
  *           start(b) + i; elements of no candidate are not written
  *   flags   device int32 [segments] or NULL: NAN, BAD_REFERENCE and INVALID bits, to be handed to
@@ -696,9 +710,10 @@ typedef struct tailcut_limits {
   int32_t head_dim;     /* ATTENTION; otherwise 0 */
   int32_t reserved;     /* not read: headers before 0.2 have padding here */
   int32_t groups;       /* as tailcut_batch; 0 where a segment is one group */
+  int32_t window;       /* NOVELTY, merging: the window, at most 256; otherwise 0 */
 } tailcut_limits;
 #define TAILCUT_LIMITS_INITIALIZER \
-  { sizeof(tailcut_limits), 0, 0, 0, 0, 0, 0, 0, 0 }
+  { sizeof(tailcut_limits), 0, 0, 0, 0, 0, 0, 0, 0, 0 }
 
 #define TAILCUT_WORKSPACE_ALIGNMENT 256
 

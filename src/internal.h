@@ -90,6 +90,9 @@ tailcut_status tc_check_tokens(const tailcut_tokens *in, const tailcut_batch *ba
                                tailcut_tokens *out);
 tailcut_status tc_check_reference(const tailcut_reference *in, const tailcut_batch *batch,
                                   const tailcut_tokens *tokens, tailcut_reference *out);
+/* A window of NOVELTY or merging, 0 meaning `fallback`; and that the tokens are not too wide. */
+tailcut_status tc_check_window(const char *name, int32_t *window, int32_t fallback,
+                               const tailcut_tokens *tokens);
 tailcut_status tc_check_rule(const tailcut_rule *in, tailcut_rule *out);
 tailcut_status tc_check_selection(const tailcut_selection *in, const tailcut_batch *batch,
                                   tailcut_selection *out);
@@ -113,6 +116,7 @@ static inline tailcut_limits tc_call_limits(const tc_call *call) {
   limits.total_tokens = call->batch.total_tokens;
   limits.dim = call->tokens.dim;
   limits.groups = call->batch.groups;
+  limits.window = call->reference.window;
   if (call->options.policy == TAILCUT_ATTENTION) {
     limits.q_heads = call->options.q_heads;
     limits.head_dim = call->options.head_dim;

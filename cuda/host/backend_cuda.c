@@ -109,6 +109,12 @@ static tailcut_status start(tailcut_handle handle, const tc_call *call, int32_t 
                             tailcut_status (*body)(tc_cuda_run *run)) {
   tc_cuda_run run;
   int previous = 0;
+  if (call->reference.source == TAILCUT_REFERENCE_NOVELTY) {
+    return tc_fail(TAILCUT_ERROR_UNSUPPORTED,
+                   "reference->source is NOVELTY (%d), which is not in the CUDA backend yet: use a "
+                   "CPU handle",
+                   TAILCUT_REFERENCE_NOVELTY);
+  }
   memset(&run, 0, sizeof run);
   run.device = handle->state;
   run.call = call;

@@ -54,10 +54,14 @@ static size_t scratch_bytes(int32_t kind, const tailcut_limits *l) {
   const size_t vectors = tc_align((size_t)l->dim * 4);
   const size_t cut = tc_cut_scratch(l->max_tokens);
   const size_t attention = tc_align((size_t)l->head_dim * 4);
+  const size_t windows = tc_window_scratch(l->window);
   size_t bytes = 0;
   if (kind != TAILCUT_CALL_CUT && kind != TAILCUT_CALL_COMPACT) bytes = vectors;
   if (kind == TAILCUT_CALL_RELEVANCE || kind == TAILCUT_CALL_PRUNE_SEQUENCE) {
     bytes = bytes > attention ? bytes : attention;
+  }
+  if (kind == TAILCUT_CALL_SCORE || kind == TAILCUT_CALL_PRUNE_VISUAL) {
+    bytes = bytes > windows ? bytes : windows;
   }
   if (kind == TAILCUT_CALL_CUT || kind == TAILCUT_CALL_PRUNE_VISUAL ||
       kind == TAILCUT_CALL_PRUNE_SEQUENCE) {
@@ -82,8 +86,10 @@ static size_t lay_out(tc_job *job, char *base, int32_t kind, const tailcut_limit
     job->taken = tc_take(base, &used, sizeof(tc_progress) * (size_t)threads);
   }
   if (fused) job->progress = tc_take(base, &used, sizeof(tc_progress) * (size_t)threads);
-  if (fused || kind == TAILCUT_CALL_CUT) {
+  if (fused || kind == TAILCUT_CALL_CUT || kind == TAILCUT_CALL_SCORE) {
     job->group_segment = tc_take(base, &used, (size_t)l->groups * 4);
+  }
+  if (fused || kind == TAILCUT_CALL_CUT) {
     job->group_counts = tc_take(base, &used, (size_t)l->groups * 4);
     job->kept_local = tc_take(base, &used, rows * 4);
     job->new_cu_out = tc_take(base, &used, (segments + 1) * 4);
@@ -179,7 +185,7 @@ static int64_t expected_ns(const tc_call *call) {
     bytes += rows * a.part_bytes * a.parts / 2;
   }
   /* Two policies look at every pair of rows. */
-  const int pairs = call->options.policy > TAILCUT_MEAN_COSINE;
+  const int pairs = call->options.policy > TAILCUT_MEAN_COSINE || call->reference.window > 0;
   return (bytes / 25 + rows * 16) * (pairs ? 16 : 1);
 }
 

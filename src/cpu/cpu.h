@@ -30,6 +30,8 @@ typedef enum tc_counter {
   TC_CUT_DONE, /* groups whose count is there */
   TC_NEXT_PACK,
   TC_NEXT_RELEVANCE,
+  TC_NEXT_WINDOW,
+  TC_NEXT_FIRSTS,
   TC_NEXTS
 } tc_counter;
 
@@ -64,6 +66,7 @@ typedef struct tc_job {
   float *weights;        /* by row number: 1 / max(|t|, 1e-8) */
   float *directions;     /* [TC_DIRECTIONS, dim] */
   int32_t *query_counts; /* [TC_DIRECTIONS] */
+  int32_t *words;        /* NOVELTY that merging follows: row r's window from r * window on */
   tc_progress *taken;    /* [threads]; score: rows of each share that somebody has */
   tc_progress *progress; /* [threads]; compact */
   float *pairs;          /* ATTENTION: [TC_PAIRS, max_tokens] */
@@ -122,6 +125,40 @@ void tc_compact_team(tc_job *job, tc_team team);
 int tc_score_range(const tc_job *job, int32_t b, int32_t i0, int32_t i1, const float *ref,
                    float ref_norm, const uint8_t *roles, float *scores);
 float tc_norm(const tc_job *job, const float *v, int32_t dim);
+
+/* novelty.c */
+enum { TC_MOST_WINDOW = 256 };
+void tc_novelty_team(tc_job *job, tc_team team);
+/* Candidates first .. first + n - 1 of a segment. */
+typedef struct tc_window {
+  int32_t segment, first, n;
+} tc_window;
+/* Where a thread is in the list of all groups' windows. */
+typedef struct tc_walk {
+  int32_t size;            /* rows of a window at most */
+  int32_t at;              /* group */
+  int32_t before, windows; /* windows of the groups before it, and of itself; -1: not known */
+  tc_group group;
+} tc_walk;
+static inline tc_walk tc_walk_from_start(int32_t size) {
+  const tc_walk walk = {size, 0, 0, -1, {-1, 0, 0, 0, 0}};
+  return walk;
+}
+/* Window number `task`, which never falls from call to call. 0: there are no more. */
+int tc_next_window(tc_job *job, tc_walk *walk, int32_t task, tc_window *out);
+/* What a window's rows are like. */
+typedef struct tc_likeness {
+  float squares[TC_MOST_WINDOW]; /* squared norms */
+  uint8_t blank[TC_MOST_WINDOW]; /* METHOD.md */
+  int32_t blank_count;
+} tc_likeness;
+static inline int32_t tc_word_pitch(int32_t n) { return (n + 15) & ~15; }
+/* Row i's words begin at i * tc_word_pitch(n); TC_NO_WORD in the rows and columns of blank ones.
+ * scratch: room for `n` rows of TC_NOVELTY_CHUNK, up to a multiple of 4. */
+void tc_window_words(const tc_job *job, const tc_window *window, void *scratch, int32_t *words,
+                     tc_likeness *out);
+/* Room for the words of a window, then for that scratch. */
+size_t tc_window_scratch(int32_t window);
 
 /* rank.c: sorts m scores (those at list[i], or at i when list is NULL), negated where `low`. items:
  * m keys<<32 | i, best first; spare: m more. Returns the number that are not NaN. */

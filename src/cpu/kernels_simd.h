@@ -28,6 +28,7 @@
  *   v_strip(a)                   TC_COLS registers of one strip to one, see TC_STRIPS
  *   v_row(b)                     TC_STRIPS results of v_strip to the row's one register
  *   v_finish(z)                  TC_LANES rows' registers to the vector of their sums
+ *   and what novelty_simd.h needs
  */
 #include <float.h>
 #include <stddef.h>
@@ -264,8 +265,10 @@ static void below(const int32_t *offsets, int32_t n, int32_t limit, uint64_t *bi
   }
 }
 
+#include "novelty_simd.h"
+
 /* The table's initialiser after its name. */
 #define TC_TABLE                                                                             \
   {score_rows_f16, score_rows_bf16, score_rows_f32},                                         \
       {accumulate_f16, accumulate_bf16, accumulate_f32}, {widen_f16, widen_bf16, widen_f32}, \
-      cosines, extremes, offsets, below
+      cosines, extremes, offsets, below, {grams_f16, grams_bf16, grams_f32}, words, farthest

@@ -16,8 +16,9 @@ enum {
   TT_OPTION_LOW = 4,
   TT_OPTION_GROUP_K = 8,
   TT_OPTION_MASK = 16,
-  TT_OPTION_BASE = 32,    /* renumber_base */
-  TT_OPTION_SEQUENCE = 64 /* relevance and prune_sequence */
+  TT_OPTION_BASE = 32,     /* renumber_base */
+  TT_OPTION_SEQUENCE = 64, /* relevance and prune_sequence */
+  TT_OPTION_NOVELTY = 128
 };
 
 /* A backend as it is tested: a device kind with one of its settings. On the CPU these are the SIMD

@@ -87,6 +87,7 @@ typedef struct tt_case {
   tt_groups groups;
   int32_t source; /* tailcut_reference_source, default GIVEN */
   int32_t lag;
+  int32_t novelty; /* window of NOVELTY, default 64 */
   int32_t reference_f32;
   int32_t reference_each;
   int32_t zero_reference;
@@ -114,6 +115,8 @@ int tt_case_count(void);
 const tt_case *tt_case_at(int i);
 extern const tt_case tt_option_cases[]; /* the table's second half */
 extern const int tt_option_case_count;
+extern const tt_case tt_novelty_cases[]; /* and what is behind it */
+extern const int tt_novelty_case_count;
 
 /* The rule of a row, ready to be passed but for group_k. */
 tailcut_rule tt_rule_of(const tt_case *c);

@@ -41,6 +41,10 @@ static inline void use_lag(args *a) {
   a->reference.lag = 2;
 }
 
+static inline void use_novelty(args *a) {
+  a->reference.source = TAILCUT_REFERENCE_NOVELTY, a->reference.data = NULL;
+}
+
 /* Array 1 through slots into pages of 4 rows. */
 static inline void use_slots(args *a) {
   a->rows[1].dst_slots = a->some_offsets;
@@ -119,7 +123,7 @@ static inline int apply(int n, args *a, mistake *m) {
   X(REFERENCE, NULL, "reference", a->reference_p = NULL)
   X(REFERENCE, STRUCT_SIZE, "reference->struct_size is not set", a->reference.struct_size = 0)
   X(REFERENCE, ENUM, "reference->source is not set", a->reference.source = 0)
-  X(REFERENCE, ENUM, "reference->source", a->reference.source = 5)
+  X(REFERENCE, ENUM, "reference->source", a->reference.source = 6)
   X(REFERENCE, CONFLICT, "reference->data", a->reference.source = TAILCUT_REFERENCE_MEAN)
   X(REFERENCE, CONFLICT, "reference->data", a->reference.source = TAILCUT_REFERENCE_ROW,
     a->batch.prefix_rows = 1)
@@ -138,6 +142,12 @@ static inline int apply(int n, args *a, mistake *m) {
   X(REFERENCE, RANGE, "reference->lag is not set", use_lag(a), a->reference.lag = 0)
   X(REFERENCE, RANGE, "reference->lag", use_lag(a), a->reference.lag = -1)
   X(REFERENCE, CONFLICT, "reference->data", use_lag(a), a->reference.data = a->tokens.data)
+  X(REFERENCE, CONFLICT, "reference->window", a->reference.window = 64)
+  X(REFERENCE, RANGE, "reference->window", use_novelty(a), a->reference.window = 65)
+  X(REFERENCE, RANGE, "reference->window", use_novelty(a), a->reference.window = -64)
+  X(REFERENCE, CONFLICT, "reference->data", use_novelty(a), a->reference.data = a->tokens.data)
+  X(REFERENCE, CONFLICT, "reference->lag", use_novelty(a), a->reference.lag = 1)
+  X(REFERENCE, RANGE, "tokens->dim", use_novelty(a), a->tokens.dim = TAILCUT_MAX_NOVELTY_DIM + 1)
   /* what only one part takes */
   X(SCORE | RELEVANCE, NULL, "scores", a->scores = NULL)
   X(SCORE | RELEVANCE, ALIGNMENT, "scores", a->scores = ODD(a->scores))

@@ -125,6 +125,7 @@ static void make_reference(tt_problem *p, tt_random *random) {
   tailcut_reference *r = &p->reference;
   r->source = or_default(c->source, TAILCUT_REFERENCE_GIVEN);
   r->lag = c->lag;
+  r->window = c->novelty;
   if (r->source != TAILCUT_REFERENCE_GIVEN) return;
   const int32_t dtype = c->reference_f32 ? TAILCUT_F32 : p->tokens.dtype;
   const int32_t dim = p->tokens.dim, stride = c->reference_each ? dim + 3 : 0;
@@ -263,6 +264,9 @@ unsigned tt_options_of(const tt_problem *p, int32_t call) {
   }
   if ((call == TAILCUT_CALL_SCORE || fused) && p->reference.source == TAILCUT_REFERENCE_LAG) {
     options |= TT_OPTION_LAG;
+  }
+  if ((call == TAILCUT_CALL_SCORE || fused) && p->reference.source == TAILCUT_REFERENCE_NOVELTY) {
+    options |= TT_OPTION_NOVELTY;
   }
   if (call == TAILCUT_CALL_CUT || fused) {
     if (p->rule.order == TAILCUT_LOW) options |= TT_OPTION_LOW;

@@ -40,6 +40,14 @@ void ref_mean_direction(const tailcut_batch *batch, const tailcut_tokens *tokens
 void ref_relevance(const tailcut_batch *batch, const tailcut_tokens *tokens, const uint8_t *roles,
                    float *scores, int32_t *flags);
 
+/* tailcut_score with NOVELTY; the same rules hold. */
+void ref_novelty(const tailcut_batch *batch, const tailcut_tokens *tokens, int32_t window,
+                 float *scores, int32_t *flags);
+/* The candidates of segment s (number b) that are in group g (without groups: g is b): *first and
+ * how many. */
+int32_t ref_part_of(const tailcut_batch *batch, const ref_segment *s, int32_t b, int32_t g,
+                    int32_t *first);
+
 /* k of a curve of n scores (any order), before the clamps; *whole as in flag 1. Knows nothing of
  * rule.order and rule.group_k: ref_cut hands it what they make of scores, tau and k. */
 int64_t ref_detect(const tailcut_rule *rule, int auto_scale, const float *scores, int32_t n,

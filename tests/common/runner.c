@@ -84,6 +84,9 @@ static tailcut_limits limits_of(const run *r, int with_dim) {
   l.total_tokens = r->batch.total_tokens;
   l.dim = with_dim ? r->tokens.dim : 0;
   l.groups = r->batch.groups;
+  if (r->reference.source == TAILCUT_REFERENCE_NOVELTY) {
+    l.window = r->reference.window ? r->reference.window : 64;
+  }
   return l;
 }
 

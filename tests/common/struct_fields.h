@@ -45,6 +45,7 @@
   F(reference, data, 16, 1)                        \
   F(reference, segment_stride, 24, 1)              \
   F(reference, lag, 32, 2)                         \
+  F(reference, window, 36, 2)                      \
   F(rule, struct_size, 0, 1)                       \
   F(rule, detector, 8, 1)                          \
   F(rule, scale, 12, 1)                            \
@@ -126,6 +127,7 @@
   F(limits, q_heads, 28, 1)                        \
   F(limits, head_dim, 32, 1)                       \
   F(limits, reserved, 36, 1)                       \
-  F(limits, groups, 40, 2)
+  F(limits, groups, 40, 2)                         \
+  F(limits, window, 44, 2)
 
 #endif /* TAILCUT_TESTS_STRUCT_FIELDS_H_ */

@@ -1,0 +1,95 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* novelty_cases: the table's rows of NOVELTY. */
+#include "cases.h"
+#include "data.h"
+#include "shapes.h"
+
+#define NOVELTY .source = TAILCUT_REFERENCE_NOVELTY
+
+const tt_case tt_novelty_cases[] = {
+    /* Dims and dtypes: below, at and above the kernels' widths and the chunks that are bytes. */
+    {"novelty", TT_VISUAL, NOVELTY},
+    {"novelty dim 1", TT_VISUAL, .dim = 1, NOVELTY},
+    {"novelty dim 3", TT_VISUAL, TT_RAGGED, .dim = 3, .dtype = TAILCUT_BF16, NOVELTY},
+    {"novelty dim 17", TT_VISUAL, .dim = 17, .dtype = TAILCUT_F32, .row_extra = 1, NOVELTY},
+    {"novelty dim 31", TT_VISUAL, .dim = 31, NOVELTY},
+    {"novelty dim 33", TT_VISUAL, .dim = 33, .dtype = TAILCUT_BF16, NOVELTY},
+    {"novelty dim 255", TT_VISUAL, .dim = 255, NOVELTY},
+    {"novelty dim 256", TT_VISUAL, .dim = 256, .dtype = TAILCUT_F32, NOVELTY},
+    {"novelty dim 257", TT_VISUAL, .dim = 257, .dtype = TAILCUT_BF16, NOVELTY},
+    {"novelty dim 1023 f32", TT_VISUAL, .dim = 1023, .dtype = TAILCUT_F32, NOVELTY},
+    {"novelty dim 1024", TT_VISUAL, .max_tokens = 70, .dim = 1024, NOVELTY},
+    {"novelty dim 1280", TT_VISUAL, TT_LENGTHS, .dim = 1280, .dtype = TAILCUT_BF16, .row_extra = 3,
+     .segment_extra = 2, NOVELTY},
+    /* Sums above 2^24, and the widest rows that there may be. */
+    {"novelty dim 70001", TT_VISUAL, .segments = 1, .max_tokens = 9, .dim = 70001,
+     .spikes = TT_TIES, NOVELTY},
+    {"novelty dim 131071", TT_VISUAL, .segments = 1, .max_tokens = 5, .dim = 131071,
+     .dtype = TAILCUT_F32, NOVELTY},
+    /* Windows. */
+    {"novelty of one", TT_VISUAL, .max_tokens = 1, NOVELTY},
+    {"novelty of two", TT_VISUAL, .max_tokens = 2, NOVELTY},
+    {"novelty of 64", TT_VISUAL, .max_tokens = 64, NOVELTY},
+    {"novelty of 65", TT_VISUAL, .max_tokens = 65, .spikes = TT_TIES, NOVELTY},
+    {"novelty of 200", TT_VISUAL, .max_tokens = 200, .spikes = TT_TIES, NOVELTY},
+    {"novelty by 128", TT_VISUAL, TT_LENGTHS, .segments = 5, .max_tokens = 300, .novelty = 128,
+     NOVELTY},
+    {"novelty by 256", TT_VISUAL, .max_tokens = 256, .novelty = 256, NOVELTY},
+    {"novelty by 256 of 700", TT_VISUAL, .segments = 1, .max_tokens = 700, .novelty = 256,
+     .detector = TAILCUT_RATIO, .ratio = 0.22, NOVELTY},
+    {"novelty by 128 of 129", TT_VISUAL, .segments = 2, .max_tokens = 129, .novelty = 128,
+     .dtype = TAILCUT_BF16, NOVELTY},
+    /* Rows that are special. */
+    {"novelty ties", TT_VISUAL, .max_tokens = 120, .spikes = TT_TIES | TT_ZERO_ROWS, .spread = 0.4,
+     NOVELTY},
+    {"novelty not finite f16", TT_VISUAL, .max_tokens = 150, .spikes = TT_NOT_FINITE, NOVELTY},
+    {"novelty not finite f32", TT_VISUAL, TT_RAGGED, .dtype = TAILCUT_F32, .dim = 300,
+     .spikes = TT_NOT_FINITE | TT_ZERO_ROWS, NOVELTY},
+    {"novelty huge f16", TT_VISUAL, .spikes = TT_HUGE, NOVELTY},
+    {"novelty huge bf16", TT_VISUAL, .dtype = TAILCUT_BF16, .spikes = TT_HUGE, NOVELTY},
+    {"novelty huge f32", TT_VISUAL, .dtype = TAILCUT_F32, .spikes = TT_HUGE, NOVELTY},
+    {"novelty tiny f16", TT_VISUAL, .spikes = TT_TINY, NOVELTY},
+    {"novelty tiny bf16", TT_VISUAL, .dtype = TAILCUT_BF16, .spikes = TT_TINY, NOVELTY},
+    {"novelty tiny f32", TT_VISUAL, .dtype = TAILCUT_F32, .dim = 7, .max_tokens = 150,
+     .spikes = TT_TINY | TT_TIES, NOVELTY},
+    {"novelty massive channels", TT_VISUAL, .max_tokens = 100, .dim = 300, .spikes = TT_MASSIVE,
+     NOVELTY},
+    {"novelty massive channels f32", TT_VISUAL, .dtype = TAILCUT_F32, .spikes = TT_MASSIVE | 31,
+     .max_tokens = 190, NOVELTY},
+    {"novelty of zeros", TT_VISUAL, .segments = 8, .max_tokens = 3, .spikes = 27, NOVELTY},
+    /* Shapes. */
+    {"novelty, no segments", TT_VISUAL, .segments = -1, NOVELTY},
+    {"novelty, no tokens", TT_VISUAL, .max_tokens = -1, NOVELTY},
+    {"novelty prefix", TT_VISUAL, TT_RAGGED, .segments = 7, .max_tokens = 150, .prefix_rows = 5,
+     .rows = TT_ROWS_ALL, NOVELTY},
+    {"novelty short lengths", TT_VISUAL, TT_LENGTHS, .segments = 8, .max_tokens = 7,
+     .shape = lengths_short, .prefix_rows = 1, .rows = TT_ROWS_ALL, NOVELTY},
+    {"novelty bad lengths", TT_VISUAL, TT_LENGTHS, .segments = 8, .shape = lengths_bad,
+     .rows = TT_ROWS_ALL, NOVELTY},
+    {"novelty offsets too far", TT_VISUAL, TT_RAGGED, ALL_AND_BAD = offsets_far, .total = 70,
+     .rows = TT_ROWS_ALL, NOVELTY},
+    {"novelty many segments", TT_VISUAL, TT_RAGGED, .segments = 150, .max_tokens = 6, .dim = 16,
+     NOVELTY},
+    /* Groups. */
+    {"novelty groups", TT_VISUAL, .max_tokens = 300, .groups = TT_GROUPS_SOME, .rows = TT_ROWS_ALL,
+     NOVELTY},
+    {"novelty groups are segments", TT_VISUAL, TT_RAGGED, .groups = TT_GROUPS_SEGMENTS, NOVELTY},
+    {"novelty groups of one row", TT_VISUAL, .groups = TT_GROUPS_ROWS, NOVELTY},
+    {"novelty groups ragged packed", TT_VISUAL, TT_RAGGED, .segments = 9, .max_tokens = 190,
+     .packed = 1, .prefix_rows = 5, .groups = TT_GROUPS_SOME, .spikes = 31, .novelty = 128,
+     NOVELTY},
+    {"novelty groups, a boundary missing", TT_VISUAL, .segments = 6, .groups = TT_GROUPS_MISSING,
+     NOVELTY},
+    {"novelty groups going back", TT_VISUAL, TT_RAGGED, .groups = TT_GROUPS_BACK, NOVELTY},
+    /* Rules. */
+    {"novelty topk", TT_VISUAL, .max_tokens = 150, .detector = TAILCUT_TOPK, .k = 30,
+     .rows = TT_ROWS_ALL, NOVELTY},
+    {"novelty low", TT_VISUAL, .order = TAILCUT_LOW, .detector = TAILCUT_RATIO, .ratio = 0.5,
+     NOVELTY},
+    {"novelty threshold", TT_VISUAL, .detector = TAILCUT_THRESHOLD, .tau = 0.2f, NOVELTY},
+    {"novelty chord spread", TT_VISUAL, TT_LENGTHS, .max_tokens = 150, .detector = TAILCUT_CHORD,
+     .spread = 0.5, .round_to = 4, NOVELTY},
+    {"heavy novelty", TT_VISUAL, .segments = 1, .max_tokens = 2048, .dim = 512, .heavy = 1,
+     NOVELTY},
+};
+const int tt_novelty_case_count = (int)(sizeof tt_novelty_cases / sizeof tt_novelty_cases[0]);
