@@ -9,8 +9,8 @@
  *
  *   parts   tailcut_score, tailcut_mean_direction, tailcut_relevance  ->  scores
  *           tailcut_cut                                               ->  counts, kept
- *           tailcut_compact                                           ->  shorter arrays
- *   fused   tailcut_prune_visual    = score + cut + compact      (before the language model)
+ *           tailcut_compact, tailcut_merge                            ->  shorter arrays
+ *   fused   tailcut_prune_visual    = score + cut + compact or merge  (before the language model)
  *           tailcut_prune_sequence  = relevance + cut + compact  (inside one of its layers)
  *   host    tailcut_kept_count, tailcut_workspace_size           (sizes, before any data exists)
  *
@@ -66,8 +66,8 @@
  *
  * Sizes of the arrays that a caller provides, in elements; "rows" is segments * max_tokens for a
  * uniform batch and total_tokens for a ragged one:
- *   rows            scores, roles, kept, curve, ranks, mask, slot tables (dst_slots of a PACKED
- *                   array: dst_rows), source row arrays
+ *   rows            scores, roles, kept, curve, ranks, mask, sizes, slot tables (dst_slots of a
+ *                   PACKED array: dst_rows), source row arrays
  *   segments        lengths, counts, flags, input_flags, host_counts, renumber_base
  *   segments + 1    cu_seqlens, new_cu_seqlens
  *   segments * dim  direction; a reference that has a segment_stride
@@ -210,10 +210,10 @@ typedef enum tailcut_dtype {
  *   ragged   (cu_seqlens given) Segment b is the rows cu_seqlens[b] .. cu_seqlens[b+1]-1. Past the
  *                               last true segment repeat the final offset: those are empty.
  *
- * Arrays with one number per token (scores, curve, ranks, kept, roles, mask) are indexed by that
- * row number. What belongs to candidate i of segment b stands at start(b) + i; roles and mask,
- * which know rows and not candidates, have the row's own place. They have segments * max_tokens
- * (uniform) or total_tokens (ragged) elements.
+ * Arrays with one number per token (scores, curve, ranks, kept, roles, mask, sizes) are indexed by
+ * that row number. What belongs to candidate i of segment b stands at start(b) + i; roles, mask and
+ * sizes_in, which know rows and not candidates, have the row's own place. They have segments *
+ * max_tokens (uniform) or total_tokens (ragged) elements.
  *
  * prefix_rows = p says that the first p rows of every segment are no candidates (the CLS token as
  * encoders return it, or CLS and register tokens): candidate i is then row i + p, every source
@@ -225,8 +225,8 @@ typedef enum tailcut_dtype {
  * the rows group_cu_seqlens[j] .. group_cu_seqlens[j+1]-1, in the numbers above; the offsets ascend
  * and contain the first row of every segment and the row behind its last (uniform: every
  * multiple of max_tokens, whatever `lengths` says). Rows of a group that are no candidates do not
- * count. Past the last true group repeat the final offset. tailcut_cut, the fused calls and
- * tailcut_score with source NOVELTY read groups; the other calls only check the offsets.
+ * count. Past the last true group repeat the final offset. tailcut_cut, tailcut_merge, the fused
+ * calls and tailcut_score with source NOVELTY read groups; the other calls only check the offsets.
  *
  * Lengths and offsets are read on the device. A length below 0 or above max_tokens, an offset
  * outside 0..total_tokens, one below any earlier offset: that segment is empty, has flag
@@ -266,11 +266,11 @@ typedef struct tailcut_tokens {
 /* --------------------------------------------------------------------------------- stage 1 -- */
 
 typedef enum tailcut_reference_source {
-  TAILCUT_REFERENCE_GIVEN = 1, /* `data`: one vector for all segments, or one each */
-  TAILCUT_REFERENCE_ROW = 2,   /* the segment's first row; batch.prefix_rows must be 1 or more */
-  TAILCUT_REFERENCE_MEAN = 3,  /* mean direction of the segment's own candidates, for encoders
+  TAILCUT_REFERENCE_GIVEN = 1,  /* `data`: one vector for all segments, or one each */
+  TAILCUT_REFERENCE_ROW = 2,    /* the segment's first row; batch.prefix_rows must be 1 or more */
+  TAILCUT_REFERENCE_MEAN = 3,   /* mean direction of the segment's own candidates, for encoders
                                   without CLS (SigLIP, Qwen-VL); see tailcut_mean_direction */
-  TAILCUT_REFERENCE_LAG = 4,   /* video: candidate i is compared with candidate i - lag of its
+  TAILCUT_REFERENCE_LAG = 4,    /* video: candidate i is compared with candidate i - lag of its
                                   segment, the same patch one frame earlier where lag is the tokens
                                   of a frame; candidates i < lag score -1. Never a bad reference */
   TAILCUT_REFERENCE_NOVELTY = 5 /* how different a candidate is from all that are better: see
@@ -431,6 +431,26 @@ typedef enum tailcut_placement {
   TAILCUT_PACKED = 2 /* new_cu_seqlens[b] + j */
 } tailcut_placement;
 
+/* How much a dropped row counts in the kept row that it joins, which counts 1. */
+typedef enum tailcut_power {
+  TAILCUT_MERGE_MEAN = 0, /* 1 */
+  TAILCUT_MERGE_COS4 = 4  /* the fourth power of their cosine where that is positive, else 0 */
+} tailcut_power;
+
+/* Merging: see tailcut_merge. */
+typedef struct tailcut_merge_options {
+  size_t struct_size;
+  int32_t power;           /* tailcut_power; default COS4 */
+  int32_t window;          /* 64, 128 or 256; 0 (default) means that of source NOVELTY, from which
+                              it must not differ, and 64 with any other */
+  const int32_t *sizes_in; /* device int32 by row number: how many tokens a row stands for already,
+                              less than 1 counting as 1; NULL (default): 1 each */
+  int32_t *sizes_out;      /* device int32 by row number of the result, placed as `kept` is, or
+                              NULL: how many tokens each kept row stands for. Sums wrap */
+} tailcut_merge_options;
+#define TAILCUT_MERGE_OPTIONS_INITIALIZER \
+  { sizeof(tailcut_merge_options), TAILCUT_MERGE_COS4, 0, NULL, NULL }
+
 /* What a selection writes. All device memory, each pointer may be NULL but `counts`; nothing may
  * overlap an input or another output. Where roles are given, kept, counts, group_counts and
  * new_cu_seqlens cover all kept rows, candidates or not (ABSENT rows are never kept). */
@@ -456,11 +476,13 @@ typedef struct tailcut_selection {
                               max_tokens: 0). Not written for invalid segments and past the last */
   int32_t *group_counts;   /* int32 [groups]: rows kept of each group; 0 in invalid segments. Needs
                               batch.group_cu_seqlens */
+  const tailcut_merge_options *merge; /* host; tailcut_prune_visual only: dropped tokens are merged
+                                         as by tailcut_merge. NULL (default): they are lost */
 } tailcut_selection;
 #define TAILCUT_SELECTION_INITIALIZER                                                         \
   {                                                                                           \
     sizeof(tailcut_selection), NULL, NULL, TAILCUT_LOCAL, NULL, NULL, NULL, NULL, NULL, NULL, \
-        NULL, NULL                                                                            \
+        NULL, NULL, NULL                                                                      \
   }
 
 /* Bits of a token's role in stage 2. 0: always kept (system prompt, specials). ABSENT: padding:
@@ -497,6 +519,9 @@ TAILCUT_API tailcut_status tailcut_cut(tailcut_handle handle, const tailcut_batc
  * the segment; without a base j) as an int32 or int64 (part_bytes 4 or 8) into each part of result
  * row j: renumbered position ids. Sums wrap. `src` is not read and may be NULL. */
 #define TAILCUT_ROWS_RENUMBER 2
+/* Where the call merges: the dropped rows of this array are merged into the kept ones, instead of
+ * lost. A row is then one part of part_bytes / size values of `dtype`. */
+#define TAILCUT_ROWS_MERGE 4
 
 /* An array with one row per token that is compacted to the kept rows. A row is `parts` pieces of
  * `part_bytes` bytes, part_stride bytes apart:
@@ -554,11 +579,12 @@ typedef struct tailcut_rows {
   int64_t dst_rows;           /* rows the destination has room for; see above. 0: the default */
   const void *renumber_base;  /* RENUMBER: device [segments], int32 or int64 as part_bytes says;
                                  NULL (default): 0 */
+  int32_t dtype;              /* MERGE: tailcut_dtype, required; otherwise 0 */
 } tailcut_rows;
 #define TAILCUT_ROWS_INITIALIZER                                                                  \
   {                                                                                               \
     sizeof(tailcut_rows), NULL, NULL, 0, 1, TAILCUT_LOCAL, 0, 4, 0, 0, 0, 0, 0, 0, NULL, NULL, 0, \
-        0, 0, NULL                                                                                \
+        0, 0, NULL, 0                                                                             \
   }
 
 /* Compact (part): row j of the result is source row kept[j] + prefix_rows. Required: batch, kept,
@@ -578,11 +604,41 @@ TAILCUT_API tailcut_status tailcut_compact(tailcut_handle handle, const tailcut_
                                            const tailcut_rows *rows, int32_t num_rows,
                                            void *workspace, size_t workspace_size, void *stream);
 
+/* Merge (part): compaction that loses nothing: each candidate that is not kept joins the kept row of
+ * its window that is most like it, the lower of two, and the rows of arrays that have
+ * TAILCUT_ROWS_MERGE become weighted means of what they stand for. Likeness and windows are those
+ * of source NOVELTY, computed from `tokens`, whatever chose the kept rows. A row that is zero or not
+ * finite there, and one of whose window nothing is kept, is lost; a kept row that nobody joins is
+ * copied. Weights are options.power's, times the row's size where sizes are given. Sums are fp32, in
+ * ascending order of rows, divided once and rounded once; a NaN comes out as the quiet one without
+ * payload. Other arrays, positions among them, are compacted. A row that is not there (slot -1)
+ * joins nobody.
+ *
+ * A merged row stands for size tokens, and whatever attends to it afterwards must know: add ln(size)
+ * to the logits of its key, in every layer that follows (as an additive attention mask [.., keys],
+ * say). Without that a merged row counts as one token, and merging gains next to nothing; with it,
+ * and rows that are only compacted, most is gained.
+ *
+ *   tokens   the matrix that the likeness is computed from, at most TAILCUT_MAX_NOVELTY_DIM channels;
+ *            it may be one of the arrays, in place too
+ *   options  NULL means the initialiser's
+ * The rest is tailcut_compact's, but that an index kept[j] is followed only where it is above all
+ * that are followed before it; its result row and size are left as they are otherwise. Required:
+ * batch, tokens, kept, counts; rows where num_rows is not 0. Errors: as tailcut_compact. */
+TAILCUT_API tailcut_status tailcut_merge(tailcut_handle handle, const tailcut_batch *batch,
+                                         const tailcut_tokens *tokens, const int32_t *kept,
+                                         int32_t kept_placement, const int32_t *counts,
+                                         const int32_t *new_cu_seqlens,
+                                         const tailcut_merge_options *options,
+                                         const tailcut_rows *rows, int32_t num_rows,
+                                         void *workspace, size_t workspace_size, void *stream);
+
 /* Prune visual tokens (fused): score, cut and compact of stage 1. Equals the three parts called
  * one after the other. `selection` may leave everything but counts NULL; `rows` usually begins
  * with the tokens themselves, in place or PACKED. The scored matrix may be one of the arrays that
  * are compacted, and the reference may be in it; what an array writes through slots must not
- * overlap either. A PACKED row array needs no selection.new_cu_seqlens here. Required: batch,
+ * overlap either. A PACKED row array needs no selection.new_cu_seqlens here. With selection.merge
+ * the third part is tailcut_merge. Required: batch,
  * tokens, reference, selection with counts. Errors: as the parts. */
 TAILCUT_API tailcut_status tailcut_prune_visual(
     tailcut_handle handle, const tailcut_batch *batch, const tailcut_tokens *tokens,
@@ -696,7 +752,8 @@ typedef enum tailcut_call {
   TAILCUT_CALL_COMPACT = 4,
   TAILCUT_CALL_RELEVANCE = 5,
   TAILCUT_CALL_PRUNE_VISUAL = 6,
-  TAILCUT_CALL_PRUNE_SEQUENCE = 7
+  TAILCUT_CALL_PRUNE_SEQUENCE = 7,
+  TAILCUT_CALL_MERGE = 8
 } tailcut_call;
 
 /* Host upper bounds for a workspace. */
@@ -743,6 +800,8 @@ TAILCUT_API tailcut_status tailcut_tokens_init(tailcut_tokens *tokens, size_t st
 TAILCUT_API tailcut_status tailcut_reference_init(tailcut_reference *reference, size_t struct_size);
 TAILCUT_API tailcut_status tailcut_rule_init(tailcut_rule *rule, size_t struct_size);
 TAILCUT_API tailcut_status tailcut_selection_init(tailcut_selection *selection, size_t struct_size);
+TAILCUT_API tailcut_status tailcut_merge_options_init(tailcut_merge_options *merge_options,
+                                                      size_t struct_size);
 TAILCUT_API tailcut_status tailcut_rows_init(tailcut_rows *rows, size_t struct_size);
 TAILCUT_API tailcut_status tailcut_relevance_options_init(tailcut_relevance_options *options,
                                                           size_t struct_size);

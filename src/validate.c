@@ -172,6 +172,30 @@ tailcut_status tc_check_selection(const tailcut_selection *in, const tailcut_bat
   return tc_check_pointer(out->group_counts, 4, "selection->group_counts");
 }
 
+tailcut_status tc_check_merge(const char *name, const tailcut_merge_options *in,
+                              const tailcut_tokens *tokens, const tailcut_reference *source,
+                              tailcut_merge_options *out) {
+  static const tailcut_merge_options defaults = TAILCUT_MERGE_OPTIONS_INITIALIZER;
+  const int32_t scored = source != NULL ? source->window : 0;
+  char field[64];
+  *out = defaults;
+  if (in != NULL) TC_TRY(TC_IMPORT(out, in, merge_options, name));
+  if (out->power != TAILCUT_MERGE_MEAN && out->power != TAILCUT_MERGE_COS4) {
+    return tc_fail(TAILCUT_ERROR_ENUM, "%s->power is %d; expected MEAN (0) or COS4 (4)", name,
+                   (int)out->power);
+  }
+  snprintf(field, sizeof field, "%s->window", name);
+  if (scored > 0 && out->window != 0 && out->window != scored) {
+    return tc_fail(TAILCUT_ERROR_CONFLICT, "%s is %d; expected 0 or reference->window, %d", field,
+                   (int)out->window, (int)scored);
+  }
+  TC_TRY(tc_check_window(field, &out->window, scored > 0 ? scored : 64, tokens));
+  snprintf(field, sizeof field, "%s->sizes_in", name);
+  TC_TRY(tc_check_pointer(out->sizes_in, 4, field));
+  snprintf(field, sizeof field, "%s->sizes_out", name);
+  return tc_check_pointer(out->sizes_out, 4, field);
+}
+
 static tailcut_status check_heads(const char *which, const void *data, int32_t heads,
                                   const tailcut_relevance_options *options,
                                   const tailcut_batch *batch, int64_t *row, int64_t *head,

@@ -194,7 +194,7 @@ Test(sizing, workspace_sizes_never_decrease) {
     tailcut_handle handle = tt_create(&backends[b]);
     for (int turn = 0; turn < 4000; turn++) {
       tailcut_limits l = TAILCUT_LIMITS_INITIALIZER, more;
-      const int32_t call = 1 + turn % 7;
+      const int32_t call = 1 + turn % TAILCUT_CALL_MERGE;
       l.segments = tt_below(&random, 200);
       l.max_tokens = tt_below(&random, 5000);
       l.total_tokens = tt_below(&random, 2) ? 0 : tt_below(&random, 100000);
@@ -231,7 +231,7 @@ Test(sizing, workspace_size_refuses_mistakes) {
   cr_assert_eq(tailcut_workspace_size(handle, 1, NULL, &size), TAILCUT_ERROR_NULL);
   cr_assert_eq(tailcut_workspace_size(handle, 1, &l, NULL), TAILCUT_ERROR_NULL);
   cr_assert_eq(tailcut_workspace_size(handle, 0, &l, &size), TAILCUT_ERROR_ENUM);
-  cr_assert_eq(tailcut_workspace_size(handle, 8, &l, &size), TAILCUT_ERROR_ENUM);
+  cr_assert_eq(tailcut_workspace_size(handle, 9, &l, &size), TAILCUT_ERROR_ENUM);
 #define REFUSED(change, expected, word)                                          \
   l = good;                                                                      \
   change;                                                                        \

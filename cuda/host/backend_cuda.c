@@ -115,6 +115,11 @@ static tailcut_status start(tailcut_handle handle, const tc_call *call, int32_t 
                    "CPU handle",
                    TAILCUT_REFERENCE_NOVELTY);
   }
+  if (call->merge.window > 0) {
+    return tc_fail(TAILCUT_ERROR_UNSUPPORTED,
+                   "selection->merge is given: merging is not in the CUDA backend yet: use a CPU "
+                   "handle");
+  }
   memset(&run, 0, sizeof run);
   run.device = handle->state;
   run.call = call;
@@ -160,6 +165,12 @@ static tailcut_status cuda_stage_2(tailcut_handle handle, const tc_call *call) {
                  "or scores of your own with tailcut_cut and tailcut_compact");
 }
 
+static tailcut_status cuda_merge(tailcut_handle handle, const tc_call *call) {
+  (void)handle, (void)call;
+  return tc_fail(TAILCUT_ERROR_UNSUPPORTED,
+                 "tailcut_merge is not in the CUDA backend yet: use a CPU handle");
+}
+
 const tc_backend tc_backend_cuda = {
     "cuda",
     TAILCUT_DEVICE_CUDA,
@@ -168,5 +179,5 @@ const tc_backend tc_backend_cuda = {
     cuda_workspace_size,
     cuda_workspace_init,
     {NULL, cuda_score, cuda_mean_direction, cuda_cut, cuda_compact, cuda_stage_2, cuda_prune_visual,
-     cuda_stage_2},
+     cuda_stage_2, cuda_merge},
 };

@@ -32,6 +32,8 @@ typedef enum tc_counter {
   TC_NEXT_RELEVANCE,
   TC_NEXT_WINDOW,
   TC_NEXT_FIRSTS,
+  TC_NEXT_MARK,
+  TC_NEXT_PLAN,
   TC_NEXTS
 } tc_counter;
 
@@ -40,6 +42,14 @@ typedef struct tc_progress {
   _Atomic int64_t at;
   char rest_of_line[56];
 } tc_progress;
+
+/* What merging makes of a candidate: where it is kept, the run of members that it stands for. */
+typedef struct tc_merged {
+  int32_t
+      result; /* its place among its segment's results; -1: not kept. The rest is undefined then */
+  int32_t first, count; /* of its segment's members, itself among them, ascending */
+  int32_t window;       /* the first row of its window */
+} tc_merged;
 
 typedef struct tc_job {
   const tc_call *call;
@@ -63,7 +73,9 @@ typedef struct tc_job {
   const int32_t *counts;
   const int32_t *new_cu;
   int32_t *new_cu_out;
-  float *weights;        /* by row number: 1 / max(|t|, 1e-8) */
+  float *weights;        /* by row number: 1 / max(|t|, 1e-8); merging: of each member */
+  tc_merged *merged;     /* merging: by candidate, */
+  int32_t *members;      /* the rows of each window in the order of those they join */
   float *directions;     /* [TC_DIRECTIONS, dim] */
   int32_t *query_counts; /* [TC_DIRECTIONS] */
   int32_t *words;        /* NOVELTY that merging follows: row r's window from r * window on */
@@ -118,6 +130,7 @@ void tc_direction_team(tc_job *job, tc_team team, int32_t first, int32_t count, 
 void tc_relevance_team(tc_job *job, tc_team team);
 void tc_attention_team(tc_job *job, tc_team team);
 void tc_cut_team(tc_job *job, tc_team team);
+void tc_merge_team(tc_job *job, tc_team team);
 void tc_compact_team(tc_job *job, tc_team team);
 
 /* Scores candidates [i0, i1) of segment b against `ref`; ref_norm 1 for a mean direction (stage 2).
@@ -159,6 +172,7 @@ void tc_window_words(const tc_job *job, const tc_window *window, void *scratch, 
                      tc_likeness *out);
 /* Room for the words of a window, then for that scratch. */
 size_t tc_window_scratch(int32_t window);
+enum { TC_MERGE_BYTES = 1024 }; /* columns of a window's results that wait for others, of each */
 
 /* rank.c: sorts m scores (those at list[i], or at i when list is NULL), negated where `low`. items:
  * m keys<<32 | i, best first; spare: m more. Returns the number that are not NaN. */

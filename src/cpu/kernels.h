@@ -57,6 +57,10 @@ typedef struct tc_kernels {
    * first; -1 where there is none. */
   int32_t (*farthest)(const int32_t *words, int32_t pitch, int32_t first, int32_t steps,
                       int32_t *nearest, int32_t *values);
+  /* dst[d] = (sum over i of weights[i] * rows[i][d], by fma in this order from +0) / total, rounded
+   * to the rows' dtype, d < n; a NaN without payload. dst may be one of the rows. */
+  void (*merge[3])(const char *const *rows, const float *weights, int32_t count, float total,
+                   char *dst, int64_t n);
 } tc_kernels;
 
 /* NULL when this build or this CPU lacks the level; SCALAR is always there. */

@@ -64,6 +64,17 @@ V_INLINE __m256 v_keep(int64_t n, __m256 a, __m256 b) {
   return _mm256_blendv_ps(b, a, _mm256_castsi256_ps(v_first(n)));
 }
 
+V_INLINE void v_narrow_f16(char *p, __m256 v) {
+  _mm_storeu_si128((__m128i *)p, _mm256_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT));
+}
+V_INLINE void v_narrow_bf16(char *p, __m256 v) {
+  const __m256i b = _mm256_castps_si256(v), odd = _mm256_srli_epi32(_mm256_slli_epi32(b, 15), 31);
+  const __m256i r = _mm256_add_epi32(_mm256_add_epi32(b, _mm256_set1_epi32(0x7FFF)), odd);
+  const __m256i h = _mm256_srli_epi32(r, 16);
+  const __m256i both = _mm256_permute4x64_epi64(_mm256_packus_epi32(h, h), 0x08);
+  _mm_storeu_si128((__m128i *)p, _mm256_castsi256_si128(both));
+}
+
 typedef __m256i tc_int;
 V_INLINE __m256 v_min(__m256 a, __m256 b) { return _mm256_min_ps(a, b); }
 V_INLINE __m256 v_max(__m256 a, __m256 b) { return _mm256_max_ps(a, b); }

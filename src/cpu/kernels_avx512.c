@@ -64,6 +64,15 @@ V_INLINE __m512 v_keep(int64_t n, __m512 a, __m512 b) {
   return _mm512_mask_blend_ps(v_first(n), b, a);
 }
 
+V_INLINE void v_narrow_f16(char *p, __m512 v) {
+  _mm256_storeu_si256((__m256i *)p, _mm512_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT));
+}
+V_INLINE void v_narrow_bf16(char *p, __m512 v) {
+  const __m512i b = _mm512_castps_si512(v), odd = _mm512_srli_epi32(_mm512_slli_epi32(b, 15), 31);
+  const __m512i r = _mm512_add_epi32(_mm512_add_epi32(b, _mm512_set1_epi32(0x7FFF)), odd);
+  _mm256_storeu_si256((__m256i *)p, _mm512_cvtepi32_epi16(_mm512_srli_epi32(r, 16)));
+}
+
 typedef __m512i tc_int;
 V_INLINE __m512 v_min(__m512 a, __m512 b) { return _mm512_min_ps(a, b); }
 V_INLINE __m512 v_max(__m512 a, __m512 b) { return _mm512_max_ps(a, b); }

@@ -60,6 +60,16 @@ V_INLINE float32x4_t v_keep(int64_t n, float32x4_t a, float32x4_t b) {
   return vbslq_f32(vcltq_u32(vld1q_u32(lane), vdupq_n_u32((uint32_t)n)), a, b);
 }
 
+V_INLINE void v_narrow_16(char *p, uint16x4_t h) { vst1_u8((uint8_t *)p, vreinterpret_u8_u16(h)); }
+V_INLINE void v_narrow_f16(char *p, float32x4_t v) {
+  v_narrow_16(p, vreinterpret_u16_f16(vcvt_f16_f32(v)));
+}
+V_INLINE void v_narrow_bf16(char *p, float32x4_t v) {
+  const uint32x4_t b = vreinterpretq_u32_f32(v);
+  const uint32x4_t odd = vandq_u32(vshrq_n_u32(b, 16), vdupq_n_u32(1));
+  v_narrow_16(p, vshrn_n_u32(vaddq_u32(vaddq_u32(b, vdupq_n_u32(0x7FFF)), odd), 16));
+}
+
 typedef int32x4_t tc_int;
 V_INLINE float32x4_t v_min(float32x4_t a, float32x4_t b) { return vminq_f32(a, b); }
 V_INLINE float32x4_t v_max(float32x4_t a, float32x4_t b) { return vmaxq_f32(a, b); }

@@ -217,6 +217,52 @@ TC_PLAIN static int32_t farthest(const int32_t *words, int32_t pitch, int32_t fi
   return greatest;
 }
 
+static uint32_t bits_of(float v) {
+  uint32_t bits;
+  memcpy(&bits, &v, 4);
+  return bits;
+}
+
+static void put_f32(char *p, int64_t d, float v) { memcpy(p + 4 * d, &v, 4); }
+
+static void put_bf16(char *p, int64_t d, float v) {
+  const uint32_t b = bits_of(v);
+  const uint16_t h = (uint16_t)((b + 0x7FFFu + (b >> 16 & 1)) >> 16);
+  memcpy(p + 2 * d, &h, 2);
+}
+
+/* A sum with a number whose last place is the result's rounds as fp16 does. */
+static void put_f16(char *p, int64_t d, float v) {
+  const uint32_t b = bits_of(v), magnitude = b & 0x7FFFFFFFu;
+  uint32_t h;
+  if (magnitude > 0x7F800000u) {
+    h = 0x7E00u;
+  } else if (magnitude >= 0x477FF000u) { /* 65520: rounds to infinity */
+    h = 0x7C00u;
+  } else if (magnitude < 0x38800000u) { /* below 2^-14: a multiple of 2^-24 */
+    h = bits_of(from_bits(magnitude) + 0.5f) - bits_of(0.5f);
+  } else {
+    h = (magnitude - 0x38000000u + 0xFFFu + (magnitude >> 13 & 1)) >> 13;
+  }
+  const uint16_t half = (uint16_t)(b >> 31 << 15 | h);
+  memcpy(p + 2 * d, &half, 2);
+}
+
+#define TC_DEFINE_MERGE(t)                                                                     \
+  TC_PLAIN static void merge_##t(const char *const *rows, const float *weights, int32_t count, \
+                                 float total, char *dst, int64_t n) {                          \
+    for (int64_t d = 0; d < n; d++) {                                                          \
+      float sum = 0.0f;                                                                        \
+      TC_PLAIN_LOOP                                                                            \
+      for (int32_t i = 0; i < count; i++) sum = fmaf(weights[i], get_##t(rows[i], d), sum);    \
+      sum /= total;                                                                            \
+      put_##t(dst, d, sum == sum ? sum : from_bits(TC_NAN_BITS));                              \
+    }                                                                                          \
+  }
+TC_DEFINE_MERGE(f16)
+TC_DEFINE_MERGE(bf16)
+TC_DEFINE_MERGE(f32)
+
 const tc_kernels tc_kernels_scalar = {
     "scalar",
     {score_rows_f16, score_rows_bf16, score_rows_f32},
@@ -229,4 +275,5 @@ const tc_kernels tc_kernels_scalar = {
     {grams_f16, grams_bf16, grams_f32},
     words,
     farthest,
+    {merge_f16, merge_bf16, merge_f32},
 };

@@ -440,7 +440,7 @@ static uint8_t *open_bytes(const tt_call *c, int i, size_t bytes) {
   if (r.src == r.dst) r.src = scratch + gap;
   r.dst = scratch + gap;
   ref_compact(&batch, c->buffers[KEPT].side[HOST], c->row->packed ? TAILCUT_PACKED : TAILCUT_LOCAL,
-              c->buffers[COUNTS].side[HOST], c->buffers[NEW_CU].side[HOST], &r, open + gap);
+              c->buffers[COUNTS].side[HOST], c->buffers[NEW_CU].side[HOST], &r, open + gap, NULL);
   free(scratch);
   return open;
 }

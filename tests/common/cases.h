@@ -68,7 +68,11 @@ enum {
   TT_ROWS_ALL = 8191,
   TT_ROWS_BASE = 8192,    /* int32 positions from a base, LOCAL, zero tail */
   TT_ROWS_BASE64 = 16384, /* [3, k] int64 positions from a base, PACKED */
-  TT_ROWS_AND_BASE = 32767
+  TT_ROWS_AND_BASE = 32767,
+  /* Merged, and so in cases that merge only; TOKENS then is too. */
+  TT_ROWS_MERGED = 32768,       /* 23 values of bf16, PACKED to separate rows; zero tail */
+  TT_ROWS_MERGED_IN = 65536,    /* 301 values of f32 at odd addresses, in place; zero tail */
+  TT_ROWS_MERGED_PAGED = 131072 /* 9 values of fp16 through int32 slots, in place, some -1 */
 };
 
 typedef struct tt_case {
@@ -108,7 +112,10 @@ typedef struct tt_case {
   int32_t mask;    /* asked for even of a backend that refuses it; of others it always is */
   int32_t packed;  /* placement of kept */
   int32_t rows;
-  int32_t heavy; /* too slow for a simulated device */
+  int32_t merge;        /* 1: by tailcut_merge's MEAN, 2: by its COS4 */
+  int32_t merge_window; /* default that of NOVELTY, or 64 */
+  int32_t sizes;        /* with sizes in */
+  int32_t heavy;        /* too slow for a simulated device */
 } tt_case;
 
 int tt_case_count(void);

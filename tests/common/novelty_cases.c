@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* novelty_cases: the table's rows of NOVELTY. */
+/* novelty_cases: the table's rows of NOVELTY and of merging. */
 #include "cases.h"
 #include "data.h"
 #include "shapes.h"
 
 #define NOVELTY .source = TAILCUT_REFERENCE_NOVELTY
+#define TT_ROWS_ALL_MERGED (TT_ROWS_MERGED | TT_ROWS_MERGED_IN | TT_ROWS_MERGED_PAGED)
+#define MERGED .rows = TT_ROWS_TOKENS | TT_ROWS_PACKED | TT_ROWS_RENUMBER | TT_ROWS_ALL_MERGED
 
 const tt_case tt_novelty_cases[] = {
     /* Dims and dtypes: below, at and above the kernels' widths and the chunks that are bytes. */
@@ -89,6 +91,54 @@ const tt_case tt_novelty_cases[] = {
     {"novelty threshold", TT_VISUAL, .detector = TAILCUT_THRESHOLD, .tau = 0.2f, NOVELTY},
     {"novelty chord spread", TT_VISUAL, TT_LENGTHS, .max_tokens = 150, .detector = TAILCUT_CHORD,
      .spread = 0.5, .round_to = 4, NOVELTY},
+    /* Merging. */
+    {"merge", TT_VISUAL, .max_tokens = 150, .merge = 2, NOVELTY, MERGED},
+    {"merge mean", TT_VISUAL, .max_tokens = 150, .merge = 1, .dtype = TAILCUT_BF16, NOVELTY,
+     MERGED},
+    {"merge f32", TT_VISUAL, .max_tokens = 90, .merge = 2, .dtype = TAILCUT_F32, .dim = 300,
+     .sizes = 1, NOVELTY, MERGED},
+    {"merge sizes", TT_VISUAL, TT_RAGGED, .segments = 6, .max_tokens = 150, .merge = 2, .sizes = 1,
+     .detector = TAILCUT_RATIO, .ratio = 0.22, NOVELTY, MERGED},
+    {"merge mean sizes packed", TT_VISUAL, TT_LENGTHS, .segments = 6, .max_tokens = 150, .merge = 1,
+     .sizes = 1, .packed = 1, .prefix_rows = 5, .detector = TAILCUT_TOPK, .k = 20, NOVELTY, MERGED},
+    {"merge by 128", TT_VISUAL, .max_tokens = 300, .merge = 2, .novelty = 128,
+     .detector = TAILCUT_RATIO, .ratio = 0.1, NOVELTY, MERGED},
+    {"merge by 256", TT_VISUAL, .segments = 2, .max_tokens = 520, .merge = 2, .novelty = 256,
+     .merge_window = 256, .detector = TAILCUT_RATIO, .ratio = 0.9, NOVELTY, MERGED},
+    {"merge by cosine", TT_VISUAL, TT_RAGGED, .segments = 6, .max_tokens = 150, .merge = 2,
+     .sizes = 1, .rows = TT_ROWS_ALL | TT_ROWS_ALL_MERGED},
+    {"merge by mean, 256", TT_VISUAL, .max_tokens = 300, .merge = 1, .merge_window = 256,
+     .source = TAILCUT_REFERENCE_MEAN, MERGED},
+    {"merge row", TT_VISUAL, .max_tokens = 130, .prefix_rows = 1, .merge = 2, .merge_window = 128,
+     .source = TAILCUT_REFERENCE_ROW, MERGED},
+    {"merge lag low", TT_VISUAL, .max_tokens = 130, .merge = 1, .source = TAILCUT_REFERENCE_LAG,
+     .lag = 16, .order = TAILCUT_LOW, .detector = TAILCUT_RATIO, .ratio = 0.5, MERGED},
+    {"merge ties and blanks", TT_VISUAL, .max_tokens = 190, .merge = 2, .sizes = 1,
+     .spikes = TT_TIES | TT_ZERO_ROWS, .detector = TAILCUT_RATIO, .ratio = 0.3, NOVELTY, MERGED},
+    {"merge spikes", TT_VISUAL, TT_RAGGED, .segments = 5, .max_tokens = 190, .dtype = TAILCUT_F32,
+     .merge = 2, .spikes = 63, .detector = TAILCUT_RATIO, .ratio = 0.5, .spread = 1.0, MERGED},
+    {"merge keeps all", TT_VISUAL, .max_tokens = 90, .merge = 2, .detector = TAILCUT_RATIO,
+     .ratio = 1.0, .sizes = 1, MERGED},
+    {"merge keeps none", TT_VISUAL, .max_tokens = 90, .merge = 2, .detector = TAILCUT_RATIO,
+     .ratio = 0.0, .min_keep = -1, MERGED},
+    {"merge keeps one", TT_VISUAL, .max_tokens = 190, .merge = 1, .sizes = 1,
+     .detector = TAILCUT_TOPK, .k = 1, NOVELTY, MERGED},
+    {"merge short lengths", TT_VISUAL, TT_LENGTHS, .segments = 8, .max_tokens = 7,
+     .shape = lengths_short, .prefix_rows = 1, .merge = 2, .sizes = 1, NOVELTY, MERGED},
+    {"merge bad lengths", TT_VISUAL, TT_LENGTHS, .segments = 8, .shape = lengths_bad, .merge = 2,
+     .sizes = 1, NOVELTY, MERGED},
+    {"merge offsets going back", TT_VISUAL, TT_RAGGED, ALL_AND_BAD = offsets_back, .total = 40,
+     .merge = 2, .packed = 1, NOVELTY, MERGED},
+    {"merge no segments", TT_VISUAL, .segments = -1, .merge = 2, NOVELTY, MERGED},
+    {"merge groups", TT_VISUAL, .max_tokens = 300, .groups = TT_GROUPS_SOME, .merge = 2, NOVELTY,
+     .rows = TT_ROWS_ALL | TT_ROWS_ALL_MERGED},
+    {"merge groups ragged", TT_VISUAL, TT_RAGGED, .segments = 7, .max_tokens = 190,
+     .prefix_rows = 5, .groups = TT_GROUPS_SOME, .merge = 1, .sizes = 1, .packed = 1,
+     .merge_window = 128, MERGED},
+    {"merge groups, a boundary missing", TT_VISUAL, .segments = 6, .groups = TT_GROUPS_MISSING,
+     .merge = 2, NOVELTY, MERGED},
+    {"heavy merge", TT_VISUAL, .segments = 2, .max_tokens = 1500, .dim = 256, .merge = 2,
+     .detector = TAILCUT_RATIO, .ratio = 0.22, .heavy = 1, NOVELTY, MERGED},
     {"heavy novelty", TT_VISUAL, .segments = 1, .max_tokens = 2048, .dim = 512, .heavy = 1,
      NOVELTY},
 };

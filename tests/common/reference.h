@@ -63,12 +63,25 @@ void ref_cut(const tailcut_batch *batch, const float *scores, const uint8_t *rol
              const int32_t *input_flags, const tailcut_rule *rule, int auto_scale,
              const tailcut_selection *selection);
 
+/* Which kept row each candidate joins. */
+typedef struct ref_plan {
+  int32_t *result; /* by candidate: the result row it is kept as, -1: it is not */
+  int32_t *joins;  /* the candidate that it joins, itself where it is kept; -1: it is lost */
+  float *weight;
+} ref_plan;
+/* As tailcut_merge, up to the arrays; writes sizes_out. */
+void ref_plan_merge(const tailcut_batch *batch, const tailcut_tokens *tokens,
+                    const tailcut_merge_options *options, const int32_t *kept,
+                    int32_t kept_placement, const int32_t *counts, const int32_t *new_cu_seqlens,
+                    ref_plan *plan);
+void ref_plan_free(ref_plan *plan);
+
 /* As tailcut_compact for one array (dst_rows 0: room for all candidates; REF_NO_ROOM: for none)
  * whose dst is host memory that holds what stood there before (in place: dst == src). `open`: as
- * large as dst, set to 1 where the result is unspecified. */
+ * large as dst, set to 1 where the result is unspecified. With a plan as tailcut_merge. */
 #define REF_NO_ROOM (-1)
 void ref_compact(const tailcut_batch *batch, const int32_t *kept, int32_t kept_placement,
                  const int32_t *counts, const int32_t *new_cu_seqlens, const tailcut_rows *rows,
-                 uint8_t *open);
+                 uint8_t *open, const ref_plan *plan);
 
 #endif /* TAILCUT_TESTS_REFERENCE_H_ */

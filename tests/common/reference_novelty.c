@@ -115,3 +115,86 @@ void ref_novelty(const tailcut_batch *batch, const tailcut_tokens *tokens, int32
     if (flags != NULL) flags[b] = flag;
   }
 }
+
+/* ---------------------------------------------------------------------------------- merging -- */
+
+static float weight_of(const tailcut_merge_options *options, int32_t p, int is_kept, int32_t size) {
+  float w = 1.0f;
+  if (!is_kept && options->power == TAILCUT_MERGE_COS4) {
+    const float c = p > 0 ? (float)p / 1048576.0f : 0.0f, square = c * c;
+    w = square * square;
+  }
+  return options->sizes_in != NULL ? w * (float)size : w;
+}
+
+/* A window's part of the plan: `at` is the row number that its first candidate's numbers have. */
+static void plan_window(const tailcut_merge_options *options, const window *w, int64_t at,
+                        int32_t first, const int32_t *sizes, ref_plan *plan) {
+  for (int32_t i = 0; i < w->n; i++) {
+    const int is_kept = plan->result[at + i] >= 0;
+    int32_t joins = is_kept ? i : -1, best = 0;
+    for (int32_t j = 0; j < w->n && !is_kept && !is_blank(w, i); j++) {
+      if (plan->result[at + j] < 0 || is_blank(w, j)) continue;
+      const int32_t p = point(w, i, j);
+      if (joins >= 0 && p <= best) continue;
+      joins = j;
+      best = p;
+    }
+    plan->joins[at + i] = joins < 0 ? -1 : first + joins;
+    plan->weight[at + i] = weight_of(options, best, is_kept, sizes[i]);
+  }
+}
+
+void ref_plan_merge(const tailcut_batch *batch, const tailcut_tokens *tokens,
+                    const tailcut_merge_options *options, const int32_t *kept,
+                    int32_t kept_placement, const int32_t *counts, const int32_t *new_cu,
+                    ref_plan *plan) {
+  const int32_t groups = batch->group_cu_seqlens != NULL ? batch->groups : batch->segments;
+  const int64_t total = ref_total(batch);
+  plan->result = tt_host(sizeof *plan->result * (size_t)total);
+  plan->joins = tt_host(sizeof *plan->joins * (size_t)total);
+  plan->weight = tt_host(sizeof *plan->weight * (size_t)total);
+  for (int64_t r = 0; r < total; r++) plan->result[r] = plan->joins[r] = -1;
+  for (int32_t b = 0; b < batch->segments; b++) {
+    const ref_segment s = ref_segment_of(batch, b);
+    const int64_t place = kept_placement == TAILCUT_PACKED ? new_cu[b] : s.start;
+    int32_t *sizes = tt_host(sizeof *sizes * (size_t)s.n), last = -1, start;
+    for (int32_t i = 0; i < s.n; i++) {
+      const int64_t row = s.start + batch->prefix_rows + i;
+      sizes[i] =
+          options->sizes_in != NULL && options->sizes_in[row] > 1 ? options->sizes_in[row] : 1;
+    }
+    for (int32_t j = 0; j < counts[b] && counts[b] <= s.n; j++) {
+      const int32_t i = kept[place + j];
+      if (i < j || i >= s.n || i <= last) continue;
+      plan->result[s.start + i] = j;
+      last = i;
+    }
+    for (int32_t g = 0; g < groups; g++) {
+      const int32_t size = options->window ? options->window : 64;
+      const int32_t n = ref_part_of(batch, &s, b, g, &start), windows = (n + size - 1) / size;
+      for (int64_t i = 0; i < windows; i++) {
+        const int32_t lo = start + (int32_t)(i * n / windows);
+        const int32_t hi = start + (int32_t)((i + 1) * n / windows);
+        window w = window_of(batch, tokens, b, lo, hi - lo);
+        plan_window(options, &w, s.start + lo, lo, sizes + lo, plan);
+        free_window(&w);
+      }
+    }
+    for (int32_t i = 0; i < s.n && options->sizes_out != NULL; i++) {
+      const int32_t j = plan->result[s.start + i];
+      uint32_t sum = 0;
+      for (int32_t m = 0; m < s.n; m++) {
+        if (plan->joins[s.start + m] == i) sum += (uint32_t)sizes[m];
+      }
+      if (j >= 0) memcpy(options->sizes_out + place + j, &sum, 4);
+    }
+    free(sizes);
+  }
+}
+
+void ref_plan_free(ref_plan *plan) {
+  free(plan->result);
+  free(plan->joins);
+  free(plan->weight);
+}

@@ -12,12 +12,14 @@
   X(tokens, TAILCUT_TOKENS_INITIALIZER, 40, 40)                         \
   X(reference, TAILCUT_REFERENCE_INITIALIZER, 32, 40)                   \
   X(rule, TAILCUT_RULE_INITIALIZER, 96, 112)                            \
-  X(selection, TAILCUT_SELECTION_INITIALIZER, 80, 96)                   \
-  X(rows, TAILCUT_ROWS_INITIALIZER, 128, 144)                           \
+  X(merge_options, TAILCUT_MERGE_OPTIONS_INITIALIZER, 32, 32)           \
+  X(selection, TAILCUT_SELECTION_INITIALIZER, 80, 104)                  \
+  X(rows, TAILCUT_ROWS_INITIALIZER, 128, 152)                           \
   X(relevance_options, TAILCUT_RELEVANCE_OPTIONS_INITIALIZER, 104, 144) \
   X(limits, TAILCUT_LIMITS_INITIALIZER, 40, 48)
 
-/* F(struct, field, offset, 1 or 2: since 0.1 or 0.2), in the order of the header */
+/* F(struct, field, offset, 1 or 2: since 0.1 or 0.2, or with its struct), in the order of the
+ * header */
 #define TT_FIELDS(F)                               \
   F(config, struct_size, 0, 1)                     \
   F(config, version, 8, 1)                         \
@@ -65,6 +67,11 @@
   F(rule, spread, 88, 1)                           \
   F(rule, group_k, 96, 2)                          \
   F(rule, order, 104, 2)                           \
+  F(merge_options, struct_size, 0, 1)              \
+  F(merge_options, power, 8, 1)                    \
+  F(merge_options, window, 12, 1)                  \
+  F(merge_options, sizes_in, 16, 1)                \
+  F(merge_options, sizes_out, 24, 1)               \
   F(selection, struct_size, 0, 1)                  \
   F(selection, counts, 8, 1)                       \
   F(selection, kept, 16, 1)                        \
@@ -77,6 +84,7 @@
   F(selection, host_counts, 72, 1)                 \
   F(selection, mask, 80, 2)                        \
   F(selection, group_counts, 88, 2)                \
+  F(selection, merge, 96, 2)                       \
   F(rows, struct_size, 0, 1)                       \
   F(rows, src, 8, 1)                               \
   F(rows, dst, 16, 1)                              \
@@ -97,6 +105,7 @@
   F(rows, page_stride, 120, 1)                     \
   F(rows, dst_rows, 128, 2)                        \
   F(rows, renumber_base, 136, 2)                   \
+  F(rows, dtype, 144, 2)                           \
   F(relevance_options, struct_size, 0, 1)          \
   F(relevance_options, policy, 8, 1)               \
   F(relevance_options, causal, 12, 1)              \
