@@ -67,8 +67,8 @@
  * Sizes of the arrays that a caller provides, in elements; "rows" is segments * max_tokens for a
  * uniform batch and total_tokens for a ragged one:
  *   rows            scores, roles, kept, curve, ranks, mask, sizes, slot tables (dst_slots of a
- *                   PACKED array: dst_rows), source row arrays
- *   segments        lengths, counts, flags, input_flags, host_counts, renumber_base
+ *                   PACKED array: dst_rows), source row arrays, positions
+ *   segments        lengths, counts, flags, input_flags, host_counts, renumber_base, new_base
  *   segments + 1    cu_seqlens, new_cu_seqlens
  *   segments * dim  direction; a reference that has a segment_stride
  *   groups          group_counts, group_k (without groups: segments)
@@ -523,6 +523,55 @@ TAILCUT_API tailcut_status tailcut_cut(tailcut_handle handle, const tailcut_batc
  * lost. A row is then one part of part_bytes / size values of `dtype`. */
 #define TAILCUT_ROWS_MERGE 4
 
+typedef enum tailcut_rope_pairing {
+  TAILCUT_ROPE_NEOX = 1,       /* value i with value i + rotary_dim/2 (default; GPT-NeoX, LLaMA) */
+  TAILCUT_ROPE_INTERLEAVED = 2 /* value 2i with value 2i + 1 (GPT-J) */
+} tailcut_rope_pairing;
+
+/* Re-rotates the keys of a renumbered cache while their rows are moved (rotary position embedding):
+ * a key that was rotated by its old position leaves as if it had been rotated by its new one. In
+ * each part of result row j the values x = [rotary_offset, rotary_offset + rotary_dim) turn, for
+ * pair i of rotary_dim/2:
+ *   y0 = x0 cos(a) - x1 sin(a),  y1 = x1 cos(a) + x0 sin(a)
+ *   inv_freq  a = (new - old) * inv_freq[i], in double
+ *   cos_sin   cos(a) = (cn co + sn so) / m, sin(a) = (sn co - cn so) / m, m = co co + so so, of the
+ *             table's rows new (cn, sn) and old (co, so): what makes row new's rotation of row
+ *             old's. A factor in all rows (YaRN's attention factor) cancels: K has it already
+ *   new       new_base[b] + j
+ *   old       positions[number of the source row]; without positions new_base[b] + the number of
+ *             the source row in its segment (prefix rows count). So with neither, rows stood at
+ *             0, 1, 2, ... and stand there again
+ * Other values are moved as they are, and so are the bits of rows with new == old, and (cos_sin) of
+ * rows one of whose positions is outside 0 .. table_rows - 1. Everything is computed in double from
+ * what is given and rounded once, to nearest even (a NaN comes out as 0x7E00, 0x7FC0 or
+ * 0x7FC00000), with the same bits on every backend. Below |a| = 2^40 each value is within one unit
+ * in the last place (ulp) of its dtype of the exact one; f32, where the two products all but
+ * cancel, within 2^-50 * (|x0| + |x1|). Positions are one number per row: the planes of M-RoPE are
+ * not rotated by this.
+ *
+ * A call takes the arrays with a rotation before all others, whatever their order: `positions` and
+ * `new_base` may be in an array that the same call compacts or renumbers (without a rotation), and
+ * are read as they were. They, inv_freq and cos_sin must not overlap the dst of an array with a
+ * rotation. K beside V in one row (vLLM's pages of [block, heads, 2*d]): the part is both, and
+ * rotary_offset and rotary_dim say where in it K is. */
+typedef struct tailcut_rotation {
+  size_t struct_size;
+  int32_t dtype;          /* tailcut_dtype of the array's values: required. Parts are whole values,
+                             and all addresses and strides multiples of a value's size */
+  int32_t pairing;        /* tailcut_rope_pairing; default NEOX */
+  int32_t rotary_dim;     /* required: even, 2..1024 */
+  int32_t rotary_offset;  /* first rotated value of a part; default 0 (MLA: behind the latent) */
+  int32_t position_bytes; /* element size of positions and new_base: 4 (default, int32) or 8 */
+  const void *positions;  /* device, old position by row number, or NULL; see above */
+  const void *new_base;   /* device [segments], or NULL: 0 */
+  const float *inv_freq;  /* device [rotary_dim/2]; this or cos_sin is required, not both */
+  const float *cos_sin;   /* device [table_rows, rotary_dim]: the cosines of a position's
+                             rotary_dim/2 angles, then their sines (as vLLM's cos_sin_cache) */
+  int32_t table_rows;     /* cos_sin: required; otherwise 0 */
+} tailcut_rotation;
+#define TAILCUT_ROTATION_INITIALIZER \
+  { sizeof(tailcut_rotation), 0, TAILCUT_ROPE_NEOX, 0, 0, 4, NULL, NULL, NULL, NULL, 0 }
+
 /* An array with one row per token that is compacted to the kept rows. A row is `parts` pieces of
  * `part_bytes` bytes, part_stride bytes apart:
  *   hidden states [total, dim] f16     part_bytes 2*dim, parts 1
@@ -553,7 +602,8 @@ TAILCUT_API tailcut_status tailcut_cut(tailcut_handle handle, const tailcut_batc
  * measure to show it, the call takes them to overlap.
  *
  * Contract for paged K/V: no two slots of a call name the same row, and a page that is rewritten
- * has one owner and is in no shared prefix. Renumbering positions does not re-rotate K. */
+ * has one owner and is in no shared prefix. Renumbering positions does not re-rotate K: `rotation`
+ * of the arrays that hold K does. */
 typedef struct tailcut_rows {
   size_t struct_size;
   const void *src;         /* device; required but with RENUMBER */
@@ -579,12 +629,14 @@ typedef struct tailcut_rows {
   int64_t dst_rows;           /* rows the destination has room for; see above. 0: the default */
   const void *renumber_base;  /* RENUMBER: device [segments], int32 or int64 as part_bytes says;
                                  NULL (default): 0 */
-  int32_t dtype;              /* MERGE: tailcut_dtype, required; otherwise 0 */
+  const tailcut_rotation *rotation; /* host: rows are K, to be re-rotated; NULL (default): moved.
+                                       Not with RENUMBER and MERGE */
+  int32_t dtype;                    /* MERGE: tailcut_dtype, required; otherwise 0 */
 } tailcut_rows;
 #define TAILCUT_ROWS_INITIALIZER                                                                  \
   {                                                                                               \
     sizeof(tailcut_rows), NULL, NULL, 0, 1, TAILCUT_LOCAL, 0, 4, 0, 0, 0, 0, 0, 0, NULL, NULL, 0, \
-        0, 0, NULL, 0                                                                             \
+        0, 0, NULL, NULL, 0                                                                       \
   }
 
 /* Compact (part): row j of the result is source row kept[j] + prefix_rows. Required: batch, kept,
@@ -802,6 +854,7 @@ TAILCUT_API tailcut_status tailcut_rule_init(tailcut_rule *rule, size_t struct_s
 TAILCUT_API tailcut_status tailcut_selection_init(tailcut_selection *selection, size_t struct_size);
 TAILCUT_API tailcut_status tailcut_merge_options_init(tailcut_merge_options *merge_options,
                                                       size_t struct_size);
+TAILCUT_API tailcut_status tailcut_rotation_init(tailcut_rotation *rotation, size_t struct_size);
 TAILCUT_API tailcut_status tailcut_rows_init(tailcut_rows *rows, size_t struct_size);
 TAILCUT_API tailcut_status tailcut_relevance_options_init(tailcut_relevance_options *options,
                                                           size_t struct_size);

@@ -5,6 +5,7 @@
 #define TAILCUT_CHECK_H_
 
 #include "internal.h"
+#include "overlap.h"
 
 /* Leaves the calling function with the status of what failed. */
 #define TC_TRY(call)                           \
@@ -21,6 +22,7 @@
 #define TC_MIN_SIZE_reference offsetof(tailcut_reference, lag)
 #define TC_MIN_SIZE_rule offsetof(tailcut_rule, group_k)
 #define TC_MIN_SIZE_selection offsetof(tailcut_selection, mask)
+#define TC_MIN_SIZE_rotation sizeof(tailcut_rotation)
 #define TC_MIN_SIZE_rows offsetof(tailcut_rows, dst_rows)
 #define TC_MIN_SIZE_relevance_options offsetof(tailcut_relevance_options, head_reduction)
 #define TC_MIN_SIZE_merge_options sizeof(tailcut_merge_options)
@@ -47,5 +49,8 @@ tailcut_status tc_check_array(const void *pointer, size_t size, int64_t elements
 /* A stride that may be left 0, and must not overflow when multiplied by `count`. */
 tailcut_status tc_check_stride(const char *name, int64_t *stride, int64_t fallback, int64_t least,
                                int64_t count);
+/* validate_rotation.c: the rotation, where there is one, of entry i, whose destination is `dst`. */
+tailcut_status tc_check_rotation(const tailcut_rows *r, int32_t i, const tailcut_batch *batch,
+                                 const tc_side *dst);
 
 #endif /* TAILCUT_CHECK_H_ */

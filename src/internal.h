@@ -30,6 +30,7 @@ typedef struct tc_call {
   const int32_t *new_cu_seqlens;
   const tailcut_rows *rows; /* raw: read entry i with tc_rows_at */
   int32_t num_rows;
+  int32_t rotations;   /* of them with a rotation; those come first */
   int64_t room_local;  /* rows that a destination has room for where dst_rows is 0: per segment, */
   int64_t room_packed; /* in all */
   int64_t most_local;  /* candidates at most: of a segment, */
@@ -113,6 +114,9 @@ int32_t tc_kept_count(const tailcut_rule *rule, int32_t n);
 tailcut_status tc_check_rows(tc_call *call, const tailcut_rows *rows, int32_t num_rows);
 /* Entry i of a call's checked rows, whole and with explicit strides and dst_rows. */
 tailcut_rows tc_rows_at(const tc_call *call, int32_t i);
+/* validate_rotation.c: the whole rotation of an entry that has one, checked. */
+#define TC_MOST_ROTARY 1024
+tailcut_rotation tc_rotation_of(const tailcut_rows *rows);
 
 /* The bounds of a call, as workspaces are sized by them. */
 static inline tailcut_limits tc_call_limits(const tc_call *call) {

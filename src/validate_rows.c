@@ -3,7 +3,6 @@
 #include <string.h>
 
 #include "check.h"
-#include "overlap.h"
 
 static tailcut_status fail(tailcut_status status, int32_t i, const char *field, int64_t value,
                            const char *expected) {
@@ -243,6 +242,10 @@ static tailcut_status check_merged(const tailcut_rows *r, int32_t i, const tc_ca
     return fail(TAILCUT_ERROR_CONFLICT, i, "flags", r->flags,
                 "one of TAILCUT_ROWS_MERGE and TAILCUT_ROWS_RENUMBER");
   }
+  if (r->rotation != NULL) {
+    return tc_fail(TAILCUT_ERROR_CONFLICT,
+                   "rows[%d].rotation is given; expected NULL with TAILCUT_ROWS_MERGE", (int)i);
+  }
   if (r->dtype == 0) {
     return tc_fail(TAILCUT_ERROR_ENUM,
                    "rows[%d].dtype is not set; expected with TAILCUT_ROWS_MERGE", (int)i);
@@ -313,6 +316,8 @@ tailcut_status tc_check_rows(tc_call *call, const tailcut_rows *rows, int32_t nu
     const tailcut_rows r = tc_rows_at(call, i);
     TC_TRY(check_new_fields(&r, i, call));
     TC_TRY(check_side(raw, &r, i, call, 1, &dst));
+    TC_TRY(tc_check_rotation(&r, i, &call->batch, &dst));
+    call->rotations += r.rotation != NULL;
     if (r.flags & TAILCUT_ROWS_RENUMBER) continue;
     TC_TRY(check_side(raw, &r, i, call, 0, &src));
     TC_TRY(check_overlap(&r, i, &src, &dst));

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* compact: random kept lists on row arrays of every shape: rows of 1 to 16384 bytes, parts,
  * strides, slots and pages, in place, LOCAL and PACKED, small destinations, zero tails, renumbering
- * from a base, damaged lists and group offsets; each against the naive compaction, gaps and
+ * from a base, keys that turn, damaged lists and group offsets; each against the naive compaction, gaps and
  * neighbours included, and against each other. */
 #include <criterion/criterion.h>
 #include <stdio.h>
@@ -27,6 +27,9 @@ typedef struct call {
   int64_t total;
   int32_t placement;
   tailcut_rows rows;
+  tailcut_rotation rotation; /* struct_size 0: none */
+  float *angles;
+  uint8_t *positions;
   uint8_t *src, *dst, *want, *open, *slots, *dst_slots;
   size_t src_bytes, dst_bytes, slot_bytes;
   int in_place;
@@ -115,6 +118,54 @@ static const int64_t widths[] = {1,   2,   3,    4,    7,    8,    12,   16,   1
                                  48,  63,  64,   65,   96,   127,  128,  144,  255,  256, 257,
                                  512, 768, 1000, 1024, 2048, 4095, 4096, 8192, 16384};
 
+/* Bits of all that addresses are made of. */
+static int64_t address_bits(const call *c) {
+  const tailcut_rows *r = &c->rows;
+  const int64_t rows = r->src_row_stride | r->dst_row_stride | r->page_stride;
+  return r->part_bytes | rows | r->src_part_stride | r->dst_part_stride | (int64_t)c->misalign;
+}
+
+/* Keys, where values of some dtype stand at multiples of their size. */
+static void make_rotation(call *c, tt_random *random) {
+  static const tailcut_rotation defaults = TAILCUT_ROTATION_INITIALIZER;
+  tailcut_rotation *t = &c->rotation;
+  const int64_t bits = address_bits(c);
+  if ((c->rows.flags & TAILCUT_ROWS_RENUMBER) || bits % 2 != 0 || tt_below(random, 2)) return;
+  const int32_t size = bits % 4 == 0 && tt_below(random, 2) ? 4 : 2;
+  const int32_t values = (int32_t)c->rows.part_bytes / size;
+  if (values < 2) return;
+  *t = defaults;
+  t->dtype = size == 4 ? TAILCUT_F32 : TAILCUT_F16 + tt_below(random, 2);
+  t->pairing = 1 + tt_below(random, 2);
+  t->rotary_dim = tt_below(random, 3) ? 2 * (1 + tt_below(random, values / 2)) : values / 2 * 2;
+  if (t->rotary_dim > 1024) t->rotary_dim = 1024;
+  t->rotary_offset = tt_below(random, values - t->rotary_dim + 1);
+  t->position_bytes = tt_below(random, 2) ? 4 : 8;
+  const int table = tt_below(random, 2);
+  t->table_rows = table ? 1 + tt_below(random, 60) : 0;
+  const int32_t angles = table ? t->table_rows * t->rotary_dim : t->rotary_dim / 2;
+  c->angles = tt_host(sizeof(float) * (size_t)angles);
+  for (int32_t i = 0; i < angles; i++) c->angles[i] = (float)tt_normal(random);
+  t->inv_freq = table ? NULL : c->angles;
+  t->cos_sin = table ? c->angles : NULL;
+  for (int b = 0; b < 12; b++) c->base[b] = tt_below(random, 70) - 10;
+  if (t->position_bytes == 4) { /* as int32 */
+    int32_t narrow[12];
+    for (int b = 0; b < 12; b++) narrow[b] = (int32_t)c->base[b];
+    memcpy(c->base, narrow, sizeof narrow);
+  }
+  if (tt_below(random, 2)) t->new_base = c->base;
+  c->positions = tt_host(8 * (size_t)c->total);
+  for (int64_t i = 0; i < c->total; i++) {
+    const int64_t wide = tt_below(random, 4) ? i : tt_below(random, 100) - 20;
+    const int32_t narrow = (int32_t)wide;
+    memcpy(c->positions + i * t->position_bytes,
+           t->position_bytes == 8 ? (const void *)&wide : (const void *)&narrow,
+           (size_t)t->position_bytes);
+  }
+  if (tt_below(random, 3)) t->positions = c->positions;
+}
+
 static void make_rows(call *c, tt_random *random) {
   static const tailcut_rows defaults = TAILCUT_ROWS_INITIALIZER;
   tailcut_rows *r = &c->rows;
@@ -163,6 +214,8 @@ static void make_rows(call *c, tt_random *random) {
   c->src = random_bytes(random, c->src_bytes);
   c->dst = c->in_place ? c->src : random_bytes(random, c->dst_bytes);
   c->misalign = (size_t)tt_below(random, 2) * (size_t)tt_below(random, aligned ? 1 : 40);
+  make_rotation(c, random);
+  if (c->rotation.struct_size != 0) r->rotation = &c->rotation;
 }
 
 static void expect(call *c) {
@@ -197,8 +250,22 @@ static int run(const call *c, const tt_backend *backend, tailcut_handle handle, 
     batch.group_cu_seqlens = offsets;
   }
   r.renumber_base = base;
+  tailcut_rotation turn = c->rotation;
+  if (r.rotation != NULL) {
+    const size_t angles =
+        (size_t)turn.rotary_dim * (turn.cos_sin ? (size_t)turn.table_rows * 4 : 2);
+    if (turn.positions != NULL) {
+      turn.positions =
+          tt_upload(backend, c->positions, (size_t)(c->total * turn.position_bytes), TT_TIGHT);
+    }
+    if (turn.new_base != NULL) turn.new_base = tt_upload(backend, c->base, sizeof c->base, 0);
+    if (turn.inv_freq != NULL) turn.inv_freq = tt_upload(backend, c->angles, angles, TT_TIGHT);
+    if (turn.cos_sin != NULL) turn.cos_sin = tt_upload(backend, c->angles, angles, TT_TIGHT);
+    r.rotation = &turn;
+  }
   const int refused = (c->offsets != NULL && (backend->refuses & TT_OPTION_GROUPS)) ||
-                      (base != NULL && (backend->refuses & TT_OPTION_BASE));
+                      (base != NULL && (backend->refuses & TT_OPTION_BASE)) ||
+                      (r.rotation != NULL && (backend->refuses & TT_OPTION_ROTATION));
   void *kept = tt_upload(backend, c->kept, 4 * (size_t)c->total, TT_TIGHT);
   void *counts = tt_upload(backend, c->counts, 4 * n, TT_TIGHT);
   void *cu = tt_upload(backend, c->cu, 4 * (n + 1), TT_TIGHT);
@@ -218,17 +285,19 @@ static int run(const call *c, const tt_backend *backend, tailcut_handle handle, 
   tt_download(backend, got, r.dst, c->dst_bytes);
   int bad = 0;
   for (size_t i = 0; i < c->dst_bytes && !bad; i++) {
-    if (got[i] == want[i] || (c->open[i] && !refused)) continue;
+    if (!ref_differs(got, want, refused ? NULL : c->open, i)) continue;
     printf(
         "call %d on %s: byte %zu of %zu is %02x, expected %02x (part_bytes %d, parts %d, "
-        "placement %d, flags %d, in place %d, slots %d/%d)\n",
+        "placement %d, flags %d, in place %d, slots %d/%d, rotary_dim %d)\n",
         number, backend->name, i, c->dst_bytes, got[i], want[i], (int)r.part_bytes, r.parts,
-        r.placement, r.flags, c->in_place, slots != NULL, dst_slots != NULL);
+        r.placement, r.flags, c->in_place, slots != NULL, dst_slots != NULL, turn.rotary_dim);
     bad = 1;
   }
   void *all[] = {shape, kept, counts, cu, r.dst, slots, dst_slots, offsets, base, w.data};
   if (!c->in_place) tt_free(backend, (void *)(uintptr_t)r.src);
   for (size_t i = 0; i < sizeof all / sizeof all[0]; i++) tt_free(backend, all[i]);
+  const void *const angles[] = {turn.positions, turn.new_base, turn.inv_freq, turn.cos_sin};
+  for (int i = 0; i < 4; i++) tt_free(backend, (void *)(uintptr_t)angles[i]);
   free(got);
   return bad;
 }
@@ -252,7 +321,7 @@ static void run_calls(int calls, int shapes, int damage, uint64_t seed) {
     for (int i = 0; i < count; i++) bad += run(&c, &backends[i], handles[i], number);
     if (!c.in_place) free(c.dst);
     free(c.kept), free(c.offsets), free(c.src), free(c.want), free(c.open), free(c.slots),
-        free(c.dst_slots);
+        free(c.dst_slots), free(c.angles), free(c.positions);
   }
   for (int i = 0; i < count; i++) tailcut_destroy(handles[i]);
   cr_assert_eq(bad, 0, "%d of %d calls differ", bad, calls * count);

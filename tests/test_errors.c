@@ -41,6 +41,7 @@ typedef struct args {
   tailcut_relevance_options options;
   tailcut_merge_options merge;
   tailcut_rows rows[2], *rows_p;
+  tailcut_rotation rotation; /* not used at first */
   int32_t num_rows, kept_placement;
   float *scores, *in_scores, *direction;
   uint8_t *roles;

@@ -53,6 +53,7 @@ INIT(reference)
 INIT(rule)
 INIT(merge_options)
 INIT(selection)
+INIT(rotation)
 INIT(rows)
 INIT(relevance_options)
 INIT(limits)
@@ -269,7 +270,7 @@ Test(structs, shorter_ones_get_the_defaults_of_what_they_lack) {
   run_calls(handle, backend, 0, BEFORE_JUNK, &wanted_visual, &wanted_sequence);
   cr_assert_eq(wanted_visual.counts[0], 5);
   cr_assert_eq(wanted_sequence.counts[0], 5 + 3); /* and the rows that are no candidates */
-  for (int less = 1; less <= 2; less++) {
+  for (int less = 1; less <= 3; less++) {
     for (int where = TIGHT; where <= BEFORE_JUNK; where++) {
       run_calls(handle, backend, less, (place)where, &visual, &sequence);
       cr_expect_eq(memcmp(&visual, &wanted_visual, sizeof visual), 0, "%d words less", less);

@@ -120,6 +120,11 @@ static tailcut_status start(tailcut_handle handle, const tc_call *call, int32_t 
                    "selection->merge is given: merging is not in the CUDA backend yet: use a CPU "
                    "handle");
   }
+  if (call->rotations > 0) {
+    return tc_fail(TAILCUT_ERROR_UNSUPPORTED,
+                   "%d of rows have a rotation: the CUDA backend does not turn keys yet",
+                   (int)call->rotations);
+  }
   memset(&run, 0, sizeof run);
   run.device = handle->state;
   run.call = call;

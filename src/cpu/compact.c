@@ -8,9 +8,10 @@
  * cache, and fetching them from another core's costs several times the copy. In place a thread then
  * writes result row j only when all threads before it have read their sources up to row j, which
  * they publish. That needs a list that is known to increase; lists from outside and zeroed tails
- * share columns instead (byte ranges of every row). Precision: bytes are copied. Arrays that are
- * merged read all rows of a window for its results: in place those results wait together, some
- * columns at a time, where one of them would be written over a row of the window.
+ * share columns instead (byte ranges of every row, whole parts where those are turned). Arrays with
+ * a rotation come before all others: those may hold the positions. Arrays that are merged read all
+ * rows of a window for its results: in place those results wait together, some columns at a time.
+ * Precision: bytes are copied; rotate.c for keys that are turned.
  */
 #include "cpu.h"
 
@@ -38,9 +39,9 @@ typedef struct range {
   int64_t from, to;
 } range;
 
-/* Slices of a row's bytes, in whole cache lines, and of the rows [first, last). */
-static range columns_of(int64_t width, int32_t slice, int32_t slices) {
-  const int64_t piece = (width / slices + 63) & ~(int64_t)63;
+/* Slices of a row's bytes, in whole multiples of `unit`, and of the rows [first, last). */
+static range columns_of(int64_t width, int64_t unit, int32_t slice, int32_t slices) {
+  const int64_t piece = (width / slices + unit - 1) / unit * unit;
   const int64_t from = piece * slice < width ? piece * slice : width;
   return (range){from, slice == slices - 1 || from + piece > width ? width : from + piece};
 }
@@ -64,6 +65,16 @@ static void copy_columns(const tailcut_rows *a, char *dst, const char *src, rang
       memcpy(d, src + part * a->src_part_stride + at, (size_t)size);
     }
     from += size;
+  }
+}
+
+/* Result row j of segment b, of whose bytes `columns` have been moved to dst: its keys turn. */
+static void turn_columns(const tc_job *job, const tailcut_rows *a, const tailcut_rotation *rotation,
+                         char *dst, range columns, int32_t b, int64_t r, int64_t j) {
+  tc_turn turns[TC_MOST_ROTARY / 2];
+  if (!tc_turns_find(turns, rotation, b, job->start[b] + r, r, j)) return;
+  for (int64_t at = columns.from; at < columns.to; at += a->part_bytes) {
+    tc_turn_part(turns, rotation, job->kernels, dst + at / a->part_bytes * a->dst_part_stride);
   }
 }
 
@@ -203,10 +214,14 @@ static void compact_segment(tc_job *job, tc_team team, const tailcut_rows *a, in
       job->kept + (job->kept_placement == TAILCUT_PACKED ? job->new_cu[b] : start);
   const int64_t width = a->part_bytes * a->parts;
   const int by_columns = a->src == a->dst && pair < 0;
-  const range columns = by_columns ? columns_of(width, slice, slices) : (range){0, width};
+  const int turns = a->rotation != NULL;
+  const int64_t unit = turns ? a->part_bytes : 64; /* a cache line */
+  const range columns = by_columns ? columns_of(width, unit, slice, slices) : (range){0, width};
   const range results = by_columns ? (range){0, k} : rows_of(0, k, slice, slices);
   const int64_t room = a->dst_rows < n ? a->dst_rows : n; /* LOCAL: >= k */
   const range zeros = by_columns ? (range){k, room} : rows_of(k, room, slice, slices);
+  const tailcut_rotation rotation =
+      turns ? tc_rotation_of(a) : (tailcut_rotation)TAILCUT_ROTATION_INITIALIZER;
   int64_t free_rows = pair < 0 || slice == 0 ? INT64_MAX : 0; /* may be written */
   if (job->kept_placement == TAILCUT_PACKED &&
       (job->new_cu[b] < 0 || (int64_t)job->new_cu[b] + k > batch->total_tokens)) {
@@ -227,14 +242,17 @@ static void compact_segment(tc_job *job, tc_team team, const tailcut_rows *a, in
     }
     const int32_t i = followed(job, b, kept, j);
     if (i < 0) continue;
-    const int64_t src = offset_of(a, batch, 0, b, start, (int64_t)i + batch->prefix_rows, 0);
-    if (src < 0 || (src == dst && a->src == a->dst)) continue;
+    const int64_t r = (int64_t)i + batch->prefix_rows;
+    const int64_t src = offset_of(a, batch, 0, b, start, r, 0);
+    const int stays = src == dst && a->src == a->dst;
+    if (src < 0 || (stays && !turns)) continue;
     if (free_rows <= j) free_rows = wait_for_reads(job, slice, pair, j);
     if (a->flags & TAILCUT_ROWS_MERGE) {
       make_columns(job, a, b, i, (char *)a->dst + dst, (const char *)a->src + src, columns);
-    } else {
+    } else if (!stays) {
       copy_columns(a, (char *)a->dst + dst, (const char *)a->src + src, columns);
     }
+    if (turns) turn_columns(job, a, &rotation, (char *)a->dst + dst, columns, b, r, j);
     if (pair >= 0 && j % 4 == 0) publish(job, slice, pair, (int64_t)i + 1);
   }
   if (!(a->flags & TAILCUT_ROWS_ZERO_TAIL) || packed) return;
@@ -258,11 +276,10 @@ static void zero_packed_tail(const tc_job *job, const tailcut_rows *a, tc_team t
   }
 }
 
-void tc_compact_team(tc_job *job, tc_team team) {
+/* The arrays that turn, or all others. *before: arrays that the team has met; one more for each. */
+static void compact_arrays(tc_job *job, tc_team team, int turning, int32_t slices,
+                           int64_t *before) {
   const tc_call *call = job->call;
-  const int64_t pairs = (int64_t)call->num_rows * call->batch.segments;
-  const int32_t slices = pairs >= 4 * (int64_t)team.size ? 1 : team.size;
-  if (pairs == 0) return;
   for (int32_t i = 0; i < call->num_rows; i++) {
     const tailcut_rows a = tc_rows_at(call, i);
     const int64_t tasks = (int64_t)call->batch.segments * slices;
@@ -270,17 +287,33 @@ void tc_compact_team(tc_job *job, tc_team team) {
         slices > 1 && a.src == a.dst && job->kind != TAILCUT_CALL_COMPACT &&
         job->kind != TAILCUT_CALL_MERGE &&
         !(a.flags & (TAILCUT_ROWS_ZERO_TAIL | TAILCUT_ROWS_RENUMBER | TAILCUT_ROWS_MERGE));
-    /* Whole segments: rotated so that arrays of few segments spread over the team. Slices: slice t
-     * is thread t's. Fixed, so no counter. */
-    const int32_t turn = slices > 1 ? 0 : i % team.size;
-    for (int64_t task = (team.id + team.size - turn) % team.size; task < tasks; task += team.size) {
+    /* Whole segments: each array begins with another thread, so that arrays of few segments spread
+     * over the team. Slices: slice t is thread t's. Fixed, so no counter. */
+    const int32_t first = slices > 1 ? 0 : i % team.size;
+    if ((a.rotation != NULL) != turning) continue;
+    for (int64_t task = (team.id + team.size - first) % team.size; task < tasks;
+         task += team.size) {
       const int32_t b = (int32_t)(task / slices);
-      const int64_t pair = by_rows ? (int64_t)i * call->batch.segments + b : -1;
+      const int64_t pair = by_rows ? *before * call->batch.segments + b : -1;
       compact_segment(job, team, &a, b, (int32_t)(task % slices), slices, pair);
       if (by_rows) publish(job, team.id, pair + 1, 0);
     }
     if (a.placement == TAILCUT_PACKED && (a.flags & TAILCUT_ROWS_ZERO_TAIL)) {
       zero_packed_tail(job, &a, team);
     }
+    ++*before;
   }
+}
+
+void tc_compact_team(tc_job *job, tc_team team) {
+  const tc_call *call = job->call;
+  const int64_t pairs = (int64_t)call->num_rows * call->batch.segments;
+  const int32_t slices = pairs >= 4 * (int64_t)team.size ? 1 : team.size;
+  int64_t before = 0;
+  if (pairs == 0) return;
+  if (call->rotations > 0) {
+    compact_arrays(job, team, 1, slices, &before);
+    tc_team_barrier(team); /* positions may be among the others */
+  }
+  if (call->rotations < call->num_rows) compact_arrays(job, team, 0, slices, &before);
 }

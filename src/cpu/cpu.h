@@ -11,6 +11,7 @@
 
 #include "../curve.h"
 #include "../internal.h"
+#include "../turn.h"
 #include "kernels.h"
 #include "team.h"
 
@@ -220,6 +221,14 @@ int tc_bins_fill(tc_bins *bins, const tailcut_rule *rule);
 int32_t tc_bins_detect(tc_bins *bins, const tailcut_rule *rule, int32_t group);
 /* Makes `chosen` the k best-ranked. */
 void tc_bins_choose(tc_bins *bins, int32_t k);
+
+/* rotate.c: by how much the rotary_dim/2 pairs of result row j of segment b turn, whose source is
+ * the segment's row r, number `number` of the batch. 0: its bits stay. */
+int tc_turns_find(tc_turn *turns, const tailcut_rotation *rotation, int32_t b, int64_t number,
+                  int64_t r, int64_t j);
+/* Turns one part of the row. */
+void tc_turn_part(const tc_turn *turns, const tailcut_rotation *rotation, const tc_kernels *kernels,
+                  char *part);
 
 static inline size_t tc_align(size_t bytes) { return (bytes + 63) & ~(size_t)63; }
 /* Takes `bytes` from the workspace; with base NULL only counts them. */

@@ -152,6 +152,88 @@ static void lay_out_merged(tt_problem *p, tt_random *random, tt_array *a, int ki
   }
 }
 
+static void make_frequencies(tt_array *a, int32_t rotary_dim) {
+  a->rotation.rotary_dim = rotary_dim;
+  tt_block_new(&a->angles, (size_t)rotary_dim * 2);
+  float *frequencies = (float *)(void *)a->angles.data;
+  for (int32_t i = 0; i < rotary_dim / 2; i++) {
+    frequencies[i] = (float)pow(10000.0, -2.0 * i / rotary_dim);
+  }
+  a->rotation.inv_freq = frequencies;
+}
+
+/* Scaled, as YaRN's tables are. */
+static void make_table(tt_array *a, int32_t rotary_dim, int32_t table_rows) {
+  a->rotation.rotary_dim = rotary_dim;
+  a->rotation.table_rows = table_rows;
+  tt_block_new(&a->angles, (size_t)(table_rows * rotary_dim) * 4);
+  float *table = (float *)(void *)a->angles.data;
+  for (int32_t i = 0; i < table_rows * rotary_dim; i++) {
+    const int32_t row = i / rotary_dim, d = i % rotary_dim, half = rotary_dim / 2;
+    const double angle = row * pow(500.0, -2.0 * (d % half) / rotary_dim);
+    table[i] = (float)(1.25 * (d < half ? cos(angle) : sin(angle)));
+  }
+  a->rotation.cos_sin = table;
+}
+
+/* Keys that turn. */
+static void lay_out_keys(tt_problem *p, tt_random *random, tt_array *a, int kind) {
+  static const tailcut_rotation defaults = TAILCUT_ROTATION_INITIALIZER;
+  const int64_t n = p->total, segments = p->batch.segments, most = p->batch.max_tokens;
+  const int ragged = p->batch.cu_seqlens != NULL;
+  tailcut_rows *r = &a->rows;
+  tailcut_rotation *t = &a->rotation;
+  *t = defaults;
+  switch (kind) {
+    case TT_ROWS_KEYS:
+      a->name = "keys";
+      r->part_bytes = 32, r->parts = 2;
+      r->src_part_stride = r->dst_part_stride = (ragged ? n : most) * 32;
+      r->src_row_stride = r->dst_row_stride = 32;
+      if (!ragged) r->src_segment_stride = r->dst_segment_stride = 2 * most * 32;
+      in_place(random, a, 2 * (ragged ? n : segments * most) * 32);
+      t->dtype = TAILCUT_F16, t->rotary_offset = 2;
+      make_frequencies(a, 12);
+      a->positions_in = p->array_count - 1; /* the one before this */
+      t->positions = p->arrays[a->positions_in - 1].dst.data;
+      break;
+    case TT_ROWS_KEYS_PAGED:
+      a->name = "keys in pages";
+      r->part_bytes = 32, r->parts = 3, r->page_rows = 4, r->page_stride = 4 * 96 + 16;
+      make_slots(random, &a->src_slots, n, 4);
+      in_place(random, a, (n / 4 + 1) * r->page_stride);
+      t->dtype = TAILCUT_BF16, t->pairing = TAILCUT_ROPE_INTERLEAVED, t->position_bytes = 8;
+      make_frequencies(a, 8);
+      tt_block_new(&a->new_base, (size_t)segments * 8);
+      for (int64_t b = 0; b < segments; b++) {
+        const int64_t base = b % 3 ? (int64_t)(tt_next(random) >> 8) : -b;
+        memcpy(a->new_base.data + 8 * b, &base, 8);
+      }
+      t->new_base = a->new_base.data;
+      break;
+    default:
+      a->name = "keys by a table";
+      r->part_bytes = 28, r->parts = 2, r->dst_row_stride = 64, r->dst_part_stride = 32;
+      r->placement = TAILCUT_PACKED, r->flags = TAILCUT_ROWS_ZERO_TAIL;
+      apart(random, a, n * 56, n * 64);
+      t->dtype = TAILCUT_F32, t->rotary_offset = 1;
+      make_table(a, 6, 40);
+      tt_block_new(&a->positions, (size_t)n * 4);
+      for (int64_t i = 0; i < n; i++) {
+        const int32_t position = tt_below(random, 48) - 4;
+        memcpy(a->positions.data + 4 * i, &position, 4);
+      }
+      tt_block_new(&a->new_base, (size_t)segments * 4);
+      for (int64_t b = 0; b < segments; b++) {
+        const int32_t base = tt_below(random, 20) - 3;
+        memcpy(a->new_base.data + 4 * b, &base, 4);
+      }
+      t->positions = a->positions.data;
+      t->new_base = a->new_base.data;
+      break;
+  }
+}
+
 static void lay_out(tt_problem *p, tt_random *random, tt_array *a, int kind) {
   const int64_t n = p->total, segments = p->batch.segments, most = p->batch.max_tokens;
   const int ragged = p->batch.cu_seqlens != NULL;
@@ -261,14 +343,34 @@ static void expect(const tt_problem *p, const tt_array *a, const tailcut_rows *r
               p->row->merge ? &p->plan : NULL);
 }
 
+/* Positions of the rows of TT_ROWS_KEYS: an array before it that is compacted too. */
+static void add_positions(tt_problem *p, tt_random *random, tt_array *a) {
+  static const tailcut_rows defaults = TAILCUT_ROWS_INITIALIZER;
+  p->array_count++;
+  a->name = "positions of keys";
+  a->rows = defaults;
+  a->rows.part_bytes = 4;
+  a->in_place = 1;
+  tt_block_new(&a->dst, (size_t)p->total * 4);
+  for (int64_t i = 0; i < p->total; i++) {
+    const int32_t position = (int32_t)i % 50 + tt_below(random, 5) - 2;
+    memcpy(a->dst.data + 4 * i, &position, 4);
+  }
+  expect(p, a, &a->rows, &a->dst);
+  expect(p, a, &a->rows, &a->fused);
+}
+
 void tt_add_array(tt_problem *p, tt_random *random, int kind) {
   static const tailcut_rows defaults = TAILCUT_ROWS_INITIALIZER;
   tt_array *a = &p->arrays[p->array_count];
   if (kind == TT_ROWS_TOKENS && p->matrix.data == NULL) return;
+  if (kind == TT_ROWS_KEYS) add_positions(p, random, a++);
   p->array_count++;
   a->rows = defaults;
   if (kind >= TT_ROWS_MERGED) {
     lay_out_merged(p, random, a, kind);
+  } else if (kind >= TT_ROWS_KEYS) {
+    lay_out_keys(p, random, a, kind);
   } else if (kind >= TT_ROWS_FITS) {
     lay_out_small(p, random, a, kind);
   } else {
@@ -276,8 +378,11 @@ void tt_add_array(tt_problem *p, tt_random *random, int kind) {
   }
   a->rows.src_slots = a->src_slots.data;
   a->rows.dst_slots =
-      kind == TT_ROWS_PAGED || kind == TT_ROWS_MERGED_PAGED ? a->src_slots.data : a->dst_slots.data;
+      kind == TT_ROWS_PAGED || kind == TT_ROWS_KEYS_PAGED || kind == TT_ROWS_MERGED_PAGED
+          ? a->src_slots.data
+          : a->dst_slots.data;
   a->rows.renumber_base = a->base.data;
+  if (a->rotation.struct_size != 0) a->rows.rotation = &a->rotation;
   const tailcut_rows fused = as_fused(p, a);
   expect(p, a, &a->rows, &a->dst);
   expect(p, a, &fused, &a->fused);

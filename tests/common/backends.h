@@ -18,8 +18,9 @@ enum {
   TT_OPTION_MASK = 16,
   TT_OPTION_BASE = 32,     /* renumber_base */
   TT_OPTION_SEQUENCE = 64, /* relevance and prune_sequence */
-  TT_OPTION_NOVELTY = 128,
-  TT_OPTION_MERGE = 256 /* tailcut_merge, selection.merge */
+  TT_OPTION_ROTATION = 128,
+  TT_OPTION_NOVELTY = 256,
+  TT_OPTION_MERGE = 512 /* tailcut_merge, selection.merge */
 };
 
 /* A backend as it is tested: a device kind with one of its settings. On the CPU these are the SIMD

@@ -69,10 +69,17 @@ enum {
   TT_ROWS_BASE = 8192,    /* int32 positions from a base, LOCAL, zero tail */
   TT_ROWS_BASE64 = 16384, /* [3, k] int64 positions from a base, PACKED */
   TT_ROWS_AND_BASE = 32767,
+  TT_ROWS_KEYS = 1 << 15,       /* [B,H,T,d] f16 in place, turned by positions that are an array of
+                                   the same call, compacted in place */
+  TT_ROWS_KEYS_PAGED = 1 << 16, /* bf16, K beside V in pages, in place, interleaved pairs, from a
+                                   base, no positions */
+  TT_ROWS_KEYS_TABLE = 1 << 17, /* f32, PACKED, turned by a table that some positions are not in;
+                                   zero tail */
+  TT_ROWS_KEYS_ALL = 7 << 15,
   /* Merged, and so in cases that merge only; TOKENS then is too. */
-  TT_ROWS_MERGED = 32768,       /* 23 values of bf16, PACKED to separate rows; zero tail */
-  TT_ROWS_MERGED_IN = 65536,    /* 301 values of f32 at odd addresses, in place; zero tail */
-  TT_ROWS_MERGED_PAGED = 131072 /* 9 values of fp16 through int32 slots, in place, some -1 */
+  TT_ROWS_MERGED = 1 << 18,      /* 23 values of bf16, PACKED to separate rows; zero tail */
+  TT_ROWS_MERGED_IN = 1 << 19,   /* 301 values of f32 at odd addresses, in place; zero tail */
+  TT_ROWS_MERGED_PAGED = 1 << 20 /* 9 values of fp16 through int32 slots, in place, some -1 */
 };
 
 typedef struct tt_case {

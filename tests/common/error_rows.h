@@ -65,6 +65,21 @@ static inline void use_heads(args *a, int64_t src_segment_stride, int64_t dst_se
   r->src_segment_stride = src_segment_stride, r->dst_segment_stride = dst_segment_stride;
 }
 
+/* Array 0 as rows of two pairs of fp16 keys, in place. */
+static inline void use_rotation(args *a) {
+  static const tailcut_rotation rotation = TAILCUT_ROTATION_INITIALIZER;
+  a->rotation = rotation;
+  a->rotation.dtype = TAILCUT_F16, a->rotation.rotary_dim = 4;
+  a->rotation.inv_freq = (const float *)a->heads;
+  a->rows[0].rotation = &a->rotation;
+}
+
+static inline void use_table(args *a) {
+  use_rotation(a);
+  a->rotation.inv_freq = NULL, a->rotation.cos_sin = (const float *)a->heads;
+  a->rotation.table_rows = 9;
+}
+
 /* Applies mistake number n; 0 when there are no more. */
 static inline int apply(int n, args *a, mistake *m) {
   int i = 0;
@@ -318,6 +333,70 @@ static inline int apply(int n, args *a, mistake *m) {
     a->rows[1].renumber_base = HALF(a->counts))
   X(ROWS, ALIGNMENT, "rows[0].renumber_base", a->rows[0].flags = TAILCUT_ROWS_RENUMBER,
     a->rows[0].renumber_base = a->counts + 1)
+  X(ROWS, CONFLICT, "rows[0].rotation", use_rotation(a), a->rows[0].flags = TAILCUT_ROWS_RENUMBER)
+  X(ROWS, STRUCT_SIZE, "rows[0].rotation->struct_size is not set", use_rotation(a),
+    a->rotation.struct_size = 0)
+  X(ROWS, STRUCT_SIZE, "rows[0].rotation->struct_size", use_rotation(a),
+    a->rotation.struct_size += 8)
+  X(ROWS, ENUM, "rows[0].rotation->dtype is not set", use_rotation(a), a->rotation.dtype = 0)
+  X(ROWS, ENUM, "rows[0].rotation->dtype", use_rotation(a), a->rotation.dtype = 4)
+  X(ROWS, ENUM, "rows[0].rotation->pairing is not set", use_rotation(a), a->rotation.pairing = 0)
+  X(ROWS, ENUM, "rows[0].rotation->pairing", use_rotation(a), a->rotation.pairing = 3)
+  X(ROWS, RANGE, "rows[0].part_bytes", use_rotation(a), a->rows[0].part_bytes = 7)
+  X(ROWS, RANGE, "rows[1].part_bytes", use_rotation(a), a->rows[1].rotation = &a->rotation,
+    a->rows[0].rotation = NULL, a->rotation.dtype = TAILCUT_F32, a->rows[1].part_bytes = 2)
+  X(ROWS, RANGE, "rows[0].rotation->rotary_dim is not set", use_rotation(a),
+    a->rotation.rotary_dim = 0)
+  X(ROWS, RANGE, "rows[0].rotation->rotary_dim", use_rotation(a), a->rotation.rotary_dim = 3)
+  X(ROWS, RANGE, "rows[0].rotation->rotary_dim", use_rotation(a), a->rotation.rotary_dim = -2)
+  X(ROWS, RANGE, "rows[0].rotation->rotary_dim", use_rotation(a), a->rotation.rotary_dim = 6)
+  X(ROWS, RANGE, "rows[0].rotation->rotary_dim", use_rotation(a), a->rotation.rotary_dim = 1026)
+  X(ROWS, RANGE, "rows[0].rotation->rotary_offset", use_rotation(a), a->rotation.rotary_offset = 1)
+  X(ROWS, RANGE, "rows[0].rotation->rotary_offset", use_rotation(a), a->rotation.rotary_dim = 2,
+    a->rotation.rotary_offset = -1)
+  X(ROWS, RANGE, "rows[0].rotation->position_bytes", use_rotation(a),
+    a->rotation.position_bytes = 2)
+  X(ROWS, ALIGNMENT, "rows[0].rotation->positions", use_rotation(a),
+    a->rotation.positions = HALF(a->kept))
+  X(ROWS, ALIGNMENT, "rows[0].rotation->new_base", use_rotation(a), a->rotation.position_bytes = 8,
+    a->rotation.new_base = a->some_offsets + 1)
+  X(ROWS, ALIGNMENT, "rows[0].rotation->inv_freq", use_rotation(a),
+    a->rotation.inv_freq = HALF(a->heads))
+  X(ROWS, ALIGNMENT, "rows[0].rotation->cos_sin", use_table(a),
+    a->rotation.cos_sin = ODD(a->heads))
+  X(ROWS, NULL, "rows[0].rotation->inv_freq", use_rotation(a), a->rotation.inv_freq = NULL)
+  X(ROWS, CONFLICT, "rows[0].rotation->cos_sin", use_table(a),
+    a->rotation.inv_freq = a->rotation.cos_sin)
+  X(ROWS, RANGE, "rows[0].rotation->table_rows is not set", use_table(a),
+    a->rotation.table_rows = 0)
+  X(ROWS, RANGE, "rows[0].rotation->table_rows", use_table(a), a->rotation.table_rows = -9)
+  X(ROWS, CONFLICT, "rows[0].rotation->table_rows", use_rotation(a), a->rotation.table_rows = 9)
+  X(ROWS, ALIGNMENT, "rows[0].src", use_rotation(a), a->rows[0].src = ODD(a->rows[0].src))
+  X(ROWS, ALIGNMENT, "rows[0].dst", use_rotation(a), a->rows[0].dst = ODD(a->rows[0].dst),
+    a->rows[0].src = a->heads)
+  X(ROWS, RANGE, "rows[0].src_row_stride", use_rotation(a), a->rows[0].src = a->heads,
+    a->rows[0].src_row_stride = 9)
+  X(ROWS, RANGE, "rows[0].dst_row_stride", use_rotation(a), a->rows[0].src = a->heads,
+    a->rows[0].dst_row_stride = 9)
+  X(ROWS, RANGE, "rows[0].src_part_stride", use_rotation(a), a->rotation.rotary_dim = 2,
+    a->rows[0].src = a->heads, a->rows[0].part_bytes = 4, a->rows[0].parts = 2,
+    a->rows[0].src_part_stride = 5, a->rows[0].src_row_stride = 10)
+  X(ROWS, RANGE, "rows[0].dst_part_stride", use_rotation(a), a->rotation.rotary_dim = 2,
+    a->rows[0].src = a->heads, a->rows[0].part_bytes = 4, a->rows[0].parts = 2,
+    a->rows[0].dst_part_stride = 45, a->rows[0].dst_row_stride = 4)
+  X(ROWS, RANGE, "rows[0].src_segment_stride", use_rotation(a),
+    a->rows[0].src_segment_stride = 41, a->rows[0].dst_segment_stride = 41,
+    a->rows[0].src = a->heads)
+  X(ROWS, RANGE, "rows[0].page_stride", use_rotation(a), a->rows[0].src_slots = a->some_offsets,
+    a->rows[0].dst_slots = a->some_offsets, a->rows[0].page_rows = 4, a->rows[0].page_stride = 41)
+  X(ROWS, OVERLAP, "rows[0].rotation->positions", use_rotation(a),
+    a->rotation.positions = (char *)a->rows[0].dst + 8 * TOTAL - 4)
+  X(ROWS, OVERLAP, "rows[0].rotation->new_base", use_rotation(a),
+    a->rotation.new_base = a->rows[0].dst)
+  X(ROWS, OVERLAP, "rows[0].rotation->inv_freq", use_rotation(a),
+    a->rotation.inv_freq = (const float *)a->rows[0].dst + 1)
+  X(ROWS, OVERLAP, "rows[0].rotation->cos_sin", use_table(a),
+    a->rotation.cos_sin = (const float *)a->rows[0].dst - 9 * 4 + 1)
   X(ROWS, CONFLICT, "rows[1].dtype", a->rows[1].dtype = TAILCUT_F16)
   X(COMPACT | VISUAL | SEQUENCE, CONFLICT, "rows[1].flags", use_merge(a),
     a->selection.merge = NULL)

@@ -262,7 +262,7 @@ tt_problem *tt_problem_new(const tt_case *c) {
   expect(p);
   if (c->merge) expect_merge(p, &random);
   const int rows = c->rows ? c->rows : TT_ROWS_TOKENS | TT_ROWS_PACKED;
-  for (int bit = 0; bit < TT_ARRAYS; bit++) {
+  for (int bit = 0; bit < TT_ARRAY_KINDS; bit++) {
     if (rows & 1 << bit) tt_add_array(p, &random, 1 << bit);
   }
   return p;
@@ -283,6 +283,9 @@ void tt_problem_free(tt_problem *p) {
     free_block(&p->arrays[i].dst_slots);
     free_block(&p->arrays[i].fused);
     free_block(&p->arrays[i].base);
+    free_block(&p->arrays[i].positions);
+    free_block(&p->arrays[i].new_base);
+    free_block(&p->arrays[i].angles);
   }
   free(p);
 }
@@ -309,6 +312,7 @@ unsigned tt_options_of(const tt_problem *p, int32_t call) {
        i < p->array_count && (call == TAILCUT_CALL_COMPACT || call == TAILCUT_CALL_MERGE || fused);
        i++) {
     if (p->arrays[i].base.data != NULL) options |= TT_OPTION_BASE;
+    if (p->arrays[i].rotation.struct_size != 0) options |= TT_OPTION_ROTATION;
   }
   return options;
 }

@@ -22,11 +22,14 @@ typedef struct tt_array {
   tt_block src, dst; /* in place: src.data is NULL */
   tt_block fused;    /* what a fused call leaves in dst: `want` and `open` alone */
   tt_block src_slots, dst_slots, base;
+  tailcut_rotation rotation; /* with host pointers; struct_size 0: none */
+  tt_block positions, new_base, angles;
+  int positions_in; /* 1 + the number of the array, earlier in the list, that has them */
   int in_place, is_tokens;
   size_t misalign;
 } tt_array;
 
-enum { TT_ARRAYS = 18 };
+enum { TT_ARRAY_KINDS = 21, TT_ARRAYS = TT_ARRAY_KINDS + 1 };
 
 typedef struct tt_problem {
   const tt_case *row;

@@ -66,9 +66,8 @@ tt_case tt_random_case(tt_random *random) {
     c.sizes = tt_below(random, 2);
     if (c.source != TAILCUT_REFERENCE_NOVELTY) c.merge_window = 64 << tt_below(random, 3);
   }
-  c.rows = (int32_t)tt_next(random) & (int32_t)tt_next(random) & TT_ROWS_AND_BASE & ~TT_ROWS_WIDE;
-  if (c.merge) {
-    c.rows |= TT_ROWS_TOKENS << 15 * tt_below(random, 2) | TT_ROWS_MERGED << tt_below(random, 3);
-  }
+  c.rows = (int32_t)tt_next(random) & (int32_t)tt_next(random) & ~TT_ROWS_WIDE &
+           (TT_ROWS_AND_BASE | TT_ROWS_KEYS_ALL);
+  if (c.merge) c.rows |= TT_ROWS_TOKENS | TT_ROWS_MERGED << tt_below(random, 3);
   return c;
 }

@@ -78,10 +78,21 @@ void ref_plan_free(ref_plan *plan);
 
 /* As tailcut_compact for one array (dst_rows 0: room for all candidates; REF_NO_ROOM: for none)
  * whose dst is host memory that holds what stood there before (in place: dst == src). `open`: as
- * large as dst, set to 1 where the result is unspecified. With a plan as tailcut_merge. */
+ * large as dst, set to REF_OPEN where the result is unspecified, to REF_OPEN + dtype where it is a
+ * value of that dtype which has turned: those are close, not exact. With a plan as tailcut_merge.
+ */
 #define REF_NO_ROOM (-1)
+#define REF_OPEN 1
 void ref_compact(const tailcut_batch *batch, const int32_t *kept, int32_t kept_placement,
                  const int32_t *counts, const int32_t *new_cu_seqlens, const tailcut_rows *rows,
                  uint8_t *open, const ref_plan *plan);
+
+/* The rotary_dim values of a part of result row j of segment b, whose source is its row r, number
+ * `number` of the batch, as they turn. 0: the bits stay. */
+int ref_turn(const tailcut_rotation *rotation, int32_t b, int64_t number, int64_t r, int64_t j,
+             const void *part, long double *values);
+/* Whether byte i of an output is not what it must be: `open` is ref_compact's or NULL. Values that
+ * have turned may be the next number to the one wanted. */
+int ref_differs(const uint8_t *got, const uint8_t *want, const uint8_t *open, size_t i);
 
 #endif /* TAILCUT_TESTS_REFERENCE_H_ */

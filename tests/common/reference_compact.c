@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* reference_compact: compaction from the specification: every row of a segment is read before any
- * is written, byte by byte. */
+ * is written, byte by byte; keys that turn: reference_rotate.c. */
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -31,13 +31,16 @@ static int64_t place(const tailcut_rows *a, const tailcut_batch *batch, int is_d
 
 enum { MOVE, ZERO, OPEN };
 
-static void one_row(const tailcut_rows *a, char *dst, const char *row, uint8_t *open, int what) {
+/* marks: of a row that is moved, what `open` gets. */
+static void one_row(const tailcut_rows *a, char *dst, const char *row, const uint8_t *marks,
+                    uint8_t *open, int what) {
   const int64_t stride = a->dst_part_stride ? a->dst_part_stride : a->part_bytes;
   for (int32_t part = 0; part < a->parts; part++) {
     const int64_t at = (dst - (char *)a->dst) + part * stride;
     for (int64_t i = 0; i < a->part_bytes; i++) {
-      if (what == OPEN) open[at + i] = 1;
+      if (what == OPEN) open[at + i] = REF_OPEN;
       if (what == OPEN) continue;
+      if (what == MOVE) open[at + i] = marks[part * a->part_bytes + i];
       ((char *)a->dst)[at + i] = what == MOVE ? row[part * a->part_bytes + i] : 0;
     }
   }
@@ -54,6 +57,23 @@ static void position(const tailcut_rows *a, int32_t b, int32_t j, char *row) {
       const int32_t *base = a->renumber_base;
       const uint32_t value = (base != NULL ? (uint32_t)base[b] : 0) + (uint32_t)j;
       memcpy(row + part * 4, &value, 4);
+    }
+  }
+}
+
+/* Turns the keys of a gathered row. */
+static void turn(const tailcut_rows *a, int32_t b, int64_t number, int64_t r, int64_t j, char *row,
+                 uint8_t *marks) {
+  const tailcut_rotation *t = a->rotation;
+  const int64_t size = (int64_t)tt_size(t->dtype), first = t->rotary_offset * size;
+  long double values[1024];
+  for (int32_t part = 0; part < a->parts; part++) {
+    char *keys = row + part * a->part_bytes;
+    if (!ref_turn(t, b, number, r, j, keys, values)) return;
+    memset(marks + part * a->part_bytes + first, REF_OPEN + t->dtype,
+           (size_t)(t->rotary_dim * size));
+    for (int32_t d = 0; d < t->rotary_dim; d++) {
+      tt_put(keys + first, t->dtype, (size_t)d, (float)values[d]);
     }
   }
 }
@@ -108,7 +128,7 @@ static void one_segment(const tailcut_batch *batch, const tailcut_rows *a, int32
   const int64_t width = a->part_bytes * a->parts;
   const int64_t src_part = a->src_part_stride ? a->src_part_stride : a->part_bytes;
   char *rows = tt_host((size_t)(k * width));
-  uint8_t *have = tt_host((size_t)k);
+  uint8_t *have = tt_host((size_t)k), *marks = tt_host((size_t)(k * width));
   for (int32_t j = 0; j < k; j++) {
     have[j] = (a->flags & TAILCUT_ROWS_RENUMBER) != 0;
     if (have[j]) position(a, b, j, rows + j * width);
@@ -121,13 +141,16 @@ static void one_segment(const tailcut_batch *batch, const tailcut_rows *a, int32
              (size_t)a->part_bytes);
     }
     if (a->flags & TAILCUT_ROWS_MERGE) merge_row(batch, a, b, s, list[j], plan, rows + j * width);
+    if (a->rotation) turn(a, b, s->start + r, r, j, rows + j * width, marks + j * width);
     have[j] = 1;
   }
   for (int32_t j = 0; j < k; j++) {
     const int64_t to = place(a, batch, 1, b, (packed ? new_cu : s->start) + j, j, packed);
-    if (to >= 0 && have[j]) one_row(a, (char *)a->dst + to, rows + j * width, open, MOVE);
+    if (to < 0 || !have[j]) continue;
+    one_row(a, (char *)a->dst + to, rows + j * width, marks + j * width, open, MOVE);
   }
   free(rows);
+  free(marks);
   free(have);
 }
 
@@ -145,13 +168,13 @@ void ref_compact(const tailcut_batch *batch, const int32_t *kept, int32_t kept_p
     one_segment(batch, a, b, &s, list, k, first, open, plan);
     for (int64_t j = k; j < room_of(a, s.n) && !packed; j++) {
       const int64_t to = place(a, batch, 1, b, s.start + j, j, 0);
-      if (to >= 0) one_row(a, (char *)a->dst + to, NULL, open, tail);
+      if (to >= 0) one_row(a, (char *)a->dst + to, NULL, NULL, open, tail);
     }
     candidates += s.n;
     behind = packed ? new_cu[b + 1] : 0;
   }
   for (int64_t j = behind; j < room_of(a, candidates) && packed; j++) {
     const int64_t to = place(a, batch, 1, 0, j, j, 1);
-    if (to >= 0) one_row(a, (char *)a->dst + to, NULL, open, tail);
+    if (to >= 0) one_row(a, (char *)a->dst + to, NULL, NULL, open, tail);
   }
 }

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* struct_fields: the binary interface of tailcut.h 0.2 where long and pointers have 64 bits: the
- * size of each struct, and each field with its offset and the version of the header that added it.
- * A row that changes breaks programs that are compiled already. */
+ * size of each struct, and each field with its offset and the version of the header that added it
+ * (to a struct that came with 0.2: as if it had come with 0.1). A row that changes breaks programs
+ * that are compiled already. */
 #ifndef TAILCUT_TESTS_STRUCT_FIELDS_H_
 #define TAILCUT_TESTS_STRUCT_FIELDS_H_
 
@@ -14,7 +15,8 @@
   X(rule, TAILCUT_RULE_INITIALIZER, 96, 112)                            \
   X(merge_options, TAILCUT_MERGE_OPTIONS_INITIALIZER, 32, 32)           \
   X(selection, TAILCUT_SELECTION_INITIALIZER, 80, 104)                  \
-  X(rows, TAILCUT_ROWS_INITIALIZER, 128, 152)                           \
+  X(rotation, TAILCUT_ROTATION_INITIALIZER, 72, 72)                     \
+  X(rows, TAILCUT_ROWS_INITIALIZER, 128, 160)                           \
   X(relevance_options, TAILCUT_RELEVANCE_OPTIONS_INITIALIZER, 104, 144) \
   X(limits, TAILCUT_LIMITS_INITIALIZER, 40, 48)
 
@@ -85,6 +87,17 @@
   F(selection, mask, 80, 2)                        \
   F(selection, group_counts, 88, 2)                \
   F(selection, merge, 96, 2)                       \
+  F(rotation, struct_size, 0, 1)                   \
+  F(rotation, dtype, 8, 1)                         \
+  F(rotation, pairing, 12, 1)                      \
+  F(rotation, rotary_dim, 16, 1)                   \
+  F(rotation, rotary_offset, 20, 1)                \
+  F(rotation, position_bytes, 24, 1)               \
+  F(rotation, positions, 32, 1)                    \
+  F(rotation, new_base, 40, 1)                     \
+  F(rotation, inv_freq, 48, 1)                     \
+  F(rotation, cos_sin, 56, 1)                      \
+  F(rotation, table_rows, 64, 1)                   \
   F(rows, struct_size, 0, 1)                       \
   F(rows, src, 8, 1)                               \
   F(rows, dst, 16, 1)                              \
@@ -105,7 +118,8 @@
   F(rows, page_stride, 120, 1)                     \
   F(rows, dst_rows, 128, 2)                        \
   F(rows, renumber_base, 136, 2)                   \
-  F(rows, dtype, 144, 2)                           \
+  F(rows, rotation, 144, 2)                        \
+  F(rows, dtype, 152, 2)                           \
   F(relevance_options, struct_size, 0, 1)          \
   F(relevance_options, policy, 8, 1)               \
   F(relevance_options, causal, 12, 1)              \
