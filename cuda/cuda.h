@@ -83,11 +83,23 @@ typedef struct tc_cuda_space {
   int32_t *counts;            /* [segments] */
   int32_t *new_cu;            /* [segments + 1] */
   float *directions;          /* [directions_group, dim] */
+  int32_t *queries;           /* [directions_group] rows that these are the means of */
   float *block_sums;          /* [blocks of a group's rows, dim] */
   int32_t directions_group; /* segments whose directions are held at a time, <= TC_CHUNK_SEGMENTS */
   char *cut;                /* scratch of the cut, tc_cuda_cut_scratch bytes */
   char *compact;            /* scratch of compact, tc_cuda_compact_scratch bytes */
 } tc_cuda_space;
+
+/* The directions in a space as the reference of the rows they are the means of. */
+static inline tailcut_reference tc_cuda_directions(const tc_cuda_space *space,
+                                                   const tailcut_tokens *tokens) {
+  tailcut_reference reference = TAILCUT_REFERENCE_INITIALIZER;
+  reference.source = TAILCUT_REFERENCE_MEAN;
+  reference.dtype = TAILCUT_F32;
+  reference.data = space->directions;
+  reference.segment_stride = tokens->dim;
+  return reference;
+}
 
 /* device.c. A CUDA error as a status whose message says what failed (OK for cudaSuccess). */
 tailcut_status tc_cuda_status(cudaError_t error, const char *what);
@@ -113,12 +125,21 @@ cudaError_t tc_cuda_score(const tc_cuda *device, const tc_segments *segments,
                           int32_t first, int32_t count, float *scores, int32_t *flags,
                           int stores_flags, const tc_chain *chain);
 
+/* score.cu: MEAN_COSINE of segments [first, first + count), whose directions and queries are in
+ * the space: a score for every row, NaN where it is no candidate (such a row is not read), and
+ * flags |= NAN, BAD_REFERENCE (atomically; flags may be NULL). */
+cudaError_t tc_cuda_mean_cosine(const tc_cuda *device, const tc_segments *segments,
+                                const tailcut_tokens *tokens, const uint8_t *roles, int32_t first,
+                                int32_t count, const tc_cuda_space *space, float *scores,
+                                int32_t *flags, const tc_chain *chain);
+
 /* direction.cu: mean directions of segments [first, first + count), count <= TC_CHUNK_SEGMENTS,
  * into out [count, dim]; one launch. roles (by row number, or NULL: every candidate) say which rows
- * count: those that are queries (tc_is_query). */
+ * count: those that are queries (tc_is_query); how many goes into the space's queries. flags of
+ * the segments, where not NULL, are set to 0. */
 cudaError_t tc_cuda_direction(const tc_cuda *device, const tc_segments *segments,
                               const tailcut_tokens *tokens, const uint8_t *roles, int32_t first,
-                              int32_t count, const tc_cuda_space *space, float *out,
+                              int32_t count, const tc_cuda_space *space, float *out, int32_t *flags,
                               const tc_chain *chain);
 
 /* maxcos.cu, attention.cu: relevance by MAX_COSINE and by ATTENTION (options: whole, on the host).

@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * score: cosine of every candidate to its segment's reference vector, or to an earlier candidate.
+ * score: cosine of every candidate to its segment's reference vector, or to an earlier candidate;
+ * and its relevance to the query rows, given their mean direction.
  *
- * Formula: s = <x,c> / (max(|x|, 1e-8) * max(|c|, 1e-8)), clamped; METHOD.md, stage 1. Strategy: a
+ * Formulas: s = <x,c> / (max(|x|, 1e-8) * max(|c|, 1e-8)), clamped; METHOD.md, stage 1.
+ * MEAN_COSINE: r = <x,u> / max(|x|, 1e-8), clamped; stage 2. Strategy: a
  * block takes 4 or 8 candidates of one segment, a warp one or two of them, and that is all it does:
  * no loop over rows, nothing staged, every load of rows and reference under way before the first
  * use, all sums of a warp through one butterfly. Blocks come and go by the hardware's scheduler,
@@ -52,6 +54,8 @@ struct score_args {
   uint64_t row_bytes;                      /* from one row to the next */
   uint64_t segment_bytes, reference_bytes; /* from one segment's, or (ragged) row's, to the next */
   uint64_t lag_bytes;
+  const uint8_t *roles;   /* relevance: by row number; else NULL */
+  const int32_t *queries; /* relevance: query rows of segments reference_first .. */
   float *scores;
   int32_t *flags;
   uint32_t dim;
@@ -111,26 +115,31 @@ __device__ __noinline__ place search_place(const score_args &args, int rows) {
   return found;
 }
 
-__device__ inline void report(const score_args &args, const place &at, int32_t i,
+__device__ inline void report(const score_args &args, const place &at, bool judges,
                               const tc_scored &found) {
   if (args.flags == nullptr) return;
   int32_t *flags = args.flags + at.b;
   if (args.stores_flags) {
-    if (i == 0 && found.judge) *flags = found.bad ? TAILCUT_FLAG_BAD_REFERENCE : 0;
+    if (judges && found.judge) *flags = found.bad ? TAILCUT_FLAG_BAD_REFERENCE : 0;
     return;
   }
   if (found.nan) atomicOr(flags, TAILCUT_FLAG_NAN);
-  if (i == 0 && found.judge && found.bad) atomicOr(flags, TAILCUT_FLAG_BAD_REFERENCE);
+  if (judges && found.judge && found.bad) atomicOr(flags, TAILCUT_FLAG_BAD_REFERENCE);
 }
 
 template <int DTYPE, int REF, form FORM, int BYTES, int BLOCKS>
 __global__ void __launch_bounds__(THREADS, BLOCKS) score(const __grid_constant__ score_args args) {
   constexpr int R = FORM == SHORT_TWO || FORM == MIDDLE_TWO ? 2 : 1;
+  constexpr bool RELEVANCE = R == 1 && (REF == TAILCUT_F32 || FORM == ANY);
+  const bool roles = RELEVANCE && args.roles != nullptr;
+  const bool by_inputs = roles && args.s.start == nullptr; /* which rows are wanted */
   if (args.early) tc_let_next_start();
-  tc_wait_previous();
+  if (!by_inputs) tc_wait_previous();
   const place at = args.n >= 0 ? even_place(args, R * WARPS) : search_place(args, R * WARPS);
   const int32_t i = at.first + (int32_t)(threadIdx.x / 32) * R;
   const int32_t live = at.n - i;
+  const bool scored = !roles || (live > 0 && tc_is_candidate(args.roles[at.start + i]));
+  if (by_inputs) tc_wait_previous();
   if (live <= 0) return;
   /* All of these are counts: multiplied without signs. */
   const uint32_t number = args.ragged ? at.start : at.b;
@@ -138,26 +147,35 @@ __global__ void __launch_bounds__(THREADS, BLOCKS) score(const __grid_constant__
   const char *row = args.rows + number * args.segment_bytes + (uint32_t)i * args.row_bytes;
   const char *reference = args.reference + reference_number * args.reference_bytes;
   float *scores = args.scores + ((uint32_t)at.start + (uint32_t)i);
+  tc_score_kind kind = TC_COSINE;
+  if (RELEVANCE && roles) {
+    if (!scored) {
+      if ((threadIdx.x & 31) == 0) *scores = tc_bits_float(TC_NAN_BITS);
+      return;
+    }
+    kind = args.queries[reference_number] > 0 ? TC_RELEVANCE : TC_UNASKED;
+  }
   if (args.lag > 0) {
     reference = row - args.lag_bytes;
     if (i < args.lag) {
       const tc_scored none = {false, false, (threadIdx.x & 31) == 0};
       if (none.judge) *scores = -1.0f;
-      report(args, at, i, none);
+      report(args, at, i == 0, none);
       return;
     }
   }
   tc_scored found;
   if constexpr (FORM == LONG) {
-    found = tc_score_long<DTYPE, REF>(row, reference, args.dim, scores);
+    found = tc_score_long<DTYPE, REF>(row, reference, args.dim, scores, kind);
   } else if constexpr (FORM == ANY) {
-    found = tc_score_any<DTYPE, BYTES>(row, reference, args.reference_dtype, args.dim, scores);
+    found =
+        tc_score_any<DTYPE, BYTES>(row, reference, args.reference_dtype, args.dim, scores, kind);
   } else {
     constexpr bool LONGER = FORM == MIDDLE || FORM == MIDDLE_TWO;
     found = tc_score_short<DTYPE, REF, R, LONGER>(row, args.row_bytes, reference, args.dim, live,
-                                                  scores);
+                                                  scores, kind);
   }
-  report(args, at, i, found);
+  report(args, at, i == 0 || kind != TC_COSINE, found);
 }
 
 typedef void (*score_kernel)(score_args);
@@ -221,19 +239,14 @@ void divide_by(uint32_t per, uint32_t *magic, int32_t *shift) {
   *magic = (uint32_t)(((uint64_t)1 << (32 + *shift)) / per + 1);
 }
 
-}  // namespace
-
-extern "C" cudaError_t tc_cuda_score(const tc_cuda *device, const tc_segments *segments,
-                                     const tailcut_tokens *tokens,
-                                     const tailcut_reference *reference, int32_t first,
-                                     int32_t count, float *scores, int32_t *flags, int stores_flags,
-                                     const tc_chain *chain) {
-  if (count <= 0) return cudaSuccess;
+/* What a call gives: to args, whose roles, queries, scores, flags and stores_flags are there. */
+cudaError_t launch(const tc_cuda *device, const tc_segments *segments, const tailcut_tokens *tokens,
+                   const tailcut_reference *reference, int32_t first, int32_t count,
+                   score_args args, const tc_chain *chain) {
   const int64_t size = tc_dtype_size(tokens->dtype);
   const bool ragged = segments->cu_seqlens != nullptr;
   const int32_t source = reference->source;
   const int64_t most = segments->max_tokens - (int64_t)segments->prefix_rows;
-  score_args args = {};
   args.s = *segments;
   args.t = tc_tiles_of(*segments, first, count);
   args.ragged = ragged;
@@ -255,9 +268,6 @@ extern "C" cudaError_t tc_cuda_score(const tc_cuda *device, const tc_segments *s
     args.reference_first = source == TAILCUT_REFERENCE_MEAN ? first : 0;
   }
   args.dim = (uint32_t)tokens->dim;
-  args.scores = scores;
-  args.flags = flags;
-  args.stores_flags = stores_flags != 0;
   const bool known = !ragged && segments->lengths == nullptr && segments->start == nullptr;
   args.n = known ? (int32_t)(most > 0 ? most : 0) : -1;
 
@@ -280,6 +290,35 @@ extern "C" cudaError_t tc_cuda_score(const tc_cuda *device, const tc_segments *s
   }
   args.early = blocks <= chosen.resident * device->sms && candidates <= SOME * device->sms;
   return tc_launch(chosen.kernel, (unsigned)blocks, THREADS, 0, chain, args);
+}
+
+}  // namespace
+
+extern "C" cudaError_t tc_cuda_score(const tc_cuda *device, const tc_segments *segments,
+                                     const tailcut_tokens *tokens,
+                                     const tailcut_reference *reference, int32_t first,
+                                     int32_t count, float *scores, int32_t *flags, int stores_flags,
+                                     const tc_chain *chain) {
+  if (count <= 0) return cudaSuccess;
+  score_args args = {};
+  args.scores = scores;
+  args.flags = flags;
+  args.stores_flags = stores_flags != 0;
+  return launch(device, segments, tokens, reference, first, count, args, chain);
+}
+
+extern "C" cudaError_t tc_cuda_mean_cosine(const tc_cuda *device, const tc_segments *segments,
+                                           const tailcut_tokens *tokens, const uint8_t *roles,
+                                           int32_t first, int32_t count, const tc_cuda_space *space,
+                                           float *scores, int32_t *flags, const tc_chain *chain) {
+  if (count <= 0) return cudaSuccess;
+  const tailcut_reference reference = tc_cuda_directions(space, tokens);
+  score_args args = {};
+  args.roles = roles;
+  args.queries = space->queries;
+  args.scores = scores;
+  args.flags = flags;
+  return launch(device, segments, tokens, &reference, first, count, args, chain);
 }
 
 extern "C" cudaError_t tc_cuda_load_score(tc_cuda *) {

@@ -17,6 +17,10 @@
 #define TC_SHORT_RUNS 4
 #define TC_MIDDLE_RUNS 6
 
+/* What the dot product becomes: a cosine; relevance, which is not divided by the reference's norm;
+ * or, where there is no query row, 0. */
+enum tc_score_kind { TC_COSINE, TC_RELEVANCE, TC_UNASKED };
+
 /* What a lane knows of its warp's rows. */
 struct tc_scored {
   bool nan; /* the score it has stored is NaN */
@@ -29,7 +33,8 @@ struct tc_scored {
  * reference's square across step R. Square roots and divisions of all rows at once, in different
  * lanes; lanes without one calculate with ones, which takes no slow path. */
 template <int DTYPE, int R>
-__device__ inline tc_scored tc_score_finish(float v, int32_t live, float *scores) {
+__device__ inline tc_scored tc_score_finish(float v, int32_t live, float *scores,
+                                            tc_score_kind kind) {
   constexpr uint32_t SQUARE = tc_type<DTYPE>::stride(0), SECOND = tc_type<DTYPE>::stride(1),
                      REFERENCE = tc_type<DTYPE>::stride(R);
   const uint32_t lane = threadIdx.x & 31;
@@ -37,7 +42,9 @@ __device__ inline tc_scored tc_score_finish(float v, int32_t live, float *scores
   const float norm = __fsqrt_rn(dot ? 1.0f : v);
   const float norm_x = __shfl_xor_sync(TC_FULL, norm, SQUARE);
   const float norm_c = __shfl_sync(TC_FULL, norm, REFERENCE);
-  const float s = tc_cosine_finish(dot ? v : 1.0f, dot ? norm_x : 1.0f, dot ? norm_c : 1.0f);
+  const float divisor = dot && kind == TC_COSINE ? norm_c : 1.0f;
+  float s = tc_cosine_finish(dot ? v : 1.0f, dot ? norm_x : 1.0f, divisor);
+  if (kind == TC_UNASKED) s = 0.0f;
   const bool mine = lane == 0 || (R == 2 && lane == SECOND && live > 1);
   if (mine) scores[lane == 0 ? 0 : 1] = s;
   tc_scored found;
@@ -142,7 +149,8 @@ __device__ inline void tc_sum_short(const char *row, int64_t stride, const char 
  * second one: the first is read twice. */
 template <int DTYPE, int REF, int R, bool MIDDLE>
 __device__ inline tc_scored tc_score_short(const char *row, int64_t stride, const char *reference,
-                                           uint32_t dim, int32_t live, float *scores) {
+                                           uint32_t dim, int32_t live, float *scores,
+                                           tc_score_kind kind = TC_COSINE) {
   static_assert(DTYPE != TAILCUT_F32, "in pieces");
   const uint32_t runs = (dim + TC_RUN_ELEMENTS - 1) / TC_RUN_ELEMENTS;
   const uint32_t last = (dim - (runs - 1) * TC_RUN_ELEMENTS) / 8;
@@ -164,7 +172,7 @@ __device__ inline tc_scored tc_score_short(const char *row, int64_t stride, cons
     tc_sum_short<DTYPE, REF, R, 1>(row, next, reference, last, sums);
   }
   const float v = tc_score_butterfly<DTYPE, R>(sums, sums + R, sums[2 * R]);
-  return tc_score_finish<DTYPE, R>(v, live, scores);
+  return tc_score_finish<DTYPE, R>(v, live, scores, kind);
 }
 
 /* -------------------------------------------------------------------------------------- long -- */
@@ -260,7 +268,7 @@ struct tc_piece {
  * */
 template <int DTYPE, int REF>
 __device__ inline tc_scored tc_score_long(const char *row, const char *reference, uint32_t dim,
-                                          float *scores) {
+                                          float *scores, tc_score_kind kind) {
   typedef tc_piece<DTYPE, REF> piece;
   constexpr uint32_t QUADS = piece::QUADS, STEP = 16 * QUADS, REFERENCE_STEP = STEP * piece::WIDE;
   uint32_t left = dim / (16 / tc_type<DTYPE>::size);
@@ -287,7 +295,7 @@ __device__ inline tc_scored tc_score_long(const char *row, const char *reference
     a.load(row, reference, left);
     b.add_whole(&sums);
   }
-  return tc_score_finish<DTYPE, 1>(sums.across<DTYPE>(), 1, scores);
+  return tc_score_finish<DTYPE, 1>(sums.across<DTYPE>(), 1, scores, kind);
 }
 
 /* --------------------------------------------------------------------------------------- any -- */
@@ -313,7 +321,8 @@ __device__ inline void tc_reference_run(float *c, const char *reference, int32_t
 /* BYTES divides the row's address, and the reference's where it has the row's dtype. */
 template <int DTYPE, int BYTES>
 __device__ inline tc_scored tc_score_any(const char *row, const char *reference,
-                                         int32_t reference_dtype, uint32_t dim, float *scores) {
+                                         int32_t reference_dtype, uint32_t dim, float *scores,
+                                         tc_score_kind kind) {
   tc_score_sums sums;
   sums.clear();
 #pragma unroll 2
@@ -325,7 +334,7 @@ __device__ inline tc_scored tc_score_any(const char *row, const char *reference,
 #pragma unroll
     for (int k = 0; k < 8; k++) sums.add(k, tc_widen<DTYPE>(x, k), c[k]);
   }
-  return tc_score_finish<DTYPE, 1>(sums.across<DTYPE>(), 1, scores);
+  return tc_score_finish<DTYPE, 1>(sums.across<DTYPE>(), 1, scores, kind);
 }
 
 #endif /* TAILCUT_SCORE_CUH_ */

@@ -16,7 +16,8 @@ static int list(void) {
   for (int i = 0; i < tt_call_row_count; i++) {
     const tt_call_row *row = &tt_call_rows[i];
     for (int form = TT_FORM_DEVICE; form <= TT_FORM_SM_80; form++) {
-      const int prunes = row->kind == TAILCUT_CALL_PRUNE_VISUAL;
+      const int prunes =
+          row->kind == TAILCUT_CALL_PRUNE_VISUAL || row->kind == TAILCUT_CALL_PRUNE_SEQUENCE;
       if (form != TT_FORM_DEVICE && (!prunes || row->chain == 0)) continue;
       printf("%d %d %d %s\n", i, form, (int)tt_call_launches(row, form), row->name);
     }

@@ -126,7 +126,9 @@ static void add_calls(void) {
                {TAILCUT_CALL_MEAN_DIRECTION, "mean_direction"},
                {TAILCUT_CALL_CUT, "cut"},
                {TAILCUT_CALL_COMPACT, "compact"},
+               {TAILCUT_CALL_RELEVANCE, "relevance"},
                {TAILCUT_CALL_PRUNE_VISUAL, "prune_visual"},
+               {TAILCUT_CALL_PRUNE_SEQUENCE, "prune_sequence"},
                {0, "long"}};
   char name[48];
   for (int form = 0; form < form_count; form++) {

@@ -46,7 +46,9 @@ Test(graph, score) { replays(TAILCUT_CALL_SCORE); }
 Test(graph, mean_direction) { replays(TAILCUT_CALL_MEAN_DIRECTION); }
 Test(graph, cut) { replays(TAILCUT_CALL_CUT); }
 Test(graph, compact) { replays(TAILCUT_CALL_COMPACT); }
+Test(graph, relevance) { replays(TAILCUT_CALL_RELEVANCE); }
 Test(graph, prune_visual) { replays(TAILCUT_CALL_PRUNE_VISUAL); }
+Test(graph, prune_sequence) { replays(TAILCUT_CALL_PRUNE_SEQUENCE); }
 
 /* Every row of the table has its graph, and all use one workspace, in any order. */
 Test(graph, calls_of_all_kinds_take_turns_on_one_workspace) {

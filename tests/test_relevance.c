@@ -224,6 +224,10 @@ typedef struct output {
   uint8_t rows[SEGMENTS * MOST * 6];
 } output;
 
+static int refuses(const tt_backend *backend, const input *in) {
+  return in->options.policy != TAILCUT_MEAN_COSINE && (backend->refuses & TT_OPTION_CLOSE) != 0;
+}
+
 /* fused: prune_sequence; otherwise its three parts. */
 static output prune(const input *in, const tt_backend *backend, int fused) {
   tailcut_handle handle = tt_create(backend);
@@ -262,7 +266,7 @@ static output prune(const input *in, const tt_backend *backend, int fused) {
       backend, handle, fused ? TAILCUT_CALL_PRUNE_SEQUENCE : TAILCUT_CALL_RELEVANCE, &limits);
   tt_workspace w2 = tt_workspace_new(backend, handle, TAILCUT_CALL_CUT, &limits);
   tailcut_status status[3] = {TAILCUT_OK, TAILCUT_OK, TAILCUT_OK};
-  const int refused = (backend->refuses & TT_OPTION_SEQUENCE) != 0;
+  const int refused = refuses(backend, in);
   if (fused) {
     s.scores = scores;
     status[0] = tailcut_prune_sequence(handle, &batch, &tokens, roles, &options, &rule, &s, &rows,
@@ -353,7 +357,7 @@ Test(relevance, every_policy) {
       make(&shapes[n], 100 + (uint64_t)n, &in);
       const output parts = prune(&in, &backends[i], 0), fused = prune(&in, &backends[i], 1);
       run++;
-      if (backends[i].refuses & TT_OPTION_SEQUENCE) { /* and it did */
+      if (refuses(&backends[i], &in)) { /* and it did */
         drop(&in);
         continue;
       }

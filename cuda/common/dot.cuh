@@ -176,6 +176,33 @@ __device__ inline float tc_sum(const float *a) {
   return tc_across<DTYPE>(tc_group<DTYPE>(a), 0);
 }
 
+/* The norm of a row, of which RUNS runs are loaded together. */
+template <int DTYPE, int BYTES, int RUNS>
+__device__ inline float tc_row_norm(const char *row, uint32_t dim) {
+  float square[8];
+  tc_clear(square);
+  for (uint32_t run = 0; run * TC_RUN_ELEMENTS < dim; run += RUNS) {
+    tc_eight<DTYPE> x[RUNS];
+    const bool whole = (run + RUNS) * TC_RUN_ELEMENTS <= dim;
+    if (whole) {
+#pragma unroll
+      for (int u = 0; u < RUNS; u++) tc_load_run<DTYPE, BYTES>(x[u], row, run + u, dim, true);
+    } else {
+#pragma unroll
+      for (int u = 0; u < RUNS; u++) tc_load_run<DTYPE, BYTES>(x[u], row, run + u, dim, false);
+    }
+#pragma unroll
+    for (int u = 0; u < RUNS; u++) {
+#pragma unroll
+      for (int k = 0; k < 8; k++) {
+        const float v = tc_widen<DTYPE>(x[u], k);
+        square[k] = __fmaf_rn(v, v, square[k]);
+      }
+    }
+  }
+  return __fsqrt_rn(tc_sum<DTYPE>(square));
+}
+
 /* The widest load, up to 16 bytes, that divides all bits of `addresses` (or'ed together). */
 static inline int tc_widest(uint64_t addresses) {
   const uint64_t low = addresses & (~addresses + 1);

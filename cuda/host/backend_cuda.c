@@ -35,8 +35,7 @@ static tailcut_status cuda_workspace_init(tailcut_handle handle, void *workspace
   return status;
 }
 
-/* ---------------------------------------------------------------------------------- the calls
- * -- */
+/* --------------------------------------------------------------------------------- the calls -- */
 
 static tailcut_status run_score(tc_cuda_run *run) {
   const tc_call *call = run->call;
@@ -61,7 +60,7 @@ static tailcut_status run_mean_direction(tc_cuda_run *run) {
     const int32_t left = call->batch.segments - first;
     LAUNCH(direction, run->device, &run->segments, &call->tokens, call->roles, first,
            left < group ? left : group, &run->space,
-           call->direction + (size_t)first * (size_t)call->tokens.dim);
+           call->direction + (size_t)first * (size_t)call->tokens.dim, NULL);
   }
   return TAILCUT_OK;
 }
@@ -161,14 +160,9 @@ TC_RUN(score, TAILCUT_CALL_SCORE, run_score)
 TC_RUN(mean_direction, TAILCUT_CALL_MEAN_DIRECTION, run_mean_direction)
 TC_RUN(cut, TAILCUT_CALL_CUT, run_cut)
 TC_RUN(compact, TAILCUT_CALL_COMPACT, run_compact)
-TC_RUN(prune_visual, TAILCUT_CALL_PRUNE_VISUAL, tc_run_prune_visual)
-
-static tailcut_status cuda_stage_2(tailcut_handle handle, const tc_call *call) {
-  (void)handle, (void)call;
-  return tc_fail(TAILCUT_ERROR_UNSUPPORTED,
-                 "relevance and prune_sequence are not in the CUDA backend yet: use a CPU handle, "
-                 "or scores of your own with tailcut_cut and tailcut_compact");
-}
+TC_RUN(relevance, TAILCUT_CALL_RELEVANCE, tc_run_relevance)
+TC_RUN(prune_visual, TAILCUT_CALL_PRUNE_VISUAL, tc_run_prune)
+TC_RUN(prune_sequence, TAILCUT_CALL_PRUNE_SEQUENCE, tc_run_prune)
 
 static tailcut_status cuda_merge(tailcut_handle handle, const tc_call *call) {
   (void)handle, (void)call;
@@ -183,6 +177,6 @@ const tc_backend tc_backend_cuda = {
     cuda_destroy,
     cuda_workspace_size,
     cuda_workspace_init,
-    {NULL, cuda_score, cuda_mean_direction, cuda_cut, cuda_compact, cuda_stage_2, cuda_prune_visual,
-     cuda_stage_2, cuda_merge},
+    {NULL, cuda_score, cuda_mean_direction, cuda_cut, cuda_compact, cuda_relevance,
+     cuda_prune_visual, cuda_prune_sequence, cuda_merge},
 };

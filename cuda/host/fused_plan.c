@@ -60,8 +60,8 @@ static int scores_ride(const tc_call *call) {
       (uint64_t)(uintptr_t)t->data | (uint64_t)(t->row_stride * 2) | (uint64_t)t->dim * 2;
   if (call->batch.cu_seqlens == NULL) bits |= (uint64_t)(t->segment_stride * 2);
   if (given) bits |= (uint64_t)(uintptr_t)r->data | (uint64_t)(r->segment_stride * 2);
-  return t->dtype != TAILCUT_F32 && (given || r->source == TAILCUT_REFERENCE_ROW) &&
-         bits % 16 == 0 && t->dim <= TC_FUSED_DIM;
+  return call->roles == NULL && t->dtype != TAILCUT_F32 &&
+         (given || r->source == TAILCUT_REFERENCE_ROW) && bits % 16 == 0 && t->dim <= TC_FUSED_DIM;
 }
 
 tc_fusion tc_fused_takes(const tc_cuda *device, const tc_call *call, uint64_t *rides) {

@@ -30,6 +30,7 @@ static void take_directions(tc_cuda_space *space, char *base, size_t *used,
   const size_t blocks = (size_t)l->max_tokens / TC_BLOCK + 2;
   space->directions_group = (int32_t)smaller(most, budget / vector);
   space->directions = take(base, used, smaller(most * vector, budget));
+  space->queries = take(base, used, most * 4);
   space->block_sums = take(
       base, used, smaller(((size_t)l->total_tokens / TC_BLOCK + most) * vector, blocks * budget));
 }
@@ -38,13 +39,13 @@ size_t tc_cuda_lay_out(tc_cuda_space *space, void *workspace, const tc_cuda *dev
                        const tailcut_limits *l) {
   const size_t segments = (size_t)l->segments, rows = (size_t)l->total_tokens;
   const size_t groups = (size_t)l->groups;
-  const int prunes = kind == TAILCUT_CALL_PRUNE_VISUAL;
+  const int relevance = kind == TAILCUT_CALL_RELEVANCE || kind == TAILCUT_CALL_PRUNE_SEQUENCE;
+  const int prunes = kind == TAILCUT_CALL_PRUNE_VISUAL || kind == TAILCUT_CALL_PRUNE_SEQUENCE;
   const int cuts = prunes || kind == TAILCUT_CALL_CUT;
   char *base = workspace;
   size_t used = 0;
   memset(space, 0, sizeof *space);
-  if (kind == TAILCUT_CALL_MERGE) return 0;
-  if (kind == TAILCUT_CALL_RELEVANCE || kind == TAILCUT_CALL_PRUNE_SEQUENCE) return 0;
+  if (kind == TAILCUT_CALL_MERGE) return 0; /* refused */
   space->lasting = take(base, &used, sizeof *space->lasting);
   space->start = take(base, &used, segments * 4);
   space->n = take(base, &used, (segments + 1) * 4);
@@ -64,7 +65,7 @@ size_t tc_cuda_lay_out(tc_cuda_space *space, void *workspace, const tc_cuda *dev
   if (prunes) {
     space->scores = take(base, &used, rows * 4);
   }
-  if (kind == TAILCUT_CALL_SCORE || kind == TAILCUT_CALL_MEAN_DIRECTION || prunes) {
+  if (kind == TAILCUT_CALL_SCORE || kind == TAILCUT_CALL_MEAN_DIRECTION || prunes || relevance) {
     take_directions(space, base, &used, l);
   }
   return used;

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* prune: prune_visual: a batch of images in one launch, a few in two, anything else as a chain
- * of score, cut and compact; row arrays that do not ride along are compacted behind. */
+ * of score, cut and compact; row arrays that do not ride along are compacted behind.
+ * prune_sequence: the same chain with relevance in score's place. */
 #include "host/run.h"
 
 static int any_packed(const tc_call *call) {
@@ -13,10 +14,11 @@ static int any_packed(const tc_call *call) {
 /* Whether the kernels of the chain cannot, or had better not, find the segments themselves. */
 static int needs_resolve(const tc_cuda_run *run) {
   const tc_call *call = run->call;
+  if (tc_run_counts_candidates(call)) return 1;
+  if (call->roles != NULL) return tc_run_relevance_needs_resolve(run);
   const int mean = call->reference.source == TAILCUT_REFERENCE_MEAN;
   const int32_t group = run->space.directions_group;
-  return tc_run_counts_candidates(call) ||
-         tc_run_needs_resolve(run, mean && group < TC_FEW_SEGMENTS ? group : TC_FEW_SEGMENTS);
+  return tc_run_needs_resolve(run, mean && group < TC_FEW_SEGMENTS ? group : TC_FEW_SEGMENTS);
 }
 
 /* What the fused kernels get; rows: room for TC_FUSED_ARRAYS. */
@@ -38,7 +40,16 @@ static tc_fused_call fused_call(tc_cuda_run *run, float *scores, uint64_t rides,
   return fused;
 }
 
-tailcut_status tc_run_prune_visual(tc_cuda_run *run) {
+static tailcut_status score_rows(tc_cuda_run *run, float *scores) {
+  int32_t *flags = run->space.flags;
+  const int resolves = needs_resolve(run);
+  const tailcut_status status = resolves ? tc_run_resolve(run, flags) : TAILCUT_OK;
+  if (status != TAILCUT_OK) return status;
+  if (run->call->roles != NULL) return tc_run_score_sequence(run, scores, flags);
+  return tc_run_score(run, scores, flags, !resolves);
+}
+
+tailcut_status tc_run_prune(tc_cuda_run *run) {
   const tc_call *call = run->call;
   float *scores = call->selection.scores != NULL ? call->selection.scores : run->space.scores;
   const int packs_kept = tc_run_packs_kept(run);
@@ -47,11 +58,7 @@ tailcut_status tc_run_prune_visual(tc_cuda_run *run) {
       tc_run_counts_candidates(call) ? TC_FUSE_NOTHING : tc_fused_takes(run->device, call, &rides);
   tailcut_rows rows[TC_FUSED_ARRAYS];
   tailcut_status status = TAILCUT_OK;
-  if (fusion != TC_FUSE_ALL) {
-    const int resolves = needs_resolve(run);
-    if (resolves) status = tc_run_resolve(run, run->space.flags);
-    if (status == TAILCUT_OK) status = tc_run_score(run, scores, run->space.flags, !resolves);
-  }
+  if (fusion != TC_FUSE_ALL) status = score_rows(run, scores);
   if (status != TAILCUT_OK) return status;
   if (fusion == TC_FUSE_NOTHING) {
     status = tc_run_cut(run, scores, run->space.flags, packs_kept || any_packed(call));

@@ -30,14 +30,10 @@ tailcut_status tc_run_score(tc_cuda_run *run, float *scores, int32_t *flags, int
   const int32_t group = run->space.directions_group;
   for (int32_t first = 0; first < segments; first += group) {
     const int32_t count = segments - first < group ? segments - first : group;
-    tailcut_reference direction = TAILCUT_REFERENCE_INITIALIZER;
-    direction.source = TAILCUT_REFERENCE_MEAN;
-    direction.dtype = TAILCUT_F32;
-    direction.data = run->space.directions;
-    direction.segment_stride = call->tokens.dim;
+    const tailcut_reference directions = tc_cuda_directions(&run->space, &call->tokens);
     LAUNCH(direction, run->device, &run->segments, &call->tokens, NULL, first, count, &run->space,
-           run->space.directions);
-    LAUNCH(score, run->device, &run->segments, &call->tokens, &direction, first, count, scores,
+           run->space.directions, NULL);
+    LAUNCH(score, run->device, &run->segments, &call->tokens, &directions, first, count, scores,
            flags, stores_flags);
   }
   return TAILCUT_OK;

@@ -36,6 +36,12 @@ tailcut_status tc_run_resolve(tc_cuda_run *run, int32_t *flags);
 /* Scores by the call's reference; MEAN's directions are made for a group of segments at a time. */
 tailcut_status tc_run_score(tc_cuda_run *run, float *scores, int32_t *flags, int stores_flags);
 
+/* sequence.c: relevance of every row by the call's policy, and flags as score's part has them (or
+ * NULL); where segments are not resolved the flags need not be set before. */
+int tc_run_relevance_needs_resolve(const tc_cuda_run *run);
+tailcut_status tc_run_score_sequence(tc_cuda_run *run, float *scores, int32_t *flags);
+tailcut_status tc_run_relevance(tc_cuda_run *run);
+
 /* Fewer segments than this: each kernel lets the next one start at once, to wait beside it. */
 #define TC_SEVERAL 8
 
@@ -57,7 +63,7 @@ tailcut_status tc_run_compact(tc_cuda_run *run, uint64_t done, int packs_kept, c
  * and each of its blocks would count them. */
 int tc_run_counts_candidates(const tc_call *call);
 
-/* prune.c */
-tailcut_status tc_run_prune_visual(tc_cuda_run *run);
+/* prune.c: prune_visual and prune_sequence. */
+tailcut_status tc_run_prune(tc_cuda_run *run);
 
 #endif /* TAILCUT_CUDA_RUN_H_ */

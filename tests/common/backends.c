@@ -27,7 +27,6 @@ static int add_cpu(tt_backend *list, int n, const char *simd, int32_t threads) {
   b->device_kind = TAILCUT_DEVICE_CPU;
   b->threads = threads;
   b->simd = simd;
-  b->has_sequence = 1;
   b->memory = &tt_memory_cpu;
   return n + 1;
 }
@@ -53,7 +52,7 @@ static int list_cuda(tt_backend *list) {
     const tt_backend cuda = {
         .device_kind = TAILCUT_DEVICE_CUDA,
         .threads = 1,
-        .refuses = TT_OPTION_SEQUENCE | TT_OPTION_ROTATION | TT_OPTION_NOVELTY | TT_OPTION_MERGE,
+        .refuses = TT_OPTION_CLOSE | TT_OPTION_ROTATION | TT_OPTION_NOVELTY | TT_OPTION_MERGE,
         .memory = &tt_memory_cuda,
         .form = form};
     list[form] = cuda;

@@ -16,8 +16,8 @@ enum {
   TT_OPTION_LOW = 4,
   TT_OPTION_GROUP_K = 8,
   TT_OPTION_MASK = 16,
-  TT_OPTION_BASE = 32,     /* renumber_base */
-  TT_OPTION_SEQUENCE = 64, /* relevance and prune_sequence */
+  TT_OPTION_BASE = 32,  /* renumber_base */
+  TT_OPTION_CLOSE = 64, /* relevance by MAX_COSINE and ATTENTION */
   TT_OPTION_ROTATION = 128,
   TT_OPTION_NOVELTY = 256,
   TT_OPTION_MERGE = 512 /* tailcut_merge, selection.merge */
@@ -30,7 +30,6 @@ typedef struct tt_backend {
   int32_t device_kind; /* tailcut_device_kind */
   int32_t threads;
   const char *simd; /* what TAILCUT_SIMD is set to while the handle is made; NULL: not set */
-  int has_sequence; /* relevance and prune_sequence; elsewhere they are UNSUPPORTED */
   unsigned refuses; /* TT_OPTION_ bits: tests see that these are refused, and nothing written */
   const tt_memory *memory;
   int form; /* CUDA: what the handle believes of its device, one of tt_form */

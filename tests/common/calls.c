@@ -13,13 +13,16 @@
 #define DIRECTION TAILCUT_CALL_MEAN_DIRECTION
 #define CUT TAILCUT_CALL_CUT
 #define COMPACT TAILCUT_CALL_COMPACT
+#define RELEVANCE TAILCUT_CALL_RELEVANCE
 #define PRUNE TAILCUT_CALL_PRUNE_VISUAL
+#define SEQUENCE TAILCUT_CALL_PRUNE_SEQUENCE
 #define ROW TAILCUT_REFERENCE_ROW
 #define MEAN TAILCUT_REFERENCE_MEAN
 
 /* Launches: a part is itself, prune_visual score, cut, compact; before them resolve, unless a
- * kernel can tell where each segment is (uniform batches; few segments), and the mean direction;
- * behind a cut of groups their lists are joined; PACKED kept are compacted. */
+ * kernel can tell where each segment is (uniform batches; few segments), and the mean direction,
+ * which relevance begins with; behind a cut of groups their lists are joined; PACKED kept are
+ * compacted, and arrays of several forms or more than 128 of one in a launch each. */
 const tt_call_row tt_call_rows[] = {
     {"score", SCORE, TT_UNIFORM, 4, 40, 48, 2, .replays = 50},
     {"score lengths row", SCORE, TT_LENGTHS, 5, 40, 264, 2, .source = ROW},
@@ -86,6 +89,31 @@ const tt_call_row tt_call_rows[] = {
     {"prune batch ragged, packed kept", PRUNE, TT_RAGGED, 17, 40, 48, 2, .chain = 4,
      .dtype = TAILCUT_BF16, .packed = 1, .bare = 1, .detector = TAILCUT_IQR, .rows = TT_CALL_TOKENS,
      .replays = 30},
+    {"relevance", RELEVANCE, TT_UNIFORM, 3, 70, 48, 3, .replays = 50},
+    {"relevance lengths f32", RELEVANCE, TT_LENGTHS, 5, 70, 40, 3, .dtype = TAILCUT_F32},
+    {"relevance ragged bf16", RELEVANCE, TT_RAGGED, 40, 70, 264, 3, .dtype = TAILCUT_BF16},
+    {"relevance of any rows", RELEVANCE, TT_RAGGED, 6, 40, 27, 3, .replays = 50},
+    {"relevance bare", RELEVANCE, TT_RAGGED, 5, 70, 48, 2, .bare = 1},
+    {"sequence", SEQUENCE, TT_UNIFORM, 1, 150, 48, 4, .bare = 1, .rows = TT_CALL_TOKENS,
+     .layers = 2, .texts = 40},
+    {"sequence ragged", SEQUENCE, TT_RAGGED, 5, 130, 48, 5, .rows = TT_CALL_TOKENS | TT_CALL_PLANES,
+     .layers = 1},
+    {"sequence lengths f32", SEQUENCE, TT_LENGTHS, 4, 70, 40, 5, .dtype = TAILCUT_F32,
+     .rows = TT_CALL_TOKENS | TT_CALL_POSITIONS | TT_CALL_SLOTS},
+    {"sequence long rows", SEQUENCE, TT_RAGGED, 2, 40, 4096, 5, .dtype = TAILCUT_BF16,
+     .rows = TT_CALL_TOKENS | TT_CALL_POSITIONS, .texts = 9, .replays = 10},
+    {"sequence 40 packed", SEQUENCE, TT_RAGGED, 40, 60, 24, 5, .packed = 1,
+     .rows = TT_CALL_APART | TT_CALL_WIDE | TT_CALL_TAIL},
+    {"sequence groups", SEQUENCE, TT_RAGGED, 5, 90, 48, 6, .rows = TT_CALL_TOKENS, .groups = 17},
+    {"sequence groups lengths gap", SEQUENCE, TT_LENGTHS, 5, 90, 24, 7, .detector = TAILCUT_GAP,
+     .rows = TT_CALL_TOKENS | TT_CALL_SLOTS, .groups = 12},
+    {"sequence 70 layers", SEQUENCE, TT_RAGGED, 1, 90, 24, 6, .bare = 1,
+     .rows = TT_CALL_TOKENS | TT_CALL_PLANES, .layers = 70, .replays = 10},
+    {"sequence long", SEQUENCE, TT_RAGGED, 1, 8600, 8, 9, .bare = 1, .rows = TT_CALL_TOKENS,
+     .replays = 6},
+    {"prune groups", PRUNE, TT_UNIFORM, 3, 70, 48, 5, .rows = TT_CALL_TOKENS, .groups = 8},
+    {"layer 640x4096", SEQUENCE, TT_UNIFORM, 1, 640, 4096, 4, .bare = 1, .rows = TT_CALL_TOKENS,
+     .layers = 2, .texts = 64, .replays = -1},
     {"clip 576x1024", PRUNE, TT_UNIFORM, 1, 576, 1024, 3, .bare = 1, .rows = TT_CALL_TOKENS,
      .replays = -1},
 };
@@ -111,14 +139,24 @@ enum {
   CURVE,
   RANKS,
   HOST_COUNTS,
+  MASK,
+  GROUP_COUNTS,
+  GROUPS,
   SLOTS,
   ARRAYS /* two for each row array: source and destination */
 };
-enum { MOST_ROWS = 8, BUFFERS = ARRAYS + 2 * MOST_ROWS, HOST = 0, DEVICE = 1 };
+enum {
+  MOST_LAYERS = 70,
+  MOST_ROWS = 9 + 2 * MOST_LAYERS,
+  BUFFERS = ARRAYS + 2 * MOST_ROWS,
+  HOST = 0,
+  DEVICE = 1
+};
 
 static const char *const names[] = {
-    "shape", "tokens",         "reference", "roles", "scores", "flags",       "direction", "counts",
-    "kept",  "new_cu_seqlens", "flags",     "curve", "ranks",  "host_counts", "slots"};
+    "shape",     "tokens",      "reference", "roles",          "scores", "flags",
+    "direction", "counts",      "kept",      "new_cu_seqlens", "flags",  "curve",
+    "ranks",     "host_counts", "mask",      "group_counts",   "groups", "slots"};
 
 typedef struct buffer {
   void *side[2]; /* host, device; NULL: no such argument */
@@ -157,22 +195,41 @@ static void add(tt_call *c, int id, size_t bytes, int asked) {
                                       : tt_upload(c->backend, NULL, bytes, 0);
 }
 
-static void add_rows(tt_call *c, unsigned kind) {
+static tailcut_rows *next_rows(tt_call *c) {
   static const tailcut_rows defaults = TAILCUT_ROWS_INITIALIZER;
-  const int i = c->num_rows++;
-  tailcut_rows *r = &c->rows[i];
-  const int64_t scored = (int64_t)c->row->dim * size_of(c);
+  tailcut_rows *r = &c->rows[c->num_rows++];
   *r = defaults;
+  return r;
+}
+
+/* K or V of a layer, in place: the rows of a token's heads side by side. */
+static void add_layer(tt_call *c) {
+  const int i = c->num_rows;
+  tailcut_rows *r = next_rows(c);
+  r->part_bytes = 32, r->parts = 2;
+  c->in_place[i] = 1;
+  add(c, ARRAYS + 2 * i + 1, (size_t)c->total * 64, 1);
+}
+
+static void add_rows(tt_call *c, unsigned kind) {
+  const int i = c->num_rows;
+  tailcut_rows *r = next_rows(c);
+  const int64_t scored = (int64_t)c->row->dim * size_of(c);
   r->part_bytes = kind == TT_CALL_SMALL || kind == TT_CALL_TAIL       ? 8
                   : kind == TT_CALL_WIDE || kind == TT_CALL_WIDE_TAIL ? 2 * scored
                   : kind == TT_CALL_SLOTS                             ? 20
                   : kind == TT_CALL_POSITIONS                         ? 4
+                  : kind == TT_CALL_PLANES                            ? 8
                                                                       : scored;
   const int tail = kind == TT_CALL_TAIL || kind == TT_CALL_WIDE_TAIL;
   if (kind == TT_CALL_APART || tail) r->placement = TAILCUT_PACKED;
   if (kind == TT_CALL_SMALL || tail) r->flags = TAILCUT_ROWS_ZERO_TAIL;
   if (kind == TT_CALL_POSITIONS) r->flags = TAILCUT_ROWS_RENUMBER;
-  const size_t bytes = (size_t)(c->total * r->part_bytes);
+  if (kind == TT_CALL_PLANES) {
+    r->parts = 3, r->src_row_stride = r->dst_row_stride = 8;
+    r->src_part_stride = r->dst_part_stride = 8 * c->total;
+  }
+  const size_t bytes = (size_t)(c->total * r->part_bytes * r->parts);
   c->in_place[i] = kind == TT_CALL_TOKENS         ? 2
                    : kind == TT_CALL_APART        ? 3
                    : kind == TT_CALL_WIDE || tail ? 0
@@ -189,17 +246,22 @@ tt_call *tt_call_new(const tt_call_row *row, const tt_backend *backend) {
   c->backend = backend;
   c->total = (int64_t)row->segments * row->max_tokens;
   const size_t rows = 4 * (size_t)c->total;
-  const int cuts = row->kind == CUT || row->kind == PRUNE;
+  const int prunes = row->kind == PRUNE || row->kind == SEQUENCE;
+  const int cuts = row->kind == CUT || prunes;
   if (row->layout != TT_UNIFORM) add(c, SHAPE, segments + 4 * (row->layout == TT_RAGGED), 1);
   if (row->kind != CUT) add(c, MATRIX, (size_t)(row->segments * pitch_of(c)), 1);
   if ((row->kind == SCORE || row->kind == PRUNE) && row->source == 0 && !row->gap) {
     add(c, VECTOR, (size_t)(row->dim * size_of(c)), 1);
   }
-  if (row->kind == DIRECTION && row->layout == TT_RAGGED) add(c, ROLES, (size_t)c->total, 1);
+  if ((row->kind == DIRECTION && row->layout == TT_RAGGED) || row->kind == RELEVANCE ||
+      row->kind == SEQUENCE) {
+    add(c, ROLES, (size_t)c->total, 1);
+  }
   if (row->kind == DIRECTION) add(c, DIRECTIONS, segments * (size_t)row->dim, 1);
-  if (row->kind == SCORE || row->kind == CUT) add(c, SCORES, rows, 1);
-  if (row->kind == PRUNE) add(c, SCORES, rows, (int)full);
-  if (row->kind == SCORE || row->kind == CUT) add(c, FLAGS, segments, 1);
+  const int scores = row->kind == SCORE || row->kind == RELEVANCE;
+  if (scores || row->kind == CUT) add(c, SCORES, rows, 1);
+  if (prunes) add(c, SCORES, rows, (int)full);
+  if (scores || row->kind == CUT) add(c, FLAGS, segments, row->kind != RELEVANCE || full);
   if (cuts || row->kind == COMPACT) {
     add(c, COUNTS, segments, 1);
     add(c, KEPT, rows, full || row->kind == COMPACT || row->packed);
@@ -208,9 +270,15 @@ tt_call *tt_call_new(const tt_call_row *row, const tt_backend *backend) {
   for (int id = OUT_FLAGS; cuts && id <= HOST_COUNTS; id++) {
     add(c, id, id == CURVE || id == RANKS ? rows : segments, (int)full);
   }
-  for (unsigned bit = 1; bit <= TT_CALL_WIDE_TAIL; bit *= 2) {
+  if (row->kind == SEQUENCE) add(c, MASK, (size_t)c->total, (int)full);
+  if (row->groups > 0) {
+    add(c, GROUPS, 4 * (size_t)row->groups + 4, 1);
+    add(c, GROUP_COUNTS, 4 * (size_t)row->groups, (int)full);
+  }
+  for (unsigned bit = 1; bit <= TT_CALL_PLANES; bit *= 2) {
     if (row->rows & bit) add_rows(c, bit);
   }
+  for (int i = 0; i < 2 * row->layers; i++) add_layer(c);
   static const tailcut_config config = TAILCUT_CONFIG_INITIALIZER;
   if (tailcut_create(&c->cpu, &config) != TAILCUT_OK) abort();
   static const tt_backend cpu = {.name = "cpu", .memory = &tt_memory_cpu};
@@ -243,6 +311,8 @@ static tailcut_batch batch_of(const tt_call *c, int side) {
   batch.prefix_rows = c->row->source == ROW;
   if (c->row->layout == TT_LENGTHS) batch.lengths = c->buffers[SHAPE].side[side];
   if (c->row->layout == TT_RAGGED) batch.cu_seqlens = c->buffers[SHAPE].side[side];
+  batch.group_cu_seqlens = c->buffers[GROUPS].side[side];
+  batch.groups = c->row->groups;
   return batch;
 }
 
@@ -266,6 +336,7 @@ tailcut_limits tt_call_limits(const tt_call_row *row) {
   limits.segments = row->segments;
   limits.max_tokens = row->max_tokens;
   limits.total_tokens = (int64_t)row->segments * row->max_tokens;
+  limits.groups = row->groups;
   limits.dim = row->kind == CUT || row->kind == COMPACT ? 0 : row->dim;
   return limits;
 }
@@ -295,7 +366,8 @@ static tailcut_status call_on(const tt_call *c, tailcut_handle handle, int side,
   s.counts = at[COUNTS], s.kept = at[KEPT], s.kept_placement = placement;
   s.new_cu_seqlens = at[NEW_CU], s.flags = at[OUT_FLAGS];
   s.curve = at[CURVE], s.ranks = at[RANKS], s.host_counts = at[HOST_COUNTS];
-  s.scores = row->kind == PRUNE ? at[SCORES] : NULL;
+  s.scores = row->kind == PRUNE || row->kind == SEQUENCE ? at[SCORES] : NULL;
+  s.mask = at[MASK], s.group_counts = at[GROUP_COUNTS];
   switch (row->kind) {
     case SCORE:
       return tailcut_score(handle, &batch, &tokens, &reference, at[SCORES], at[FLAGS], w.data,
@@ -306,6 +378,12 @@ static tailcut_status call_on(const tt_call *c, tailcut_handle handle, int side,
     case CUT:
       return tailcut_cut(handle, &batch, at[SCORES], NULL, at[FLAGS], &rule, &s, w.data, w.size,
                          stream);
+    case RELEVANCE:
+      return tailcut_relevance(handle, &batch, &tokens, at[ROLES], NULL, at[SCORES], at[FLAGS],
+                               w.data, w.size, stream);
+    case SEQUENCE:
+      return tailcut_prune_sequence(handle, &batch, &tokens, at[ROLES], NULL, &rule, &s, rows,
+                                    c->num_rows, w.data, w.size, stream);
     case COMPACT:
       return tailcut_compact(handle, &batch, at[KEPT], placement, at[COUNTS], at[NEW_CU], rows,
                              c->num_rows, w.data, w.size, stream);
@@ -352,6 +430,39 @@ static void fill_shape(tt_call *c, tt_random *random) {
   if (roll == 1) *one = -1 - tt_below(random, 9);
   if (roll == 2) *one = (int32_t)c->total + 1 + tt_below(random, 9);
   if (roll == 3) *one += most;
+}
+
+static int ascending(const void *a, const void *b) {
+  const int32_t x = *(const int32_t *)a, y = *(const int32_t *)b;
+  return (x > y) - (x < y);
+}
+
+/* All boundaries of segments and some rows between; in one of four fills a damaged one. */
+static void fill_groups(tt_call *c, tt_random *random) {
+  const int32_t groups = c->row->groups, segments = c->row->segments;
+  int32_t *offsets = c->buffers[GROUPS].side[HOST];
+  const int32_t *shape = c->buffers[SHAPE].side[HOST];
+  for (int32_t g = 0; g <= groups; g++) {
+    offsets[g] = g > segments                  ? tt_below(random, (int32_t)c->total)
+                 : c->row->layout == TT_RAGGED ? shape[g]
+                                               : g * c->row->max_tokens;
+  }
+  qsort(offsets, (size_t)groups + 1, sizeof *offsets, ascending);
+  if (tt_below(random, 4) == 0) offsets[tt_below(random, groups + 1)] += 1 + tt_below(random, 9);
+}
+
+/* Candidates and the text behind them, or any roles anywhere: few are absent or neither. */
+static void fill_roles(tt_call *c, tt_random *random) {
+  uint8_t *roles = c->buffers[ROLES].side[HOST];
+  const int32_t most = c->row->max_tokens, images = most - c->row->texts;
+  const int32_t share = tt_below(random, 6); /* 0: no query row */
+  for (size_t i = 0; i < c->buffers[ROLES].bytes; i++) {
+    const int roll = tt_below(random, 12);
+    const int text = c->row->texts > 0 ? (int32_t)(i % (size_t)most) >= images
+                                       : roll < 2 * share && tt_below(random, 2);
+    roles[i] = (uint8_t)(text ? TAILCUT_ROLE_QUERY : TAILCUT_ROLE_CANDIDATE);
+    if (roll == 11 && c->row->texts == 0) roles[i] = (uint8_t)tt_below(random, 8);
+  }
 }
 
 /* Counts and kept lists as a caller might have them: mostly sound. */
@@ -403,6 +514,8 @@ void tt_call_fill(tt_call *c, tt_random *random) {
   }
   uint8_t *roles = c->buffers[ROLES].side[HOST];
   for (size_t i = 0; i < c->buffers[ROLES].bytes; i++) roles[i] = (uint8_t)tt_below(random, 8);
+  if (row->kind == RELEVANCE || row->kind == SEQUENCE) fill_roles(c, random);
+  if (row->groups > 0) fill_groups(c, random);
   if (row->kind == CUT) {
     const tt_curve kind = tt_below(random, 4) ? TT_COSINES : (tt_curve)tt_below(random, TT_CURVES);
     tt_curve_scores(random, kind, c->buffers[SCORES].side[HOST], c->total);

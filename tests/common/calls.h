@@ -11,14 +11,15 @@
 
 /* Row arrays of a call. */
 enum {
-  TT_CALL_TOKENS = 1,     /* the scored matrix in place */
-  TT_CALL_APART = 2,      /* the scored matrix, PACKED into other memory */
-  TT_CALL_SMALL = 4,      /* 8 bytes a row in place, zero tail: rides along with the scored rows */
-  TT_CALL_WIDE = 8,       /* twice the scored row, LOCAL to other memory: does not ride along */
-  TT_CALL_SLOTS = 16,     /* through a slot table, in place: rides along */
-  TT_CALL_POSITIONS = 32, /* new positions: need no source, ride along */
-  TT_CALL_TAIL = 64,      /* PACKED with a zero tail, 8 bytes a row: rides along */
-  TT_CALL_WIDE_TAIL = 128 /* the same, twice the scored row: does not */
+  TT_CALL_TOKENS = 1,      /* the scored matrix in place */
+  TT_CALL_APART = 2,       /* the scored matrix, PACKED into other memory */
+  TT_CALL_SMALL = 4,       /* 8 bytes a row in place, zero tail: rides along with the scored rows */
+  TT_CALL_WIDE = 8,        /* twice the scored row, LOCAL to other memory: does not ride along */
+  TT_CALL_SLOTS = 16,      /* through a slot table, in place: rides along */
+  TT_CALL_POSITIONS = 32,  /* new positions: need no source, ride along */
+  TT_CALL_TAIL = 64,       /* PACKED with a zero tail, 8 bytes a row: rides along */
+  TT_CALL_WIDE_TAIL = 128, /* the same, twice the scored row: does not */
+  TT_CALL_PLANES = 256     /* M-RoPE: 3 planes of positions, int64, in place */
 };
 
 typedef struct tt_call_row {
@@ -37,6 +38,9 @@ typedef struct tt_call_row {
   unsigned rows;   /* TT_CALL_ bits */
   int32_t chain;   /* kernels of one call where batches do not go in one launch. 0: as `launches` */
   int32_t replays; /* of a captured graph, default 50; -1: none */
+  int32_t groups;  /* cut offsets, this many groups */
+  int32_t layers;  /* K and V of so many layers in place: [T, H, d], 2 heads */
+  int32_t texts;   /* a sequence's query rows behind its candidates; 0: any roles anywhere */
 } tt_call_row;
 
 extern const tt_call_row tt_call_rows[];

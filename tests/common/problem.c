@@ -293,9 +293,6 @@ void tt_problem_free(tt_problem *p) {
 unsigned tt_options_of(const tt_problem *p, int32_t call) {
   const int fused = call == TAILCUT_CALL_PRUNE_VISUAL || call == TAILCUT_CALL_PRUNE_SEQUENCE;
   unsigned options = p->batch.group_cu_seqlens != NULL ? TT_OPTION_GROUPS : 0;
-  if (call == TAILCUT_CALL_RELEVANCE || call == TAILCUT_CALL_PRUNE_SEQUENCE) {
-    options |= TT_OPTION_SEQUENCE;
-  }
   if ((call == TAILCUT_CALL_SCORE || fused) && p->reference.source == TAILCUT_REFERENCE_LAG) {
     options |= TT_OPTION_LAG;
   }

@@ -3,40 +3,28 @@
  * direction: mean direction of the rows of each segment that count.
  *
  * Formula: u = (1/T) sum over t of t / max(|t|, 1e-8), in blocks of 64 rows; METHOD.md, stage 2.
- * Strategy: a thread block takes one block of rows: a warp per row for the norms (dot.cuh), then a
- * thread per one or two columns for the weighted sums, so no sum is ever split; the second reading
- * comes from L1 or L2. The last to arrive of a segment's blocks adds the block sums in ascending
- * order. Which block that is depends on timing; what it adds, and in which order, does not.
+ * Which call takes which form follows from host bounds alone:
+ *   spread  fewer blocks of rows than the device has multiprocessors, rows of whole 16-byte
+ *           units, 512 elements or more: a sequence's text, a few images         direction/spread.cu
+ *   tiles   all else: a thread block for a block of rows                         here
+ * Strategy of tiles: a warp per row for the norms (dot.cuh), then a thread per one or two columns
+ * for the weighted sums, so no sum is ever split; the second reading comes from L1 or L2. The last
+ * to arrive of a segment's blocks adds the block sums in ascending order. Which block that is
+ * depends on timing; what it adds, and in which order, does not.
  * A block of which no row counts leaves zeros, and adding them is skipping it: u + 0 is u for every
  * u but -0, which a sum that begins at +0 never becomes (rounded to nearest, x + y is -0 only if
  * both are).
  * Precision: as METHOD.md, bit for bit (a component that is NaN may have another payload). Limits:
  * where segments may have more than LONG_BLOCKS blocks the last arriver would read too much alone
  * (4 MB for 65,536 rows of 1,024 columns); there a second launch adds, spread over columns.
- *
- * Ladder: 1. as described. Prediction: 6 us for 576 x 1024 fp16, of which 1 us is the last arriver;
- * 80% of the copy bandwidth for 64 such images; not measured.
  */
-#include "common/delay.cuh"
-#include "common/dot.cuh"
-#include "common/launch.cuh"
-#include "common/tiles.cuh"
+#include "direction/direction.cuh"
 
 namespace {
 
 constexpr int THREADS = 512, WARPS = THREADS / 32;
 constexpr int FINISH_THREADS = 128;
 constexpr int LONG_BLOCKS = 64; /* blocks of a segment that the last arriver adds itself */
-
-struct direction_args {
-  tc_segments s;
-  tc_tiles t;
-  tailcut_tokens tokens;
-  const uint8_t *roles;
-  float *block_sums; /* [tiles of the group, dim] */
-  uint32_t *arrived; /* [count], zero between calls; NULL: another launch finishes */
-  float *out;        /* [count, dim] */
-};
 
 /* This thread's share of how many of the rows [0, n) of a segment count. */
 __device__ inline int count_rows(const uint8_t *roles, int32_t n) {
@@ -48,7 +36,7 @@ __device__ inline int count_rows(const uint8_t *roles, int32_t n) {
 }
 
 /* Column d of a segment's direction from its block sums. */
-__device__ inline void finish_column(const direction_args &args, int32_t b,
+__device__ inline void finish_column(const tc_direction_args &args, int32_t b,
                                      const tc_segment &segment, int32_t rows, uint32_t d) {
   const uint32_t dim = (uint32_t)args.tokens.dim;
   const int32_t blocks = (segment.n + TC_BLOCK - 1) / TC_BLOCK;
@@ -58,12 +46,13 @@ __device__ inline void finish_column(const direction_args &args, int32_t b,
 #pragma unroll 8
   for (int32_t i = 0; i < blocks; i++) u = __fadd_rn(u, __ldcg(sums + (int64_t)i * dim));
   args.out[(int64_t)(b - args.t.first) * dim + d] = rows > 0 ? __fdiv_rn(u, (float)rows) : 0.0f;
+  if (d == 0) args.queries[b - args.t.first] = rows;
 }
 
 /* COLUMNS columns from d on: weighted sum of the listed rows, stored as a block sum. */
 template <int DTYPE, int COLUMNS>
 __device__ inline void sum_columns(const char *block, int64_t stride, const float *weights,
-                                   const int32_t *list, int rows, uint32_t d, float *sums) {
+                                   const uint8_t *list, int rows, uint32_t d, float *sums) {
   constexpr int size = tc_type<DTYPE>::size;
   float a[COLUMNS];
 #pragma unroll
@@ -92,38 +81,12 @@ __device__ inline void sum_columns(const char *block, int64_t stride, const floa
 }
 
 template <int DTYPE, int BYTES>
-__device__ inline float row_norm(const char *row, uint32_t dim) {
-  constexpr int RUNS = DTYPE == TAILCUT_F32 ? 2 : 4; /* loaded together */
-  float square[8];
-  tc_clear(square);
-  for (uint32_t run = 0; run * TC_RUN_ELEMENTS < dim; run += RUNS) {
-    tc_eight<DTYPE> x[RUNS];
-    const bool whole = (run + RUNS) * TC_RUN_ELEMENTS <= dim;
-    if (whole) {
-#pragma unroll
-      for (int u = 0; u < RUNS; u++) tc_load_run<DTYPE, BYTES>(x[u], row, run + u, dim, true);
-    } else {
-#pragma unroll
-      for (int u = 0; u < RUNS; u++) tc_load_run<DTYPE, BYTES>(x[u], row, run + u, dim, false);
-    }
-#pragma unroll
-    for (int u = 0; u < RUNS; u++) {
-#pragma unroll
-      for (int k = 0; k < 8; k++) {
-        const float v = tc_widen<DTYPE>(x[u], k);
-        square[k] = __fmaf_rn(v, v, square[k]);
-      }
-    }
-  }
-  return __fsqrt_rn(tc_sum<DTYPE>(square));
-}
-
-template <int DTYPE, int BYTES>
 __global__ void __launch_bounds__(THREADS, 2)
-    direction(const __grid_constant__ direction_args args) {
+    direction(const __grid_constant__ tc_direction_args args) {
+  constexpr int RUNS = DTYPE == TAILCUT_F32 ? 2 : 4; /* of a row, loaded together */
   constexpr int COLUMNS = BYTES >= 2 * tc_type<DTYPE>::size ? 2 : 1;
   __shared__ float weights[TC_BLOCK];
-  __shared__ int32_t list[TC_BLOCK]; /* rows of the block that count */
+  __shared__ uint8_t list[TC_BLOCK]; /* rows of the block that count */
   __shared__ int listed, total, last;
   const uint32_t dim = (uint32_t)args.tokens.dim, lane = threadIdx.x & 31, warp = threadIdx.x / 32;
   const int64_t stride = args.tokens.row_stride * tc_type<DTYPE>::size;
@@ -132,7 +95,9 @@ __global__ void __launch_bounds__(THREADS, 2)
   tc_wait_previous();
   /* Segments without rows have no tile: the grid has a block for each of them as well. */
   for (int32_t g = (int32_t)blockIdx.x; g < args.t.count; g += (int32_t)gridDim.x) {
+    if (args.flags != nullptr && threadIdx.x == 0) args.flags[args.t.first + g] = 0;
     if (tc_segment_at(args.s, args.t.first + g).n > 0) continue;
+    if (threadIdx.x == 0) args.queries[g] = 0;
     for (uint32_t d = threadIdx.x; d < dim; d += THREADS) args.out[(int64_t)g * dim + d] = 0.0f;
   }
 
@@ -147,23 +112,18 @@ __global__ void __launch_bounds__(THREADS, 2)
     const char *block = (const char *)args.tokens.data +
                         tc_token_offset(args.s, args.tokens, b, segment.start, index * TC_BLOCK);
     if (warp == 0) {
-      int before = 0;
-      for (int i = (int)lane; i < TC_BLOCK; i += 32) {
-        const bool counts =
-            i < rows && (roles == nullptr || tc_is_query(roles[index * TC_BLOCK + i]));
-        const uint32_t mask = __ballot_sync(TC_FULL, counts);
-        if (counts) list[before + __popc(mask & ((1u << lane) - 1))] = i;
-        before += __popc(mask);
-      }
+      const uint64_t mask =
+          tc_query_mask(roles != nullptr ? roles + index * TC_BLOCK : nullptr, rows);
+      tc_list_rows(mask, list);
       if (lane == 0) {
-        listed = before;
+        listed = __popcll(mask);
         total = roles == nullptr ? segment.n : 0;
       }
     }
     __syncthreads();
     for (int j = (int)warp; j < listed; j += WARPS) {
-      const float norm = row_norm<DTYPE, BYTES>(block + list[j] * stride, dim);
-      if (lane == 0) weights[j] = __fdiv_rn(1.0f, tc_norm_floor(norm));
+      const float norm = tc_row_norm<DTYPE, BYTES, RUNS>(block + list[j] * stride, dim);
+      if (lane == 0) weights[j] = tc_row_weight(norm);
     }
     __syncthreads();
     float *sums = args.block_sums + tile * dim;
@@ -198,7 +158,7 @@ __global__ void __launch_bounds__(THREADS, 2)
 
 /* The second launch for long segments: a block per FINISH_THREADS columns of a segment. */
 __global__ void __launch_bounds__(FINISH_THREADS)
-    direction_finish(const __grid_constant__ direction_args args) {
+    direction_finish(const __grid_constant__ tc_direction_args args) {
   __shared__ int total;
   const uint32_t dim = (uint32_t)args.tokens.dim;
   const int64_t slices = ((int64_t)dim + FINISH_THREADS - 1) / FINISH_THREADS;
@@ -219,7 +179,7 @@ __global__ void __launch_bounds__(FINISH_THREADS)
   }
 }
 
-typedef void (*direction_kernel)(direction_args);
+typedef void (*direction_kernel)(tc_direction_args);
 
 /* By dtype and width of loads: 16, 8, 4, 2 bytes. */
 const direction_kernel KERNELS[3][4] = {
@@ -235,17 +195,22 @@ const direction_kernel KERNELS[3][4] = {
 extern "C" cudaError_t tc_cuda_direction(const tc_cuda *device, const tc_segments *segments,
                                          const tailcut_tokens *tokens, const uint8_t *roles,
                                          int32_t first, int32_t count, const tc_cuda_space *space,
-                                         float *out, const tc_chain *chain) {
+                                         float *out, int32_t *flags, const tc_chain *chain) {
   if (count <= 0) return cudaSuccess;
-  direction_args args;
+  tc_direction_args args;
   args.s = *segments;
   args.t = tc_tiles_of(*segments, first, count);
   args.tokens = *tokens;
   args.roles = roles;
   args.block_sums = space->block_sums;
   args.out = out;
+  args.queries = space->queries;
+  args.flags = flags;
   const bool is_long = segments->max_tokens > LONG_BLOCKS * TC_BLOCK;
   args.arrived = is_long ? nullptr : space->lasting->blocks;
+  if (tc_direction_spreads(device, args)) {
+    return tc_direction_spread(device, args, space->lasting, chain);
+  }
   const int width = tc_token_width(segments, tokens);
   const int column = width == 16 ? 0 : width == 8 ? 1 : width == 4 ? 2 : 3;
   const cudaError_t error =
@@ -265,5 +230,6 @@ extern "C" cudaError_t tc_cuda_load_direction(tc_cuda *) {
       if (error != cudaSuccess) return error;
     }
   }
-  return cudaFuncGetAttributes(&attributes, direction_finish);
+  const cudaError_t error = tc_direction_spread_load();
+  return error != cudaSuccess ? error : cudaFuncGetAttributes(&attributes, direction_finish);
 }

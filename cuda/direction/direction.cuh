@@ -1,0 +1,51 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* direction: what its two forms share (direction.cu says which call takes which). */
+#ifndef TAILCUT_DIRECTION_CUH_
+#define TAILCUT_DIRECTION_CUH_
+
+#include "common/delay.cuh"
+#include "common/dot.cuh"
+#include "common/launch.cuh"
+#include "common/tiles.cuh"
+
+struct tc_direction_args {
+  tc_segments s;
+  tc_tiles t;
+  tailcut_tokens tokens;
+  const uint8_t *roles; /* NULL: every row counts */
+  float *block_sums;    /* [tiles of the group, dim]; spread: [tiles, TC_BLOCK], weights */
+  uint32_t *arrived;    /* [count], zero between calls; tiles: NULL: another launch finishes */
+  float *out;           /* [count, dim] */
+  int32_t *queries;     /* [count] rows that count */
+  int32_t *flags;       /* [segments] or NULL: 0 is stored */
+};
+
+/* spread.cu. */
+bool tc_direction_spreads(const tc_cuda *device, const tc_direction_args &args);
+cudaError_t tc_direction_spread(const tc_cuda *device, const tc_direction_args &args,
+                                tc_cuda_lasting *lasting, const tc_chain *chain);
+cudaError_t tc_direction_spread_load(void);
+
+/* Which of the first 64 rows from `roles` on count, a bit each; `rows` there are. Called by whole,
+ * converged warps. */
+__device__ inline uint64_t tc_query_mask(const uint8_t *roles, int32_t rows) {
+  const int32_t lane = (int32_t)(threadIdx.x & 31);
+  const bool low = lane < rows && (roles == nullptr || tc_is_query(roles[lane]));
+  const bool high = lane + 32 < rows && (roles == nullptr || tc_is_query(roles[lane + 32]));
+  const uint32_t first = __ballot_sync(TC_FULL, low);
+  return (uint64_t)__ballot_sync(TC_FULL, high) << 32 | first;
+}
+
+/* Lists a mask's rows, ascending; called by a whole warp. */
+__device__ inline void tc_list_rows(uint64_t mask, uint8_t *list) {
+  const uint32_t lane = threadIdx.x & 31;
+#pragma unroll
+  for (uint32_t i = lane; i < TC_BLOCK; i += 32) {
+    if (mask >> i & 1) list[__popcll(mask & (((uint64_t)1 << i) - 1))] = (uint8_t)i;
+  }
+}
+
+/* The weight of a row in the mean. */
+__device__ inline float tc_row_weight(float norm) { return __fdiv_rn(1.0f, tc_norm_floor(norm)); }
+
+#endif /* TAILCUT_DIRECTION_CUH_ */

@@ -1,0 +1,355 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * direction, spread: mean directions of few rows, over the whole device.
+ *
+ * A sequence's text is one or two blocks of 64 rows, and a row is 8 to 16 KB: the thread block that
+ * took it alone would read a megabyte. Strategy: blocks take tickets. The first tickets are norms:
+ * a part of a block of rows, a warp per row, the rows' weights into the workspace. The others are
+ * sums: 128 bytes of columns of a segment, whole: no sum is split, nothing is added up behind.
+ * A sums' block copies its columns to shared memory, STAGES chunks of rows ahead, while norms are
+ * still under way; it waits (acquire) until all of its segment's have arrived (release). Then a
+ * thread has a column of one in SLOTS blocks of rows; when these blocks are through, their sums
+ * are added in ascending order. Only lower tickets are waited for. The last of a segment's sums
+ * leaves the counts zero, the last to take a ticket the ticket.
+ * Reads: each row that counts twice, whole sectors, 128 bytes at a time; no other row.
+ * Precision: as METHOD.md, bit for bit. Limits: rows of whole 16-byte units; roles of a segment
+ * are looked at once for each 128 bytes of columns.
+ */
+#include "common/sync.cuh"
+#include "direction/direction.cuh"
+
+namespace {
+
+constexpr int THREADS = 256, WARPS = THREADS / 32, RESIDENT = 3;
+constexpr int SLICE = 128; /* bytes of columns */
+constexpr int STAGES = 4, STAGE_ROWS = 64;
+constexpr int WINDOW = 64;                     /* blocks of rows whose roles are known at a time */
+constexpr int LEAST_DIM = 512, MOST_PARTS = 8; /* of a block of rows: a row a warp */
+
+struct spread_args {
+  tc_direction_args d;
+  tc_cuda_lasting *lasting;
+  int32_t parts, slices, norms; /* of a block of rows; of a row; tickets that are norms */
+  int32_t early;
+};
+
+template <int DTYPE>
+struct shape {
+  static constexpr int COLUMNS = SLICE / tc_type<DTYPE>::size;
+  static constexpr int SLOTS = THREADS / COLUMNS; /* blocks of rows side by side */
+  static constexpr int ROWS = STAGE_ROWS / SLOTS; /* of each in a chunk */
+};
+
+template <int DTYPE>
+struct sums_space {
+  uint4 stages[STAGES][STAGE_ROWS][SLICE / 16];
+  float weights[2][STAGE_ROWS];
+  float part[2][shape<DTYPE>::SLOTS][shape<DTYPE>::COLUMNS];
+  uint64_t masks[WINDOW];
+  uint8_t list[WINDOW]; /* blocks of the window of which a row counts */
+  int32_t listed, total;
+};
+
+__device__ inline const uint8_t *roles_of(const spread_args &args, const tc_segment &segment,
+                                          int64_t row) {
+  return args.d.roles != nullptr ? args.d.roles + segment.start + row : nullptr;
+}
+
+/* ------------------------------------------------------------------------------------- norms -- */
+
+template <int DTYPE>
+__device__ inline void norms(const spread_args &args, uint32_t ticket, uint8_t (*lists)[TC_BLOCK]) {
+  constexpr int RUNS = DTYPE == TAILCUT_F32 ? 4 : 8;
+  const int32_t warp = (int32_t)threadIdx.x / 32, tile = (int32_t)ticket / args.parts;
+  const int32_t part = (int32_t)ticket - tile * args.parts;
+  int32_t index;
+  if (tile >= tc_tiles_total(args.d.t, args.d.s)) return;
+  const int32_t b = tc_tile_find(args.d.t, args.d.s, tile, &index);
+  if (b < 0) return; /* the same for the whole block, as below */
+  const tc_segment segment = tc_segment_at(args.d.s, b);
+  const int32_t rows = segment.n - index * TC_BLOCK;
+  if (rows <= 0) return;
+  const uint64_t mask = tc_query_mask(roles_of(args, segment, index * TC_BLOCK), rows);
+  uint8_t *list = lists[warp];
+  tc_list_rows(mask, list);
+  __syncwarp();
+  const char *block = (const char *)args.d.tokens.data +
+                      tc_token_offset(args.d.s, args.d.tokens, b, segment.start, index * TC_BLOCK);
+  const int64_t stride = args.d.tokens.row_stride * tc_type<DTYPE>::size;
+  float *weights = args.d.block_sums + (int64_t)tile * TC_BLOCK;
+  for (int32_t j = part * WARPS + warp; j < __popcll(mask); j += args.parts * WARPS) {
+    const float norm =
+        tc_row_norm<DTYPE, 16, RUNS>(block + list[j] * stride, (uint32_t)args.d.tokens.dim);
+    if ((threadIdx.x & 31) == 0) weights[list[j]] = tc_row_weight(norm);
+  }
+  tc_delay(0);
+  __syncthreads();
+  if (threadIdx.x == 0) tc_add_release(args.d.arrived + (b - args.d.t.first), 1);
+}
+
+/* -------------------------------------------------------------------------------------- sums -- */
+
+/* Where a walk over a window's chunks is: rows [row, row + ROWS) of each of SLOTS listed blocks.
+ * Chunks in which no row counts are passed over. The same for all threads. */
+template <int DTYPE>
+struct cursor {
+  typedef shape<DTYPE> S;
+  int32_t round, row;
+  uint64_t any; /* of the round's blocks, rows that count */
+
+  __device__ inline void enter(const sums_space<DTYPE> &space) {
+    any = 0;
+    for (int s = 0; s < S::SLOTS && round * S::SLOTS + s < space.listed; s++) {
+      any |= space.masks[space.list[round * S::SLOTS + s]];
+    }
+  }
+  __device__ inline bool done(const sums_space<DTYPE> &space) const {
+    return round * S::SLOTS >= space.listed;
+  }
+  __device__ inline void settle(const sums_space<DTYPE> &space) {
+    while (!done(space) && (any >> row & ((1u << S::ROWS) - 1)) == 0) {
+      row += S::ROWS;
+      if (row < TC_BLOCK) continue;
+      row = 0;
+      round++;
+      enter(space);
+    }
+  }
+  __device__ inline void begin(const sums_space<DTYPE> &space) {
+    round = row = 0;
+    enter(space);
+    settle(space);
+  }
+  __device__ inline void advance(const sums_space<DTYPE> &space) {
+    row += S::ROWS;
+    if (row == TC_BLOCK) {
+      row = 0;
+      round++;
+      enter(space);
+    }
+    settle(space);
+  }
+  /* The block (of the window) and row that row r of the chunk is; -1: none that counts. */
+  __device__ inline int32_t find(const sums_space<DTYPE> &space, int32_t r, int32_t *block) const {
+    const int32_t e = round * S::SLOTS + r / S::ROWS, i = row + r % S::ROWS;
+    if (e >= space.listed) return -1;
+    *block = space.list[e];
+    return space.masks[*block] >> i & 1 ? i : -1;
+  }
+};
+
+__device__ inline void copy_unit(void *to, const char *from) {
+  asm volatile(
+      "cp.async.cg.shared.global [%0], [%1], 16;" ::"r"((uint32_t)__cvta_generic_to_shared(to)),
+      "l"(from)
+      : "memory");
+}
+
+/* Which rows of a window count, and which of its blocks have any. Called by the whole block. */
+template <int DTYPE>
+__device__ inline void open_window(const spread_args &args, const tc_segment &segment, int32_t base,
+                                   sums_space<DTYPE> &space) {
+  const int32_t warp = (int32_t)threadIdx.x / 32, lane = (int32_t)(threadIdx.x & 31);
+  for (int32_t w = warp; w < WINDOW; w += WARPS) {
+    const int64_t row = (int64_t)(base + w) * TC_BLOCK;
+    const int64_t left = max((int64_t)segment.n - row, (int64_t)0);
+    const uint64_t mask = tc_query_mask(roles_of(args, segment, row), (int32_t)left);
+    if (lane == 0) space.masks[w] = mask;
+  }
+  __syncthreads();
+  if (warp == 0) {
+    int32_t before = 0, rows = 0;
+    for (int32_t w = lane; w < WINDOW; w += 32) {
+      const uint64_t mask = space.masks[w];
+      const uint32_t held = __ballot_sync(TC_FULL, mask != 0);
+      if (mask != 0) space.list[before + __popc(held & ((1u << lane) - 1))] = (uint8_t)w;
+      before += __popc(held);
+      rows += __popcll(mask);
+    }
+    rows = (int32_t)__reduce_add_sync(TC_FULL, (uint32_t)rows);
+    if (lane == 0) {
+      space.listed = before;
+      space.total = base == 0 ? rows : space.total + rows;
+    }
+  }
+  __syncthreads();
+}
+
+/* Waits until the norms of segment first + g are there. Called by the whole block, once for each
+ * slice: the last one clears the counts. */
+__device__ inline void wait_for_norms(const spread_args &args, int32_t g, int32_t tiles) {
+  if (threadIdx.x == 0) {
+    uint32_t *arrived = args.d.arrived + g, *seen = args.lasting->moved + g;
+    while (tc_load_acquire(arrived) != (uint32_t)(tiles * args.parts)) {
+    }
+    if (atomicAdd(seen, 1u) == (uint32_t)args.slices - 1) {
+      *arrived = 0;
+      *seen = 0;
+    }
+  }
+  __syncthreads();
+}
+
+template <int DTYPE>
+__device__ inline void sums(const spread_args &args, uint32_t ticket, sums_space<DTYPE> &space) {
+  typedef shape<DTYPE> S;
+  constexpr int size = tc_type<DTYPE>::size;
+  const int32_t thread = (int32_t)threadIdx.x, slot = thread / S::COLUMNS;
+  const int32_t column = thread % S::COLUMNS, dim = args.d.tokens.dim;
+  const int32_t g = (int32_t)ticket / args.slices, slice = (int32_t)ticket - g * args.slices;
+  const int32_t b = args.d.t.first + g, d = slice * S::COLUMNS + column;
+  const tc_segment segment = tc_segment_at(args.d.s, b);
+  const int32_t tiles = (segment.n + TC_BLOCK - 1) / TC_BLOCK;
+  const int64_t stride = args.d.tokens.row_stride * size;
+  const char *columns = (const char *)args.d.tokens.data +
+                        tc_token_offset(args.d.s, args.d.tokens, b, segment.start, 0) +
+                        slice * SLICE;
+  const float *weights =
+      args.d.block_sums + tc_tile_first(args.d.t, args.d.s, b, segment.start) * TC_BLOCK;
+  float a = 0.0f, u = 0.0f;
+
+  const auto copy = [&](const cursor<DTYPE> &at, int32_t base, int32_t stage) {
+#pragma unroll
+    for (int k = 0; k < STAGE_ROWS * SLICE / 16 / THREADS; k++) {
+      const int32_t unit = thread + k * THREADS, r = unit / (SLICE / 16), c = unit % (SLICE / 16);
+      int32_t block = 0;
+      const int32_t i = at.find(space, r, &block);
+      if (i < 0 || slice * SLICE + c * 16 >= dim * size) continue;
+      copy_unit(&space.stages[stage][r][c],
+                columns + ((int64_t)(base + block) * TC_BLOCK + i) * stride + c * 16);
+    }
+  };
+  const auto weight = [&](const cursor<DTYPE> &at, int32_t base) {
+    int32_t block = 0;
+    const int32_t i = thread < STAGE_ROWS ? at.find(space, thread, &block) : -1;
+    return i < 0 ? 0.0f : __ldcg(weights + (int64_t)(base + block) * TC_BLOCK + i);
+  };
+  const auto commit = [] { asm volatile("cp.async.commit_group;" ::: "memory"); };
+  const auto wait = [] { asm volatile("cp.async.wait_group %0;" ::"n"(STAGES - 2) : "memory"); };
+
+  for (int32_t base = 0; base < tiles; base += WINDOW) {
+    open_window(args, segment, base, space);
+    cursor<DTYPE> at, ahead;
+    at.begin(space);
+    ahead = at;
+    for (int32_t s = 0; s < STAGES - 1; s++) {
+      if (!ahead.done(space)) {
+        copy(ahead, base, s);
+        ahead.advance(space);
+      }
+      commit();
+    }
+    tc_delay(1);
+    if (base == 0) wait_for_norms(args, g, tiles);
+    if (thread < STAGE_ROWS && !at.done(space)) space.weights[0][thread] = weight(at, base);
+    wait();
+    __syncthreads();
+#pragma unroll 1
+    for (uint32_t q = 0; !at.done(space); q++) {
+      cursor<DTYPE> next = at;
+      next.advance(space);
+      const bool more = !next.done(space), ends = !more || next.round != at.round;
+      const float w = more ? weight(next, base) : 0.0f;
+      if (!ahead.done(space)) { /* into the stage that was left at the barrier */
+        copy(ahead, base, (int32_t)((q + STAGES - 1) % STAGES));
+        ahead.advance(space);
+      }
+      commit();
+      const int32_t e = at.round * S::SLOTS + slot, first = slot * S::ROWS;
+      if (e < space.listed) {
+        const uint32_t bits = (uint32_t)(space.masks[space.list[e]] >> at.row);
+        const char *own = (const char *)&space.stages[q % STAGES][first][0] + column * size;
+#pragma unroll
+        for (int r = 0; r < S::ROWS; r++) {
+          const float x = tc_element(own + r * SLICE, DTYPE, 0);
+          const float sum = __fmaf_rn(x, space.weights[q & 1][first + r], a);
+          if (bits >> r & 1) a = sum;
+        }
+      }
+      if (ends) {
+        space.part[at.round & 1][slot][column] = a;
+        a = 0.0f;
+      }
+      if (thread < STAGE_ROWS) space.weights[(q + 1) & 1][thread] = w;
+      wait();
+      tc_delay(2);
+      __syncthreads();
+      if (ends && slot == 0) {
+        for (int s = 0; s < S::SLOTS && at.round * S::SLOTS + s < space.listed; s++) {
+          u = __fadd_rn(u, space.part[at.round & 1][s][column]);
+        }
+      }
+      at = next;
+    }
+    __syncthreads(); /* before the next window's masks */
+  }
+  const int32_t total = tiles > 0 ? space.total : 0;
+  if (slot == 0 && d < dim) {
+    args.d.out[(int64_t)g * dim + d] = total > 0 ? __fdiv_rn(u, (float)total) : 0.0f;
+  }
+  if (slice == 0 && thread == 0) {
+    args.d.queries[g] = total;
+    if (args.d.flags != nullptr) args.d.flags[b] = 0;
+  }
+}
+
+template <int DTYPE>
+__global__ void __launch_bounds__(THREADS, RESIDENT)
+    direction_spread(const __grid_constant__ spread_args args) {
+  __shared__ union {
+    sums_space<DTYPE> sums;
+    uint8_t lists[WARPS][TC_BLOCK];
+  } space;
+  __shared__ uint32_t taken;
+  if (args.early) tc_let_next_start();
+  tc_wait_previous();
+  if (threadIdx.x == 0) {
+    uint32_t *ticket = &args.lasting->ticket;
+    taken = atomicAdd(ticket, 1u);
+    if (taken == gridDim.x - 1) *ticket = 0;
+  }
+  __syncthreads();
+  if (taken < (uint32_t)args.norms) {
+    norms<DTYPE>(args, taken, space.lists);
+  } else {
+    sums<DTYPE>(args, taken - (uint32_t)args.norms, space.sums);
+  }
+}
+
+typedef void (*spread_kernel)(spread_args);
+const spread_kernel KERNELS[3] = {direction_spread<TAILCUT_F16>, direction_spread<TAILCUT_BF16>,
+                                  direction_spread<TAILCUT_F32>};
+
+}  // namespace
+
+bool tc_direction_spreads(const tc_cuda *device, const tc_direction_args &args) {
+  const int64_t bytes = (int64_t)args.tokens.dim * tc_dtype_size(args.tokens.dtype);
+  return args.t.bound < device->sms && args.t.count == args.s.segments &&
+         args.tokens.dim >= LEAST_DIM && bytes % 16 == 0 &&
+         tc_token_width(&args.s, &args.tokens) == 16;
+}
+
+cudaError_t tc_direction_spread(const tc_cuda *device, const tc_direction_args &d,
+                                tc_cuda_lasting *lasting, const tc_chain *chain) {
+  spread_args args;
+  args.d = d;
+  args.d.arrived = lasting->blocks;
+  args.lasting = lasting;
+  args.parts = 1;
+  while (args.parts < MOST_PARTS && args.parts * d.t.bound < 2 * device->sms) args.parts *= 2;
+  args.slices =
+      (int32_t)(((int64_t)d.tokens.dim * tc_dtype_size(d.tokens.dtype) + SLICE - 1) / SLICE);
+  args.norms = (int32_t)(d.t.bound * args.parts);
+  const int64_t blocks = args.norms + (int64_t)args.slices * d.t.count;
+  args.early = blocks <= (int64_t)RESIDENT * device->sms;
+  return tc_launch(KERNELS[d.tokens.dtype - 1], (unsigned)blocks, THREADS, 0, chain, args);
+}
+
+cudaError_t tc_direction_spread_load() {
+  for (const spread_kernel kernel : KERNELS) {
+    cudaFuncAttributes attributes;
+    const cudaError_t error = cudaFuncGetAttributes(&attributes, kernel);
+    if (error != cudaSuccess) return error;
+  }
+  return cudaSuccess;
+}

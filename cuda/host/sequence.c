@@ -1,0 +1,49 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* sequence: relevance of a sequence's rows, by policy. */
+#include "host/run.h"
+
+static int is_mean(const tc_call *call) { return call->options.policy == TAILCUT_MEAN_COSINE; }
+
+int tc_run_relevance_needs_resolve(const tc_cuda_run *run) {
+  const int32_t group = run->space.directions_group;
+  return !is_mean(run->call) ||
+         tc_run_needs_resolve(run, group < TC_FEW_SEGMENTS ? group : TC_FEW_SEGMENTS);
+}
+
+/* Directions of the query rows, then every candidate against its segment's. */
+static tailcut_status mean_cosine(tc_cuda_run *run, float *scores, int32_t *flags) {
+  const tc_call *call = run->call;
+  const int32_t segments = call->batch.segments, group = run->space.directions_group;
+  int32_t *cleared = run->segments.flags == NULL ? flags : NULL;
+  for (int32_t first = 0; first < segments; first += group) {
+    const int32_t count = segments - first < group ? segments - first : group;
+    LAUNCH(direction, run->device, &run->segments, &call->tokens, call->roles, first, count,
+           &run->space, run->space.directions, cleared);
+    LAUNCH(mean_cosine, run->device, &run->segments, &call->tokens, call->roles, first, count,
+           &run->space, scores, flags);
+  }
+  return TAILCUT_OK;
+}
+
+tailcut_status tc_run_score_sequence(tc_cuda_run *run, float *scores, int32_t *flags) {
+  switch (run->call->options.policy) {
+    case TAILCUT_MEAN_COSINE:
+      return mean_cosine(run, scores, flags);
+    default:
+      return tc_fail(
+          TAILCUT_ERROR_UNSUPPORTED,
+          "options->policy is %d; expected MEAN_COSINE (1) on CUDA: use a CPU handle for "
+          "the others",
+          (int)run->call->options.policy);
+  }
+}
+
+tailcut_status tc_run_relevance(tc_cuda_run *run) {
+  const tc_call *call = run->call;
+  if (call->out_flags == NULL && !tc_run_relevance_needs_resolve(run)) {
+    return tc_run_score_sequence(run, call->out_scores, NULL);
+  }
+  int32_t *flags = call->out_flags != NULL ? call->out_flags : run->space.flags;
+  const tailcut_status status = tc_run_resolve(run, flags);
+  return status != TAILCUT_OK ? status : tc_run_score_sequence(run, call->out_scores, flags);
+}
