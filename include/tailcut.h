@@ -447,9 +447,12 @@ typedef struct tailcut_merge_options {
                               less than 1 counting as 1; NULL (default): 1 each */
   int32_t *sizes_out;      /* device int32 by row number of the result, placed as `kept` is, or
                               NULL: how many tokens each kept row stands for. Sums wrap */
+  int32_t *joins_out;      /* device int32 by row number, candidate i's at start(b) + i, or NULL: the
+                              candidate that it joins, itself where it is kept, -1 where it is lost.
+                              With it a map of all patches can be made from the kept ones again */
 } tailcut_merge_options;
 #define TAILCUT_MERGE_OPTIONS_INITIALIZER \
-  { sizeof(tailcut_merge_options), TAILCUT_MERGE_COS4, 0, NULL, NULL }
+  { sizeof(tailcut_merge_options), TAILCUT_MERGE_COS4, 0, NULL, NULL, NULL }
 
 /* What a selection writes. All device memory, each pointer may be NULL but `counts`; nothing may
  * overlap an input or another output. Where roles are given, kept, counts, group_counts and

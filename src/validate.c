@@ -193,7 +193,9 @@ tailcut_status tc_check_merge(const char *name, const tailcut_merge_options *in,
   snprintf(field, sizeof field, "%s->sizes_in", name);
   TC_TRY(tc_check_pointer(out->sizes_in, 4, field));
   snprintf(field, sizeof field, "%s->sizes_out", name);
-  return tc_check_pointer(out->sizes_out, 4, field);
+  TC_TRY(tc_check_pointer(out->sizes_out, 4, field));
+  snprintf(field, sizeof field, "%s->joins_out", name);
+  return tc_check_pointer(out->joins_out, 4, field);
 }
 
 static tailcut_status check_heads(const char *which, const void *data, int32_t heads,

@@ -108,6 +108,10 @@ static void plan_window(const tc_job *job, const tc_window *window, const int32_
     job->members[to] = window->first + i;
     job->weights[to] = weights[i];
   }
+  int32_t *joins_out = job->call->merge.joins_out;
+  for (int32_t i = 0; i < n && joins_out != NULL; i++) {
+    joins_out[at + i] = joins[i] < 0 ? -1 : window->first + kept[joins[i]];
+  }
   if (job->call->merge.sizes_out == NULL) return;
   for (int32_t k = 0; k < m; k++) report_size(job, window, &rows[kept[k]]);
 }

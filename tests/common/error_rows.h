@@ -415,6 +415,7 @@ static inline int apply(int n, args *a, mistake *m) {
   X(MERGE, RANGE, "options->window", a->merge.window = 63)
   X(MERGE, ALIGNMENT, "options->sizes_in", a->merge.sizes_in = HALF(a->counts))
   X(MERGE, ALIGNMENT, "options->sizes_out", a->merge.sizes_out = ODD(a->flags))
+  X(MERGE, ALIGNMENT, "options->joins_out", a->merge.joins_out = HALF(a->flags))
   X(MERGE, RANGE, "tokens->dim", a->tokens.dim = TAILCUT_MAX_NOVELTY_DIM + 1)
   X(VISUAL, STRUCT_SIZE, "selection->merge->struct_size", use_merge(a), a->merge.struct_size = 3)
   X(VISUAL, ENUM, "selection->merge->power", use_merge(a), a->merge.power = -1)

@@ -229,6 +229,7 @@ static void expect_merge(tt_problem *p, tt_random *random) {
   options = p->merge;
   options.window = c->merge_window ? c->merge_window : c->novelty;
   options.sizes_out = output(&p->sizes_out, 4 * (size_t)p->total);
+  options.joins_out = output(&p->joins_out, 4 * (size_t)p->total);
   ref_plan_merge(&p->batch, &p->tokens, &options, (const int32_t *)(const void *)p->kept.want,
                  c->packed ? TAILCUT_PACKED : TAILCUT_LOCAL,
                  (const int32_t *)(const void *)p->counts.want,
@@ -273,7 +274,7 @@ void tt_problem_free(tt_problem *p) {
       &p->shape,  &p->matrix,       &p->vector,   &p->roles,       &p->in_scores,     &p->in_flags,
       &p->scores, &p->score_flags,  &p->counts,   &p->kept,        &p->direction,     &p->new_cu,
       &p->flags,  &p->curve,        &p->ranks,    &p->host_counts, &p->group_offsets, &p->group_k,
-      &p->mask,   &p->group_counts, &p->sizes_in, &p->sizes_out};
+      &p->mask,   &p->group_counts, &p->sizes_in, &p->sizes_out,   &p->joins_out};
   for (size_t i = 0; i < sizeof blocks / sizeof blocks[0]; i++) free_block(blocks[i]);
   ref_plan_free(&p->plan);
   for (int i = 0; i < p->array_count; i++) {

@@ -44,7 +44,8 @@ typedef struct tt_problem {
   tt_block shape, group_offsets, group_k, matrix, vector, roles, in_scores, in_flags, sizes_in;
   /* Outputs. Of the scoring part, then of the cut. */
   tt_block direction, scores, score_flags;
-  tt_block counts, kept, new_cu, flags, curve, ranks, host_counts, mask, group_counts, sizes_out;
+  tt_block counts, kept, new_cu, flags, curve, ranks, host_counts, mask, group_counts, sizes_out,
+      joins_out;
   tt_array arrays[TT_ARRAYS];
   int array_count;
 } tt_problem;

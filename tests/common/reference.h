@@ -69,7 +69,7 @@ typedef struct ref_plan {
   int32_t *joins;  /* the candidate that it joins, itself where it is kept; -1: it is lost */
   float *weight;
 } ref_plan;
-/* As tailcut_merge, up to the arrays; writes sizes_out. */
+/* As tailcut_merge, up to the arrays; writes sizes_out and joins_out. */
 void ref_plan_merge(const tailcut_batch *batch, const tailcut_tokens *tokens,
                     const tailcut_merge_options *options, const int32_t *kept,
                     int32_t kept_placement, const int32_t *counts, const int32_t *new_cu_seqlens,

@@ -181,6 +181,9 @@ void ref_plan_merge(const tailcut_batch *batch, const tailcut_tokens *tokens,
         free_window(&w);
       }
     }
+    for (int32_t i = 0; i < s.n && options->joins_out != NULL; i++) {
+      options->joins_out[s.start + i] = plan->joins[s.start + i];
+    }
     for (int32_t i = 0; i < s.n && options->sizes_out != NULL; i++) {
       const int32_t j = plan->result[s.start + i];
       uint32_t sum = 0;

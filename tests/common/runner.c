@@ -298,10 +298,13 @@ static void run_compact(run *r) {
     tailcut_merge_options options = r->merge;
     if (options.window == 0) options.window = p->row->novelty; /* as the fused call takes it */
     options.sizes_out = up(r, &p->sizes_out, 0);
+    options.joins_out = up(r, &p->joins_out, 0);
     expect_status(r, tailcut_merge(r->handle, &r->batch, &r->tokens, d_kept, placement, d_counts,
                                    d_cu, &options, r->rows, p->array_count, w.data, w.size, NULL));
     compare(r, "sizes", &p->sizes_out, options.sizes_out, 0);
+    compare(r, "joins", &p->joins_out, options.joins_out, 0);
     tt_free(r->backend, options.sizes_out);
+    tt_free(r->backend, options.joins_out);
   } else {
     expect_status(r, tailcut_compact(r->handle, &r->batch, d_kept, placement, d_counts, d_cu,
                                      r->rows, p->array_count, w.data, w.size, NULL));
@@ -331,6 +334,7 @@ static void run_fused(run *r, int bare) {
   new_arrays(r);
   tailcut_merge_options merge = r->merge;
   merge.sizes_out = bare || !p->row->merge ? NULL : up(r, &p->sizes_out, 0);
+  merge.joins_out = bare || !p->row->merge ? NULL : up(r, &p->joins_out, 0);
   if (p->row->merge) r->selection.merge = &merge;
   expect_status(
       r, sequence
@@ -340,6 +344,8 @@ static void run_fused(run *r, int bare) {
                                     &r->selection, r->rows, p->array_count, w.data, w.size, NULL));
   finish_selection(r);
   if (merge.sizes_out != NULL) compare(r, "sizes", &p->sizes_out, merge.sizes_out, 0);
+  if (merge.joins_out != NULL) compare(r, "joins", &p->joins_out, merge.joins_out, 0);
+  tt_free(r->backend, merge.joins_out);
   tt_free(r->backend, merge.sizes_out);
   finish_arrays(r, 1);
   tt_workspace_free(r->backend, w);

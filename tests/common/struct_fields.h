@@ -13,7 +13,7 @@
   X(tokens, TAILCUT_TOKENS_INITIALIZER, 40, 40)                         \
   X(reference, TAILCUT_REFERENCE_INITIALIZER, 32, 40)                   \
   X(rule, TAILCUT_RULE_INITIALIZER, 96, 112)                            \
-  X(merge_options, TAILCUT_MERGE_OPTIONS_INITIALIZER, 32, 32)           \
+  X(merge_options, TAILCUT_MERGE_OPTIONS_INITIALIZER, 40, 40)           \
   X(selection, TAILCUT_SELECTION_INITIALIZER, 80, 104)                  \
   X(rotation, TAILCUT_ROTATION_INITIALIZER, 72, 72)                     \
   X(rows, TAILCUT_ROWS_INITIALIZER, 128, 160)                           \
@@ -74,6 +74,7 @@
   F(merge_options, window, 12, 1)                  \
   F(merge_options, sizes_in, 16, 1)                \
   F(merge_options, sizes_out, 24, 1)               \
+  F(merge_options, joins_out, 32, 1)               \
   F(selection, struct_size, 0, 1)                  \
   F(selection, counts, 8, 1)                       \
   F(selection, kept, 16, 1)                        \
