@@ -44,12 +44,13 @@ TC_INLINE void byte_row(const char *row, int32_t d, int32_t dim, float factor, i
   }
 }
 
-/* g[i][j] += <q_i, q_j> for i up to j or a few more, over one chunk. */
+/* g[i][j] += <q_i, q_j> for i up to j or a few more, but below `rows`, over one chunk. q has rows up
+ * to a multiple of 4. */
 static void multiply_chunk(const int16_t *q, int32_t rows, int32_t width, int32_t *g,
                            int32_t pitch) {
   for (int32_t j = 0; j < rows; j += 4) {
     const int16_t *b = q + j * TC_CHUNK;
-    for (int32_t i = 0; i < j + 4; i += 2) {
+    for (int32_t i = 0; i < j + 4 && i < rows; i += 2) {
       const int16_t *a = q + i * TC_CHUNK;
       tc_int sums[8];
       TC_UNROLL
@@ -69,7 +70,7 @@ static void multiply_chunk(const int16_t *q, int32_t rows, int32_t width, int32_
         }
       }
       i_add_4(g + i * pitch + j, sums);
-      i_add_4(g + (i + 1) * pitch + j, sums + 4);
+      if (i + 1 < rows) i_add_4(g + (i + 1) * pitch + j, sums + 4);
     }
   }
 }
@@ -77,7 +78,7 @@ static void multiply_chunk(const int16_t *q, int32_t rows, int32_t width, int32_
 TC_INLINE void grams_of(const char *row0, int64_t row_stride, int32_t rows, int32_t dim,
                         const float *factors, int16_t *q, int32_t *g, int32_t pitch, int dtype) {
   const int32_t whole = (rows + 3) & ~3;
-  memset(g, 0, sizeof *g * (size_t)(whole * pitch));
+  memset(g, 0, sizeof *g * (size_t)(rows * pitch));
   for (int32_t i = rows; i < whole; i++) memset(q + i * TC_CHUNK, 0, sizeof *q * TC_CHUNK);
   for (int32_t d = 0; d < dim; d += TC_CHUNK) {
     const int32_t n = dim - d < TC_CHUNK ? dim - d : TC_CHUNK;
@@ -88,7 +89,7 @@ TC_INLINE void grams_of(const char *row0, int64_t row_stride, int32_t rows, int3
         byte_row(row0 + i * row_stride, d, dim, factors[i], dtype, q + i * TC_CHUNK);
       }
     }
-    multiply_chunk(q, whole, (n + 2 * TC_LANES - 1) / (2 * TC_LANES) * (2 * TC_LANES), g, pitch);
+    multiply_chunk(q, rows, (n + 2 * TC_LANES - 1) / (2 * TC_LANES) * (2 * TC_LANES), g, pitch);
   }
   for (int32_t i = 0; i < rows; i++) {
     for (int32_t j = 0; j < i; j++) g[i * pitch + j] = g[j * pitch + i];

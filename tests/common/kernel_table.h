@@ -161,7 +161,7 @@ static inline void kt_novelty(kt_state *t, const tc_kernels *level, int dtype, i
                               int32_t n, int kind) {
   enum { MOST = 256 };
   const int64_t stride = dim * (dtype == 2 ? 4 : 2);
-  const int32_t pitch = (n + 15) & ~15, whole = (n + 3) & ~3;
+  const int32_t pitch = (n + 15) & ~15;
   static int16_t q[MOST * TC_NOVELTY_CHUNK];
   static int32_t g[2][MOST * MOST], nearest[MOST], values[2][MOST], greatest[2];
   static float factors[MOST], lengths[MOST];
@@ -180,7 +180,7 @@ static inline void kt_novelty(kt_state *t, const tc_kernels *level, int dtype, i
   for (int32_t i = 0; i < n; i++) {
     kt_equal(t, g[1] + i * pitch, g[0] + i * pitch, 4 * (size_t)n, level, "grams", dim);
   }
-  for (int32_t i = whole * pitch; i < MOST * MOST; i++) t->failures += g[1][i] != 0x5A5A5A5A;
+  for (int32_t i = n * pitch; i < MOST * MOST; i++) t->failures += g[1][i] != 0x5A5A5A5A;
   for (int32_t i = 0; i < pitch; i++) {
     lengths[i] = i < n && g[0][i * pitch + i] > 0 ? sqrtf((float)g[0][i * pitch + i]) : 1.0f;
   }

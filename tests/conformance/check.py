@@ -34,7 +34,7 @@ from refusals import refusal_cases
 FILES = ["kept", "counts", "offsets", "flags", "mask"]
 OUTPUTS = {"cut": FILES, "prune": FILES + ["out", "scores"], "prune-seq": FILES + ["out", "scores"]}
 # Words of a command line that another device than the CPU may refuse, as long as it says so.
-CPU_ONLY = {"max-cosine", "attention"}
+CPU_ONLY = {"max-cosine", "attention", "--novelty", "--merge"}
 FLAG_WORDS = {FLAG_WHOLE: ["kept whole"], FLAG_NAN: ["NaN", "is a number"], FLAG_BAD: ["bad (norm", "no query"],
               FLAG_NO_SCORE: ["NaN", "is a number"]}
 
@@ -182,6 +182,7 @@ def command_line(case, rng, place, args):
     if case.request is not None:
         if method.is_close(case.request) and "scores" not in wanted:
             wanted.append("scores")
+        wanted += [o for o in ("sizes", "joins") if case.request.merge and rng.random() < 0.95]
         wanted += ["group-counts"] if case.request.groups is not None and rng.random() < 0.95 else []
     piped = str(rng.choice(wanted)) if rng.random() < 0.05 and wanted and case.request is not None else None
     for option in wanted:
