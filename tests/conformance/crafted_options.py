@@ -243,5 +243,6 @@ def close_policies():
 
 
 def option_cases():
-    for make in (photographs, extremes, lows, few_numbers, roundings, groups, prefixes_and_lags, novelties, roles, close_policies):
+    for make in (photographs, extremes, lows, few_numbers, roundings, groups, prefixes_and_lags, novelties, roles,
+                 close_policies):
         yield from make()
