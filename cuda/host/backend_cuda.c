@@ -110,6 +110,17 @@ static tailcut_status start(tailcut_handle handle, const tc_call *call, int32_t 
   int previous = 0;
   tailcut_status status = tc_run_can_turn(call);
   if (status != TAILCUT_OK) return status;
+  if (call->reference.source == TAILCUT_REFERENCE_NOVELTY) {
+    return tc_fail(TAILCUT_ERROR_UNSUPPORTED,
+                   "reference->source is NOVELTY (%d), which is not in the CUDA backend yet: use a "
+                   "CPU handle",
+                   TAILCUT_REFERENCE_NOVELTY);
+  }
+  if (call->merge.window > 0) {
+    return tc_fail(TAILCUT_ERROR_UNSUPPORTED,
+                   "selection->merge is given: merging is not in the CUDA backend yet: use a CPU "
+                   "handle");
+  }
   memset(&run, 0, sizeof run);
   run.device = handle->state;
   run.call = call;
@@ -150,6 +161,12 @@ TC_RUN(relevance, TAILCUT_CALL_RELEVANCE, tc_run_relevance)
 TC_RUN(prune_visual, TAILCUT_CALL_PRUNE_VISUAL, tc_run_prune)
 TC_RUN(prune_sequence, TAILCUT_CALL_PRUNE_SEQUENCE, tc_run_prune)
 
+static tailcut_status cuda_merge(tailcut_handle handle, const tc_call *call) {
+  (void)handle, (void)call;
+  return tc_fail(TAILCUT_ERROR_UNSUPPORTED,
+                 "tailcut_merge is not in the CUDA backend yet: use a CPU handle");
+}
+
 const tc_backend tc_backend_cuda = {
     "cuda",
     TAILCUT_DEVICE_CUDA,
@@ -158,6 +175,6 @@ const tc_backend tc_backend_cuda = {
     cuda_workspace_size,
     cuda_workspace_init,
     {NULL, cuda_score, cuda_mean_direction, cuda_cut, cuda_compact, cuda_relevance,
-     cuda_prune_visual, cuda_prune_sequence},
+     cuda_prune_visual, cuda_prune_sequence, cuda_merge},
     tc_cuda_read,
 };

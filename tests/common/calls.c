@@ -662,7 +662,7 @@ static uint8_t *open_bytes(const tt_call *c, int i, size_t bytes) {
   r.dst = scratch + gap;
   r.rotation = NULL; /* keys that turn are no more open than others */
   ref_compact(&batch, c->buffers[KEPT].side[HOST], c->row->packed ? TAILCUT_PACKED : TAILCUT_LOCAL,
-              c->buffers[COUNTS].side[HOST], c->buffers[NEW_CU].side[HOST], &r, open + gap);
+              c->buffers[COUNTS].side[HOST], c->buffers[NEW_CU].side[HOST], &r, open + gap, NULL);
   free(scratch);
   return open;
 }
