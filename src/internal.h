@@ -4,6 +4,7 @@
 #define TAILCUT_INTERNAL_H_
 
 #include <stdio.h>
+#include <string.h>
 
 #include "exact.h"
 #include "tailcut.h"
@@ -114,9 +115,13 @@ int32_t tc_kept_count(const tailcut_rule *rule, int32_t n);
 tailcut_status tc_check_rows(tc_call *call, const tailcut_rows *rows, int32_t num_rows);
 /* Entry i of a call's checked rows, whole and with explicit strides and dst_rows. */
 tailcut_rows tc_rows_at(const tc_call *call, int32_t i);
-/* validate_rotation.c: the whole rotation of an entry that has one, checked. */
+/* The rotation of a checked entry that has one, whole. */
 #define TC_MOST_ROTARY 1024
-tailcut_rotation tc_rotation_of(const tailcut_rows *rows);
+static inline tailcut_rotation tc_rotation_of(const tailcut_rows *rows) {
+  tailcut_rotation rotation = TAILCUT_ROTATION_INITIALIZER;
+  memcpy(&rotation, rows->rotation, rows->rotation->struct_size);
+  return rotation;
+}
 
 /* The bounds of a call, as workspaces are sized by them. */
 static inline tailcut_limits tc_call_limits(const tc_call *call) {

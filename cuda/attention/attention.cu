@@ -55,14 +55,8 @@ __device__ inline void count_tiles(const tc_attention_args &args, block_t &block
     if (b < args.s.segments) {
       own = ((int64_t)args.asking[b] * args.group + TC_AT_ROWS - 1) / TC_AT_ROWS;
     }
-    int64_t upto = own; /* inclusive, of the warp */
-#pragma unroll
-    for (int step = 1; step < 32; step <<= 1) {
-      const int64_t other = __shfl_up_sync(TC_FULL, upto, step);
-      if (block.lane >= step) upto += other;
-    }
-    const int64_t before = block.before(__shfl_sync(TC_FULL, upto, 31), &all);
-    if (b < args.s.segments) args.row_tiles[b] = sum + before + upto - own;
+    const int64_t before = block.prefix(own, &all);
+    if (b < args.s.segments) args.row_tiles[b] = sum + before;
     sum += all;
   }
   if (threadIdx.x == 0) args.row_tiles[args.s.segments] = sum;
@@ -81,8 +75,8 @@ __global__ void __launch_bounds__(block_t::THREADS)
     const int32_t first =
         block.reduce(look_at_rows(args, block, roles, n, args.key_bits + tc_key_word(start, b)),
                      INT32_MAX, [](int32_t x, int32_t y) { return min(x, y); });
-    const auto asks = [&](int32_t row) { return tc_is_query(roles[row]) ? TC_KEEP : TC_DROP; };
-    const int32_t queries = tc_emit(block, n, 0, asks, 0, list);
+    const auto asks = [&](int32_t row) { return tc_is_query(roles[row]); };
+    const int32_t queries = tc_emit(block, n, asks, 0, list);
     __syncthreads(); /* the list is there */
     if (threadIdx.x == 0) {
       const int32_t last = queries > 0 ? list[queries - 1] : -1;
@@ -183,7 +177,7 @@ extern "C" cudaError_t tc_cuda_attention(const tc_cuda *device, const tc_segment
   args.k_segment = ragged ? args.k_row : options->k_segment_stride * size;
   args.lse = options->lse;
   args.lse_row = options->lse_row_stride;
-  args.lse_head = options->lse_head_stride;
+  args.lse_head = args.lse != nullptr ? options->lse_head_stride * 4 : (int64_t)sizeof(float2);
   args.lse_segment = ragged ? args.lse_row : options->lse_segment_stride;
   args.q_heads = options->q_heads;
   args.k_heads = options->k_heads;

@@ -32,9 +32,10 @@ struct tc_attention_args {
   const float *lse;
   int64_t q_row, q_head, q_segment; /* bytes; segment: from one segment's, or row's (ragged) */
   int64_t k_row, k_head, k_segment;
-  int64_t lse_row, lse_head, lse_segment; /* elements */
-  int32_t q_heads, k_heads, group;        /* group: query heads of a key head */
-  int32_t head_bytes, pieces;             /* of a head's channels; in pieces of TC_DEPTH */
+  int64_t lse_row, lse_segment;    /* elements */
+  int64_t lse_head;                /* bytes; of stats where the caller has no lse */
+  int32_t q_heads, k_heads, group; /* group: query heads of a key head */
+  int32_t head_bytes, pieces;      /* of a head's channels; in pieces of TC_DEPTH */
   int32_t causal, last_query, head_max, query_max;
   int32_t per;         /* evenly: tiles of TC_AT_KEYS keys of a segment; else 0 */
   int32_t key_splits;  /* blocks that share a tile of keys: */
@@ -89,7 +90,7 @@ __device__ inline int tc_part_at(int row, int part) {
 }
 
 /* `bytes` bytes of an element's size each and zeros up to 16; WIDE: at any time before tc_arrive.
- * `from` is a valid address even where bytes is 0. */
+ * Where bytes is 0 nothing is read. */
 template <int DTYPE, bool WIDE>
 __device__ inline void tc_fetch(char *to, const char *from, int bytes) {
   if constexpr (WIDE) {
@@ -124,27 +125,28 @@ __device__ inline void tc_arrive() {
   asm volatile("cp.async.wait_group %0;" ::"n"(TC_AHEAD - 1) : "memory");
 }
 
-/* Part of a piece that a thread fetches: rows threadIdx / 8, and every 32nd behind it. */
+/* The part of each piece that a thread fetches: of rows threadIdx / 8, and every 32nd behind it. */
 __device__ inline int tc_fetch_part() { return (int)(threadIdx.x & 7); }
-__device__ inline int tc_fetch_row(int i) { return (int)(threadIdx.x >> 3) + 32 * i; }
+__device__ inline int tc_fetch_row() { return (int)(threadIdx.x >> 3); }
 /* Bytes of it in piece `piece`, 0..16. */
 __device__ inline int tc_fetch_bytes(const tc_attention_args &args, int piece) {
   return min(max(args.head_bytes - piece * TC_DEPTH - tc_fetch_part() * 16, 0), 16);
 }
+/* Where in a tile the first of those rows goes; each further one 32 rows behind, by the same
+ * permutation. */
+__device__ inline int tc_fetch_at() { return tc_part_at(tc_fetch_row(), tc_fetch_part()); }
 
-/* Piece `piece` of head `k_head` of keys [first, first + TC_AT_KEYS) of a segment, whose first row
- * is at `rows`; zeros from row n on. */
+/* This thread's part of a piece of TC_AT_KEYS keys, of which `left` are there; `from`: its first
+ * row's. */
 template <int DTYPE, bool WIDE>
-__device__ inline void tc_fetch_keys(const tc_attention_args &args, char *slot, const char *rows,
-                                     int32_t k_head, int32_t first, int32_t n, int piece) {
-  const int bytes = tc_fetch_bytes(args, piece), part = tc_fetch_part();
-  const char *from = rows + k_head * args.k_head + (bytes > 0 ? piece * TC_DEPTH + part * 16 : 0);
+__device__ inline void tc_fetch_keys(const tc_attention_args &args, char *tile, const char *from,
+                                     int32_t left, int bytes) {
+  char *to = tile + tc_fetch_at();
+  left -= tc_fetch_row();
 #pragma unroll
   for (int i = 0; i < TC_AT_KEYS / 32; i++) {
-    const int row = tc_fetch_row(i);
-    const bool there = row < n - first;
-    tc_fetch<DTYPE, WIDE>(slot + tc_part_at(row, part),
-                          from + (there ? first + row : 0) * args.k_row, there ? bytes : 0);
+    tc_fetch<DTYPE, WIDE>(to + i * 32 * TC_DEPTH, from + i * 32 * args.k_row,
+                          i * 32 < left ? bytes : 0);
   }
 }
 
@@ -167,10 +169,10 @@ __device__ inline void tc_mma(float (&c)[4], const uint32_t (&a)[4], uint32_t b0
   }
 }
 
-__device__ inline void tc_load_matrices(uint32_t (&r)[4], const char *tile, int row, int part) {
+__device__ inline void tc_load_matrices(uint32_t (&r)[4], uint32_t address) {
   asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
                : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
-               : "r"(tc_shared_address(tile + tc_part_at(row, part))));
+               : "r"(address));
 }
 
 /* The query row and the key, of a warp's, of element e of c[m][i]. */
@@ -210,16 +212,22 @@ __device__ inline void tc_multiply(const char *q, const char *k, int row0, int k
       }
     }
   } else {
-    for (int part = 0; part < 8 && part * 16 < bytes; part += 2) {
+    /* Rows of a tile begin at multiples of 8 and of 128 bytes: two parts on is a bit turned. */
+    const uint32_t a_at = tc_shared_address(q + tc_part_at(row0 + lane % 16, lane / 16));
+    const uint32_t b_at =
+        tc_shared_address(k + tc_part_at(key0 + lane / 16 * 8 + lane % 8, lane / 8 % 2));
+#pragma unroll
+    for (int part = 0; part < 8; part += 2) {
+      if (part * 16 >= bytes) break;
       uint32_t a[2][4];
 #pragma unroll
       for (int m = 0; m < 2; m++) {
-        tc_load_matrices(a[m], q, row0 + m * 16 + lane % 16, part + lane / 16);
+        tc_load_matrices(a[m], (a_at ^ part << 4) + m * 16 * TC_DEPTH);
       }
 #pragma unroll
       for (int i = 0; i < NI; i += 2) {
         uint32_t b[4]; /* lower and upper channels of 8 keys, and of the next 8 */
-        tc_load_matrices(b, k, key0 + i * 8 + lane / 16 * 8 + lane % 8, part + lane / 8 % 2);
+        tc_load_matrices(b, (b_at ^ part << 4) + i * 8 * TC_DEPTH);
 #pragma unroll
         for (int m = 0; m < 2; m++) {
           tc_mma<DTYPE>(c[m][i], a[m], b[0], b[1]);

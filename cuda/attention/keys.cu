@@ -47,12 +47,12 @@ struct work {
 };
 
 __device__ inline work find(const tc_attention_args &args) {
-  const int64_t tile = blockIdx.x / args.key_splits;
-  const int32_t split = (int32_t)(blockIdx.x % args.key_splits);
+  const uint32_t tile = blockIdx.x / (uint32_t)args.key_splits;
+  const int32_t split = (int32_t)(blockIdx.x % (uint32_t)args.key_splits);
   work w = {-1, 0, 0, 0, 0, 0, 0, 0};
   if (args.per > 0) {
-    w.b = (int32_t)(tile / args.per);
-    w.first = (int32_t)(tile % args.per) * TC_AT_KEYS;
+    w.b = (int32_t)(tile / (uint32_t)args.per);
+    w.first = (int32_t)(tile % (uint32_t)args.per) * TC_AT_KEYS;
   } else if (tile < tc_tiles_total(args.t, args.s)) {
     int32_t index = 0;
     w.b = tc_tile_find(args.t, args.s, tile, &index);
@@ -64,13 +64,13 @@ __device__ inline work find(const tc_attention_args &args) {
   w.n = w.first < args.s.n[w.b] ? args.s.n[w.b] : 0;
   if (w.n == 0) return w;
   const int32_t by_heads = split % args.head_splits, by_rows = split / args.head_splits;
-  w.k_head = (int32_t)((int64_t)args.k_heads * by_heads / args.head_splits);
-  w.k_head_end = (int32_t)((int64_t)args.k_heads * (by_heads + 1) / args.head_splits);
+  w.k_head = args.k_heads * by_heads / args.head_splits;
+  w.k_head_end = args.k_heads * (by_heads + 1) / args.head_splits;
   /* Rows in sixteens, to fill the tiles of as many blocks. */
   const int32_t asking = args.asking[w.b], parts = args.key_splits / args.head_splits;
-  const int64_t units = (asking + 15) / 16;
-  w.t = (int32_t)(units * by_rows / parts) * 16;
-  w.t_end = min((int32_t)(units * (by_rows + 1) / parts) * 16, asking);
+  const int32_t units = (asking + 15) / 16; /* and parts: at most 2^16 and 2^11 */
+  w.t = units * by_rows / parts * 16;
+  w.t_end = min(units * (by_rows + 1) / parts * 16, asking);
   if (args.causal) { /* rows before the keys see none of them */
     int32_t lo = w.t, hi = w.t_end;
     while (lo < hi) {
@@ -86,72 +86,84 @@ __device__ inline work find(const tc_attention_args &args) {
   return w;
 }
 
-/* Where a step of the walk is: a piece of a head of a tile of query rows. */
-struct place {
-  int32_t t, k_head, g, piece;
-  __device__ void advance(const tc_attention_args &args, const work &w) {
-    if (++piece < args.pieces) return;
-    piece = 0;
-    if (++g < args.group) return;
-    g = 0;
-    if (++k_head < w.k_head_end) return;
-    k_head = w.k_head;
-    t += TC_AT_QUERIES;
-  }
-};
-
 /* Fetches the steps of a walk into shared memory. */
 template <int DTYPE, bool WIDE>
 struct fetcher {
-  const char *keys;
-  int64_t offsets[2]; /* bytes from q to the rows that this thread fetches; -1: no row */
-  int64_t lse_row;    /* elements from the log-sum-exps to its row's */
-  place at;
-  int32_t known; /* the tile of query rows whose offsets these are */
+  const char *keys;             /* this thread's part of its first key's first head */
+  const char *rows[2];          /* of the first head of its query rows; NULL: no row */
+  const char *lse;              /* what stands for the first head of row threadIdx */
+  int64_t head_at, key_head_at; /* bytes from the first head to this one's, of q and of k */
+  int64_t lse_at;               /* bytes from `lse` to its head's */
+  int32_t t, k_head, g, piece;  /* the step: a piece of a query head of a tile of query rows */
+  int32_t known;                /* the tile whose rows these are */
   int slot, key_slot;
 
+  __device__ void begin(const tc_attention_args &args, const work &w) {
+    k_head = w.k_head;
+    g = piece = 0;
+    head_at = w.k_head * args.group * args.q_head;
+    key_head_at = w.k_head * args.k_head;
+    lse_at = w.k_head * args.group * args.lse_head;
+  }
+
+  __device__ void advance(const tc_attention_args &args, const work &w) {
+    if (++piece < args.pieces) return;
+    piece = 0;
+    head_at += args.q_head;
+    lse_at += args.lse_head;
+    if (++g < args.group) return;
+    g = 0;
+    key_head_at += args.k_head;
+    if (++k_head < w.k_head_end) return;
+    begin(args, w);
+    t += TC_AT_QUERIES;
+  }
+
   __device__ void learn_rows(const tc_attention_args &args, const work &w) {
-    const int64_t base = tc_segment_offset(args, w.b, w.start, args.q_segment);
-    known = at.t;
+    const int32_t *list = args.list + w.start;
+    known = t;
 #pragma unroll
     for (int i = 0; i < 2; i++) {
-      const int32_t t = at.t + tc_fetch_row(i);
-      offsets[i] = t < w.t_end ? base + args.list[w.start + t] * args.q_row : -1;
+      const int32_t own = t + tc_fetch_row() + 32 * i;
+      rows[i] = nullptr;
+      if (own >= w.t_end) continue;
+      rows[i] = args.q + tc_segment_offset(args, w.b, w.start, args.q_segment) +
+                list[own] * args.q_row + tc_fetch_part() * 16;
     }
-    const int32_t t = at.t + (int32_t)threadIdx.x;
-    lse_row = -1;
-    if (threadIdx.x >= TC_AT_QUERIES || t >= w.t_end) return;
-    lse_row = args.lse == nullptr ? (int64_t)(w.start + t) * args.q_heads
-                                  : tc_segment_offset(args, w.b, w.start, args.lse_segment) +
-                                        args.list[w.start + t] * args.lse_row;
+    const int32_t own = t + (int32_t)threadIdx.x;
+    lse = nullptr;
+    if (threadIdx.x >= TC_AT_QUERIES || own >= w.t_end) return;
+    lse = args.lse == nullptr
+              ? (const char *)(args.stats + (int64_t)(w.start + own) * args.q_heads)
+              : (const char *)(args.lse + tc_segment_offset(args, w.b, w.start, args.lse_segment) +
+                               list[own] * args.lse_row);
   }
 
   __device__ void step(const tc_attention_args &args, const work &w, space &room) {
-    if (at.t < w.t_end) {
-      if (known != at.t) learn_rows(args, w);
-      const int32_t head = at.k_head * args.group + at.g;
-      if (at.g == 0 || args.pieces > 2) {
-        tc_fetch_keys<DTYPE, WIDE>(args, room.k[key_slot], keys, at.k_head, w.first, w.n, at.piece);
+    if (t < w.t_end) {
+      if (known != t) learn_rows(args, w);
+      const int bytes = tc_fetch_bytes(args, piece), deep = piece * TC_DEPTH;
+      if (g == 0 || args.pieces > 2) {
+        tc_fetch_keys<DTYPE, WIDE>(args, room.k[key_slot], keys + key_head_at + deep, w.n - w.first,
+                                   bytes);
         if (++key_slot == TC_RING) key_slot = 0;
       }
-      const int bytes = tc_fetch_bytes(args, at.piece), part = tc_fetch_part();
+      char *to = room.q[slot] + tc_fetch_at();
 #pragma unroll
       for (int i = 0; i < TC_AT_QUERIES / 32; i++) {
-        const bool there = offsets[i] >= 0 && bytes > 0;
-        const int64_t from = offsets[i] + head * args.q_head + at.piece * TC_DEPTH + part * 16;
-        tc_fetch<DTYPE, WIDE>(room.q[slot] + tc_part_at(tc_fetch_row(i), part),
-                              args.q + (there ? from : 0), there ? bytes : 0);
+        tc_fetch<DTYPE, WIDE>(to + i * 32 * TC_DEPTH, rows[i] + head_at + deep,
+                              rows[i] != nullptr ? bytes : 0);
       }
-      if (at.piece == args.pieces - 1 && lse_row >= 0) {
-        float2 *to = &room.stats[slot][threadIdx.x];
+      if (piece == args.pieces - 1 && lse != nullptr) {
+        float2 *held = &room.stats[slot][threadIdx.x];
         if (args.lse == nullptr) {
-          tc_fetch_number<8>(to, args.stats + (lse_row + head));
+          tc_fetch_number<8>(held, lse + lse_at);
         } else {
-          tc_fetch_number<4>(&to->y, args.lse + (lse_row + head * args.lse_head));
+          tc_fetch_number<4>(&held->y, lse + lse_at);
         }
       }
       if (++slot == TC_RING) slot = 0;
-      at.advance(args, w);
+      advance(args, w);
     }
     tc_step_fetched();
   }
@@ -221,8 +233,10 @@ __global__ void __launch_bounds__(TC_AT_THREADS, 2)
   if (w.n == 0) return;
 
   fetcher<DTYPE, WIDE> fetch;
-  fetch.keys = args.k + tc_segment_offset(args, w.b, w.start, args.k_segment);
-  fetch.at = {w.t, w.k_head, 0, 0};
+  fetch.keys = args.k + tc_segment_offset(args, w.b, w.start, args.k_segment) +
+               (w.first + tc_fetch_row()) * args.k_row + tc_fetch_part() * 16;
+  fetch.begin(args, w);
+  fetch.t = w.t;
   fetch.known = -1;
   fetch.slot = fetch.key_slot = 0;
   for (int i = 0; i < TC_AHEAD; i++) fetch.step(args, w, room);

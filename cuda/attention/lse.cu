@@ -132,7 +132,9 @@ __global__ void __launch_bounds__(TC_AT_THREADS, DTYPE == TAILCUT_F32 ? 1 : 2)
 
   for (int64_t unit = blockIdx.x; unit < tiles * splits; unit += gridDim.x) {
     const work w = find(args, unit, splits);
-    const char *keys = args.k + tc_segment_offset(args, w.b, w.start, args.k_segment);
+    const char *keys = args.k + tc_segment_offset(args, w.b, w.start, args.k_segment) +
+                       w.k_head * args.k_head +
+                       (w.tile * TC_AT_KEYS + tc_fetch_row()) * args.k_row + tc_fetch_part() * 16;
     const uint32_t *bits = args.key_bits + tc_key_word(w.start, w.b);
     __syncthreads(); /* nobody reads the last tile's sums */
     if (threadIdx.x < TC_AT_ROWS) {
@@ -160,23 +162,26 @@ __global__ void __launch_bounds__(TC_AT_THREADS, DTYPE == TAILCUT_F32 ? 1 : 2)
     int32_t next_tile = w.tile, next_piece = 0, next_slot = 0;
     const auto fetch = [&]() {
       if (next_tile < w.end) {
-        tc_fetch_keys<DTYPE, WIDE>(args, room.k[next_slot], keys, w.k_head, next_tile * TC_AT_KEYS,
-                                   w.n, next_piece);
+        const int bytes = tc_fetch_bytes(args, next_piece);
+        const int32_t first = next_tile * TC_AT_KEYS;
+        tc_fetch_keys<DTYPE, WIDE>(args, room.k[next_slot], keys + next_piece * TC_DEPTH,
+                                   w.n - first, bytes);
         if (!resident || next_tile == w.tile) {
-          char *slot = room.q[resident ? next_piece : next_slot];
-          const int bytes = tc_fetch_bytes(args, next_piece), part = tc_fetch_part();
+          char *to = room.q[resident ? next_piece : next_slot] + tc_fetch_at();
 #pragma unroll
           for (int i = 0; i < TC_AT_ROWS / 32; i++) {
-            const int row = tc_fetch_row(i);
-            const int64_t offset = room.offsets[row];
-            const bool there = offset >= 0 && bytes > 0;
-            tc_fetch<DTYPE, WIDE>(slot + tc_part_at(row, part),
-                                  args.q + (there ? offset + next_piece * TC_DEPTH + part * 16 : 0),
-                                  there ? bytes : 0);
+            const int64_t offset = room.offsets[tc_fetch_row() + 32 * i];
+            tc_fetch<DTYPE, WIDE>(to + i * 32 * TC_DEPTH,
+                                  args.q + offset + next_piece * TC_DEPTH + tc_fetch_part() * 16,
+                                  offset >= 0 ? bytes : 0);
           }
         }
         if (++next_slot == TC_RING) next_slot = 0;
-        if (++next_piece == args.pieces) next_piece = 0, next_tile++;
+        if (++next_piece == args.pieces) {
+          next_piece = 0;
+          next_tile++;
+          keys += TC_AT_KEYS * args.k_row;
+        }
       }
       tc_step_fetched();
     };

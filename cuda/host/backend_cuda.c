@@ -108,11 +108,8 @@ static tailcut_status start(tailcut_handle handle, const tc_call *call, int32_t 
                             tailcut_status (*body)(tc_cuda_run *run)) {
   tc_cuda_run run;
   int previous = 0;
-  if (call->rotations > 0) {
-    return tc_fail(TAILCUT_ERROR_UNSUPPORTED,
-                   "%d of rows have a rotation: the CUDA backend does not turn keys yet",
-                   (int)call->rotations);
-  }
+  tailcut_status status = tc_run_can_turn(call);
+  if (status != TAILCUT_OK) return status;
   memset(&run, 0, sizeof run);
   run.device = handle->state;
   run.call = call;
@@ -130,7 +127,7 @@ static tailcut_status start(tailcut_handle handle, const tc_call *call, int32_t 
   const tailcut_limits limits = tc_call_limits(call);
   tc_cuda_lay_out(&run.space, call->workspace, run.device, kind, &limits);
   run.groups.segment = run.space.group_segment;
-  tailcut_status status = tc_cuda_status(cudaGetDevice(&previous), "cudaGetDevice");
+  status = tc_cuda_status(cudaGetDevice(&previous), "cudaGetDevice");
   if (status != TAILCUT_OK) return status;
   if (previous != run.device->device) {
     status = tc_cuda_status(cudaSetDevice(run.device->device), "cudaSetDevice");
