@@ -38,6 +38,8 @@ static const known by_hand[] = {
     {"absent", MAX, 6, ANGLES, {2, 6, 1, 1, 5, 7}, {0, 0, 0.6f, -1, 0, 0}, 0, 0, 0},
     {"no query", MEAN, 3, ANGLES, {1, 0, 1}, {0, 0, 0}, BAD, 0, 0},
     {"no query", MAX, 3, ANGLES, {1, 0, 1}, {0, 0, 0}, BAD, 0, 0},
+    {"no query, a huge row", MEAN, 3, {{1, 0}, {0x1p100f, 0}}, {1, 1, 0}, {0, 0, 0}, BAD, 0, 0},
+    {"no query, a huge row", MAX, 3, {{1, 0}, {0x1p100f, 0}}, {1, 1, 0}, {0, 0, 0}, BAD, 0, 0},
     {"no query but an absent one", MEAN, 3, ANGLES, {1, 6, 1}, {0, 0, 0}, BAD, 0, 0},
     {"no query but an absent one", MAX, 3, ANGLES, {1, 7, 1}, {0, 0, 0}, BAD, 0, 0},
     {"itself, in the mean", MEAN, 3, ANGLES, {3, 0, 1}, {1, 0, 0.6f}, 0, 0, 0},

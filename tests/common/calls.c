@@ -101,7 +101,7 @@ const tt_call_row tt_call_rows[] = {
      .layers = 1},
     {"sequence lengths f32", SEQUENCE, TT_LENGTHS, 4, 70, 40, 5, .dtype = TAILCUT_F32,
      .rows = TT_CALL_TOKENS | TT_CALL_POSITIONS | TT_CALL_SLOTS},
-    {"sequence long rows", SEQUENCE, TT_RAGGED, 2, 40, 4096, 5, .dtype = TAILCUT_BF16,
+    {"sequence long rows", SEQUENCE, TT_RAGGED, 2, 40, 1024, 5, .dtype = TAILCUT_BF16,
      .rows = TT_CALL_TOKENS | TT_CALL_POSITIONS, .texts = 9, .replays = 10},
     {"sequence 40 packed", SEQUENCE, TT_RAGGED, 40, 60, 24, 5, .packed = 1,
      .rows = TT_CALL_APART | TT_CALL_WIDE | TT_CALL_TAIL},
