@@ -565,7 +565,8 @@ typedef enum tailcut_rope_pairing {
  * `new_base` may be in an array that the same call compacts or renumbers (without a rotation), and
  * are read as they were. They, inv_freq and cos_sin must not overlap the dst of an array with a
  * rotation. K beside V in one row (vLLM's pages of [block, heads, 2*d]): the part is both, and
- * rotary_offset and rotary_dim say where in it K is. */
+ * rotary_offset and rotary_dim say where in it K is. On CUDA parts have at most 16384 bytes, and a
+ * row 65536 of them (UNSUPPORTED). */
 typedef struct tailcut_rotation {
   size_t struct_size;
   int32_t dtype;          /* tailcut_dtype of the array's values: required. Parts are whole values,

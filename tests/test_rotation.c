@@ -265,6 +265,37 @@ Test(rotation, rows_that_keep_their_position_keep_their_bits) {
   }
 }
 
+/* CUDA has room for parts of 16 KB. */
+Test(rotation, parts_that_a_backend_has_no_room_for) {
+  static const float frequencies[1] = {1};
+  ON_EVERY_BACKEND(backend, handle) {
+    for (int64_t bytes = 16384; bytes <= 16386; bytes += 2) {
+      tailcut_batch batch = TAILCUT_BATCH_INITIALIZER;
+      tailcut_rows r = TAILCUT_ROWS_INITIALIZER;
+      tailcut_rotation t = TAILCUT_ROTATION_INITIALIZER;
+      tailcut_limits limits = TAILCUT_LIMITS_INITIALIZER;
+      static const int32_t kept[2] = {1}, count = 1;
+      limits.segments = batch.segments = 1, limits.max_tokens = batch.max_tokens = 2;
+      float *angles = tt_upload(backend, frequencies, sizeof frequencies, 0);
+      void *list = tt_upload(backend, kept, sizeof kept, 0);
+      void *counts = tt_upload(backend, &count, sizeof count, 0);
+      t.dtype = TAILCUT_F16, t.rotary_dim = 2, t.inv_freq = angles, r.rotation = &t;
+      r.src = r.dst = tt_upload(backend, NULL, (size_t)(2 * bytes), 0);
+      r.part_bytes = bytes;
+      tt_workspace w = tt_workspace_new(backend, handle, TAILCUT_CALL_COMPACT, &limits);
+      const int room = bytes <= 16384 || backend->device_kind == TAILCUT_DEVICE_CPU;
+      cr_expect_eq(tailcut_compact(handle, &batch, list, TAILCUT_LOCAL, counts, NULL, &r, 1, w.data,
+                                   w.size, NULL),
+                   room ? TAILCUT_OK : TAILCUT_ERROR_UNSUPPORTED, "%s: %s", backend->name,
+                   tailcut_last_error());
+      cr_expect_eq(strncmp(tailcut_last_error(), room ? "" : "rows[0].part_bytes", 18), 0);
+      tt_workspace_free(backend, w);
+      void *const all[] = {angles, list, counts, r.dst};
+      for (int i = 0; i < 4; i++) tt_free(backend, all[i]);
+    }
+  }
+}
+
 /* -------------------------------------------------------------------- positions on their way -- */
 
 Test(rotation, positions_may_be_renumbered_by_the_same_call) {

@@ -3,22 +3,22 @@
  * compact, turn: keys move and turn to their new positions, in any layout, in place or not.
  *
  * Formula: tailcut_rotation; src/turn.h has the arithmetic.
- * Strategy: sines are dear, so a block makes those of a tile of 8 result rows (fewer where rows are
- * long) once and keeps them for all arrays of its group, which are one where there are tiles enough
- * to fill the device. It goes through the group's pieces (up to 2 KB of a row, whole parts): a piece
- * of all rows comes to shared memory, turns there pair by pair and goes out. Rows that neither move
- * nor turn are left alone.
+ * Strategy: sines are dear, so a block makes those of a tile of 8 result rows (fewer where rows
+ * are long) once and keeps them for all arrays of its group, which are one where there are tiles
+ * enough to fill the device. It goes through the group's pieces (up to 2 KB of a row, whole
+ * parts): that piece of all rows comes to shared memory, turns there pair by pair and goes out.
+ * Rows that neither move nor turn are left alone.
  *
- * In place a tile's stores may hit rows that lower tiles of its segment come from, and no others: as
- * kept[j] >= j, a row is the source of results with no higher number. So before it stores a piece
- * a block waits until every lower tile of the segment has that piece on chip. Blocks take tiles by
- * ticket, in ascending order, and wait for lower tickets only, which are running blocks'; the lowest
- * that is not done waits for none, so every wait ends. This asks nothing of the kept list, so lists
- * that are damaged do no other damage than on the CPU.
+ * In place a tile's stores may hit rows that lower tiles of its segment come from, and no others:
+ * as kept[j] >= j, a row is the source of results with no higher number. So before it stores a
+ * piece a block waits until every lower tile of the segment has that piece on chip. Blocks take
+ * tiles by ticket, in ascending order, and wait for lower tickets only, which running blocks have;
+ * the lowest that is not done waits for none, so every wait ends. This asks nothing of the kept
+ * list, so lists that are damaged do no other damage than on the CPU.
  * How many pieces a tile has on chip stands in a word of `lasting`: tile number `ticket` has the
- * word ticket mod TC_RING, to which it adds `pieces` in all. Words only grow: at least
- * (ticket / TC_RING) * pieces + p says that the tile has p of them or more. A tile begins to count
- * when the word's last owner is done.
+ * word ticket mod TC_RING, to which it adds `pieces` in all. Words only grow: at least (ticket /
+ * TC_RING) * pieces + p says that the tile has p of them or more. A tile begins to count when the
+ * word's last owner is done.
  * Precision: exact. Limits: parts of at most 16 KB.
  *
  * Ladder: first version; not measured.
@@ -221,8 +221,8 @@ __device__ inline double key_of(const char *values, int32_t i) {
   return (double)__half2float(__ushort_as_half(h));
 }
 
-/* Rounded once, to nearest even. Towards 16 bits the way is by a float that is rounded to odd, which
- * has more than two bits to spare. */
+/* Rounded once, to nearest even. To 16 bits the way is by a float that is rounded to odd, which has
+ * more than two bits to spare. */
 template <int DTYPE>
 __device__ inline void put_key(char *values, int32_t i, double v) {
   const bool is_nan = v != v;
