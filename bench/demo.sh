@@ -47,6 +47,10 @@ resolve() {
 for image in "$@"; do resolve "$image" || exit 2; done
 [ "$tailcut" != --check ] || exit 0
 
+# What is compared side by side: one share kept by cosine, with spread, and by novelty, merged.
+compared="coffee china"
+share=0.22
+
 # field NAME JSON: a number of a flat JSON object.
 field() { printf '%s' "$2" | sed -n "s/.*\"$1\": *\([0-9.eE+-]*\).*/\1/p"; }
 
@@ -73,6 +77,29 @@ one() {
 <figcaption>$label: $k of $tokens</figcaption></figure>
 HTML
   case $label:$base in otsu:$features/*) otsu="$otsu $name $k" ;; esac
+}
+
+# merged: the comparison for the image at hand, with what its dropped patches joined.
+merged() {
+  printf '  %s of the tokens, what is dropped merged into them (kept, time us):\n' $share
+  printf '<h3>%s kept by cosine, with spread, by novelty; what is dropped, merged</h3>\n' $share >>$out/index.html
+  for rule in cosine spread novelty; do
+    case $rule in
+      cosine) words="--cls-row 0" ;;
+      spread) words="--cls-row 0 --spread 0.5" ;;
+      novelty) words="--novelty 64 --prefix 1" ;;
+    esac
+    files=$out/$name/merged-$rule
+    # shellcheck disable=SC2086 # words
+    json=$($tailcut prune --tokens "$base.npy" $words --ratio $share --merge cos4 --kept "$files.npy" \
+      --joins "$files-joins.npy" --sizes "$files-sizes.npy" --threads 1 --repeat $repeat --json)
+    $tailcut view --image "$picture" --grid 16x16 --kept "$files.npy" --joins "$files-joins.npy" -o "$files.svg"
+    k=$(field kept "$json")
+    printf '  %-16s %6s %6d %8s %9.1f\n' "$rule" "" "$k" "" "$(field us_median "$json")"
+    cat >>$out/index.html <<HTML
+<figure><img src="$name/merged-$rule.svg" width="320" height="320" alt=""><figcaption>$rule: $k</figcaption></figure>
+HTML
+  done
 }
 
 mkdir -p $out
@@ -105,6 +132,7 @@ for image in "$@"; do
   done
   one "mass 0.9" --detector mass --mass 0.9
   one "otsu spread 0.5" --detector otsu --spread 0.5
+  case " $compared " in *" $image "*) merged ;; esac
 done
 
 # The check: every image that METHOD.md's table has.

@@ -198,9 +198,14 @@ cudaError_t tc_cuda_cut(const tc_cuda *device, const tc_cut_args *args, char *sc
 
 /* compact.cu: moves the kept rows of all arrays (rows: num_rows whole descriptors with explicit
  * strides on the host). new_cu may be NULL when nothing is PACKED. An array whose flags have
- * TC_ROWS_KEPT has no source: element j of its result is kept[j] (int32). scratch: bytes that
- * nothing else in the call touches and that need not be zero. */
+ * TC_ROWS_KEPT has no source: element j of its result is kept[j] (int32); of one with TC_ROWS_TAIL
+ * nothing but the tail is zeroed. Arrays with a rotation leave their tails as they are, and go in
+ * calls before all others. scratch: bytes that nothing else in the call touches and that need not
+ * be zero. */
 #define TC_ROWS_KEPT (1 << 30)
+#define TC_ROWS_TAIL (1 << 29)
+#define TC_LONGEST_TURNED 16384 /* of arrays with a rotation: bytes of a part, */
+#define TC_MOST_TURNED 65536    /* parts of a row */
 size_t tc_cuda_compact_scratch(const tc_cuda *device, const tailcut_limits *limits);
 cudaError_t tc_cuda_compact(const tc_cuda *device, const tc_segments *segments, const int32_t *kept,
                             int32_t kept_placement, const int32_t *counts, const int32_t *new_cu,

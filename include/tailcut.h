@@ -9,8 +9,8 @@
  *
  *   parts   tailcut_score, tailcut_mean_direction, tailcut_relevance  ->  scores
  *           tailcut_cut                                               ->  counts, kept
- *           tailcut_compact                                           ->  shorter arrays
- *   fused   tailcut_prune_visual    = score + cut + compact      (before the language model)
+ *           tailcut_compact, tailcut_merge                            ->  shorter arrays
+ *   fused   tailcut_prune_visual    = score + cut + compact or merge  (before the language model)
  *           tailcut_prune_sequence  = relevance + cut + compact  (inside one of its layers)
  *   host    tailcut_kept_count, tailcut_workspace_size           (sizes, before any data exists)
  *
@@ -67,8 +67,8 @@
  *
  * Sizes of the arrays that a caller provides, in elements; "rows" is segments * max_tokens for a
  * uniform batch and total_tokens for a ragged one:
- *   rows            scores, roles, kept, curve, ranks, mask, slot tables (dst_slots of a PACKED
- *                   array: dst_rows), source row arrays, positions
+ *   rows            scores, roles, kept, curve, ranks, mask, sizes, slot tables (dst_slots of a
+ *                   PACKED array: dst_rows), source row arrays, positions
  *   segments        lengths, counts, flags, input_flags, host_counts, renumber_base, new_base
  *   segments + 1    cu_seqlens, new_cu_seqlens
  *   segments * dim  direction; a reference that has a segment_stride
@@ -219,10 +219,10 @@ typedef enum tailcut_dtype {
  *   ragged   (cu_seqlens given) Segment b is the rows cu_seqlens[b] .. cu_seqlens[b+1]-1. Past the
  *                               last true segment repeat the final offset: those are empty.
  *
- * Arrays with one number per token (scores, curve, ranks, kept, roles, mask) are indexed by that
- * row number. What belongs to candidate i of segment b stands at start(b) + i; roles and mask,
- * which know rows and not candidates, have the row's own place. They have segments * max_tokens
- * (uniform) or total_tokens (ragged) elements.
+ * Arrays with one number per token (scores, curve, ranks, kept, roles, mask, sizes) are indexed by
+ * that row number. What belongs to candidate i of segment b stands at start(b) + i; roles, mask and
+ * sizes_in, which know rows and not candidates, have the row's own place. They have segments *
+ * max_tokens (uniform) or total_tokens (ragged) elements.
  *
  * prefix_rows = p says that the first p rows of every segment are no candidates (the CLS token as
  * encoders return it, or CLS and register tokens): candidate i is then row i + p, every source
@@ -234,8 +234,8 @@ typedef enum tailcut_dtype {
  * the rows group_cu_seqlens[j] .. group_cu_seqlens[j+1]-1, in the numbers above; the offsets ascend
  * and contain the first row of every segment and the row behind its last (uniform: every
  * multiple of max_tokens, whatever `lengths` says). Rows of a group that are no candidates do not
- * count. Past the last true group repeat the final offset. tailcut_cut and the fused calls read
- * groups; the other calls only check the offsets.
+ * count. Past the last true group repeat the final offset. tailcut_cut, tailcut_merge, the fused
+ * calls and tailcut_score with source NOVELTY read groups; the other calls only check the offsets.
  *
  * Lengths and offsets are read on the device. A length below 0 or above max_tokens, an offset
  * outside 0..total_tokens, one below any earlier offset: that segment is empty, has flag
@@ -275,16 +275,18 @@ typedef struct tailcut_tokens {
 /* --------------------------------------------------------------------------------- stage 1 -- */
 
 typedef enum tailcut_reference_source {
-  TAILCUT_REFERENCE_GIVEN = 1, /* `data`: one vector for all segments, or one each */
-  TAILCUT_REFERENCE_ROW = 2,   /* the segment's first row; batch.prefix_rows must be 1 or more */
-  TAILCUT_REFERENCE_MEAN = 3,  /* mean direction of the segment's own candidates, for encoders
+  TAILCUT_REFERENCE_GIVEN = 1,  /* `data`: one vector for all segments, or one each */
+  TAILCUT_REFERENCE_ROW = 2,    /* the segment's first row; batch.prefix_rows must be 1 or more */
+  TAILCUT_REFERENCE_MEAN = 3,   /* mean direction of the segment's own candidates, for encoders
                                   without CLS (SigLIP, Qwen-VL); see tailcut_mean_direction */
-  TAILCUT_REFERENCE_LAG = 4    /* video: candidate i is compared with candidate i - lag of its
+  TAILCUT_REFERENCE_LAG = 4,    /* video: candidate i is compared with candidate i - lag of its
                                   segment, the same patch one frame earlier where lag is the tokens
                                   of a frame; candidates i < lag score -1. Never a bad reference */
+  TAILCUT_REFERENCE_NOVELTY = 5 /* how different a candidate is from all that are better: see
+                                   tailcut_score. Never a bad reference */
 } tailcut_reference_source;
 
-/* The vector that tokens are compared with. */
+/* What tokens are compared with. */
 typedef struct tailcut_reference {
   size_t struct_size;
   int32_t source;         /* tailcut_reference_source; default GIVEN */
@@ -293,9 +295,13 @@ typedef struct tailcut_reference {
   int64_t segment_stride; /* GIVEN: elements from one segment's vector to the next; 0 (default):
                              one vector for all */
   int32_t lag;            /* LAG: required, >= 1 candidates; otherwise 0 */
+  int32_t window;         /* NOVELTY: 64, 128 or 256; 0 (default) means 64. Otherwise 0 */
 } tailcut_reference;
 #define TAILCUT_REFERENCE_INITIALIZER \
-  { sizeof(tailcut_reference), TAILCUT_REFERENCE_GIVEN, 0, NULL, 0, 0 }
+  { sizeof(tailcut_reference), TAILCUT_REFERENCE_GIVEN, 0, NULL, 0, 0, 0 }
+
+/* Channels at most of tokens that are scored by NOVELTY or merged by their likeness. */
+#define TAILCUT_MAX_NOVELTY_DIM 131071
 
 /* Bits of the per-segment flags. WHOLE: kept whole for a bad reference, or (THRESHOLD excepted) for
  * fewer than 3 scores that are numbers; never with TOPK and RATIO. */
@@ -308,7 +314,15 @@ typedef struct tailcut_reference {
 /* Score (part). s_i = <x_i,c> / (max(|x_i|, 1e-8) * max(|c|, 1e-8)) in fp32, clamped to [-1,1]; NaN
  * where a norm is not finite (an overflowing row is flagged, never silently pruned; written as
  * 0x7FC00000), -0 becomes +0. The summation order is fixed, so the bits are the same everywhere.
- * Required: batch, tokens, reference, scores.
+ *
+ * NOVELTY has no reference vector. A group's candidates stand in windows of up to `window`
+ * neighbours, and in each they are ordered by farthest point first: a candidate's score falls with
+ * its cosine to the likest of those before it, from 0.5 (nothing like it) to 0 (a copy); each
+ * window's first candidate scores just above all others of the group. Rows are compared as bytes,
+ * so that every backend gives the same bits. A zero row scores 0. Cut by TOPK or RATIO this keeps
+ * what differs, where a reference keeps what resembles.
+ * Required: batch, tokens (with NOVELTY at most TAILCUT_MAX_NOVELTY_DIM channels), reference,
+ * scores.
  *   scores  device f32, by row number (see tailcut_batch); candidate i of segment b at
  *           start(b) + i; elements of no candidate are not written
  *   flags   device int32 [segments] or NULL: NAN, BAD_REFERENCE and INVALID bits, to be handed to
@@ -426,6 +440,29 @@ typedef enum tailcut_placement {
   TAILCUT_PACKED = 2 /* new_cu_seqlens[b] + j */
 } tailcut_placement;
 
+/* How much a dropped row counts in the kept row that it joins, which counts 1. */
+typedef enum tailcut_power {
+  TAILCUT_MERGE_MEAN = 0, /* 1 */
+  TAILCUT_MERGE_COS4 = 4  /* the fourth power of their cosine where that is positive, else 0 */
+} tailcut_power;
+
+/* Merging: see tailcut_merge. */
+typedef struct tailcut_merge_options {
+  size_t struct_size;
+  int32_t power;           /* tailcut_power; default COS4 */
+  int32_t window;          /* 64, 128 or 256; 0 (default) means that of source NOVELTY, from which
+                              it must not differ, and 64 with any other */
+  const int32_t *sizes_in; /* device int32 by row number: how many tokens a row stands for already,
+                              less than 1 counting as 1; NULL (default): 1 each */
+  int32_t *sizes_out;      /* device int32 by row number of the result, placed as `kept` is, or
+                              NULL: how many tokens each kept row stands for. Sums wrap */
+  int32_t *joins_out;      /* device int32 by row number, candidate i's at start(b) + i, or NULL: the
+                              candidate that it joins, itself where it is kept, -1 where it is lost.
+                              With it a map of all patches can be made from the kept ones again */
+} tailcut_merge_options;
+#define TAILCUT_MERGE_OPTIONS_INITIALIZER \
+  { sizeof(tailcut_merge_options), TAILCUT_MERGE_COS4, 0, NULL, NULL, NULL }
+
 /* What a selection writes. All device memory, each pointer may be NULL but `counts`; nothing may
  * overlap an input or another output. Where roles are given, kept, counts, group_counts and
  * new_cu_seqlens cover all kept rows, candidates or not (ABSENT rows are never kept). */
@@ -451,11 +488,13 @@ typedef struct tailcut_selection {
                               max_tokens: 0). Not written for invalid segments and past the last */
   int32_t *group_counts;   /* int32 [groups]: rows kept of each group; 0 in invalid segments. Needs
                               batch.group_cu_seqlens */
+  const tailcut_merge_options *merge; /* host; tailcut_prune_visual only: dropped tokens are merged
+                                         as by tailcut_merge. NULL (default): they are lost */
 } tailcut_selection;
 #define TAILCUT_SELECTION_INITIALIZER                                                         \
   {                                                                                           \
     sizeof(tailcut_selection), NULL, NULL, TAILCUT_LOCAL, NULL, NULL, NULL, NULL, NULL, NULL, \
-        NULL, NULL                                                                            \
+        NULL, NULL, NULL                                                                      \
   }
 
 /* Bits of a token's role in stage 2. 0: always kept (system prompt, specials). ABSENT: padding:
@@ -492,6 +531,9 @@ TAILCUT_API tailcut_status tailcut_cut(tailcut_handle handle, const tailcut_batc
  * the segment; without a base j) as an int32 or int64 (part_bytes 4 or 8) into each part of result
  * row j: renumbered position ids. Sums wrap. `src` is not read and may be NULL. */
 #define TAILCUT_ROWS_RENUMBER 2
+/* Where the call merges: the dropped rows of this array are merged into the kept ones, instead of
+ * lost. A row is then one part of part_bytes / size values of `dtype`. */
+#define TAILCUT_ROWS_MERGE 4
 
 typedef enum tailcut_rope_pairing {
   TAILCUT_ROPE_NEOX = 1,       /* value i with value i + rotary_dim/2 (default; GPT-NeoX, LLaMA) */
@@ -600,12 +642,13 @@ typedef struct tailcut_rows {
   const void *renumber_base;  /* RENUMBER: device [segments], int32 or int64 as part_bytes says;
                                  NULL (default): 0 */
   const tailcut_rotation *rotation; /* host: rows are K, to be re-rotated; NULL (default): moved.
-                                       Not with RENUMBER */
+                                       Not with RENUMBER and MERGE */
+  int32_t dtype;                    /* MERGE: tailcut_dtype, required; otherwise 0 */
 } tailcut_rows;
 #define TAILCUT_ROWS_INITIALIZER                                                                  \
   {                                                                                               \
     sizeof(tailcut_rows), NULL, NULL, 0, 1, TAILCUT_LOCAL, 0, 4, 0, 0, 0, 0, 0, 0, NULL, NULL, 0, \
-        0, 0, NULL, NULL                                                                          \
+        0, 0, NULL, NULL, 0                                                                       \
   }
 
 /* Compact (part): row j of the result is source row kept[j] + prefix_rows. Required: batch, kept,
@@ -625,11 +668,41 @@ TAILCUT_API tailcut_status tailcut_compact(tailcut_handle handle, const tailcut_
                                            const tailcut_rows *rows, int32_t num_rows,
                                            void *workspace, size_t workspace_size, void *stream);
 
+/* Merge (part): compaction that loses nothing: each candidate that is not kept joins the kept row of
+ * its window that is most like it, the lower of two, and the rows of arrays that have
+ * TAILCUT_ROWS_MERGE become weighted means of what they stand for. Likeness and windows are those
+ * of source NOVELTY, computed from `tokens`, whatever chose the kept rows. A row that is zero or not
+ * finite there, and one of whose window nothing is kept, is lost; a kept row that nobody joins is
+ * copied. Weights are options.power's, times the row's size where sizes are given. Sums are fp32, in
+ * ascending order of rows, divided once and rounded once; a NaN comes out as the quiet one without
+ * payload. Other arrays, positions among them, are compacted. A row that is not there (slot -1)
+ * joins nobody.
+ *
+ * A merged row stands for size tokens, and whatever attends to it afterwards must know: add ln(size)
+ * to the logits of its key, in every layer that follows (as an additive attention mask [.., keys],
+ * say). Without that a merged row counts as one token, and merging gains next to nothing; with it,
+ * and rows that are only compacted, most is gained.
+ *
+ *   tokens   the matrix that the likeness is computed from, at most TAILCUT_MAX_NOVELTY_DIM channels;
+ *            it may be one of the arrays, in place too
+ *   options  NULL means the initialiser's
+ * The rest is tailcut_compact's, but that an index kept[j] is followed only where it is above all
+ * that are followed before it; its result row and size are left as they are otherwise. Required:
+ * batch, tokens, kept, counts; rows where num_rows is not 0. Errors: as tailcut_compact. */
+TAILCUT_API tailcut_status tailcut_merge(tailcut_handle handle, const tailcut_batch *batch,
+                                         const tailcut_tokens *tokens, const int32_t *kept,
+                                         int32_t kept_placement, const int32_t *counts,
+                                         const int32_t *new_cu_seqlens,
+                                         const tailcut_merge_options *options,
+                                         const tailcut_rows *rows, int32_t num_rows,
+                                         void *workspace, size_t workspace_size, void *stream);
+
 /* Prune visual tokens (fused): score, cut and compact of stage 1. Equals the three parts called
  * one after the other. `selection` may leave everything but counts NULL; `rows` usually begins
  * with the tokens themselves, in place or PACKED. The scored matrix may be one of the arrays that
  * are compacted, and the reference may be in it; what an array writes through slots must not
- * overlap either. A PACKED row array needs no selection.new_cu_seqlens here. Required: batch,
+ * overlap either. A PACKED row array needs no selection.new_cu_seqlens here. With selection.merge
+ * the third part is tailcut_merge. Required: batch,
  * tokens, reference, selection with counts. Errors: as the parts. */
 TAILCUT_API tailcut_status tailcut_prune_visual(
     tailcut_handle handle, const tailcut_batch *batch, const tailcut_tokens *tokens,
@@ -743,7 +816,8 @@ typedef enum tailcut_call {
   TAILCUT_CALL_COMPACT = 4,
   TAILCUT_CALL_RELEVANCE = 5,
   TAILCUT_CALL_PRUNE_VISUAL = 6,
-  TAILCUT_CALL_PRUNE_SEQUENCE = 7
+  TAILCUT_CALL_PRUNE_SEQUENCE = 7,
+  TAILCUT_CALL_MERGE = 8
 } tailcut_call;
 
 /* Host upper bounds for a workspace. */
@@ -757,9 +831,10 @@ typedef struct tailcut_limits {
   int32_t head_dim;     /* ATTENTION; otherwise 0 */
   int32_t reserved;     /* not read: headers before 0.2 have padding here */
   int32_t groups;       /* as tailcut_batch; 0 where a segment is one group */
+  int32_t window;       /* NOVELTY, merging: the window, at most 256; otherwise 0 */
 } tailcut_limits;
 #define TAILCUT_LIMITS_INITIALIZER \
-  { sizeof(tailcut_limits), 0, 0, 0, 0, 0, 0, 0, 0 }
+  { sizeof(tailcut_limits), 0, 0, 0, 0, 0, 0, 0, 0, 0 }
 
 #define TAILCUT_WORKSPACE_ALIGNMENT 256
 
@@ -789,6 +864,8 @@ TAILCUT_API tailcut_status tailcut_tokens_init(tailcut_tokens *tokens, size_t st
 TAILCUT_API tailcut_status tailcut_reference_init(tailcut_reference *reference, size_t struct_size);
 TAILCUT_API tailcut_status tailcut_rule_init(tailcut_rule *rule, size_t struct_size);
 TAILCUT_API tailcut_status tailcut_selection_init(tailcut_selection *selection, size_t struct_size);
+TAILCUT_API tailcut_status tailcut_merge_options_init(tailcut_merge_options *merge_options,
+                                                      size_t struct_size);
 TAILCUT_API tailcut_status tailcut_rotation_init(tailcut_rotation *rotation, size_t struct_size);
 TAILCUT_API tailcut_status tailcut_rows_init(tailcut_rows *rows, size_t struct_size);
 TAILCUT_API tailcut_status tailcut_relevance_options_init(tailcut_relevance_options *options,

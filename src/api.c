@@ -32,11 +32,18 @@ static tailcut_status check_workspace(tailcut_handle handle, int32_t kind, const
   return TAILCUT_OK;
 }
 
+static tailcut_status no_merge(const tailcut_selection *selection) {
+  if (selection->merge == NULL) return TAILCUT_OK;
+  return tc_fail(TAILCUT_ERROR_CONFLICT,
+                 "selection->merge is given; expected NULL but in tailcut_prune_visual");
+}
+
 /* The end of every run call: `status` is what its checks said. */
 static tailcut_status finish(tailcut_handle handle, int32_t kind, tailcut_status status,
                              tc_call *call, void *workspace, size_t workspace_size, void *stream) {
   static const char *const names[] = {"",        "score",     "mean_direction", "cut",
-                                      "compact", "relevance", "prune_visual",   "prune_sequence"};
+                                      "compact", "relevance", "prune_visual",   "prune_sequence",
+                                      "merge"};
   call->workspace = workspace;
   call->workspace_size = workspace_size;
   call->stream = stream;
@@ -106,6 +113,7 @@ static tailcut_status check_cut(tailcut_handle handle, const tailcut_batch *batc
   if (c->selection.scores != NULL) {
     return tc_fail(TAILCUT_ERROR_CONFLICT, "selection->scores is given; expected NULL in a cut");
   }
+  TC_TRY(no_merge(&c->selection));
   if (c->rule.scale == TAILCUT_SCALE_DEFAULT) c->rule.scale = TAILCUT_SCALE_AUTO;
   return TAILCUT_OK;
 }
@@ -121,9 +129,8 @@ TAILCUT_API tailcut_status tailcut_cut(tailcut_handle handle, const tailcut_batc
   return finish(handle, TAILCUT_CALL_CUT, status, &c, workspace, workspace_size, stream);
 }
 
-static tailcut_status check_compact(tailcut_handle handle, const tailcut_batch *batch,
-                                    const tailcut_rows *rows, int32_t num_rows, tc_call *c) {
-  TC_TRY(begin(handle, batch, c));
+/* What compact and merge check alike, behind the batch. */
+static tailcut_status check_lists(const tailcut_rows *rows, int32_t num_rows, tc_call *c) {
   TC_TRY(tc_check_array(c->kept, 4, c->batch.total_tokens, "kept"));
   if (c->kept_placement != TAILCUT_LOCAL && c->kept_placement != TAILCUT_PACKED) {
     return tc_fail(TAILCUT_ERROR_ENUM, "kept_placement is %d; expected LOCAL (1) or PACKED (2)",
@@ -140,6 +147,12 @@ static tailcut_status check_compact(tailcut_handle handle, const tailcut_batch *
   return TAILCUT_OK;
 }
 
+static tailcut_status check_compact(tailcut_handle handle, const tailcut_batch *batch,
+                                    const tailcut_rows *rows, int32_t num_rows, tc_call *c) {
+  TC_TRY(begin(handle, batch, c));
+  return check_lists(rows, num_rows, c);
+}
+
 TAILCUT_API tailcut_status tailcut_compact(tailcut_handle handle, const tailcut_batch *batch,
                                            const int32_t *kept, int32_t kept_placement,
                                            const int32_t *counts, const int32_t *new_cu_seqlens,
@@ -154,6 +167,32 @@ TAILCUT_API tailcut_status tailcut_compact(tailcut_handle handle, const tailcut_
   return finish(handle, TAILCUT_CALL_COMPACT, status, &c, workspace, workspace_size, stream);
 }
 
+static tailcut_status check_merge(tailcut_handle handle, const tailcut_batch *batch,
+                                  const tailcut_tokens *tokens,
+                                  const tailcut_merge_options *options, const tailcut_rows *rows,
+                                  int32_t num_rows, tc_call *c) {
+  TC_TRY(begin(handle, batch, c));
+  TC_TRY(tc_check_tokens(tokens, &c->batch, &c->tokens));
+  TC_TRY(tc_check_merge("options", options, &c->tokens, NULL, &c->merge));
+  return check_lists(rows, num_rows, c);
+}
+
+TAILCUT_API tailcut_status tailcut_merge(tailcut_handle handle, const tailcut_batch *batch,
+                                         const tailcut_tokens *tokens, const int32_t *kept,
+                                         int32_t kept_placement, const int32_t *counts,
+                                         const int32_t *new_cu_seqlens,
+                                         const tailcut_merge_options *options,
+                                         const tailcut_rows *rows, int32_t num_rows,
+                                         void *workspace, size_t workspace_size, void *stream) {
+  tc_call c = {.kept = kept,
+               .kept_placement = kept_placement,
+               .counts = counts,
+               .new_cu_seqlens = new_cu_seqlens};
+  tc_clear_error();
+  const tailcut_status status = check_merge(handle, batch, tokens, options, rows, num_rows, &c);
+  return finish(handle, TAILCUT_CALL_MERGE, status, &c, workspace, workspace_size, stream);
+}
+
 static tailcut_status check_prune_visual(tailcut_handle handle, const tailcut_batch *batch,
                                          const tailcut_tokens *tokens,
                                          const tailcut_reference *reference,
@@ -166,6 +205,10 @@ static tailcut_status check_prune_visual(tailcut_handle handle, const tailcut_ba
   TC_TRY(tc_check_rule(rule, &c->rule));
   TC_TRY(tc_check_selection(selection, &c->batch, &c->selection));
   if (c->rule.scale == TAILCUT_SCALE_DEFAULT) c->rule.scale = TAILCUT_SCALE_UNIT;
+  if (c->selection.merge != NULL) {
+    TC_TRY(tc_check_merge("selection->merge", c->selection.merge, &c->tokens, &c->reference,
+                          &c->merge));
+  }
   return tc_check_rows(c, rows, num_rows);
 }
 
@@ -226,6 +269,7 @@ static tailcut_status check_prune_sequence(tailcut_handle handle, const tailcut_
     c->rule.scale =
         c->options.policy == TAILCUT_ATTENTION ? TAILCUT_SCALE_AUTO : TAILCUT_SCALE_UNIT;
   }
+  TC_TRY(no_merge(&c->selection));
   return tc_check_rows(c, rows, num_rows);
 }
 

@@ -25,6 +25,7 @@
 #define TC_MIN_SIZE_rotation sizeof(tailcut_rotation)
 #define TC_MIN_SIZE_rows offsetof(tailcut_rows, dst_rows)
 #define TC_MIN_SIZE_relevance_options offsetof(tailcut_relevance_options, head_reduction)
+#define TC_MIN_SIZE_merge_options sizeof(tailcut_merge_options)
 #define TC_MIN_SIZE_limits offsetof(tailcut_limits, groups)
 #define TC_MIN_SIZE_config sizeof(tailcut_config)
 

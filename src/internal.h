@@ -4,6 +4,7 @@
 #define TAILCUT_INTERNAL_H_
 
 #include <stdio.h>
+#include <string.h>
 
 #include "exact.h"
 #include "tailcut.h"
@@ -17,6 +18,7 @@ typedef struct tc_call {
   tailcut_rule rule; /* scale is UNIT or AUTO */
   tailcut_selection selection;
   tailcut_relevance_options options;
+  tailcut_merge_options merge; /* window 0: dropped rows are lost */
   const uint8_t *roles;
   const float *in_scores;
   const int32_t *input_flags;
@@ -39,6 +41,8 @@ typedef struct tc_call {
   void *stream;
 } tc_call;
 
+enum { TC_LAST_CALL = TAILCUT_CALL_MERGE };
+
 typedef struct tc_backend {
   const char *name;
   int32_t device_kind;
@@ -48,8 +52,7 @@ typedef struct tc_backend {
   tailcut_status (*workspace_init)(tailcut_handle handle, void *workspace, size_t size,
                                    void *stream);
   /* One entry per tailcut_call, indexed by it; [0] is unused. */
-  tailcut_status (*run[TAILCUT_CALL_PRUNE_SEQUENCE + 1])(tailcut_handle handle,
-                                                         const tc_call *call);
+  tailcut_status (*run[TC_LAST_CALL + 1])(tailcut_handle handle, const tc_call *call);
   /* TAILCUT_DEBUG: copies device memory to the host behind what is on the stream, and waits.
    * UNSUPPORTED where the stream is being captured. */
   tailcut_status (*read)(tailcut_handle handle, void *host, const void *device, size_t bytes,
@@ -100,11 +103,18 @@ tailcut_status tc_check_tokens(const tailcut_tokens *in, const tailcut_batch *ba
                                tailcut_tokens *out);
 tailcut_status tc_check_reference(const tailcut_reference *in, const tailcut_batch *batch,
                                   const tailcut_tokens *tokens, tailcut_reference *out);
+/* A window of NOVELTY or merging, 0 meaning `fallback`; and that the tokens are not too wide. */
+tailcut_status tc_check_window(const char *name, int32_t *window, int32_t fallback,
+                               const tailcut_tokens *tokens);
 tailcut_status tc_check_rule(const tailcut_rule *in, tailcut_rule *out);
 tailcut_status tc_check_selection(const tailcut_selection *in, const tailcut_batch *batch,
                                   tailcut_selection *out);
 tailcut_status tc_check_options(const tailcut_relevance_options *in, const tailcut_batch *batch,
                                 tailcut_relevance_options *out);
+/* `source`: the scores' reference in a fused call, or NULL. */
+tailcut_status tc_check_merge(const char *name, const tailcut_merge_options *in,
+                              const tailcut_tokens *tokens, const tailcut_reference *source,
+                              tailcut_merge_options *out);
 tailcut_status tc_check_limits(const tailcut_limits *in, tailcut_limits *out);
 tailcut_status tc_check_config(const tailcut_config *in, tailcut_config *out);
 /* sizing.c: tailcut_kept_count of a checked rule. */
@@ -114,9 +124,13 @@ int32_t tc_kept_count(const tailcut_rule *rule, int32_t n);
 tailcut_status tc_check_rows(tc_call *call, const tailcut_rows *rows, int32_t num_rows);
 /* Entry i of a call's checked rows, whole and with explicit strides and dst_rows. */
 tailcut_rows tc_rows_at(const tc_call *call, int32_t i);
-/* validate_rotation.c: the whole rotation of an entry that has one, checked. */
+/* The rotation of a checked entry that has one, whole. */
 #define TC_MOST_ROTARY 1024
-tailcut_rotation tc_rotation_of(const tailcut_rows *rows);
+static inline tailcut_rotation tc_rotation_of(const tailcut_rows *rows) {
+  tailcut_rotation rotation = TAILCUT_ROTATION_INITIALIZER;
+  memcpy(&rotation, rows->rotation, rows->rotation->struct_size);
+  return rotation;
+}
 
 /* The bounds of a call, as workspaces are sized by them. */
 static inline tailcut_limits tc_call_limits(const tc_call *call) {
@@ -126,6 +140,7 @@ static inline tailcut_limits tc_call_limits(const tc_call *call) {
   limits.total_tokens = call->batch.total_tokens;
   limits.dim = call->tokens.dim;
   limits.groups = call->batch.groups;
+  limits.window = call->merge.window > 0 ? call->merge.window : call->reference.window;
   if (call->options.policy == TAILCUT_ATTENTION) {
     limits.q_heads = call->options.q_heads;
     limits.head_dim = call->options.head_dim;

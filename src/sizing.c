@@ -40,9 +40,9 @@ TAILCUT_API tailcut_status tailcut_workspace_size(tailcut_handle handle, int32_t
   tc_clear_error();
   if (handle == NULL) return tc_fail(TAILCUT_ERROR_NULL, "handle is NULL");
   if (size == NULL) return tc_fail(TAILCUT_ERROR_NULL, "size is NULL");
-  if (call < TAILCUT_CALL_SCORE || call > TAILCUT_CALL_PRUNE_SEQUENCE) {
+  if (call < TAILCUT_CALL_SCORE || call > TC_LAST_CALL) {
     return tc_fail(TAILCUT_ERROR_ENUM, "call is %d; expected %d to %d", (int)call,
-                   TAILCUT_CALL_SCORE, TAILCUT_CALL_PRUNE_SEQUENCE);
+                   TAILCUT_CALL_SCORE, TC_LAST_CALL);
   }
   const tailcut_status status = tc_check_limits(limits, &l);
   if (status == TAILCUT_OK) *size = handle->backend->workspace_size(handle, call, &l);

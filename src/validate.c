@@ -58,6 +58,7 @@ tailcut_status tc_check_limits(const tailcut_limits *in, tailcut_limits *out) {
   TC_TRY(tc_check_int("limits->dim", out->dim, 0, INT32_MAX));
   TC_TRY(tc_check_int("limits->q_heads", out->q_heads, 0, INT32_MAX));
   TC_TRY(tc_check_int("limits->groups", out->groups, 0, INT32_MAX - 1));
+  TC_TRY(tc_check_int("limits->window", out->window, 0, 256));
   return tc_check_int("limits->head_dim", out->head_dim, 0, 1024);
 }
 
@@ -104,13 +105,22 @@ static tailcut_status check_given(const tailcut_batch *batch, const tailcut_toke
                          batch->segments);
 }
 
+tailcut_status tc_check_window(const char *name, int32_t *window, int32_t fallback,
+                               const tailcut_tokens *tokens) {
+  if (*window == 0) *window = fallback;
+  if (*window != 64 && *window != 128 && *window != 256) {
+    return tc_fail(TAILCUT_ERROR_RANGE, "%s is %d; expected 64, 128 or 256", name, (int)*window);
+  }
+  return tc_check_int("tokens->dim", tokens->dim, 1, TAILCUT_MAX_NOVELTY_DIM);
+}
+
 tailcut_status tc_check_reference(const tailcut_reference *in, const tailcut_batch *batch,
                                   const tailcut_tokens *tokens, tailcut_reference *out) {
   static const tailcut_reference defaults = TAILCUT_REFERENCE_INITIALIZER;
   *out = defaults;
   TC_TRY(TC_IMPORT(out, in, reference, "reference"));
   TC_TRY(tc_check_enum("reference->source", out->source, TAILCUT_REFERENCE_GIVEN,
-                       TAILCUT_REFERENCE_LAG));
+                       TAILCUT_REFERENCE_NOVELTY));
   if (out->source == TAILCUT_REFERENCE_LAG) {
     if (out->lag == 0) {
       return tc_fail(TAILCUT_ERROR_RANGE, "reference->lag is not set; expected with source LAG");
@@ -119,6 +129,12 @@ tailcut_status tc_check_reference(const tailcut_reference *in, const tailcut_bat
   } else if (out->lag != 0) {
     return tc_fail(TAILCUT_ERROR_CONFLICT, "reference->lag is %d; expected 0 but with source LAG",
                    (int)out->lag);
+  }
+  if (out->source == TAILCUT_REFERENCE_NOVELTY) {
+    TC_TRY(tc_check_window("reference->window", &out->window, 64, tokens));
+  } else if (out->window != 0) {
+    return tc_fail(TAILCUT_ERROR_CONFLICT,
+                   "reference->window is %d; expected 0 but with source NOVELTY", (int)out->window);
   }
   if (out->source == TAILCUT_REFERENCE_GIVEN) return check_given(batch, tokens, out);
   if (out->data != NULL) {
@@ -154,6 +170,32 @@ tailcut_status tc_check_selection(const tailcut_selection *in, const tailcut_bat
                    "batch->group_cu_seqlens");
   }
   return tc_check_pointer(out->group_counts, 4, "selection->group_counts");
+}
+
+tailcut_status tc_check_merge(const char *name, const tailcut_merge_options *in,
+                              const tailcut_tokens *tokens, const tailcut_reference *source,
+                              tailcut_merge_options *out) {
+  static const tailcut_merge_options defaults = TAILCUT_MERGE_OPTIONS_INITIALIZER;
+  const int32_t scored = source != NULL ? source->window : 0;
+  char field[64];
+  *out = defaults;
+  if (in != NULL) TC_TRY(TC_IMPORT(out, in, merge_options, name));
+  if (out->power != TAILCUT_MERGE_MEAN && out->power != TAILCUT_MERGE_COS4) {
+    return tc_fail(TAILCUT_ERROR_ENUM, "%s->power is %d; expected MEAN (0) or COS4 (4)", name,
+                   (int)out->power);
+  }
+  snprintf(field, sizeof field, "%s->window", name);
+  if (scored > 0 && out->window != 0 && out->window != scored) {
+    return tc_fail(TAILCUT_ERROR_CONFLICT, "%s is %d; expected 0 or reference->window, %d", field,
+                   (int)out->window, (int)scored);
+  }
+  TC_TRY(tc_check_window(field, &out->window, scored > 0 ? scored : 64, tokens));
+  snprintf(field, sizeof field, "%s->sizes_in", name);
+  TC_TRY(tc_check_pointer(out->sizes_in, 4, field));
+  snprintf(field, sizeof field, "%s->sizes_out", name);
+  TC_TRY(tc_check_pointer(out->sizes_out, 4, field));
+  snprintf(field, sizeof field, "%s->joins_out", name);
+  return tc_check_pointer(out->joins_out, 4, field);
 }
 
 static tailcut_status check_heads(const char *which, const void *data, int32_t heads,

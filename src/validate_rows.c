@@ -200,7 +200,7 @@ static tailcut_status check_fields(const tailcut_rows *raw, int32_t i, const tai
   if (raw->placement != TAILCUT_LOCAL && raw->placement != TAILCUT_PACKED) {
     return fail(TAILCUT_ERROR_ENUM, i, "placement", raw->placement, "LOCAL (1) or PACKED (2)");
   }
-  if (raw->flags & ~(TAILCUT_ROWS_ZERO_TAIL | TAILCUT_ROWS_RENUMBER)) {
+  if (raw->flags & ~(TAILCUT_ROWS_ZERO_TAIL | TAILCUT_ROWS_RENUMBER | TAILCUT_ROWS_MERGE)) {
     return fail(TAILCUT_ERROR_ENUM, i, "flags", raw->flags, "TAILCUT_ROWS_* bits");
   }
   if (raw->slot_bytes != 4 && raw->slot_bytes != 8) {
@@ -228,8 +228,43 @@ static tailcut_status check_fields(const tailcut_rows *raw, int32_t i, const tai
   return TAILCUT_OK;
 }
 
+static tailcut_status check_merged(const tailcut_rows *r, int32_t i, const tc_call *call) {
+  if (!(r->flags & TAILCUT_ROWS_MERGE)) {
+    if (r->dtype == 0) return TAILCUT_OK;
+    return fail(TAILCUT_ERROR_CONFLICT, i, "dtype", r->dtype, "0 without TAILCUT_ROWS_MERGE");
+  }
+  if (call->merge.window == 0) {
+    return fail(TAILCUT_ERROR_CONFLICT, i, "flags", r->flags,
+                "TAILCUT_ROWS_MERGE with selection->merge of tailcut_prune_visual, or in "
+                "tailcut_merge");
+  }
+  if (r->flags & TAILCUT_ROWS_RENUMBER) {
+    return fail(TAILCUT_ERROR_CONFLICT, i, "flags", r->flags,
+                "one of TAILCUT_ROWS_MERGE and TAILCUT_ROWS_RENUMBER");
+  }
+  if (r->rotation != NULL) {
+    return tc_fail(TAILCUT_ERROR_CONFLICT,
+                   "rows[%d].rotation is given; expected NULL with TAILCUT_ROWS_MERGE", (int)i);
+  }
+  if (r->dtype == 0) {
+    return tc_fail(TAILCUT_ERROR_ENUM,
+                   "rows[%d].dtype is not set; expected with TAILCUT_ROWS_MERGE", (int)i);
+  }
+  if (r->dtype < TAILCUT_F16 || r->dtype > TAILCUT_F32) {
+    return fail(TAILCUT_ERROR_ENUM, i, "dtype", r->dtype, "a tailcut_dtype");
+  }
+  if (r->parts != 1) {
+    return fail(TAILCUT_ERROR_RANGE, i, "parts", r->parts, "1 with TAILCUT_ROWS_MERGE");
+  }
+  if (r->part_bytes % tc_dtype_size(r->dtype) != 0) {
+    return fail(TAILCUT_ERROR_RANGE, i, "part_bytes", r->part_bytes, "a multiple of dtype's size");
+  }
+  return TAILCUT_OK;
+}
+
 /* The fields that older entries lack. */
-static tailcut_status check_new_fields(const tailcut_rows *r, int32_t i) {
+static tailcut_status check_new_fields(const tailcut_rows *r, int32_t i, const tc_call *call) {
+  TC_TRY(check_merged(r, i, call));
   if (r->dst_rows < 0) return fail(TAILCUT_ERROR_RANGE, i, "dst_rows", r->dst_rows, "at least 0");
   if (r->renumber_base == NULL) return TAILCUT_OK;
   char name[48];
@@ -279,7 +314,7 @@ tailcut_status tc_check_rows(tc_call *call, const tailcut_rows *rows, int32_t nu
     }
     TC_TRY(check_fields(raw, i, &call->batch));
     const tailcut_rows r = tc_rows_at(call, i);
-    TC_TRY(check_new_fields(&r, i));
+    TC_TRY(check_new_fields(&r, i, call));
     TC_TRY(check_side(raw, &r, i, call, 1, &dst));
     TC_TRY(tc_check_rotation(&r, i, &call->batch, &dst));
     call->rotations += r.rotation != NULL;

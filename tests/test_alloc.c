@@ -63,7 +63,8 @@ void free(void *p) {
 enum { SEGMENTS = 3, MOST = 900, TOTAL = SEGMENTS * MOST, DIM = 320, HEADS = 4, GROUPS = 30 };
 
 /* One call of each kind; ATTENTION and MAX_COSINE are kinds of their own. The tenth is prune_visual
- * with all that a batch, a rule and a selection may have. */
+ * with all that a batch, a rule and a selection may have, but what the eleventh has: NOVELTY and
+ * merging; the twelfth is tailcut_merge. */
 static tailcut_status call(int kind, tailcut_handle handle, tt_workspace w, const uint16_t *tokens,
                            uint16_t *out) {
   static float scores[TOTAL], curve[TOTAL], direction[SEGMENTS * DIM];
@@ -90,6 +91,11 @@ static tailcut_status call(int kind, tailcut_handle handle, tt_workspace w, cons
   options.q = options.k = tokens, options.dtype = TAILCUT_F16,
   options.q_heads = options.k_heads = HEADS;
   options.head_dim = DIM / HEADS;
+  tailcut_merge_options merge = TAILCUT_MERGE_OPTIONS_INITIALIZER;
+  if (kind == 11 || kind == 12) {
+    reference.source = TAILCUT_REFERENCE_NOVELTY, reference.data = NULL, s.merge = &merge;
+    rows.flags = TAILCUT_ROWS_MERGE, rows.dtype = TAILCUT_F16;
+  }
   if (kind == 10) {
     batch.groups = GROUPS, batch.group_cu_seqlens = offsets, batch.prefix_rows = 5;
     reference.source = TAILCUT_REFERENCE_LAG, reference.lag = 30;
@@ -116,8 +122,12 @@ static tailcut_status call(int kind, tailcut_handle handle, tt_workspace w, cons
                                NULL);
     case TAILCUT_CALL_PRUNE_VISUAL:
     case 10:
+    case 11:
       return tailcut_prune_visual(handle, &batch, &t, &reference, &rule, &s, &rows, 1, w.data,
                                   w.size, NULL);
+    case 12:
+      return tailcut_merge(handle, &batch, &t, kept, TAILCUT_PACKED, counts, cu, &merge, &rows, 1,
+                           w.data, w.size, NULL);
     default:
       return tailcut_prune_sequence(handle, &batch, &t, roles, &options, &rule, &s, &rows, 1,
                                     w.data, w.size, NULL);
@@ -139,10 +149,12 @@ Test(alloc, run_calls_allocate_nothing) {
     tailcut_limits limits = TAILCUT_LIMITS_INITIALIZER;
     limits.segments = SEGMENTS, limits.max_tokens = MOST, limits.dim = DIM;
     limits.q_heads = HEADS, limits.head_dim = DIM / HEADS, limits.groups = GROUPS;
-    for (int kind = 1; kind <= 10; kind++) {
-      const int sized = kind == 10 ? TAILCUT_CALL_PRUNE_VISUAL
-                        : kind > 7 ? TAILCUT_CALL_PRUNE_SEQUENCE
-                                   : kind;
+    limits.window = 64;
+    for (int kind = 1; kind <= 12; kind++) {
+      const int sized = kind == 12   ? TAILCUT_CALL_MERGE
+                        : kind >= 10 ? TAILCUT_CALL_PRUNE_VISUAL
+                        : kind > 7   ? TAILCUT_CALL_PRUNE_SEQUENCE
+                                     : kind;
       const tt_workspace w = tt_workspace_new(&backends[b], handle, sized, &limits);
       counting = 1;
       const tailcut_status status = call(kind, handle, w, tokens, out);
@@ -162,7 +174,7 @@ Test(alloc, run_calls_allocate_nothing) {
     cr_assert_eq(touched, 0);
     tailcut_destroy(handle);
   }
-  cr_assert_geq(calls, 10);
+  cr_assert_geq(calls, 12);
 }
 
 /* The counters work: a handle is allocated and freed. */

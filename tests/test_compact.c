@@ -227,7 +227,7 @@ static void expect(call *c) {
   r->src = c->in_place ? c->want : c->src;
   r->src_slots = c->slots;
   r->dst_slots = c->in_place ? c->slots : c->dst_slots;
-  ref_compact(&c->batch, c->kept, c->placement, c->counts, c->cu, r, c->open);
+  ref_compact(&c->batch, c->kept, c->placement, c->counts, c->cu, r, c->open, NULL);
 }
 
 static int run(const call *c, const tt_backend *backend, tailcut_handle handle, int number) {

@@ -17,11 +17,13 @@ enum {
   RELEVANCE = 1 << TAILCUT_CALL_RELEVANCE,
   VISUAL = 1 << TAILCUT_CALL_PRUNE_VISUAL,
   SEQUENCE = 1 << TAILCUT_CALL_PRUNE_SEQUENCE,
-  ALL = 0xFE,
-  TOKENS = SCORE | DIRECTION | RELEVANCE | VISUAL | SEQUENCE,
+  MERGE = 1 << TAILCUT_CALL_MERGE,
+  ALL = 0x1FE,
+  TOKENS = SCORE | DIRECTION | RELEVANCE | VISUAL | SEQUENCE | MERGE,
   REFERENCE = SCORE | VISUAL,
   RULE = CUT | VISUAL | SEQUENCE,
-  ROWS = COMPACT | VISUAL | SEQUENCE,
+  LISTS = COMPACT | MERGE,
+  ROWS = LISTS | VISUAL | SEQUENCE,
   STAGE2 = RELEVANCE | SEQUENCE
 };
 
@@ -37,6 +39,7 @@ typedef struct args {
   tailcut_rule rule;
   tailcut_selection selection, *selection_p;
   tailcut_relevance_options options;
+  tailcut_merge_options merge;
   tailcut_rows rows[2], *rows_p;
   tailcut_rotation rotation; /* not used at first */
   int32_t num_rows, kept_placement;
@@ -72,6 +75,7 @@ static void make(args *a, const tt_backend *backend, tailcut_handle handle) {
   static const tailcut_rule rule = TAILCUT_RULE_INITIALIZER;
   static const tailcut_selection selection = TAILCUT_SELECTION_INITIALIZER;
   static const tailcut_relevance_options options = TAILCUT_RELEVANCE_OPTIONS_INITIALIZER;
+  static const tailcut_merge_options merge = TAILCUT_MERGE_OPTIONS_INITIALIZER;
   static const tailcut_rows rows = TAILCUT_ROWS_INITIALIZER;
   static const uint8_t zeros[4096] = {0}, roles[TOTAL] = {1, 1, 1, 2, 0, 1, 1, 1, 1, 2};
   static const int32_t kept[TOTAL] = {0, 2, 9, 9, 9, 1}, counts[SEGMENTS] = {2, 1};
@@ -85,6 +89,7 @@ static void make(args *a, const tt_backend *backend, tailcut_handle handle) {
   a->reference = reference, a->reference.data = input(a, zeros, 64);
   a->rule = rule;
   a->options = options;
+  a->merge = merge, a->merge.sizes_out = output(a, TOTAL * 4);
   a->kept_placement = TAILCUT_LOCAL;
   a->scores = output(a, TOTAL * 4);
   a->direction = output(a, SEGMENTS * DIM * 4);
@@ -115,8 +120,8 @@ static void make(args *a, const tt_backend *backend, tailcut_handle handle) {
   a->selection_p = &a->selection, a->rows_p = a->rows;
   tailcut_limits limits = TAILCUT_LIMITS_INITIALIZER;
   limits.segments = SEGMENTS, limits.max_tokens = MOST, limits.dim = DIM;
-  limits.q_heads = 2, limits.head_dim = 4;
-  for (int32_t call = 1; call <= TAILCUT_CALL_PRUNE_SEQUENCE; call++) {
+  limits.q_heads = 2, limits.head_dim = 4, limits.window = 64;
+  for (int32_t call = 1; call <= TAILCUT_CALL_MERGE; call++) {
     size_t size;
     cr_assert_eq(tailcut_workspace_size(handle, call, &limits, &size), TAILCUT_OK);
     if (size > a->workspace_size) a->workspace_size = size;
@@ -146,6 +151,9 @@ static tailcut_status call(int32_t kind, args *a) {
     case TAILCUT_CALL_COMPACT:
       return tailcut_compact(a->handle, a->batch_p, a->kept, a->kept_placement, a->counts,
                              a->new_cu, a->rows_p, a->num_rows, w, size, NULL);
+    case TAILCUT_CALL_MERGE:
+      return tailcut_merge(a->handle, a->batch_p, a->tokens_p, a->kept, a->kept_placement,
+                           a->counts, a->new_cu, &a->merge, a->rows_p, a->num_rows, w, size, NULL);
     case TAILCUT_CALL_RELEVANCE:
       return tailcut_relevance(a->handle, a->batch_p, a->tokens_p, a->roles, &a->options, a->scores,
                                a->flags, w, size, NULL);
@@ -189,13 +197,18 @@ static int is_untouched(const args *a) {
   return 1;
 }
 
+/* tailcut_merge is the last one. */
+static int32_t last_call(const tt_backend *backend) {
+  return backend->refuses & TT_OPTION_MERGE ? TAILCUT_CALL_PRUNE_SEQUENCE : TAILCUT_CALL_MERGE;
+}
+
 Test(errors, every_bad_argument) {
   int count, tried = 0;
   const tt_backend *backend = tt_backends(&count); /* checks are the host's: one is enough */
   tailcut_handle handle = tt_create(backend);
   args a;
   mistake m;
-  for (int32_t kind = 1; kind <= TAILCUT_CALL_PRUNE_SEQUENCE; kind++) {
+  for (int32_t kind = 1; kind <= last_call(backend); kind++) {
     make(&a, backend, handle);
     void *workspace = a.workspace;
     cr_assert_eq(call(kind, &a), TAILCUT_OK, "call %d without a mistake: %s", kind,
@@ -233,7 +246,7 @@ Test(errors, strides_that_are_not_used) {
   int count;
   const tt_backend *backend = tt_backends(&count);
   tailcut_handle handle = tt_create(backend);
-  for (int32_t kind = 1; kind <= TAILCUT_CALL_PRUNE_SEQUENCE; kind++) {
+  for (int32_t kind = 1; kind <= last_call(backend); kind++) {
     static const int32_t none[SEGMENTS + 1] = {0, 0, 0};
     args a;
     make(&a, backend, handle);

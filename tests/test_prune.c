@@ -18,7 +18,7 @@ static void run_kind(unsigned kind, int least) {
   cr_assert_geq(o.cases, least, "only %d cases were run", o.cases);
 }
 
-Test(prune, visual) { run_kind(TT_VISUAL, 130); }
+Test(prune, visual) { run_kind(TT_VISUAL, 205); }
 Test(prune, cut) { run_kind(TT_CUT, 85); }
 Test(prune, sequence) { run_kind(TT_SEQUENCE, 16); }
 

@@ -194,7 +194,7 @@ Test(sizing, workspace_sizes_never_decrease) {
     tailcut_handle handle = tt_create(&backends[b]);
     for (int turn = 0; turn < 4000; turn++) {
       tailcut_limits l = TAILCUT_LIMITS_INITIALIZER, more;
-      const int32_t call = 1 + turn % 7;
+      const int32_t call = 1 + turn % TAILCUT_CALL_MERGE;
       l.segments = tt_below(&random, 200);
       l.max_tokens = tt_below(&random, 5000);
       l.total_tokens = tt_below(&random, 2) ? 0 : tt_below(&random, 100000);
@@ -202,6 +202,7 @@ Test(sizing, workspace_sizes_never_decrease) {
       l.q_heads = tt_below(&random, 65);
       l.head_dim = tt_below(&random, 1025);
       l.groups = tt_below(&random, 2) ? 0 : tt_below(&random, 3000);
+      l.window = tt_below(&random, 2) ? 0 : tt_below(&random, 200);
       more = l;
       if (l.total_tokens == 0) more.total_tokens = 0;
       more.segments += tt_below(&random, 2) * tt_below(&random, 100);
@@ -211,6 +212,7 @@ Test(sizing, workspace_sizes_never_decrease) {
       more.q_heads += tt_below(&random, 2) * tt_below(&random, 100);
       if (l.head_dim < 1000) more.head_dim += tt_below(&random, 24);
       more.groups += tt_below(&random, 2) * tt_below(&random, 100);
+      more.window += tt_below(&random, 2) * tt_below(&random, 57);
       more.reserved = tt_below(&random, 100); /* not read */
       cr_assert_leq(size_of(handle, call, &l), size_of(handle, call, &more), "call %d on %s", call,
                     backends[b].name);
@@ -229,7 +231,7 @@ Test(sizing, workspace_size_refuses_mistakes) {
   cr_assert_eq(tailcut_workspace_size(handle, 1, NULL, &size), TAILCUT_ERROR_NULL);
   cr_assert_eq(tailcut_workspace_size(handle, 1, &l, NULL), TAILCUT_ERROR_NULL);
   cr_assert_eq(tailcut_workspace_size(handle, 0, &l, &size), TAILCUT_ERROR_ENUM);
-  cr_assert_eq(tailcut_workspace_size(handle, 8, &l, &size), TAILCUT_ERROR_ENUM);
+  cr_assert_eq(tailcut_workspace_size(handle, 9, &l, &size), TAILCUT_ERROR_ENUM);
 #define REFUSED(change, expected, word)                                          \
   l = good;                                                                      \
   change;                                                                        \
@@ -245,6 +247,8 @@ Test(sizing, workspace_size_refuses_mistakes) {
           "limits->total_tokens");
   REFUSED(l.groups = -1, TAILCUT_ERROR_RANGE, "limits->groups");
   REFUSED(l.groups = INT32_MAX, TAILCUT_ERROR_RANGE, "limits->groups");
+  REFUSED(l.window = -1, TAILCUT_ERROR_RANGE, "limits->window");
+  REFUSED(l.window = 257, TAILCUT_ERROR_RANGE, "limits->window");
   REFUSED(l.dim = -1, TAILCUT_ERROR_RANGE, "limits->dim");
   REFUSED(l.q_heads = -1, TAILCUT_ERROR_RANGE, "limits->q_heads");
   REFUSED(l.head_dim = 1025, TAILCUT_ERROR_RANGE, "limits->head_dim");

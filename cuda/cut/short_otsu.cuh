@@ -134,8 +134,8 @@ __device__ inline bool tc_short_otsu(tc_short_space<S> &space, const uint32_t (&
     uint32_t sums = 0;
     for (uint32_t q = 0; q < listed; q += 8) { /* behind the list stands what is above all */
 #pragma unroll
-      for (uint32_t e = q; e < q + 8; e += 4) {
-        const uint4 u = *(const uint4 *)&space.list[e];
+      for (int e = 0; e < 8; e += 4) {
+        const uint4 u = *(const uint4 *)&space.list[q + e];
         sums += u.x <= v ? u.x : 0u;
         sums += u.y <= v ? u.y : 0u;
         sums += u.z <= v ? u.z : 0u;

@@ -108,10 +108,18 @@ static tailcut_status start(tailcut_handle handle, const tc_call *call, int32_t 
                             tailcut_status (*body)(tc_cuda_run *run)) {
   tc_cuda_run run;
   int previous = 0;
-  if (call->rotations > 0) {
+  tailcut_status status = tc_run_can_turn(call);
+  if (status != TAILCUT_OK) return status;
+  if (call->reference.source == TAILCUT_REFERENCE_NOVELTY) {
     return tc_fail(TAILCUT_ERROR_UNSUPPORTED,
-                   "%d of rows have a rotation: the CUDA backend does not turn keys yet",
-                   (int)call->rotations);
+                   "reference->source is NOVELTY (%d), which is not in the CUDA backend yet: use a "
+                   "CPU handle",
+                   TAILCUT_REFERENCE_NOVELTY);
+  }
+  if (call->merge.window > 0) {
+    return tc_fail(TAILCUT_ERROR_UNSUPPORTED,
+                   "selection->merge is given: merging is not in the CUDA backend yet: use a CPU "
+                   "handle");
   }
   memset(&run, 0, sizeof run);
   run.device = handle->state;
@@ -130,7 +138,7 @@ static tailcut_status start(tailcut_handle handle, const tc_call *call, int32_t 
   const tailcut_limits limits = tc_call_limits(call);
   tc_cuda_lay_out(&run.space, call->workspace, run.device, kind, &limits);
   run.groups.segment = run.space.group_segment;
-  tailcut_status status = tc_cuda_status(cudaGetDevice(&previous), "cudaGetDevice");
+  status = tc_cuda_status(cudaGetDevice(&previous), "cudaGetDevice");
   if (status != TAILCUT_OK) return status;
   if (previous != run.device->device) {
     status = tc_cuda_status(cudaSetDevice(run.device->device), "cudaSetDevice");
@@ -153,6 +161,12 @@ TC_RUN(relevance, TAILCUT_CALL_RELEVANCE, tc_run_relevance)
 TC_RUN(prune_visual, TAILCUT_CALL_PRUNE_VISUAL, tc_run_prune)
 TC_RUN(prune_sequence, TAILCUT_CALL_PRUNE_SEQUENCE, tc_run_prune)
 
+static tailcut_status cuda_merge(tailcut_handle handle, const tc_call *call) {
+  (void)handle, (void)call;
+  return tc_fail(TAILCUT_ERROR_UNSUPPORTED,
+                 "tailcut_merge is not in the CUDA backend yet: use a CPU handle");
+}
+
 const tc_backend tc_backend_cuda = {
     "cuda",
     TAILCUT_DEVICE_CUDA,
@@ -161,6 +175,6 @@ const tc_backend tc_backend_cuda = {
     cuda_workspace_size,
     cuda_workspace_init,
     {NULL, cuda_score, cuda_mean_direction, cuda_cut, cuda_compact, cuda_relevance,
-     cuda_prune_visual, cuda_prune_sequence},
+     cuda_prune_visual, cuda_prune_sequence, cuda_merge},
     tc_cuda_read,
 };

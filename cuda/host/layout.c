@@ -45,6 +45,7 @@ size_t tc_cuda_lay_out(tc_cuda_space *space, void *workspace, const tc_cuda *dev
   char *base = workspace;
   size_t used = 0;
   memset(space, 0, sizeof *space);
+  if (kind == TAILCUT_CALL_MERGE) return 0; /* refused */
   space->lasting = take(base, &used, sizeof *space->lasting);
   space->start = take(base, &used, segments * 4);
   space->n = take(base, &used, (segments + 1) * 4);

@@ -63,7 +63,7 @@ __device__ inline tc_maxcos_item open_item(const tc_maxcos_args &args, int64_t n
   }
   for (int i = (int)threadIdx.x; i < F::N; i += TC_MAXCOS_THREADS) {
     const int32_t row = queries[min(i, item.queries - 1)];
-    const float weight = __fdiv_rn(1.0f, tc_norm_floor(args.norms[start + row]));
+    const float weight = tc_row_weight(args.norms[start + row]);
     lists->query[i] = row;
     lists->weight[i] = i < item.queries ? weight : tc_bits_float(TC_NAN_BITS);
   }

@@ -58,9 +58,13 @@ typedef struct cli_options {
    * `counts` are read by view. */
   const char *tokens, *cls, *cu_seqlens, *groups, *hidden, *roles, *q, *keys, *image;
   const char *out, *kept, *counts, *scores, *offsets, *flags, *mask, *group_counts;
-  int32_t cls_row; /* 1: --cls-row 0 was given */
+  const char *sizes_in, *sizes, *joins; /* joins is read by view */
+  int32_t cls_row;                      /* 1: --cls-row 0 was given */
   int32_t cls_mean;
-  int32_t lag;    /* candidates; 0 when not given */
+  int32_t lag;                 /* candidates; 0 when not given */
+  int32_t novelty;             /* window; 0 when not given */
+  int32_t merge, merge_window; /* tailcut_power where merges is set; window, 0 when not given */
+  bool merges;
   int32_t prefix; /* rows of a segment that are no candidates */
   int32_t json;
   tailcut_rule rule;
@@ -143,7 +147,7 @@ const char *cli_shape_text(const cli_array *array, char *text);
 
 /* --------------------------------------------------------------------------------- output.c -- */
 
-#define CLI_MAX_OUTPUTS 8
+#define CLI_MAX_OUTPUTS 10
 
 /* Files that become visible together: temporaries beside their destinations, renamed by commit. */
 typedef struct cli_outputs {
@@ -223,21 +227,22 @@ typedef struct cli_job {
   cli_device device;
   int32_t call;          /* TAILCUT_CALL_PRUNE_VISUAL, _PRUNE_SEQUENCE or _CUT */
   const char *main_path; /* tokens, hidden states or scores */
-  cli_array main, cls, roles, q, keys, offsets, groups;
+  cli_array main, cls, roles, q, keys, offsets, groups, sizes; /* sizes: by row */
   tailcut_batch batch;
   tailcut_tokens tokens;
   tailcut_reference reference;
   tailcut_relevance_options relevance;
   tailcut_rule rule;
   tailcut_selection selection;
+  tailcut_merge_options merge;
   tailcut_rows rows;
   int32_t num_rows;
   int64_t *starts;    /* [segments + 1], host: first row of each segment */
   int64_t candidates; /* of all segments; with roles: all rows */
   int64_t kept_total;
-  cli_buffer d_main, d_cls, d_roles, d_q, d_keys, d_offsets, d_groups, d_workspace;
+  cli_buffer d_main, d_cls, d_roles, d_q, d_keys, d_offsets, d_groups, d_sizes_in, d_workspace;
   cli_buffer d_counts, d_kept, d_new_offsets, d_flags, d_scores, d_curve, d_out, d_mask,
-      d_group_counts;
+      d_group_counts, d_sizes, d_joins;
   int32_t *nan_counts; /* [segments]: scores that are NaN; NULL where no segment has one */
   double us_min, us_median;
 } cli_job;

@@ -15,6 +15,10 @@ static int workspace(cli_job *job) {
   limits.groups = job->batch.groups;
   limits.q_heads = job->relevance.q_heads;
   limits.head_dim = job->relevance.head_dim;
+  limits.window = job->options->novelty > 0        ? job->options->novelty
+                  : job->options->merge_window > 0 ? job->options->merge_window
+                  : job->options->merges           ? 64
+                                                   : 0;
   limits.dim = job->call == TAILCUT_CALL_CUT ? 0 : job->tokens.dim;
   tailcut_status result = tailcut_workspace_size(job->device.handle, job->call, &limits, &size);
   if (result != TAILCUT_OK) return cli_library_failed("tailcut_workspace_size", result);
@@ -45,6 +49,7 @@ int cli_job_prepare(cli_job *job, bool want_out, bool want_curve) {
       {&job->d_keys, &job->keys, 0, job->keys.data != NULL, "the keys"},
       {&job->d_offsets, &job->offsets, 0, job->offsets.data != NULL, "the offsets"},
       {&job->d_groups, &job->groups, 0, job->groups.data != NULL, "the groups"},
+      {&job->d_sizes_in, &job->sizes, 0, job->sizes.data != NULL, "the sizes"},
       {&job->d_counts, NULL, segments * 4, true, "the counts"},
       {&job->d_kept, NULL, rows * 4, true, "the kept indices"},
       {&job->d_new_offsets, NULL, (segments + 1) * 4, true, "the new offsets"},
@@ -55,6 +60,9 @@ int cli_job_prepare(cli_job *job, bool want_out, bool want_curve) {
       {&job->d_group_counts, NULL, (size_t)job->batch.groups * 4,
        job->options->group_counts != NULL, "the counts of the groups"},
       {&job->d_out, NULL, job->main.bytes, want_out, "the kept rows"},
+      {&job->d_sizes, NULL, rows * 4, job->options->sizes != NULL, "the sizes of the kept rows"},
+      {&job->d_joins, NULL, rows * 4, job->options->merges && job->options->joins != NULL,
+       "what each candidate joins"},
   };
   for (size_t i = 0; i < sizeof list / sizeof list[0] && status == CLI_OK; i++) {
     if (!list[i].wanted) continue;
@@ -92,6 +100,18 @@ int cli_job_prepare(cli_job *job, bool want_out, bool want_curve) {
     job->rows.part_bytes =
         job->main.shape[job->main.dims - 1] * (int64_t)cli_type_size(job->main.type);
     job->rows.placement = TAILCUT_PACKED;
+  }
+  if (job->options->merges) {
+    const tailcut_merge_options merge = TAILCUT_MERGE_OPTIONS_INITIALIZER;
+    job->merge = merge;
+    job->merge.power = job->options->merge;
+    job->merge.window = job->options->merge_window;
+    job->merge.sizes_in = job->d_sizes_in.device;
+    job->merge.sizes_out = job->d_sizes.device;
+    job->merge.joins_out = job->d_joins.device;
+    job->selection.merge = &job->merge;
+    job->rows.flags = TAILCUT_ROWS_MERGE;
+    job->rows.dtype = job->tokens.dtype;
   }
   return CLI_OK;
 }
@@ -154,6 +174,10 @@ static int fetch(cli_job *job) {
   if (status == CLI_OK) status = cli_buffer_fetch(device, &job->d_mask, job->d_mask.bytes);
   if (status == CLI_OK)
     status = cli_buffer_fetch(device, &job->d_group_counts, job->d_group_counts.bytes);
+  if (status == CLI_OK)
+    status = cli_buffer_fetch(device, &job->d_sizes,
+                              job->d_sizes.bytes > 0 ? (size_t)job->kept_total * 4 : 0);
+  if (status == CLI_OK) status = cli_buffer_fetch(device, &job->d_joins, job->d_joins.bytes);
   if (status == CLI_OK && job->num_rows > 0)
     status = cli_buffer_fetch(device, &job->d_out,
                               (size_t)job->kept_total * (size_t)job->rows.part_bytes);
@@ -179,12 +203,12 @@ int cli_job_run(cli_job *job) {
 }
 
 void cli_job_free(cli_job *job) {
-  cli_buffer *buffers[] = {&job->d_main,   &job->d_cls,      &job->d_roles,
-                           &job->d_q,      &job->d_keys,     &job->d_offsets,
-                           &job->d_groups, &job->d_mask,     &job->d_group_counts,
-                           &job->d_counts, &job->d_kept,     &job->d_new_offsets,
-                           &job->d_flags,  &job->d_scores,   &job->d_curve,
-                           &job->d_out,    &job->d_workspace};
+  cli_buffer *buffers[] = {
+      &job->d_main,         &job->d_cls,      &job->d_roles,  &job->d_q,
+      &job->d_keys,         &job->d_offsets,  &job->d_groups, &job->d_mask,
+      &job->d_group_counts, &job->d_counts,   &job->d_kept,   &job->d_new_offsets,
+      &job->d_flags,        &job->d_scores,   &job->d_curve,  &job->d_out,
+      &job->d_workspace,    &job->d_sizes_in, &job->d_sizes,  &job->d_joins};
   for (size_t i = 0; i < sizeof buffers / sizeof buffers[0]; i++)
     cli_buffer_free(&job->device, buffers[i]);
   cli_array_free(&job->main);
@@ -194,6 +218,7 @@ void cli_job_free(cli_job *job) {
   cli_array_free(&job->keys);
   cli_array_free(&job->offsets);
   cli_array_free(&job->groups);
+  cli_array_free(&job->sizes);
   free(job->starts);
   free(job->nan_counts);
   cli_device_close(&job->device);

@@ -129,13 +129,35 @@ static int check_rule(cli_options *options) {
 
 /* --------------------------------------------------------------------------- of each command -- */
 
-static const char *const references[] = {"--cls", "--cls-row", "--cls-mean", "--lag", NULL};
+static const char *const references[] = {"--cls", "--cls-row", "--cls-mean",
+                                         "--lag", "--novelty", NULL};
+
+static int check_window(const char *name, int32_t window) {
+  if (window == 0 || window == 64 || window == 128 || window == 256) return CLI_OK;
+  return cli_fail(CLI_USAGE, "%s: %d, expected 64, 128 or 256", name, (int)window);
+}
+
+static int check_merge(cli_options *options) {
+  static const char *const of_merge[] = {"--merge-window", "--sizes-in", "--sizes", "--joins",
+                                         NULL};
+  int status = check_window("--novelty", options->novelty);
+  if (status == CLI_OK) status = check_window("--merge-window", options->merge_window);
+  if (status != CLI_OK || options->command != CLI_PRUNE) return status;
+  options->merges = cli_option_given(options, "--merge");
+  const char *const unused = options->merges ? NULL : first_given(options, of_merge);
+  if (unused != NULL) return cli_fail(CLI_USAGE, "%s: needs --merge", unused);
+  if (options->novelty == 0 || options->merge_window == 0 ||
+      options->novelty == options->merge_window)
+    return CLI_OK;
+  return cli_fail(CLI_USAGE, "--merge-window: %d, but --novelty has windows of %d",
+                  (int)options->merge_window, (int)options->novelty);
+}
 
 static int check_reference(cli_options *options) {
   const char *const first = first_given(options, references);
   if (first == NULL)
-    return cli_fail(CLI_USAGE,
-                    "--cls: one of --cls, --cls-row 0, --cls-mean and --lag is required");
+    return cli_fail(
+        CLI_USAGE, "--cls: one of --cls, --cls-row 0, --cls-mean, --lag and --novelty is required");
   const char *const *rest = references;
   while (*rest != first) rest++;
   const char *const second = first_given(options, rest + 1);
@@ -145,12 +167,12 @@ static int check_reference(cli_options *options) {
   if (!cli_option_given(options, "--prefix")) options->prefix = options->cls_row;
   if (options->prefix < options->cls_row)
     return cli_fail(CLI_USAGE, "--prefix: 0, but the row of --cls-row is no candidate: at least 1");
-  return CLI_OK;
+  return check_merge(options);
 }
 
 static int check_inspect(cli_options *options) {
-  static const char *const of_tokens[] = {"--cls",    "--cls-row", "--cls-mean", "--lag",
-                                          "--prefix", "--dtype",   NULL};
+  static const char *const of_tokens[] = {"--cls",     "--cls-row", "--cls-mean", "--lag",
+                                          "--novelty", "--prefix",  "--dtype",    NULL};
   if (options->scores == NULL && options->tokens == NULL)
     return cli_fail(CLI_USAGE, "--tokens: --tokens or --scores is required");
   if (options->scores != NULL && options->tokens != NULL)

@@ -19,6 +19,8 @@ const cli_word cli_policy_words[] = {{"mean-cosine", TAILCUT_MEAN_COSINE},
 static const cli_word reductions[] = {
     {"mean", TAILCUT_REDUCE_MEAN}, {"max", TAILCUT_REDUCE_MAX}, {NULL, 0}};
 static const cli_word orders[] = {{"high", TAILCUT_HIGH}, {"low", TAILCUT_LOW}, {NULL, 0}};
+static const cli_word powers[] = {
+    {"mean", TAILCUT_MERGE_MEAN}, {"cos4", TAILCUT_MERGE_COS4}, {NULL, 0}};
 static const cli_word dtypes[] = {
     {"f16", TAILCUT_F16}, {"bf16", TAILCUT_BF16}, {"f32", TAILCUT_F32}, {NULL, 0}};
 static const cli_word scales[] = {
@@ -72,6 +74,8 @@ const cli_option cli_option_table[] = {
          "the mean direction of each segment is the reference"),
     INT("--lag", "n", VISUAL, INPUT, lag, 1, BIG,
         "each candidate is compared with the n-th before it (n: tokens of a frame)"),
+    INT("--novelty", "W", VISUAL, INPUT, novelty, 1, 256,
+        "no reference: what differs from the rest of its window of W (64, 128 or 256)"),
     INT("--prefix", "p", VISUAL, INPUT, prefix, 0, TAILCUT_MAX_SEGMENT_TOKENS,
         "the first p rows of each segment are no candidates (0; --cls-row: 1)"),
     INPUT("--scores", "S.npy", CLI_CUT | CLI_INSPECT, scores,
@@ -94,6 +98,12 @@ const cli_option cli_option_table[] = {
           "int32 offsets [B+1] of segments of different lengths"),
     INPUT("--groups", "G.npy", WRITERS, groups,
           "int32 offsets [G+1] over all rows: each group is cut by itself"),
+    WORD("--merge", "mean|cos4", CLI_PRUNE, INPUT, merge, powers,
+         "each dropped token joins the kept one of its window that is most like it"),
+    INT("--merge-window", "W", CLI_PRUNE, INPUT, merge_window, 1, 256,
+        "merge: tokens of a window, 64, 128 or 256 (--novelty's, or 64)"),
+    INPUT("--sizes-in", "S.npy", CLI_PRUNE, sizes_in,
+          "merge: int32 of each candidate, the tokens that it stands for already"),
     WORD("--dtype", "f16|bf16|f32", ROWS, INPUT, dtype, dtypes,
          "type of the features; bf16 travels as uint16"),
     INT("--segment", "b", CLI_INSPECT | CLI_VIEW, INPUT, segment, 0, BIG,
@@ -103,6 +113,8 @@ const cli_option cli_option_table[] = {
     INPUT("--kept", "KEPT.npy", CLI_VIEW, kept, "kept patches as prune wrote them"),
     INPUT("--counts", "K.npy", CLI_VIEW, counts,
           "kept patches of each segment as prune wrote them, for --segment"),
+    INPUT("--joins", "J.npy", CLI_VIEW, joins,
+          "what each patch joins, as prune --merge wrote it: one colour for each kept patch"),
     FLAG("--force", CLI_VIEW, INPUT, force, "draw a grid whose patches are far from square"),
     /* The rule. */
     WORD("--detector", "NAME", CURVES, RULE, rule.detector, cli_detector_words,
@@ -161,6 +173,10 @@ const cli_option cli_option_table[] = {
     OUTPUT("--flags", NULL, "F.npy", WRITERS, flags, "int32 flags per segment, [B]"),
     OUTPUT("--mask", NULL, "M.npy", WRITERS, mask, "uint8 per row: 1 kept, 0 not"),
     OUTPUT("--group-counts", NULL, "K.npy", WRITERS, group_counts, "int32 kept per group, [G]"),
+    OUTPUT("--sizes", NULL, "Z.npy", CLI_PRUNE, sizes,
+           "merge: int32 tokens that each kept row stands for, [sum k]"),
+    OUTPUT("--joins", NULL, "J.npy", CLI_PRUNE, joins,
+           "merge: int32 per candidate: the one it joins, -1 where it is lost"),
     OUTPUT("--json", NULL, "FILE", CLI_BENCH, json_file, "the results as JSON, too"),
     FLAG("--json", WRITERS | CLI_INFO, RUN, json, "print one JSON object on standard output"),
 };

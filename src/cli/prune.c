@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* prune: stage 1, visual tokens against a reference vector. */
+#include <stdlib.h>
 #include <string.h>
 
 #include "cli.h"
@@ -29,6 +30,37 @@ static int load_reference(cli_job *job) {
   return CLI_OK;
 }
 
+/* Sizes of the candidates, put where their rows' are. */
+static int load_sizes(cli_job *job) {
+  const char *path = job->options->sizes_in;
+  char shape[CLI_SHAPE_TEXT];
+  cli_array *a = &job->sizes;
+  int status = cli_npy_read(path, CLI_NUMBERS, "sizes", a);
+  if (status != CLI_OK) return status;
+  if (a->dims != 1 || a->count != job->candidates)
+    return cli_fail(CLI_FAILED, "%s: has the shape %s, expected one for each candidate, [%lld]",
+                    path, cli_shape_text(a, shape), (long long)job->candidates);
+  const int32_t *size = a->data;
+  const int64_t rows = job->starts[job->batch.segments];
+  int32_t *by_row = malloc((size_t)(rows > 0 ? rows : 1) * sizeof *by_row);
+  if (by_row == NULL) return cli_fail(CLI_FAILED, "%s: out of memory", path);
+  for (int64_t r = 0; r < rows; r++) by_row[r] = 1;
+  int64_t at = 0;
+  for (int32_t b = 0; b < job->batch.segments; b++) {
+    const int64_t first = job->starts[b] + job->batch.prefix_rows;
+    for (int64_t i = 0; i < cli_job_candidates(job, b); i++, at++) {
+      if (size[at] < 1 && status == CLI_OK)
+        status = cli_fail(CLI_FAILED, "%s: size %lld is %d, expected at least 1", path,
+                          (long long)at, (int)size[at]);
+      by_row[first + i] = size[at];
+    }
+  }
+  free(a->data);
+  a->data = by_row;
+  a->bytes = (size_t)rows * sizeof *by_row;
+  return status;
+}
+
 int cli_prune_load(cli_job *job, const cli_options *options) {
   const tailcut_reference reference = TAILCUT_REFERENCE_INITIALIZER;
   memset(job, 0, sizeof *job);
@@ -36,13 +68,21 @@ int cli_prune_load(cli_job *job, const cli_options *options) {
   job->call = TAILCUT_CALL_PRUNE_VISUAL;
   job->rule = options->rule;
   job->reference = reference;
-  const int status = cli_job_load_tokens(job, options->tokens, options->prefix);
+  int status = cli_job_load_tokens(job, options->tokens, options->prefix);
+  if (status == CLI_OK && (options->novelty > 0 || options->merges) &&
+      job->tokens.dim > TAILCUT_MAX_NOVELTY_DIM)
+    return cli_fail(CLI_FAILED,
+                    "%s: has %d channels in a row, at most %d with --novelty or --merge",
+                    options->tokens, (int)job->tokens.dim, TAILCUT_MAX_NOVELTY_DIM);
+  if (status == CLI_OK && options->sizes_in != NULL) status = load_sizes(job);
   if (status != CLI_OK) return status;
   if (options->cls != NULL) return load_reference(job);
-  job->reference.source = options->lag > 0   ? TAILCUT_REFERENCE_LAG
-                          : options->cls_row ? TAILCUT_REFERENCE_ROW
-                                             : TAILCUT_REFERENCE_MEAN;
+  job->reference.source = options->novelty > 0 ? TAILCUT_REFERENCE_NOVELTY
+                          : options->lag > 0   ? TAILCUT_REFERENCE_LAG
+                          : options->cls_row   ? TAILCUT_REFERENCE_ROW
+                                               : TAILCUT_REFERENCE_MEAN;
   job->reference.lag = options->lag;
+  job->reference.window = options->novelty;
   return CLI_OK;
 }
 

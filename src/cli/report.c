@@ -10,7 +10,8 @@
 static bool wants_line(const cli_job *job) {
   const cli_options *o = job->options;
   const bool writes = o->out || o->kept || o->counts || o->offsets || o->flags || o->mask ||
-                      o->group_counts || (o->scores && job->call != TAILCUT_CALL_CUT);
+                      o->group_counts || o->sizes || o->joins ||
+                      (o->scores && job->call != TAILCUT_CALL_CUT);
   if (o->to_stdout) return false; /* a file goes there */
   return !writes || isatty(STDOUT_FILENO);
 }

@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* view: which patches of an image stay. The image is embedded as it is; dropped patches are dimmed,
  * and kept regions have a frame that is light inside and dark outside: it shows on photographs of
- * any brightness, and says which side is kept where dimming cannot be seen. */
+ * any brightness, and says which side is kept where dimming cannot be seen. Where patches were
+ * merged, those that a kept one stands for are tinted alike, and it has a spot of that colour. */
 #include <errno.h>
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -81,6 +83,46 @@ static int load_kept(const cli_options *options, unsigned char *keep, int64_t pa
   return status;
 }
 
+/* joins[i]: the kept patch that patch i joins or is, -1: none. */
+static int check_joins(const cli_options *options, const cli_array *a, const unsigned char *keep,
+                       int64_t patches, int32_t *joins) {
+  const char *path = options->joins;
+  char shape[CLI_SHAPE_TEXT];
+  const int64_t from = options->segment * patches;
+  if (a->dims != 1 || a->count % patches != 0)
+    return cli_fail(CLI_FAILED, "%s: has the shape %s, expected [%lld] for each segment", path,
+                    cli_shape_text(a, shape), (long long)patches);
+  if (from >= a->count)
+    return cli_fail(CLI_FAILED, "--segment: %d, but %s has %lld segments", (int)options->segment,
+                    path, (long long)(a->count / patches));
+  memcpy(joins, (const int32_t *)a->data + from, (size_t)patches * sizeof *joins);
+  for (int64_t i = 0; i < patches; i++) {
+    const int32_t j = joins[i];
+    if (j < -1 || j >= patches || (j >= 0 && !keep[j]) || (keep[i] && j != i))
+      return cli_fail(CLI_FAILED, "%s: patch %lld joins %d, which %s does not fit", path,
+                      (long long)i, (int)j, options->kept);
+  }
+  return CLI_OK;
+}
+
+/* Behind joins, for each patch: the first that joins it, and the next that joins the same. */
+static int load_joins(const cli_options *options, const unsigned char *keep, int64_t patches,
+                      int32_t *joins) {
+  cli_array a;
+  int status = cli_npy_read(options->joins, CLI_NUMBERS, "what patches join", &a);
+  if (status != CLI_OK) return status;
+  status = check_joins(options, &a, keep, patches, joins);
+  cli_array_free(&a);
+  int32_t *first = joins + patches, *next = first + patches;
+  for (int64_t i = 0; i < patches; i++) first[i] = -1;
+  for (int64_t i = patches - 1; i >= 0 && status == CLI_OK; i--) {
+    if (joins[i] < 0 || keep[i]) continue;
+    next[i] = first[joins[i]];
+    first[joins[i]] = (int32_t)i;
+  }
+  return status;
+}
+
 static int check_grid(const cli_options *options, const cli_image *image) {
   const double rows = options->grid_rows, columns = options->grid_columns;
   const double wide = (double)image->width / columns, high = (double)image->height / rows;
@@ -99,6 +141,7 @@ static int check_grid(const cli_options *options, const cli_image *image) {
 typedef struct picture {
   FILE *file;
   const unsigned char *keep;
+  const int32_t *joins; /* NULL: nothing was merged */
   int64_t rows, columns;
   double w, h; /* of a patch */
 } picture;
@@ -107,17 +150,57 @@ static bool kept_at(const picture *p, int64_t r, int64_t c) {
   return r >= 0 && r < p->rows && c >= 0 && c < p->columns && p->keep[r * p->columns + c];
 }
 
-/* Rectangles over runs of patches whose keep is `kept`. */
+/* The kept patch that a dropped one joins; -1: none, or it is kept. */
+static int32_t joins_at(const picture *p, int64_t r, int64_t c) {
+  return p->joins == NULL || kept_at(p, r, c) ? -1 : p->joins[r * p->columns + c];
+}
+
+/* Rectangles over runs of patches whose keep is `kept`; of dropped ones only those that join
+ * nobody. */
 static void rectangles(const picture *p, bool kept) {
   for (int64_t r = 0; r < p->rows; r++) {
     for (int64_t c = 0; c < p->columns;) {
       int64_t end = c;
-      while (end < p->columns && kept_at(p, r, end) == kept) end++;
+      while (end < p->columns && kept_at(p, r, end) == kept && joins_at(p, r, end) < 0) end++;
       if (end > c)
         fprintf(p->file, "<rect x=\"%.6g\" y=\"%.6g\" width=\"%.6g\" height=\"%.6g\"/>\n",
                 (double)c * p->w, (double)r * p->h, (double)(end - c) * p->w, p->h);
       c = end > c ? end : c + 1;
     }
+  }
+}
+
+/* Colours far from each other for neighbours in the list: the hue goes on by the golden angle. */
+static void colour(int32_t number, char text[8]) {
+  static const double tops[3] = {255, 190, 230};
+  const double turn = 6.0 * fmod(0.618033988749895 * number, 1.0);
+  const double top = tops[number % 3];
+  double rgb[3];
+  for (int i = 0; i < 3; i++) {
+    const double away = fabs(fmod(turn + 6.0 - 2.0 * i, 6.0) - 3.0); /* 0 .. 3 */
+    const double share = away - 1.0 < 0.0 ? 0.0 : away - 1.0 > 1.0 ? 1.0 : away - 1.0;
+    rgb[i] = top * (0.12 + 0.88 * share);
+  }
+  snprintf(text, 8, "#%02x%02x%02x", (int)rgb[0], (int)rgb[1], (int)rgb[2]);
+}
+
+/* For each kept patch that others join: these, and a spot in itself. */
+static void members(const picture *p) {
+  const int64_t patches = p->rows * p->columns;
+  const int32_t *first = p->joins + patches, *next = first + patches;
+  int32_t number = 0;
+  for (int64_t kept = 0; kept < patches; kept++) {
+    char fill[8];
+    if (first[kept] < 0) continue;
+    colour(number++, fill);
+    fprintf(p->file, "<g fill=\"%s\" fill-opacity=\"0.6\">\n", fill);
+    for (int32_t i = first[kept]; i >= 0; i = next[i])
+      fprintf(p->file, "<rect x=\"%.6g\" y=\"%.6g\" width=\"%.6g\" height=\"%.6g\"/>\n",
+              (double)(i % p->columns) * p->w, (double)(i / p->columns) * p->h, p->w, p->h);
+    fprintf(p->file,
+            "<ellipse cx=\"%.6g\" cy=\"%.6g\" rx=\"%.6g\" ry=\"%.6g\" fill-opacity=\"1\"/>\n</g>\n",
+            ((double)(kept % p->columns) + 0.5) * p->w, ((double)(kept / p->columns) + 0.5) * p->h,
+            0.22 * p->w, 0.22 * p->h);
   }
 }
 
@@ -143,10 +226,11 @@ static void outline(const picture *p) {
 }
 
 static void write_svg(FILE *file, const cli_options *options, const cli_image *image,
-                      const unsigned char *keep) {
+                      const unsigned char *keep, const int32_t *joins) {
   const double width = (double)image->width, height = (double)image->height;
   const picture p = {file,
                      keep,
+                     joins,
                      options->grid_rows,
                      options->grid_columns,
                      width / (double)options->grid_columns,
@@ -172,7 +256,9 @@ static void write_svg(FILE *file, const cli_options *options, const cli_image *i
   for (int64_t c = 1; c < p.columns; c++) fprintf(file, "M%.6g 0V%.0f", (double)c * p.w, height);
   fputs("\"/>\n<g fill=\"#10141c\" fill-opacity=\"0.74\">\n", file);
   rectangles(&p, false);
-  fputs("</g>\n<defs>\n<clipPath id=\"kept\">\n", file);
+  fputs("</g>\n", file);
+  if (joins != NULL) members(&p);
+  fputs("<defs>\n<clipPath id=\"kept\">\n", file);
   rectangles(&p, true);
   fputs("</clipPath>\n<path id=\"outline\" d=\"", file);
   outline(&p);
@@ -185,13 +271,14 @@ static void write_svg(FILE *file, const cli_options *options, const cli_image *i
           stroke);
 }
 
-static int draw(const cli_options *options, const cli_image *image, const unsigned char *keep) {
+static int draw(const cli_options *options, const cli_image *image, const unsigned char *keep,
+                const int32_t *joins) {
   cli_outputs outputs = {.count = 0};
   FILE *file = NULL;
   int status = cli_outputs_open(&outputs, options->out, &file);
   if (status == CLI_OK) {
     cli_notes_print();
-    write_svg(file, options, image, keep);
+    write_svg(file, options, image, keep, joins);
     if (ferror(file)) status = cli_fail(CLI_FAILED, "%s: %s", options->out, strerror(errno));
   }
   if (status == CLI_OK) status = cli_outputs_commit(&outputs);
@@ -203,12 +290,16 @@ int cli_view(const cli_options *options) {
   const int64_t patches = (int64_t)options->grid_rows * options->grid_columns;
   cli_image image = {.data = NULL};
   unsigned char *keep = calloc((size_t)patches, 1);
-  int status = keep != NULL ? CLI_OK : cli_fail(CLI_FAILED, "--grid: out of memory");
+  int32_t *joins = options->joins != NULL ? calloc(3 * (size_t)patches, sizeof *joins) : NULL;
+  const bool memory = keep != NULL && (joins != NULL || options->joins == NULL);
+  int status = memory ? CLI_OK : cli_fail(CLI_FAILED, "--grid: out of memory");
   if (status == CLI_OK) status = cli_image_read(options->image, &image);
   if (status == CLI_OK) status = check_grid(options, &image);
   if (status == CLI_OK) status = load_kept(options, keep, patches);
-  if (status == CLI_OK) status = draw(options, &image, keep);
+  if (status == CLI_OK && joins != NULL) status = load_joins(options, keep, patches, joins);
+  if (status == CLI_OK) status = draw(options, &image, keep, joins);
   cli_image_free(&image);
   free(keep);
+  free(joins);
   return status;
 }

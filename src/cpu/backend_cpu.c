@@ -54,10 +54,15 @@ static size_t scratch_bytes(int32_t kind, const tailcut_limits *l) {
   const size_t vectors = tc_align((size_t)l->dim * 4);
   const size_t cut = tc_cut_scratch(l->max_tokens);
   const size_t attention = tc_align((size_t)l->head_dim * 4);
+  const size_t windows = tc_window_scratch(l->window); /* and a window's TC_MERGE_BYTES */
   size_t bytes = 0;
   if (kind != TAILCUT_CALL_CUT && kind != TAILCUT_CALL_COMPACT) bytes = vectors;
   if (kind == TAILCUT_CALL_RELEVANCE || kind == TAILCUT_CALL_PRUNE_SEQUENCE) {
     bytes = bytes > attention ? bytes : attention;
+  }
+  if (kind == TAILCUT_CALL_SCORE || kind == TAILCUT_CALL_PRUNE_VISUAL ||
+      kind == TAILCUT_CALL_MERGE) {
+    bytes = bytes > windows ? bytes : windows;
   }
   if (kind == TAILCUT_CALL_CUT || kind == TAILCUT_CALL_PRUNE_VISUAL ||
       kind == TAILCUT_CALL_PRUNE_SEQUENCE) {
@@ -82,14 +87,18 @@ static size_t lay_out(tc_job *job, char *base, int32_t kind, const tailcut_limit
     job->taken = tc_take(base, &used, sizeof(tc_progress) * (size_t)threads);
   }
   if (fused) job->progress = tc_take(base, &used, sizeof(tc_progress) * (size_t)threads);
-  if (fused || kind == TAILCUT_CALL_CUT) {
+  if (kind != TAILCUT_CALL_COMPACT && kind != TAILCUT_CALL_RELEVANCE) {
     job->group_segment = tc_take(base, &used, (size_t)l->groups * 4);
+  }
+  if (fused || kind == TAILCUT_CALL_CUT) {
     job->group_counts = tc_take(base, &used, (size_t)l->groups * 4);
     job->kept_local = tc_take(base, &used, rows * 4);
     job->new_cu_out = tc_take(base, &used, (segments + 1) * 4);
   }
   if (kind != TAILCUT_CALL_CUT && kind != TAILCUT_CALL_COMPACT) {
     job->weights = tc_take(base, &used, rows * 4);
+  }
+  if (kind != TAILCUT_CALL_CUT && kind != TAILCUT_CALL_COMPACT && kind != TAILCUT_CALL_MERGE) {
     job->directions = tc_take(base, &used, directions * (size_t)l->dim * 4);
     job->query_counts = tc_take(base, &used, directions * 4);
   }
@@ -98,6 +107,14 @@ static size_t lay_out(tc_job *job, char *base, int32_t kind, const tailcut_limit
     job->pairs = tc_take(base, &used, TC_PAIRS * keys * 4);
     job->over_heads = tc_take(base, &used, keys * 8);
     job->over_queries = tc_take(base, &used, keys * 8);
+  }
+  if (kind == TAILCUT_CALL_MERGE || kind == TAILCUT_CALL_PRUNE_VISUAL) {
+    const size_t merged = l->window > 0 ? rows : 0;
+    job->merged = tc_take(base, &used, merged * sizeof *job->merged);
+    job->members = tc_take(base, &used, merged * 4);
+  }
+  if (kind == TAILCUT_CALL_PRUNE_VISUAL) {
+    job->words = tc_take(base, &used, rows * (size_t)l->window * 4);
   }
   job->scratch_stride = scratch_bytes(kind, l);
   job->scratch = tc_take(base, &used, job->scratch_stride * (size_t)threads);
@@ -157,9 +174,14 @@ static void take_part(void *of, tc_team team) {
       tc_relevance_team(job, team);
       copy_flags(job, team);
       break;
+    case TAILCUT_CALL_MERGE:
+      tc_merge_team(job, team);
+      tc_compact_team(job, team);
+      break;
     case TAILCUT_CALL_PRUNE_VISUAL:
       tc_score_team(job, team);
       tc_cut_team(job, team);
+      if (job->call->merge.window > 0) tc_merge_team(job, team);
       tc_compact_team(job, team);
       break;
     default:
@@ -179,7 +201,8 @@ static int64_t expected_ns(const tc_call *call) {
     bytes += rows * a.part_bytes * a.parts / 2;
   }
   /* Two policies look at every pair of rows. */
-  const int pairs = call->options.policy > TAILCUT_MEAN_COSINE;
+  const int pairs = call->options.policy > TAILCUT_MEAN_COSINE || call->reference.window > 0 ||
+                    call->merge.window > 0;
   return (bytes / 25 + rows * 16) * (pairs ? 16 : 1);
 }
 
@@ -219,7 +242,9 @@ static tailcut_status start(tailcut_handle handle, const tc_call *call, int32_t 
     job.kept_local = call->selection.kept;
   }
   if (call->selection.new_cu_seqlens != NULL) job.new_cu_out = call->selection.new_cu_seqlens;
-  const int part = kind == TAILCUT_CALL_COMPACT;
+  /* The words that scoring makes are kept where somebody wants them. */
+  if (call->reference.window == 0 || call->merge.window == 0) job.words = NULL;
+  const int part = kind == TAILCUT_CALL_COMPACT || kind == TAILCUT_CALL_MERGE;
   job.kept = part ? call->kept : job.kept_local;
   job.kept_placement = part ? call->kept_placement : TAILCUT_LOCAL;
   job.counts = part ? call->counts : call->selection.counts;
@@ -239,6 +264,7 @@ TC_RUN(compact, TAILCUT_CALL_COMPACT)
 TC_RUN(relevance, TAILCUT_CALL_RELEVANCE)
 TC_RUN(prune_visual, TAILCUT_CALL_PRUNE_VISUAL)
 TC_RUN(prune_sequence, TAILCUT_CALL_PRUNE_SEQUENCE)
+TC_RUN(merge, TAILCUT_CALL_MERGE)
 
 static tailcut_status cpu_read(tailcut_handle handle, void *host, const void *device, size_t bytes,
                                void *stream) {
@@ -255,6 +281,6 @@ const tc_backend tc_backend_cpu = {
     cpu_workspace_size,
     cpu_workspace_init,
     {NULL, cpu_score, cpu_mean_direction, cpu_cut, cpu_compact, cpu_relevance, cpu_prune_visual,
-     cpu_prune_sequence},
+     cpu_prune_sequence, cpu_merge},
     cpu_read,
 };

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * compact: moves the kept rows of any number of row arrays.
+ * compact: moves the kept rows of any number of row arrays, or sums what merges into them.
  *
  * In place is safe because kept indices increase strictly: destination j <= source kept[j], so a
  * sweep in ascending order reads each row before anything is written over it. Threads share arrays
@@ -9,8 +9,9 @@
  * writes result row j only when all threads before it have read their sources up to row j, which
  * they publish. That needs a list that is known to increase; lists from outside and zeroed tails
  * share columns instead (byte ranges of every row, whole parts where those are turned). Arrays with
- * a rotation come before all others: those may hold the positions. Precision: bytes are copied;
- * rotate.c for keys that are turned.
+ * a rotation come before all others: those may hold the positions. Arrays that are merged read all
+ * rows of a window for its results: in place those results wait together, some columns at a time.
+ * Precision: bytes are copied; rotate.c for keys that are turned.
  */
 #include "cpu.h"
 
@@ -120,10 +121,89 @@ static int64_t wait_for_reads(tc_job *job, int32_t thread, int64_t pair, int64_t
   }
 }
 
+/* Columns of the mean that kept row i of segment b becomes; where merging is not asked for, or
+ * nobody has joined it, of the row itself. dst: where they go; src: the row. */
+static void make_columns(const tc_job *job, const tailcut_rows *a, int32_t b, int32_t i, char *dst,
+                         const char *src, range columns) {
+  const tailcut_batch *batch = &job->call->batch;
+  const int32_t start = job->start[b];
+  const char *rows[TC_MOST_WINDOW];
+  float weights[TC_MOST_WINDOW], total = 0.0f;
+  int32_t count = 0;
+  const tc_merged *row = a->flags & TAILCUT_ROWS_MERGE ? &job->merged[start + i] : NULL;
+  for (int32_t e = 0; row != NULL && row->count > 1 && e < row->count; e++) {
+    const int64_t member = (int64_t)start + row->first + e;
+    const int64_t r = (int64_t)job->members[member] + batch->prefix_rows;
+    const int64_t at = offset_of(a, batch, 0, b, start, r, 0);
+    if (at < 0) continue;
+    rows[count] = (const char *)a->src + at + columns.from;
+    weights[count] = job->weights[member];
+    total += weights[count++];
+  }
+  if (count < 2) {
+    memcpy(dst, src + columns.from, (size_t)(columns.to - columns.from));
+    return;
+  }
+  job->kernels->merge[a->dtype - 1](rows, weights, count, total, dst,
+                                    (columns.to - columns.from) / tc_dtype_size(a->dtype));
+}
+
+/* The candidate that result row j of segment b is made of; -1 where the list is damaged. */
+static int32_t followed(const tc_job *job, int32_t b, const int32_t *kept, int32_t j) {
+  const int32_t i = kept[j];
+  if (i < j || i >= job->n[b]) return -1;
+  if (job->call->merge.window > 0) return job->merged[job->start[b] + i].result == j ? i : -1;
+  return j > 0 && i <= kept[j - 1] ? -1 : i;
+}
+
+/* Columns of the results [j0, j1) of one window in place: made in `space`, where those of all are
+ * before any is written. */
+static void make_window(const tc_job *job, const tailcut_rows *a, int32_t b, const int32_t *kept,
+                        int32_t j0, int32_t j1, char *space, range columns) {
+  const tailcut_batch *batch = &job->call->batch;
+  const int32_t start = job->start[b];
+  for (int64_t from = columns.from; from < columns.to; from += TC_MERGE_BYTES) {
+    const int64_t left = columns.to - from, bytes = left < TC_MERGE_BYTES ? left : TC_MERGE_BYTES;
+    for (int write = 0; write < 2; write++) {
+      char *made = space;
+      for (int32_t j = j0; j < j1; j++) {
+        const int32_t i = followed(job, b, kept, j);
+        if (i < 0) continue;
+        const int64_t src = offset_of(a, batch, 0, b, start, (int64_t)i + batch->prefix_rows, 0);
+        const int64_t dst = offset_of(a, batch, 1, b, start, j, 0);
+        if (src < 0 || dst < 0) continue;
+        if (write) {
+          memcpy((char *)a->dst + dst + from, made, (size_t)bytes);
+        } else {
+          make_columns(job, a, b, i, made, (const char *)a->src + src, (range){from, from + bytes});
+        }
+        made += TC_MERGE_BYTES;
+      }
+    }
+  }
+}
+
+/* The k results of segment b in place: a window's are written together. */
+static void merge_in_place(const tc_job *job, const tailcut_rows *a, int32_t b, const int32_t *kept,
+                           int32_t k, char *space, range columns) {
+  const tc_merged *merged = job->merged + job->start[b];
+  int32_t j = 0;
+  while (j < k) {
+    const int32_t i = followed(job, b, kept, j);
+    int32_t end = j + 1;
+    for (; i >= 0 && end < k; end++) {
+      const int32_t other = followed(job, b, kept, end);
+      if (other >= 0 && merged[other].window != merged[i].window) break;
+    }
+    if (i >= 0) make_window(job, a, b, kept, j, end, space, columns);
+    j = end;
+  }
+}
+
 /* Slice `slice` of `slices` of one array's segment. pair >= 0: in place, shared by rows; the slice
  * is the thread then. */
-static void compact_segment(tc_job *job, const tailcut_rows *a, int32_t b, int32_t slice,
-                            int32_t slices, int64_t pair) {
+static void compact_segment(tc_job *job, tc_team team, const tailcut_rows *a, int32_t b,
+                            int32_t slice, int32_t slices, int64_t pair) {
   const tc_call *call = job->call;
   const tailcut_batch *batch = &call->batch;
   const int32_t n = job->n[b], start = job->start[b];
@@ -148,8 +228,11 @@ static void compact_segment(tc_job *job, const tailcut_rows *a, int32_t b, int32
     return;
   }
   if (columns.from == columns.to) return;
-  for (int32_t j = (int32_t)results.from; j < results.to; j++) {
-    const int32_t i = kept[j];
+  if (by_columns && (a->flags & TAILCUT_ROWS_MERGE)) {
+    merge_in_place(job, a, b, kept, k, tc_scratch(job, team), columns);
+  }
+  const int made = by_columns && (a->flags & TAILCUT_ROWS_MERGE) != 0;
+  for (int32_t j = made ? k : (int32_t)results.from; j < results.to; j++) {
     const int64_t dst = offset_of(a, batch, 1, b, dst_start, j, packed);
     if (dst < 0) continue;
     if (a->flags & TAILCUT_ROWS_RENUMBER) {
@@ -157,13 +240,18 @@ static void compact_segment(tc_job *job, const tailcut_rows *a, int32_t b, int32
         write_position(a, (char *)a->dst + dst, b, (uint64_t)j); /* one slice's */
       continue;
     }
-    if (i < j || i >= n || (j > 0 && i <= kept[j - 1])) continue; /* a damaged list */
+    const int32_t i = followed(job, b, kept, j);
+    if (i < 0) continue;
     const int64_t r = (int64_t)i + batch->prefix_rows;
     const int64_t src = offset_of(a, batch, 0, b, start, r, 0);
     const int stays = src == dst && a->src == a->dst;
     if (src < 0 || (stays && !turns)) continue;
     if (free_rows <= j) free_rows = wait_for_reads(job, slice, pair, j);
-    if (!stays) copy_columns(a, (char *)a->dst + dst, (const char *)a->src + src, columns);
+    if (a->flags & TAILCUT_ROWS_MERGE) {
+      make_columns(job, a, b, i, (char *)a->dst + dst, (const char *)a->src + src, columns);
+    } else if (!stays) {
+      copy_columns(a, (char *)a->dst + dst, (const char *)a->src + src, columns);
+    }
     if (turns) turn_columns(job, a, &rotation, (char *)a->dst + dst, columns, b, r, j);
     if (pair >= 0 && j % 4 == 0) publish(job, slice, pair, (int64_t)i + 1);
   }
@@ -195,8 +283,10 @@ static void compact_arrays(tc_job *job, tc_team team, int turning, int32_t slice
   for (int32_t i = 0; i < call->num_rows; i++) {
     const tailcut_rows a = tc_rows_at(call, i);
     const int64_t tasks = (int64_t)call->batch.segments * slices;
-    const int by_rows = slices > 1 && a.src == a.dst && job->kind != TAILCUT_CALL_COMPACT &&
-                        !(a.flags & (TAILCUT_ROWS_ZERO_TAIL | TAILCUT_ROWS_RENUMBER));
+    const int by_rows =
+        slices > 1 && a.src == a.dst && job->kind != TAILCUT_CALL_COMPACT &&
+        job->kind != TAILCUT_CALL_MERGE &&
+        !(a.flags & (TAILCUT_ROWS_ZERO_TAIL | TAILCUT_ROWS_RENUMBER | TAILCUT_ROWS_MERGE));
     /* Whole segments: each array begins with another thread, so that arrays of few segments spread
      * over the team. Slices: slice t is thread t's. Fixed, so no counter. */
     const int32_t first = slices > 1 ? 0 : i % team.size;
@@ -205,7 +295,7 @@ static void compact_arrays(tc_job *job, tc_team team, int turning, int32_t slice
          task += team.size) {
       const int32_t b = (int32_t)(task / slices);
       const int64_t pair = by_rows ? *before * call->batch.segments + b : -1;
-      compact_segment(job, &a, b, (int32_t)(task % slices), slices, pair);
+      compact_segment(job, team, &a, b, (int32_t)(task % slices), slices, pair);
       if (by_rows) publish(job, team.id, pair + 1, 0);
     }
     if (a.placement == TAILCUT_PACKED && (a.flags & TAILCUT_ROWS_ZERO_TAIL)) {

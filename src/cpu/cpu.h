@@ -31,6 +31,10 @@ typedef enum tc_counter {
   TC_CUT_DONE, /* groups whose count is there */
   TC_NEXT_PACK,
   TC_NEXT_RELEVANCE,
+  TC_NEXT_WINDOW,
+  TC_NEXT_FIRSTS,
+  TC_NEXT_MARK,
+  TC_NEXT_PLAN,
   TC_NEXTS
 } tc_counter;
 
@@ -39,6 +43,14 @@ typedef struct tc_progress {
   _Atomic int64_t at;
   char rest_of_line[56];
 } tc_progress;
+
+/* What merging makes of a candidate: where it is kept, the run of members that it stands for. */
+typedef struct tc_merged {
+  int32_t
+      result; /* its place among its segment's results; -1: not kept. The rest is undefined then */
+  int32_t first, count; /* of its segment's members, itself among them, ascending */
+  int32_t window;       /* the first row of its window */
+} tc_merged;
 
 typedef struct tc_job {
   const tc_call *call;
@@ -62,9 +74,12 @@ typedef struct tc_job {
   const int32_t *counts;
   const int32_t *new_cu;
   int32_t *new_cu_out;
-  float *weights;        /* by row number: 1 / max(|t|, 1e-8) */
+  float *weights;        /* by row number: 1 / max(|t|, 1e-8); merging: of each member */
+  tc_merged *merged;     /* merging: by candidate, */
+  int32_t *members;      /* the rows of each window in the order of those they join */
   float *directions;     /* [TC_DIRECTIONS, dim] */
   int32_t *query_counts; /* [TC_DIRECTIONS] */
+  int32_t *words;        /* NOVELTY that merging follows: row r's window from r * window on */
   tc_progress *taken;    /* [threads]; score: rows of each share that somebody has */
   tc_progress *progress; /* [threads]; compact */
   float *pairs;          /* ATTENTION: [TC_PAIRS, max_tokens] */
@@ -116,6 +131,7 @@ void tc_direction_team(tc_job *job, tc_team team, int32_t first, int32_t count, 
 void tc_relevance_team(tc_job *job, tc_team team);
 void tc_attention_team(tc_job *job, tc_team team);
 void tc_cut_team(tc_job *job, tc_team team);
+void tc_merge_team(tc_job *job, tc_team team);
 void tc_compact_team(tc_job *job, tc_team team);
 
 /* Scores candidates [i0, i1) of segment b against `ref`; ref_norm 1 for a mean direction (stage 2).
@@ -123,6 +139,41 @@ void tc_compact_team(tc_job *job, tc_team team);
 int tc_score_range(const tc_job *job, int32_t b, int32_t i0, int32_t i1, const float *ref,
                    float ref_norm, const uint8_t *roles, float *scores);
 float tc_norm(const tc_job *job, const float *v, int32_t dim);
+
+/* novelty.c */
+enum { TC_MOST_WINDOW = 256 };
+void tc_novelty_team(tc_job *job, tc_team team);
+/* Candidates first .. first + n - 1 of a segment. */
+typedef struct tc_window {
+  int32_t segment, first, n;
+} tc_window;
+/* Where a thread is in the list of all groups' windows. */
+typedef struct tc_walk {
+  int32_t size;            /* rows of a window at most */
+  int32_t at;              /* group */
+  int32_t before, windows; /* windows of the groups before it, and of itself; -1: not known */
+  tc_group group;
+} tc_walk;
+static inline tc_walk tc_walk_from_start(int32_t size) {
+  const tc_walk walk = {size, 0, 0, -1, {-1, 0, 0, 0, 0}};
+  return walk;
+}
+/* Window number `task`, which never falls from call to call. 0: there are no more. */
+int tc_next_window(tc_job *job, tc_walk *walk, int32_t task, tc_window *out);
+/* What a window's rows are like. */
+typedef struct tc_likeness {
+  float squares[TC_MOST_WINDOW]; /* squared norms */
+  uint8_t blank[TC_MOST_WINDOW]; /* METHOD.md */
+  int32_t blank_count;
+} tc_likeness;
+static inline int32_t tc_word_pitch(int32_t n) { return (n + 15) & ~15; }
+/* Row i's words begin at i * tc_word_pitch(n); TC_NO_WORD in the rows and columns of blank ones.
+ * scratch: room for `n` rows of TC_NOVELTY_CHUNK, up to a multiple of 4. */
+void tc_window_words(const tc_job *job, const tc_window *window, void *scratch, int32_t *words,
+                     tc_likeness *out);
+/* Room for the words of a window, then for that scratch. */
+size_t tc_window_scratch(int32_t window);
+enum { TC_MERGE_BYTES = 1024 }; /* columns of a window's results that wait for others, of each */
 
 /* rank.c: sorts m scores (those at list[i], or at i when list is NULL), negated where `low`. items:
  * m keys<<32 | i, best first; spare: m more. Returns the number that are not NaN. */

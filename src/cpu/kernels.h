@@ -16,6 +16,10 @@
 
 typedef enum { TC_SIMD_SCALAR = 0, TC_SIMD_NEON = 1, TC_SIMD_AVX2 = 2, TC_SIMD_AVX512 = 3 } tc_simd;
 
+/* NOVELTY's similarity of two rows of a window, and which row the other is: (p + 2^20) << 8 | j. */
+#define TC_NO_WORD INT32_MAX /* of a row with itself, and where there is none */
+#define TC_NOVELTY_CHUNK 512 /* elements of a row that are bytes at a time */
+
 /* Functions are indexed by dtype: 0 fp16, 1 bf16, 2 fp32. Rows may have any alignment; no byte past
  * a row's last element is read. */
 typedef struct tc_kernels {
@@ -39,6 +43,24 @@ typedef struct tc_kernels {
   void (*offsets)(const float *scores, int32_t n, float factor, int32_t top, int32_t *offsets);
   /* Bit i of `bits`, in words of 64: offsets[i] < limit, limit < INT32_MAX; zero from n on. */
   void (*below)(const int32_t *offsets, int32_t n, int32_t limit, uint64_t *bits);
+  /* What NOVELTY does with the n <= 256 rows of a window. g[i * pitch + j] = <q_i, q_j>, i and j <
+   * n, q the rows' bytes: elements times factors[i], a power of two, rounded, to within +-127. A row
+   * of factor 0 is zero, whatever is in it. pitch: n or more, a multiple of 16. q: room for n
+   * rows of TC_NOVELTY_CHUNK, up to a multiple of 4. */
+  void (*grams[3])(const void *row0, int64_t row_stride, int32_t n, int32_t dim,
+                   const float *factors, int16_t *q, int32_t *g, int32_t pitch);
+  /* Each row's words from its products, in place, up to pitch: TC_NO_WORD from n on. lengths
+   * [pitch]: sqrt of a row with itself, as fp32; nowhere 0. */
+  void (*words)(int32_t *g, int32_t pitch, int32_t n, const float *lengths);
+  /* METHOD.md, step 5, from row `first`: values[j] = 2^20 - m for each of the `steps` rows that are
+   * chosen next; there are that many. nearest: room for pitch. Returns the greatest value, the
+   * first; -1 where there is none. */
+  int32_t (*farthest)(const int32_t *words, int32_t pitch, int32_t first, int32_t steps,
+                      int32_t *nearest, int32_t *values);
+  /* dst[d] = (sum over i of weights[i] * rows[i][d], by fma in this order from +0) / total, rounded
+   * to the rows' dtype, d < n; a NaN without payload. dst may be one of the rows. */
+  void (*merge[3])(const char *const *rows, const float *weights, int32_t count, float total,
+                   char *dst, int64_t n);
 } tc_kernels;
 
 /* NULL when this build or this CPU lacks the level; SCALAR is always there. */

@@ -22,6 +22,7 @@
 #pragma GCC target("avx2,fma,f16c")
 #endif
 
+#define V_HOLD(x) __asm__("" : "+x"(x))
 #define V_INLINE static inline __attribute__((always_inline))
 
 typedef __m256 tc_vec;
@@ -63,6 +64,17 @@ V_INLINE __m256 v_keep(int64_t n, __m256 a, __m256 b) {
   return _mm256_blendv_ps(b, a, _mm256_castsi256_ps(v_first(n)));
 }
 
+V_INLINE void v_narrow_f16(char *p, __m256 v) {
+  _mm_storeu_si128((__m128i *)p, _mm256_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT));
+}
+V_INLINE void v_narrow_bf16(char *p, __m256 v) {
+  const __m256i b = _mm256_castps_si256(v), odd = _mm256_srli_epi32(_mm256_slli_epi32(b, 15), 31);
+  const __m256i r = _mm256_add_epi32(_mm256_add_epi32(b, _mm256_set1_epi32(0x7FFF)), odd);
+  const __m256i h = _mm256_srli_epi32(r, 16);
+  const __m256i both = _mm256_permute4x64_epi64(_mm256_packus_epi32(h, h), 0x08);
+  _mm_storeu_si128((__m128i *)p, _mm256_castsi256_si128(both));
+}
+
 typedef __m256i tc_int;
 V_INLINE __m256 v_min(__m256 a, __m256 b) { return _mm256_min_ps(a, b); }
 V_INLINE __m256 v_max(__m256 a, __m256 b) { return _mm256_max_ps(a, b); }
@@ -79,6 +91,37 @@ V_INLINE __m256i i_shift_10(__m256i i) { return _mm256_srai_epi32(i, 10); }
 V_INLINE uint32_t i_below(const int32_t *p, __m256i i) {
   const __m256i less = _mm256_cmpgt_epi32(i, _mm256_loadu_si256((const __m256i *)p));
   return (uint32_t)_mm256_movemask_ps(_mm256_castsi256_ps(less));
+}
+
+V_INLINE __m256i i_load(const int32_t *p) { return _mm256_loadu_si256((const __m256i *)p); }
+V_INLINE __m256i i_add(__m256i a, __m256i b) { return _mm256_add_epi32(a, b); }
+V_INLINE __m256i i_or(__m256i a, __m256i b) { return _mm256_or_si256(a, b); }
+V_INLINE __m256i i_max(__m256i a, __m256i b) { return _mm256_max_epi32(a, b); }
+V_INLINE __m256i i_min(__m256i a, __m256i b) { return _mm256_min_epi32(a, b); }
+V_INLINE __m256i i_up_8(__m256i i) { return _mm256_slli_epi32(i, 8); }
+V_INLINE __m256 i_float(__m256i i) { return _mm256_cvtepi32_ps(i); }
+V_INLINE __m256i i_lanes(void) { return _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7); }
+V_INLINE int32_t i_least(__m256i i) {
+  __m128i m = _mm_min_epi32(_mm256_castsi256_si128(i), _mm256_extracti128_si256(i, 1));
+  m = _mm_min_epi32(m, _mm_shuffle_epi32(m, 0x4E));
+  return _mm_cvtsi128_si32(_mm_min_epi32(m, _mm_shuffle_epi32(m, 0xB1)));
+}
+
+typedef __m256i tc_half;
+V_INLINE __m256i h_load(const int16_t *p) { return _mm256_loadu_si256((const __m256i *)p); }
+V_INLINE void h_store(int16_t *p, __m256i h) { _mm256_storeu_si256((__m256i *)p, h); }
+V_INLINE __m256i h_bytes(__m256 a, __m256 b) {
+  const __m256i h = _mm256_packs_epi32(_mm256_cvtps_epi32(a), _mm256_cvtps_epi32(b));
+  return _mm256_max_epi16(_mm256_min_epi16(h, _mm256_set1_epi16(127)), _mm256_set1_epi16(-127));
+}
+V_INLINE __m256i h_dot(__m256i i, __m256i a, __m256i b) {
+  return _mm256_add_epi32(i, _mm256_madd_epi16(a, b));
+}
+V_INLINE void i_add_4(int32_t *p, const __m256i *i) {
+  const __m256i a = _mm256_hadd_epi32(i[0], i[1]), b = _mm256_hadd_epi32(i[2], i[3]);
+  const __m256i c = _mm256_hadd_epi32(a, b);
+  const __m128i sum = _mm_add_epi32(_mm256_castsi256_si128(c), _mm256_extracti128_si256(c, 1));
+  _mm_storeu_si128((__m128i *)p, _mm_add_epi32(sum, _mm_loadu_si128((const __m128i *)p)));
 }
 
 /* Sums of lanes of 128 bits [a0+a1, b0+b1]; inside each lane of neighbours [a01 a23 b01 b23] and of

@@ -25,6 +25,7 @@
 #pragma GCC target("avx512f,avx512bw,avx512vl,avx512dq,fma,f16c")
 #endif
 
+#define V_HOLD(x) __asm__("" : "+v"(x))
 #define V_INLINE static inline __attribute__((always_inline))
 
 typedef __m512 tc_vec;
@@ -63,6 +64,15 @@ V_INLINE __m512 v_keep(int64_t n, __m512 a, __m512 b) {
   return _mm512_mask_blend_ps(v_first(n), b, a);
 }
 
+V_INLINE void v_narrow_f16(char *p, __m512 v) {
+  _mm256_storeu_si256((__m256i *)p, _mm512_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT));
+}
+V_INLINE void v_narrow_bf16(char *p, __m512 v) {
+  const __m512i b = _mm512_castps_si512(v), odd = _mm512_srli_epi32(_mm512_slli_epi32(b, 15), 31);
+  const __m512i r = _mm512_add_epi32(_mm512_add_epi32(b, _mm512_set1_epi32(0x7FFF)), odd);
+  _mm256_storeu_si256((__m256i *)p, _mm512_cvtepi32_epi16(_mm512_srli_epi32(r, 16)));
+}
+
 typedef __m512i tc_int;
 V_INLINE __m512 v_min(__m512 a, __m512 b) { return _mm512_min_ps(a, b); }
 V_INLINE __m512 v_max(__m512 a, __m512 b) { return _mm512_max_ps(a, b); }
@@ -78,6 +88,39 @@ V_INLINE __m512i i_round(__m512 v) { return _mm512_cvtps_epi32(v); }
 V_INLINE __m512i i_shift_10(__m512i i) { return _mm512_srai_epi32(i, 10); }
 V_INLINE uint32_t i_below(const int32_t *p, __m512i i) {
   return _mm512_cmplt_epi32_mask(_mm512_loadu_si512(p), i);
+}
+
+V_INLINE __m512i i_load(const int32_t *p) { return _mm512_loadu_si512(p); }
+V_INLINE __m512i i_add(__m512i a, __m512i b) { return _mm512_add_epi32(a, b); }
+V_INLINE __m512i i_or(__m512i a, __m512i b) { return _mm512_or_si512(a, b); }
+V_INLINE __m512i i_max(__m512i a, __m512i b) { return _mm512_max_epi32(a, b); }
+V_INLINE __m512i i_min(__m512i a, __m512i b) { return _mm512_min_epi32(a, b); }
+V_INLINE __m512i i_up_8(__m512i i) { return _mm512_slli_epi32(i, 8); }
+V_INLINE __m512 i_float(__m512i i) { return _mm512_cvtepi32_ps(i); }
+V_INLINE __m512i i_lanes(void) {
+  return _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+}
+V_INLINE int32_t i_least(__m512i i) { return _mm512_reduce_min_epi32(i); }
+
+typedef __m512i tc_half;
+V_INLINE __m512i h_load(const int16_t *p) { return _mm512_loadu_si512(p); }
+V_INLINE void h_store(int16_t *p, __m512i h) { _mm512_storeu_si512(p, h); }
+V_INLINE __m512i h_bytes(__m512 a, __m512 b) {
+  const __m512i h = _mm512_packs_epi32(_mm512_cvtps_epi32(a), _mm512_cvtps_epi32(b));
+  return _mm512_max_epi16(_mm512_min_epi16(h, _mm512_set1_epi16(127)), _mm512_set1_epi16(-127));
+}
+V_INLINE __m512i h_dot(__m512i i, __m512i a, __m512i b) {
+  return _mm512_add_epi32(i, _mm512_madd_epi16(a, b));
+}
+V_INLINE void i_add_4(int32_t *p, const __m512i *i) {
+  const __m512i a =
+      _mm512_add_epi32(_mm512_unpacklo_epi32(i[0], i[1]), _mm512_unpackhi_epi32(i[0], i[1]));
+  const __m512i b =
+      _mm512_add_epi32(_mm512_unpacklo_epi32(i[2], i[3]), _mm512_unpackhi_epi32(i[2], i[3]));
+  const __m512i c = _mm512_add_epi32(_mm512_unpacklo_epi64(a, b), _mm512_unpackhi_epi64(a, b));
+  const __m256i d = _mm256_add_epi32(_mm512_castsi512_si256(c), _mm512_extracti64x4_epi64(c, 1));
+  const __m128i sum = _mm_add_epi32(_mm256_castsi256_si128(d), _mm256_extracti128_si256(d, 1));
+  _mm_storeu_si128((__m128i *)p, _mm_add_epi32(sum, _mm_loadu_si128((const __m128i *)p)));
 }
 
 /* Sums of neighbouring lanes 0+1, 2+3: [a01 a23 b01 b23]; of lanes 0+2, 1+3: [a02 a13 b02 b13]. */

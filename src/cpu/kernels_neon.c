@@ -14,6 +14,7 @@
 #include <stddef.h>
 #include <string.h>
 
+#define V_HOLD(x) __asm__("" : "+w"(x))
 #define V_INLINE static inline __attribute__((always_inline))
 
 typedef float32x4_t tc_vec;
@@ -59,6 +60,16 @@ V_INLINE float32x4_t v_keep(int64_t n, float32x4_t a, float32x4_t b) {
   return vbslq_f32(vcltq_u32(vld1q_u32(lane), vdupq_n_u32((uint32_t)n)), a, b);
 }
 
+V_INLINE void v_narrow_16(char *p, uint16x4_t h) { vst1_u8((uint8_t *)p, vreinterpret_u8_u16(h)); }
+V_INLINE void v_narrow_f16(char *p, float32x4_t v) {
+  v_narrow_16(p, vreinterpret_u16_f16(vcvt_f16_f32(v)));
+}
+V_INLINE void v_narrow_bf16(char *p, float32x4_t v) {
+  const uint32x4_t b = vreinterpretq_u32_f32(v);
+  const uint32x4_t odd = vandq_u32(vshrq_n_u32(b, 16), vdupq_n_u32(1));
+  v_narrow_16(p, vshrn_n_u32(vaddq_u32(vaddq_u32(b, vdupq_n_u32(0x7FFF)), odd), 16));
+}
+
 typedef int32x4_t tc_int;
 V_INLINE float32x4_t v_min(float32x4_t a, float32x4_t b) { return vminq_f32(a, b); }
 V_INLINE float32x4_t v_max(float32x4_t a, float32x4_t b) { return vmaxq_f32(a, b); }
@@ -75,6 +86,34 @@ V_INLINE int32x4_t i_shift_10(int32x4_t i) { return vshrq_n_s32(i, 10); }
 V_INLINE uint32_t i_below(const int32_t *p, int32x4_t i) {
   static const uint32_t bits[4] = {1, 2, 4, 8};
   return vaddvq_u32(vandq_u32(vcltq_s32(vld1q_s32(p), i), vld1q_u32(bits)));
+}
+
+V_INLINE int32x4_t i_load(const int32_t *p) { return vld1q_s32(p); }
+V_INLINE int32x4_t i_add(int32x4_t a, int32x4_t b) { return vaddq_s32(a, b); }
+V_INLINE int32x4_t i_or(int32x4_t a, int32x4_t b) { return vorrq_s32(a, b); }
+V_INLINE int32x4_t i_max(int32x4_t a, int32x4_t b) { return vmaxq_s32(a, b); }
+V_INLINE int32x4_t i_min(int32x4_t a, int32x4_t b) { return vminq_s32(a, b); }
+V_INLINE int32x4_t i_up_8(int32x4_t i) { return vshlq_n_s32(i, 8); }
+V_INLINE float32x4_t i_float(int32x4_t i) { return vcvtq_f32_s32(i); }
+V_INLINE int32x4_t i_lanes(void) {
+  static const int32_t lane[4] = {0, 1, 2, 3};
+  return vld1q_s32(lane);
+}
+V_INLINE int32_t i_least(int32x4_t i) { return vminvq_s32(i); }
+
+typedef int16x8_t tc_half;
+V_INLINE int16x8_t h_load(const int16_t *p) { return vld1q_s16(p); }
+V_INLINE void h_store(int16_t *p, int16x8_t h) { vst1q_s16(p, h); }
+V_INLINE int16x8_t h_bytes(float32x4_t a, float32x4_t b) {
+  const int16x8_t h = vcombine_s16(vqmovn_s32(vcvtnq_s32_f32(a)), vqmovn_s32(vcvtnq_s32_f32(b)));
+  return vmaxq_s16(vminq_s16(h, vdupq_n_s16(127)), vdupq_n_s16(-127));
+}
+V_INLINE int32x4_t h_dot(int32x4_t i, int16x8_t a, int16x8_t b) {
+  return vmlal_high_s16(vmlal_s16(i, vget_low_s16(a), vget_low_s16(b)), a, b);
+}
+V_INLINE void i_add_4(int32_t *p, const int32x4_t *i) {
+  const int32x4_t sum = vpaddq_s32(vpaddq_s32(i[0], i[1]), vpaddq_s32(i[2], i[3]));
+  vst1q_s32(p, vaddq_s32(vld1q_s32(p), sum));
 }
 
 /* [a02 a13 b02 b13] */

@@ -17,6 +17,7 @@
  *   tc_vec, TC_LANES, TC_COLS, TC_STRIPS = 256 / (TC_LANES * TC_COLS)
  *   v_zero(), v_set1(x), v_fma(a, b, c), v_load_f16/_bf16/_f32(p), v_store(float *, v)
  *   v_part_f16/_bf16/_f32(p, n)  n < TC_LANES elements, then zeros; reads nothing else
+ *   v_narrow_f16/_bf16(p, v)     stores TC_LANES elements, each rounded to nearest even
  *   v_keep(n, a, b)              lanes < n of a, the others of b
  *   v_sqrt(a), v_div(a, b)       correctly rounded
  *   v_min(a, b), v_max(a, b)     anything where one is NaN
@@ -28,6 +29,7 @@
  *   v_strip(a)                   TC_COLS registers of one strip to one, see TC_STRIPS
  *   v_row(b)                     TC_STRIPS results of v_strip to the row's one register
  *   v_finish(z)                  TC_LANES rows' registers to the vector of their sums
+ *   and what novelty_simd.h needs
  */
 #include <float.h>
 #include <stddef.h>
@@ -264,8 +266,74 @@ static void below(const int32_t *offsets, int32_t n, int32_t limit, uint64_t *bi
   }
 }
 
+/* The loop of merging: MERGE_COLS registers of columns through all rows, then the next ones. */
+TC_INLINE void narrow(char *p, tc_vec v, int dtype) {
+  if (dtype == TC_F16) {
+    v_narrow_f16(p, v);
+  } else if (dtype == TC_BF16) {
+    v_narrow_bf16(p, v);
+  } else {
+    v_store((float *)(void *)p, v);
+  }
+}
+
+TC_INLINE tc_vec finish_mean(tc_vec sum, tc_vec total) {
+  const tc_vec mean = v_div(sum, total);
+  return v_pick(mean, v_set1(INFINITY), mean, v_set1(tc_bits_float(TC_NAN_BITS)));
+}
+
+TC_INLINE void merge_rows(const char *const *rows, const float *weights, int32_t count, float total,
+                          char *dst, int64_t n, int dtype) {
+  enum { MERGE_COLS = 8 };
+  const int64_t size = size_of(dtype), step = MERGE_COLS * TC_LANES;
+  const tc_vec t = v_set1(total);
+  int64_t d = 0;
+  for (; d + step <= n; d += step) {
+    tc_vec sums[MERGE_COLS];
+    TC_UNROLL
+    for (int c = 0; c < MERGE_COLS; c++) sums[c] = v_zero();
+    for (int32_t i = 0; i < count; i++) {
+      const tc_vec w = v_set1(weights[i]);
+      const char *p = rows[i] + d * size;
+      TC_UNROLL
+      for (int c = 0; c < MERGE_COLS; c++) {
+        sums[c] = v_fma(w, load(p + c * TC_LANES * size, dtype), sums[c]);
+      }
+    }
+    TC_UNROLL
+    for (int c = 0; c < MERGE_COLS; c++) {
+      narrow(dst + (d + c * TC_LANES) * size, finish_mean(sums[c], t), dtype);
+    }
+  }
+  for (; d < n; d += TC_LANES) {
+    const int64_t left = n - d;
+    char tail[4 * TC_LANES];
+    tc_vec sum = v_zero();
+    for (int32_t i = 0; i < count; i++) {
+      const char *p = rows[i] + d * size;
+      const tc_vec v = left < TC_LANES ? load_part(p, left, dtype) : load(p, dtype);
+      sum = v_fma(v_set1(weights[i]), v, sum);
+    }
+    narrow(tail, finish_mean(sum, t), dtype);
+    memcpy(dst + d * size, tail, (size_t)((left < TC_LANES ? left : TC_LANES) * size));
+  }
+}
+
+#define TC_DEFINE_MERGE(t, dtype)                                                                  \
+  static void merge_##t(const char *const *rows, const float *weights, int32_t count, float total, \
+                        char *dst, int64_t n) {                                                    \
+    merge_rows(rows, weights, count, total, dst, n, dtype);                                        \
+  }
+TC_DEFINE_MERGE(f16, TC_F16)
+TC_DEFINE_MERGE(bf16, TC_BF16)
+TC_DEFINE_MERGE(f32, TC_F32)
+
+#include "novelty_simd.h"
+
 /* The table's initialiser after its name. */
-#define TC_TABLE                                                                             \
-  {score_rows_f16, score_rows_bf16, score_rows_f32},                                         \
-      {accumulate_f16, accumulate_bf16, accumulate_f32}, {widen_f16, widen_bf16, widen_f32}, \
-      cosines, extremes, offsets, below
+#define TC_TABLE                                                                                \
+  {score_rows_f16, score_rows_bf16, score_rows_f32},                                            \
+      {accumulate_f16, accumulate_bf16, accumulate_f32}, {widen_f16, widen_bf16, widen_f32},    \
+      cosines, extremes, offsets, below, {grams_f16, grams_bf16, grams_f32}, words, farthest, { \
+    merge_f16, merge_bf16, merge_f32                                                            \
+  }

@@ -238,6 +238,10 @@ void tc_direction_team(tc_job *job, tc_team team, int32_t first, int32_t count, 
 
 void tc_score_team(tc_job *job, tc_team team) {
   const int32_t segments = job->call->batch.segments;
+  if (job->call->reference.source == TAILCUT_REFERENCE_NOVELTY) {
+    tc_novelty_team(job, team);
+    return;
+  }
   if (job->call->reference.source != TAILCUT_REFERENCE_MEAN) {
     if (segments > 0) score_share(job, team, 0, segments);
     tc_team_barrier(team);

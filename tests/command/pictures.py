@@ -283,6 +283,43 @@ def segments():
 
 
 @case
+def joined_patches():
+    """What joins a kept patch is tinted alike, each kept patch has a colour of its own; what is lost is dimmed; joins that do not fit
+    the kept patches are refused."""
+    write("i.png", png(40, 40))
+    joins = np.int32([0, 0, 2, 2, 0, -1, 2, 7, 8, 8, -1, 7, 0, 0, 2, 15])
+    kept = [0, 2, 7, 8, 15]
+    np.save("kept.npy", np.int32(kept + kept))
+    np.save("counts.npy", np.int32([5, 5]))
+    other = np.where(joins == 2, 8, joins)
+    other[2] = 2
+    np.save("j.npy", np.concatenate([joins, other]).astype(np.int32))
+    view = ["view", "--image", "i.png", "--grid", "4x4", "--kept", "kept.npy", "--counts", "counts.npy", "-o", "v.svg", "--joins"]
+    for segment, want in enumerate((joins, other)):
+        good(*view, "j.npy", "--segment", segment)
+        root = ElementTree.parse("v.svg").getroot()
+        groups = [g for g in root.iter(SVG + "g") if g.get("fill-opacity")]
+        assert [i for i in range(16) if covered(list(groups[0]), i % 4 * 10 + 5, i // 4 * 10 + 5)] == list(np.flatnonzero(want < 0))
+        found, spots = {}, {}
+        for g in groups[1:]:
+            spot, = g.iter(SVG + "ellipse")
+            host = int(float(spot.get("cx")) // 10 + float(spot.get("cy")) // 10 * 4)
+            spots[host] = g.get("fill")
+            found[host] = [i for i in range(16) if covered(list(g.iter(SVG + "rect")), i % 4 * 10 + 5, i // 4 * 10 + 5)]
+        assert found == {k: [i for i in range(16) if want[i] == k and i != k] for k in kept if (want == k).sum() > 1}
+        assert len(set(spots.values())) == len(spots)
+    np.save("one.npy", joins)
+    refused(1, ["--segment", "1", "one.npy"], *view, "one.npy", "--segment", 1)
+    for at, value in ((1, 1), (0, 2), (5, -2), (5, 16)):
+        bad = joins.copy()
+        bad[at] = value
+        np.save("bad.npy", bad)
+        refused(1, ["bad.npy", f"patch {at}"], *view, "bad.npy")
+    np.save("bad.npy", joins[:15])
+    refused(1, ["bad.npy", "[15]"], *view, "bad.npy")
+
+
+@case
 def shape_of_the_grid():
     """A grid that makes long patches is refused with both shapes and the way past; squeezed photographs pass."""
     np.save("kept.npy", np.array([0], np.int32))

@@ -113,6 +113,45 @@ static void lay_out_small(tt_problem *p, tt_random *random, tt_array *a, int kin
   }
 }
 
+/* Values of a dtype, now and then one that is not finite. */
+static void random_values(tt_random *random, const tt_block *block, int32_t dtype) {
+  for (size_t i = 0; i < block->bytes / tt_size(dtype); i++) {
+    const int roll = tt_below(random, 600);
+    tt_put(block->data, dtype, i,
+           roll == 0   ? NAN
+           : roll == 1 ? INFINITY
+           : roll == 2 ? 60000.0f
+           : roll == 3 ? 0x1p-24f
+                       : (float)tt_normal(random));
+  }
+}
+
+/* Arrays that are merged. */
+static void lay_out_merged(tt_problem *p, tt_random *random, tt_array *a, int kind) {
+  const int64_t n = p->total;
+  tailcut_rows *r = &a->rows;
+  r->flags = TAILCUT_ROWS_MERGE;
+  if (kind == TT_ROWS_MERGED) {
+    a->name = "merged";
+    r->dtype = TAILCUT_BF16, r->part_bytes = 46, r->dst_row_stride = 50;
+    r->placement = TAILCUT_PACKED, r->flags |= TAILCUT_ROWS_ZERO_TAIL;
+    apart(random, a, n * 46, n * 50);
+    random_values(random, &a->src, r->dtype);
+  } else if (kind == TT_ROWS_MERGED_IN) {
+    a->name = "merged in place";
+    a->misalign = 1;
+    r->dtype = TAILCUT_F32, r->part_bytes = 1204, r->flags |= TAILCUT_ROWS_ZERO_TAIL;
+    in_place(random, a, n * 1204);
+    random_values(random, &a->dst, r->dtype);
+  } else {
+    a->name = "merged in pages";
+    r->dtype = TAILCUT_F16, r->part_bytes = 18, r->page_rows = 4, r->page_stride = 4 * 18 + 16;
+    make_slots(random, &a->src_slots, n, 4);
+    in_place(random, a, (n / 4 + 1) * r->page_stride);
+    random_values(random, &a->dst, r->dtype);
+  }
+}
+
 static void make_frequencies(tt_array *a, int32_t rotary_dim) {
   a->rotation.rotary_dim = rotary_dim;
   tt_block_new(&a->angles, (size_t)rotary_dim * 2);
@@ -207,6 +246,7 @@ static void lay_out(tt_problem *p, tt_random *random, tt_array *a, int kind) {
       r->part_bytes = p->tokens.dim * size;
       r->src_row_stride = r->dst_row_stride = p->tokens.row_stride * size;
       r->src_segment_stride = r->dst_segment_stride = p->tokens.segment_stride * size;
+      if (p->row->merge) r->flags = TAILCUT_ROWS_MERGE, r->dtype = p->tokens.dtype;
       tt_block_new(&a->dst, p->matrix.bytes);
       memcpy(a->dst.data, p->matrix.data, p->matrix.bytes);
       break;
@@ -299,7 +339,8 @@ static void expect(const tt_problem *p, const tt_array *a, const tailcut_rows *r
   ref_compact(&p->batch, (const int32_t *)(const void *)p->kept.want,
               p->row->packed ? TAILCUT_PACKED : TAILCUT_LOCAL,
               (const int32_t *)(const void *)p->counts.want,
-              (const int32_t *)(const void *)p->new_cu.want, &r, block->open);
+              (const int32_t *)(const void *)p->new_cu.want, &r, block->open,
+              p->row->merge ? &p->plan : NULL);
 }
 
 /* Positions of the rows of TT_ROWS_KEYS: an array before it that is compacted too. */
@@ -326,7 +367,9 @@ void tt_add_array(tt_problem *p, tt_random *random, int kind) {
   if (kind == TT_ROWS_KEYS) add_positions(p, random, a++);
   p->array_count++;
   a->rows = defaults;
-  if (kind >= TT_ROWS_KEYS) {
+  if (kind >= TT_ROWS_MERGED) {
+    lay_out_merged(p, random, a, kind);
+  } else if (kind >= TT_ROWS_KEYS) {
     lay_out_keys(p, random, a, kind);
   } else if (kind >= TT_ROWS_FITS) {
     lay_out_small(p, random, a, kind);
@@ -335,7 +378,9 @@ void tt_add_array(tt_problem *p, tt_random *random, int kind) {
   }
   a->rows.src_slots = a->src_slots.data;
   a->rows.dst_slots =
-      kind == TT_ROWS_PAGED || kind == TT_ROWS_KEYS_PAGED ? a->src_slots.data : a->dst_slots.data;
+      kind == TT_ROWS_PAGED || kind == TT_ROWS_KEYS_PAGED || kind == TT_ROWS_MERGED_PAGED
+          ? a->src_slots.data
+          : a->dst_slots.data;
   a->rows.renumber_base = a->base.data;
   if (a->rotation.struct_size != 0) a->rows.rotation = &a->rotation;
   const tailcut_rows fused = as_fused(p, a);

@@ -110,6 +110,10 @@ const tt_call_row tt_call_rows[] = {
      .rows = TT_CALL_TOKENS | TT_CALL_SLOTS, .groups = 12},
     {"sequence 70 layers", SEQUENCE, TT_RAGGED, 1, 90, 24, 6, .bare = 1,
      .rows = TT_CALL_TOKENS | TT_CALL_PLANES, .layers = 70, .replays = 10},
+    {"sequence, keys turn", SEQUENCE, TT_UNIFORM, 1, 150, 48, 6, .bare = 1,
+     .rows = TT_CALL_TOKENS | TT_CALL_POSITIONS, .layers = 3, .turns = 1, .texts = 40},
+    {"sequence ragged, keys turn", SEQUENCE, TT_RAGGED, 5, 130, 48, 6,
+     .rows = TT_CALL_TOKENS | TT_CALL_PLANES, .layers = 70, .turns = 1, .replays = 20},
     {"sequence long", SEQUENCE, TT_RAGGED, 1, 8600, 8, 9, .bare = 1, .rows = TT_CALL_TOKENS,
      .replays = 6},
     {"relevance max", RELEVANCE, TT_LENGTHS, 4, 70, 48, 4, .policy = TAILCUT_MAX_COSINE},
@@ -156,6 +160,7 @@ enum {
   GROUP_COUNTS,
   GROUPS,
   SLOTS,
+  FREQUENCIES,
   ARRAYS /* two for each row array: source and destination */
 };
 enum {
@@ -166,11 +171,11 @@ enum {
   DEVICE = 1
 };
 
-static const char *const names[] = {"shape",     "tokens",       "reference", "q",
-                                    "k",         "roles",        "scores",    "flags",
-                                    "direction", "counts",       "kept",      "new_cu_seqlens",
-                                    "flags",     "curve",        "ranks",     "host_counts",
-                                    "mask",      "group_counts", "groups",    "slots"};
+static const char *const names[] = {
+    "shape",  "tokens", "reference",  "q",           "k",    "roles",
+    "scores", "flags",  "direction",  "counts",      "kept", "new_cu_seqlens",
+    "flags",  "curve",  "ranks",      "host_counts", "mask", "group_counts",
+    "groups", "slots",  "frequencies"};
 
 typedef struct buffer {
   void *side[2]; /* host, device; NULL: no such argument */
@@ -188,6 +193,9 @@ struct tt_call {
   int32_t num_rows;
   int64_t total;
   int failed; /* the device's scores are far from the CPU's */
+  int first_layer;
+  int positions;                 /* 1 + the array of renumbered positions; 0: there is none */
+  tailcut_rotation rotations[2]; /* host, device: of keys that turn */
 };
 
 enum { Q_HEADS = 4, K_HEADS = 2, HEAD_DIM = 16 };
@@ -219,6 +227,21 @@ static tailcut_rows *next_rows(tt_call *c) {
   return r;
 }
 
+enum { ROTARY_DIM = 12 };
+
+/* Keys turn from the positions that the call renumbers, where it does. */
+static void make_rotations(tt_call *c) {
+  static const tailcut_rotation defaults = TAILCUT_ROTATION_INITIALIZER;
+  add(c, FREQUENCIES, ROTARY_DIM / 2 * sizeof(float), 1);
+  for (int side = HOST; side <= DEVICE; side++) {
+    tailcut_rotation *t = &c->rotations[side];
+    *t = defaults;
+    t->dtype = TAILCUT_F16, t->rotary_dim = ROTARY_DIM, t->rotary_offset = 2;
+    t->inv_freq = c->buffers[FREQUENCIES].side[side];
+    if (c->positions) t->positions = c->buffers[ARRAYS + 2 * c->positions - 1].side[side];
+  }
+}
+
 /* K or V of a layer, in place: the rows of a token's heads side by side. */
 static void add_layer(tt_call *c) {
   const int i = c->num_rows;
@@ -241,7 +264,7 @@ static void add_rows(tt_call *c, unsigned kind) {
   const int tail = kind == TT_CALL_TAIL || kind == TT_CALL_WIDE_TAIL;
   if (kind == TT_CALL_APART || tail) r->placement = TAILCUT_PACKED;
   if (kind == TT_CALL_SMALL || tail) r->flags = TAILCUT_ROWS_ZERO_TAIL;
-  if (kind == TT_CALL_POSITIONS) r->flags = TAILCUT_ROWS_RENUMBER;
+  if (kind == TT_CALL_POSITIONS) r->flags = TAILCUT_ROWS_RENUMBER, c->positions = i + 1;
   if (kind == TT_CALL_PLANES) {
     r->parts = 3, r->src_row_stride = r->dst_row_stride = 8;
     r->src_part_stride = r->dst_part_stride = 8 * c->total;
@@ -300,7 +323,9 @@ tt_call *tt_call_new(const tt_call_row *row, const tt_backend *backend) {
   for (unsigned bit = 1; bit <= TT_CALL_PLANES; bit *= 2) {
     if (row->rows & bit) add_rows(c, bit);
   }
+  c->first_layer = c->num_rows;
   for (int i = 0; i < 2 * row->layers; i++) add_layer(c);
+  if (row->turns) make_rotations(c);
   static const tailcut_config config = TAILCUT_CONFIG_INITIALIZER;
   if (tailcut_create(&c->cpu, &config) != TAILCUT_OK) abort();
   static const tt_backend cpu = {.name = "cpu", .memory = &tt_memory_cpu};
@@ -354,6 +379,9 @@ static tailcut_rows rows_of(const tt_call *c, int i, int side) {
     r.dst = (char *)r.dst + gap_of(c);
     r.src = r.dst;
     r.src_segment_stride = r.dst_segment_stride = pitch_of(c);
+  }
+  if (c->row->turns && i >= c->first_layer && (i - c->first_layer) % 2 == 0) {
+    r.rotation = &c->rotations[side];
   }
   if (r.part_bytes == 20) r.src_slots = r.dst_slots = c->buffers[SLOTS].side[side];
   return r;
@@ -579,6 +607,9 @@ void tt_call_fill(tt_call *c, tt_random *random) {
     tt_tokens(random, c->buffers[MATRIX].side[HOST], dtype, c->total + row->gap * row->segments,
               row->dim, row->dim, spikes);
   }
+  for (int32_t i = 0; row->turns && i < ROTARY_DIM / 2; i++) {
+    ((float *)c->buffers[FREQUENCIES].side[HOST])[i] = 1.0f / (float)(1 + 3 * i);
+  }
   for (int32_t i = 0; c->buffers[VECTOR].bytes && i < row->dim; i++) {
     const float v = tt_get(c->buffers[MATRIX].side[HOST], dtype, (size_t)i);
     const float base = v - v == 0.0f ? v : 0.0f;
@@ -629,8 +660,9 @@ static uint8_t *open_bytes(const tt_call *c, int i, size_t bytes) {
   const int64_t gap = c->in_place[i] == 2 ? gap_of(c) : 0;
   if (r.src == r.dst) r.src = scratch + gap;
   r.dst = scratch + gap;
+  r.rotation = NULL; /* keys that turn are no more open than others */
   ref_compact(&batch, c->buffers[KEPT].side[HOST], c->row->packed ? TAILCUT_PACKED : TAILCUT_LOCAL,
-              c->buffers[COUNTS].side[HOST], c->buffers[NEW_CU].side[HOST], &r, open + gap);
+              c->buffers[COUNTS].side[HOST], c->buffers[NEW_CU].side[HOST], &r, open + gap, NULL);
   free(scratch);
   return open;
 }

@@ -41,6 +41,7 @@ typedef struct tt_call_row {
   int32_t groups;  /* cut offsets, this many groups */
   int32_t layers;  /* K and V of so many layers in place: [T, H, d], 2 heads */
   int32_t policy;  /* of relevance, default MEAN_COSINE; others are not bare */
+  int32_t turns;   /* their keys turn, from the positions that the call renumbers, where it does */
   int32_t texts;   /* a sequence's query rows behind its candidates; 0: any roles anywhere */
 } tt_call_row;
 

@@ -254,9 +254,14 @@ static const tt_case cases[] = {
 };
 enum { COUNT = (int)(sizeof cases / sizeof cases[0]) };
 
-int tt_case_count(void) { return COUNT + tt_option_case_count; }
+int tt_case_count(void) { return COUNT + tt_option_case_count + tt_novelty_case_count; }
 
-const tt_case *tt_case_at(int i) { return i < COUNT ? &cases[i] : &tt_option_cases[i - COUNT]; }
+const tt_case *tt_case_at(int i) {
+  const int option = i - COUNT, novelty = option - tt_option_case_count;
+  return option < 0    ? &cases[i]
+         : novelty < 0 ? &tt_option_cases[option]
+                       : &tt_novelty_cases[novelty];
+}
 
 tailcut_rule tt_rule_of(const tt_case *c) {
   tailcut_rule rule = TAILCUT_RULE_INITIALIZER;

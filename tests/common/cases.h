@@ -75,7 +75,11 @@ enum {
                                    base, no positions */
   TT_ROWS_KEYS_TABLE = 1 << 17, /* f32, PACKED, turned by a table that some positions are not in;
                                    zero tail */
-  TT_ROWS_KEYS_ALL = 7 << 15
+  TT_ROWS_KEYS_ALL = 7 << 15,
+  /* Merged, and so in cases that merge only; TOKENS then is too. */
+  TT_ROWS_MERGED = 1 << 18,      /* 23 values of bf16, PACKED to separate rows; zero tail */
+  TT_ROWS_MERGED_IN = 1 << 19,   /* 301 values of f32 at odd addresses, in place; zero tail */
+  TT_ROWS_MERGED_PAGED = 1 << 20 /* 9 values of fp16 through int32 slots, in place, some -1 */
 };
 
 typedef struct tt_case {
@@ -94,6 +98,7 @@ typedef struct tt_case {
   tt_groups groups;
   int32_t source; /* tailcut_reference_source, default GIVEN */
   int32_t lag;
+  int32_t novelty; /* window of NOVELTY, default 64 */
   int32_t reference_f32;
   int32_t reference_each;
   int32_t zero_reference;
@@ -114,13 +119,18 @@ typedef struct tt_case {
   int32_t mask;    /* asked for even of a backend that refuses it; of others it always is */
   int32_t packed;  /* placement of kept */
   int32_t rows;
-  int32_t heavy; /* too slow for a simulated device */
+  int32_t merge;        /* 1: by tailcut_merge's MEAN, 2: by its COS4 */
+  int32_t merge_window; /* default that of NOVELTY, or 64 */
+  int32_t sizes;        /* with sizes in */
+  int32_t heavy;        /* too slow for a simulated device */
 } tt_case;
 
 int tt_case_count(void);
 const tt_case *tt_case_at(int i);
 extern const tt_case tt_option_cases[]; /* the table's second half */
 extern const int tt_option_case_count;
+extern const tt_case tt_novelty_cases[]; /* and what is behind it */
+extern const int tt_novelty_case_count;
 
 /* The rule of a row, ready to be passed but for group_k. */
 tailcut_rule tt_rule_of(const tt_case *c);

@@ -99,6 +99,10 @@ static void one_row(tt_random *random, float *row, const float *shared, int32_t 
   for (int32_t d = 0; d < dim; d++) {
     row[d] = (float)(scale * (degree * (double)shared[d] + 0.4 * tt_normal(random)));
   }
+  if (spikes & TT_MASSIVE) {
+    row[dim / 2] *= 30.0f;
+    if (which == 7) row[dim / 3] *= 200.0f;
+  }
   if ((spikes & TT_NOT_FINITE) && which == 4) row[tt_below(random, dim)] = NAN;
   if ((spikes & TT_NOT_FINITE) && which == 5) {
     row[tt_below(random, dim)] = tt_below(random, 2) ? INFINITY : -INFINITY;

@@ -26,7 +26,8 @@ typedef enum tt_spikes {
   TT_HUGE = 2,       /* norms that overflow fp32 */
   TT_TINY = 4,       /* denormals; norms that underflow */
   TT_NOT_FINITE = 8, /* some NaN and infinite elements */
-  TT_ZERO_ROWS = 16
+  TT_ZERO_ROWS = 16,
+  TT_MASSIVE = 32 /* a channel far above all others in some rows, and in all */
 } tt_spikes;
 
 /* rows x dim tokens that share a direction to a random degree, so that the sorted cosines form a

@@ -41,6 +41,16 @@ static inline void use_lag(args *a) {
   a->reference.lag = 2;
 }
 
+static inline void use_novelty(args *a) {
+  a->reference.source = TAILCUT_REFERENCE_NOVELTY, a->reference.data = NULL;
+}
+
+/* Array 1 is merged; of a call that merges nothing but this. */
+static inline void use_merge(args *a) {
+  a->selection.merge = &a->merge;
+  a->rows[1].flags = TAILCUT_ROWS_MERGE, a->rows[1].dtype = TAILCUT_F16;
+}
+
 /* Array 1 through slots into pages of 4 rows. */
 static inline void use_slots(args *a) {
   a->rows[1].dst_slots = a->some_offsets;
@@ -89,7 +99,7 @@ static inline int apply(int n, args *a, mistake *m) {
   X(ALL, RANGE, "batch->segments", a->batch.segments = -1)
   X(ALL, RANGE, "batch->max_tokens", a->batch.max_tokens = -1)
   X(ALL, RANGE, "batch->max_tokens", a->batch.max_tokens = TAILCUT_MAX_SEGMENT_TOKENS + 1)
-  X(REFERENCE | COMPACT, RANGE, "batch->max_tokens", a->batch.prefix_rows = 1,
+  X(REFERENCE | LISTS, RANGE, "batch->max_tokens", a->batch.prefix_rows = 1,
     a->batch.max_tokens = TAILCUT_MAX_SEGMENT_TOKENS + 2)
   X(ALL, RANGE, "batch->total_tokens", a->batch.segments = 4096, a->batch.max_tokens = 1 << 20)
   X(ALL, CONFLICT, "batch->total_tokens", a->batch.total_tokens = TOTAL + 1)
@@ -134,7 +144,7 @@ static inline int apply(int n, args *a, mistake *m) {
   X(REFERENCE, NULL, "reference", a->reference_p = NULL)
   X(REFERENCE, STRUCT_SIZE, "reference->struct_size is not set", a->reference.struct_size = 0)
   X(REFERENCE, ENUM, "reference->source is not set", a->reference.source = 0)
-  X(REFERENCE, ENUM, "reference->source", a->reference.source = 5)
+  X(REFERENCE, ENUM, "reference->source", a->reference.source = 6)
   X(REFERENCE, CONFLICT, "reference->data", a->reference.source = TAILCUT_REFERENCE_MEAN)
   X(REFERENCE, CONFLICT, "reference->data", a->reference.source = TAILCUT_REFERENCE_ROW,
     a->batch.prefix_rows = 1)
@@ -153,6 +163,12 @@ static inline int apply(int n, args *a, mistake *m) {
   X(REFERENCE, RANGE, "reference->lag is not set", use_lag(a), a->reference.lag = 0)
   X(REFERENCE, RANGE, "reference->lag", use_lag(a), a->reference.lag = -1)
   X(REFERENCE, CONFLICT, "reference->data", use_lag(a), a->reference.data = a->tokens.data)
+  X(REFERENCE, CONFLICT, "reference->window", a->reference.window = 64)
+  X(REFERENCE, RANGE, "reference->window", use_novelty(a), a->reference.window = 65)
+  X(REFERENCE, RANGE, "reference->window", use_novelty(a), a->reference.window = -64)
+  X(REFERENCE, CONFLICT, "reference->data", use_novelty(a), a->reference.data = a->tokens.data)
+  X(REFERENCE, CONFLICT, "reference->lag", use_novelty(a), a->reference.lag = 1)
+  X(REFERENCE, RANGE, "tokens->dim", use_novelty(a), a->tokens.dim = TAILCUT_MAX_NOVELTY_DIM + 1)
   /* what only one part takes */
   X(SCORE | RELEVANCE, NULL, "scores", a->scores = NULL)
   X(SCORE | RELEVANCE, ALIGNMENT, "scores", a->scores = ODD(a->scores))
@@ -164,15 +180,15 @@ static inline int apply(int n, args *a, mistake *m) {
   X(CUT, ALIGNMENT, "scores", a->in_scores = HALF(a->in_scores))
   X(CUT, ALIGNMENT, "input_flags", a->input_flags = ODD(a->input_flags))
   X(CUT, CONFLICT, "selection->scores", a->selection.scores = a->scores)
-  X(COMPACT, NULL, "kept", a->kept = NULL)
-  X(COMPACT, ALIGNMENT, "kept", a->kept = ODD(a->kept))
-  X(COMPACT, ENUM, "kept_placement", a->kept_placement = 0)
-  X(COMPACT, ENUM, "kept_placement", a->kept_placement = 3)
-  X(COMPACT, NULL, "counts", a->counts = NULL)
-  X(COMPACT, ALIGNMENT, "counts", a->counts = HALF(a->counts))
-  X(COMPACT, ALIGNMENT, "new_cu_seqlens", a->new_cu = ODD(a->new_cu))
-  X(COMPACT, NULL, "new_cu_seqlens", a->new_cu = NULL)
-  X(COMPACT, NULL, "new_cu_seqlens", a->new_cu = NULL, a->num_rows = 1,
+  X(LISTS, NULL, "kept", a->kept = NULL)
+  X(LISTS, ALIGNMENT, "kept", a->kept = ODD(a->kept))
+  X(LISTS, ENUM, "kept_placement", a->kept_placement = 0)
+  X(LISTS, ENUM, "kept_placement", a->kept_placement = 3)
+  X(LISTS, NULL, "counts", a->counts = NULL)
+  X(LISTS, ALIGNMENT, "counts", a->counts = HALF(a->counts))
+  X(LISTS, ALIGNMENT, "new_cu_seqlens", a->new_cu = ODD(a->new_cu))
+  X(LISTS, NULL, "new_cu_seqlens", a->new_cu = NULL)
+  X(LISTS, NULL, "new_cu_seqlens", a->new_cu = NULL, a->num_rows = 1,
     a->kept_placement = TAILCUT_PACKED)
   X(STAGE2, NULL, "roles", a->roles = NULL)
   /* rule */
@@ -253,7 +269,7 @@ static inline int apply(int n, args *a, mistake *m) {
   X(ROWS, RANGE, "rows[0].parts", a->rows[0].parts = 0)
   X(ROWS, ENUM, "rows[0].placement", a->rows[0].placement = 0)
   X(ROWS, ENUM, "rows[1].placement", a->rows[1].placement = 3)
-  X(ROWS, ENUM, "rows[1].flags", a->rows[1].flags = 4)
+  X(ROWS, ENUM, "rows[1].flags", a->rows[1].flags = 8)
   X(ROWS, RANGE, "rows[0].slot_bytes", a->rows[0].slot_bytes = 2)
   X(ROWS, RANGE, "rows[0].page_rows", a->rows[0].page_rows = -1)
   X(ROWS, RANGE, "rows[0].page_stride", a->rows[0].page_stride = -1)
@@ -381,6 +397,36 @@ static inline int apply(int n, args *a, mistake *m) {
     a->rotation.inv_freq = (const float *)a->rows[0].dst + 1)
   X(ROWS, OVERLAP, "rows[0].rotation->cos_sin", use_table(a),
     a->rotation.cos_sin = (const float *)a->rows[0].dst - 9 * 4 + 1)
+  X(ROWS, CONFLICT, "rows[1].dtype", a->rows[1].dtype = TAILCUT_F16)
+  X(COMPACT | VISUAL | SEQUENCE, CONFLICT, "rows[1].flags", use_merge(a),
+    a->selection.merge = NULL)
+  X(MERGE | VISUAL, ENUM, "rows[1].dtype is not set", use_merge(a), a->rows[1].dtype = 0)
+  X(MERGE | VISUAL, ENUM, "rows[1].dtype", use_merge(a), a->rows[1].dtype = 4)
+  X(MERGE | VISUAL, RANGE, "rows[1].parts", use_merge(a), a->rows[1].part_bytes = 2,
+    a->rows[1].parts = 2)
+  X(MERGE | VISUAL, RANGE, "rows[1].part_bytes", use_merge(a), a->rows[1].part_bytes = 3)
+  X(MERGE | VISUAL, CONFLICT, "rows[1].flags", use_merge(a),
+    a->rows[1].flags |= TAILCUT_ROWS_RENUMBER)
+  /* merging */
+  X(CUT | SEQUENCE, CONFLICT, "selection->merge", a->selection.merge = &a->merge)
+  X(MERGE, STRUCT_SIZE, "options->struct_size is not set", a->merge.struct_size = 0)
+  X(MERGE, STRUCT_SIZE, "options->struct_size", a->merge.struct_size += 8)
+  X(MERGE, ENUM, "options->power", a->merge.power = 3)
+  X(MERGE, RANGE, "options->window", a->merge.window = 63)
+  X(MERGE, ALIGNMENT, "options->sizes_in", a->merge.sizes_in = HALF(a->counts))
+  X(MERGE, ALIGNMENT, "options->sizes_out", a->merge.sizes_out = ODD(a->flags))
+  X(MERGE, ALIGNMENT, "options->joins_out", a->merge.joins_out = HALF(a->flags))
+  X(MERGE, RANGE, "tokens->dim", a->tokens.dim = TAILCUT_MAX_NOVELTY_DIM + 1)
+  X(VISUAL, STRUCT_SIZE, "selection->merge->struct_size", use_merge(a), a->merge.struct_size = 3)
+  X(VISUAL, ENUM, "selection->merge->power", use_merge(a), a->merge.power = -1)
+  X(VISUAL, RANGE, "selection->merge->window", use_merge(a), a->merge.window = 512)
+  X(VISUAL, CONFLICT, "selection->merge->window", use_merge(a), use_novelty(a),
+    a->merge.window = 128)
+  X(VISUAL, ALIGNMENT, "selection->merge->sizes_in", use_merge(a),
+    a->merge.sizes_in = HALF(a->counts))
+  X(VISUAL, ALIGNMENT, "selection->merge->sizes_out", use_merge(a),
+    a->merge.sizes_out = ODD(a->flags))
+  X(VISUAL, RANGE, "tokens->dim", use_merge(a), a->tokens.dim = TAILCUT_MAX_NOVELTY_DIM + 1)
   /* options */
   X(STAGE2, STRUCT_SIZE, "options->struct_size is not set", a->options.struct_size = 0)
   X(STAGE2, ENUM, "options->policy is not set", a->options.policy = 0)

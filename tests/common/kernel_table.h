@@ -156,6 +156,45 @@ static inline void kt_cut(kt_state *t, const tc_kernels *level, int32_t n, int k
   }
 }
 
+/* NOVELTY's loops on the n rows of a window, some of them blank. */
+static inline void kt_novelty(kt_state *t, const tc_kernels *level, int dtype, int32_t dim,
+                              int32_t n, int kind) {
+  enum { MOST = 256 };
+  const int64_t stride = dim * (dtype == 2 ? 4 : 2);
+  const int32_t pitch = (n + 15) & ~15;
+  static int16_t q[MOST * TC_NOVELTY_CHUNK];
+  static int32_t g[2][MOST * MOST], nearest[MOST], values[2][MOST], greatest[2];
+  static float factors[MOST], lengths[MOST];
+  char *first = t->end - n * stride;
+  for (int32_t i = 0; i < n; i++) {
+    kt_fill(t, first + i * stride, dim, dtype, 0);
+    const int e = (int)(kt_next(t) % 12) - 6;
+    factors[i] = kind == 1 && i % 5 == 2 ? 0.0f : ldexpf(1.0f, dtype == 2 ? e + 5 : e + 4);
+  }
+  for (int l = 0; l < 2; l++) {
+    const tc_kernels *k = l ? level : &tc_kernels_scalar;
+    memset(q, 0x5A, sizeof q);
+    memset(g[l], 0x5A, sizeof g[l]);
+    k->grams[dtype](first, stride, n, dim, factors, q, g[l], pitch);
+  }
+  for (int32_t i = 0; i < n; i++) {
+    kt_equal(t, g[1] + i * pitch, g[0] + i * pitch, 4 * (size_t)n, level, "grams", dim);
+  }
+  for (int32_t i = n * pitch; i < MOST * MOST; i++) t->failures += g[1][i] != 0x5A5A5A5A;
+  for (int32_t i = 0; i < pitch; i++) {
+    lengths[i] = i < n && g[0][i * pitch + i] > 0 ? sqrtf((float)g[0][i * pitch + i]) : 1.0f;
+  }
+  for (int l = 0; l < 2; l++) {
+    const tc_kernels *k = l ? level : &tc_kernels_scalar;
+    k->words(g[l], pitch, n, lengths);
+    memset(values[l], 0, sizeof values[l]);
+    greatest[l] = k->farthest(g[l], pitch, n / 3, n - 1, nearest, values[l]);
+  }
+  kt_equal(t, g[1], g[0], 4 * (size_t)(n * pitch), level, "words", dim);
+  kt_equal(t, values[1], values[0], sizeof values[0], level, "farthest", n);
+  if (greatest[0] != greatest[1]) t->failures++;
+}
+
 /* Levels above scalar that were compared. `most`: dims above it are left out (slow emulators). */
 static inline int kt_run(kt_state *t, int32_t most) {
   static const int32_t big[] = {254, 255, 256, 257, 258,  263,  264,  384,  500,  511,  512, 513,
@@ -171,6 +210,12 @@ static inline int kt_run(kt_state *t, int32_t most) {
       for (int kind = 0; kind < 4; kind++) kt_cut(t, level, n, kind, n * 7 % 226 - 98);
     }
     for (int dtype = 0; dtype < 3; dtype++) {
+      for (int32_t n = 1; n <= 256; n += n < 35 ? 1 : 51) kt_novelty(t, level, dtype, 37, n, n % 2);
+      for (int32_t dim = 1; dim <= 1040; dim += dim < 70 ? 1 : 97) {
+        kt_novelty(t, level, dtype, dim, 2 + dim % 9, dim % 2);
+      }
+      kt_novelty(t, level, dtype, TC_NOVELTY_CHUNK, 6, 0);
+      kt_novelty(t, level, dtype, 2 * TC_NOVELTY_CHUNK + 1, 6, 0);
       int turn = 0;
       for (int32_t dim = 1; dim <= 140; dim++) {
         for (int kind = 0; kind < 3; kind++, turn++) {

@@ -125,6 +125,7 @@ static void make_reference(tt_problem *p, tt_random *random) {
   tailcut_reference *r = &p->reference;
   r->source = or_default(c->source, TAILCUT_REFERENCE_GIVEN);
   r->lag = c->lag;
+  r->window = c->novelty;
   if (r->source != TAILCUT_REFERENCE_GIVEN) return;
   const int32_t dtype = c->reference_f32 ? TAILCUT_F32 : p->tokens.dtype;
   const int32_t dim = p->tokens.dim, stride = c->reference_each ? dim + 3 : 0;
@@ -205,6 +206,36 @@ static void expect(tt_problem *p) {
   ref_cut(&p->batch, scores, roles, flags, &p->rule, p->auto_scale, &want);
 }
 
+/* Sizes, some of them no sizes, and what merging plans with them. */
+static void expect_merge(tt_problem *p, tt_random *random) {
+  const tt_case *c = p->row;
+  static const tailcut_merge_options defaults = TAILCUT_MERGE_OPTIONS_INITIALIZER;
+  tailcut_merge_options options;
+  p->merge = defaults;
+  p->merge.power = c->merge == 1 ? TAILCUT_MERGE_MEAN : TAILCUT_MERGE_COS4;
+  p->merge.window = c->merge_window;
+  if (c->sizes) {
+    tt_block_new(&p->sizes_in, 4 * (size_t)p->total);
+    for (int64_t i = 0; i < p->total; i++) {
+      const int roll = tt_below(random, 30);
+      const int32_t size = roll == 0   ? -5
+                           : roll == 1 ? 0
+                           : roll == 2 ? INT32_MAX - tt_below(random, 99)
+                                       : 1 + tt_below(random, 40);
+      memcpy(p->sizes_in.data + 4 * i, &size, 4);
+    }
+    p->merge.sizes_in = (const int32_t *)(const void *)p->sizes_in.data;
+  }
+  options = p->merge;
+  options.window = c->merge_window ? c->merge_window : c->novelty;
+  options.sizes_out = output(&p->sizes_out, 4 * (size_t)p->total);
+  options.joins_out = output(&p->joins_out, 4 * (size_t)p->total);
+  ref_plan_merge(&p->batch, &p->tokens, &options, (const int32_t *)(const void *)p->kept.want,
+                 c->packed ? TAILCUT_PACKED : TAILCUT_LOCAL,
+                 (const int32_t *)(const void *)p->counts.want,
+                 (const int32_t *)(const void *)p->new_cu.want, &p->plan);
+}
+
 tt_problem *tt_problem_new(const tt_case *c) {
   static const tailcut_batch batch = TAILCUT_BATCH_INITIALIZER;
   static const tailcut_tokens tokens = TAILCUT_TOKENS_INITIALIZER;
@@ -230,6 +261,7 @@ tt_problem *tt_problem_new(const tt_case *c) {
   tt_make_group_k(p, &random);
   p->auto_scale = c->scale == TAILCUT_SCALE_AUTO || (c->kind == TT_CUT && c->scale == 0);
   expect(p);
+  if (c->merge) expect_merge(p, &random);
   const int rows = c->rows ? c->rows : TT_ROWS_TOKENS | TT_ROWS_PACKED;
   for (int bit = 0; bit < TT_ARRAY_KINDS; bit++) {
     if (rows & 1 << bit) tt_add_array(p, &random, 1 << bit);
@@ -238,12 +270,13 @@ tt_problem *tt_problem_new(const tt_case *c) {
 }
 
 void tt_problem_free(tt_problem *p) {
-  tt_block *const blocks[] = {&p->shape,         &p->matrix,   &p->vector,    &p->roles,
-                              &p->in_scores,     &p->in_flags, &p->scores,    &p->score_flags,
-                              &p->counts,        &p->kept,     &p->direction, &p->new_cu,
-                              &p->flags,         &p->curve,    &p->ranks,     &p->host_counts,
-                              &p->group_offsets, &p->group_k,  &p->mask,      &p->group_counts};
+  tt_block *const blocks[] = {
+      &p->shape,  &p->matrix,       &p->vector,   &p->roles,       &p->in_scores,     &p->in_flags,
+      &p->scores, &p->score_flags,  &p->counts,   &p->kept,        &p->direction,     &p->new_cu,
+      &p->flags,  &p->curve,        &p->ranks,    &p->host_counts, &p->group_offsets, &p->group_k,
+      &p->mask,   &p->group_counts, &p->sizes_in, &p->sizes_out,   &p->joins_out};
   for (size_t i = 0; i < sizeof blocks / sizeof blocks[0]; i++) free_block(blocks[i]);
+  ref_plan_free(&p->plan);
   for (int i = 0; i < p->array_count; i++) {
     free_block(&p->arrays[i].src);
     free_block(&p->arrays[i].dst);
@@ -264,12 +297,18 @@ unsigned tt_options_of(const tt_problem *p, int32_t call) {
   if ((call == TAILCUT_CALL_SCORE || fused) && p->reference.source == TAILCUT_REFERENCE_LAG) {
     options |= TT_OPTION_LAG;
   }
+  if ((call == TAILCUT_CALL_SCORE || fused) && p->reference.source == TAILCUT_REFERENCE_NOVELTY) {
+    options |= TT_OPTION_NOVELTY;
+  }
+  if (p->row->merge && (call == TAILCUT_CALL_MERGE || fused)) options |= TT_OPTION_MERGE;
   if (call == TAILCUT_CALL_CUT || fused) {
     if (p->rule.order == TAILCUT_LOW) options |= TT_OPTION_LOW;
     if (p->rule.group_k != NULL) options |= TT_OPTION_GROUP_K;
     if (p->row->mask) options |= TT_OPTION_MASK;
   }
-  for (int i = 0; i < p->array_count && (call == TAILCUT_CALL_COMPACT || fused); i++) {
+  for (int i = 0;
+       i < p->array_count && (call == TAILCUT_CALL_COMPACT || call == TAILCUT_CALL_MERGE || fused);
+       i++) {
     if (p->arrays[i].base.data != NULL) options |= TT_OPTION_BASE;
     if (p->arrays[i].rotation.struct_size != 0) options |= TT_OPTION_ROTATION;
   }

@@ -5,6 +5,7 @@
 
 #include "cases.h"
 #include "data.h"
+#include "reference.h"
 
 /* A block of bytes: an input, or an output with what it must hold in the end. */
 typedef struct tt_block {
@@ -28,7 +29,7 @@ typedef struct tt_array {
   size_t misalign;
 } tt_array;
 
-enum { TT_ARRAY_KINDS = 18, TT_ARRAYS = TT_ARRAY_KINDS + 1 };
+enum { TT_ARRAY_KINDS = 21, TT_ARRAYS = TT_ARRAY_KINDS + 1 };
 
 typedef struct tt_problem {
   const tt_case *row;
@@ -37,11 +38,14 @@ typedef struct tt_problem {
   tailcut_reference reference;
   tailcut_rule rule;
   int auto_scale;
-  int64_t total; /* rows */
-  tt_block shape, group_offsets, group_k, matrix, vector, roles, in_scores, in_flags;
+  int64_t total;               /* rows */
+  tailcut_merge_options merge; /* host pointers; whether the row merges is in it */
+  ref_plan plan;
+  tt_block shape, group_offsets, group_k, matrix, vector, roles, in_scores, in_flags, sizes_in;
   /* Outputs. Of the scoring part, then of the cut. */
   tt_block direction, scores, score_flags;
-  tt_block counts, kept, new_cu, flags, curve, ranks, host_counts, mask, group_counts;
+  tt_block counts, kept, new_cu, flags, curve, ranks, host_counts, mask, group_counts, sizes_out,
+      joins_out;
   tt_array arrays[TT_ARRAYS];
   int array_count;
 } tt_problem;

@@ -37,7 +37,8 @@ tt_case tt_random_cut(tt_random *random, int rule, tt_curve curve, int32_t scale
 tt_case tt_random_case(tt_random *random) {
   static const int32_t kinds[] = {TT_VISUAL, TT_CUT, TT_SEQUENCE};
   static const int32_t sources[] = {TAILCUT_REFERENCE_GIVEN, TAILCUT_REFERENCE_ROW,
-                                    TAILCUT_REFERENCE_MEAN, TAILCUT_REFERENCE_LAG};
+                                    TAILCUT_REFERENCE_MEAN, TAILCUT_REFERENCE_LAG,
+                                    TAILCUT_REFERENCE_NOVELTY};
   const int rule = 1 + tt_below(random, TT_RULES);
   tt_case c = tt_random_cut(random, rule, (tt_curve)tt_below(random, TT_CURVES), 1);
   c.kind = (tt_kind)kinds[tt_below(random, 3)];
@@ -48,10 +49,11 @@ tt_case tt_random_case(tt_random *random) {
   if (c.kind != TT_CUT) c.roles = 0;
   if (c.kind == TT_VISUAL) c.prefix_rows = tt_below(random, 2) ? 0 : 1 + tt_below(random, 6);
   if (c.kind == TT_SEQUENCE) c.prefix_rows = 0;
-  c.source = c.kind == TT_VISUAL ? sources[tt_below(random, 4)] : 0;
+  c.source = c.kind == TT_VISUAL ? sources[tt_below(random, 5)] : 0;
   if (c.source == TAILCUT_REFERENCE_ROW && c.prefix_rows == 0) c.prefix_rows = 5;
   if (c.source == TAILCUT_REFERENCE_LAG) c.lag = 1 + tt_below(random, 30);
-  c.spikes = tt_below(random, 2) ? (unsigned)tt_below(random, 32) : 0;
+  if (c.source == TAILCUT_REFERENCE_NOVELTY) c.novelty = 64 << tt_below(random, 3);
+  c.spikes = tt_below(random, 2) ? (unsigned)tt_below(random, 64) : 0;
   c.input_flags = c.kind == TT_CUT && tt_below(random, 3) == 0;
   if (tt_below(random, 3)) {
     c.groups = (tt_groups)(TT_GROUPS_SEGMENTS + tt_below(random, 3));
@@ -59,7 +61,13 @@ tt_case tt_random_case(tt_random *random) {
   }
   c.order = tt_below(random, 2) ? TAILCUT_LOW : 0;
   c.group_k = c.detector == TAILCUT_TOPK && tt_below(random, 3);
+  if (c.kind == TT_VISUAL && tt_below(random, 2)) {
+    c.merge = 1 + tt_below(random, 2);
+    c.sizes = tt_below(random, 2);
+    if (c.source != TAILCUT_REFERENCE_NOVELTY) c.merge_window = 64 << tt_below(random, 3);
+  }
   c.rows = (int32_t)tt_next(random) & (int32_t)tt_next(random) & ~TT_ROWS_WIDE &
            (TT_ROWS_AND_BASE | TT_ROWS_KEYS_ALL);
+  if (c.merge) c.rows |= TT_ROWS_TOKENS | TT_ROWS_MERGED << tt_below(random, 3);
   return c;
 }

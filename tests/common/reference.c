@@ -171,6 +171,10 @@ static void reference_of(const tailcut_batch *batch, const tailcut_tokens *token
 void ref_score(const tailcut_batch *batch, const tailcut_tokens *tokens,
                const tailcut_reference *reference, float *scores, int32_t *flags) {
   const int32_t dim = tokens->dim, p = batch->prefix_rows;
+  if (reference->source == TAILCUT_REFERENCE_NOVELTY) {
+    ref_novelty(batch, tokens, reference->window ? reference->window : 64, scores, flags);
+    return;
+  }
   const int lags = reference->source == TAILCUT_REFERENCE_LAG;
   float *c = tt_host(sizeof *c * (size_t)dim), *x = tt_host(sizeof *x * (size_t)dim);
   for (int32_t b = 0; b < batch->segments; b++) {

@@ -40,6 +40,14 @@ void ref_mean_direction(const tailcut_batch *batch, const tailcut_tokens *tokens
 void ref_relevance(const tailcut_batch *batch, const tailcut_tokens *tokens, const uint8_t *roles,
                    float *scores, int32_t *flags);
 
+/* tailcut_score with NOVELTY; the same rules hold. */
+void ref_novelty(const tailcut_batch *batch, const tailcut_tokens *tokens, int32_t window,
+                 float *scores, int32_t *flags);
+/* The candidates of segment s (number b) that are in group g (without groups: g is b): *first and
+ * how many. */
+int32_t ref_part_of(const tailcut_batch *batch, const ref_segment *s, int32_t b, int32_t g,
+                    int32_t *first);
+
 /* k of a curve of n scores (any order), before the clamps; *whole as in flag 1. Knows nothing of
  * rule.order and rule.group_k: ref_cut hands it what they make of scores, tau and k. */
 int64_t ref_detect(const tailcut_rule *rule, int auto_scale, const float *scores, int32_t n,
@@ -55,15 +63,29 @@ void ref_cut(const tailcut_batch *batch, const float *scores, const uint8_t *rol
              const int32_t *input_flags, const tailcut_rule *rule, int auto_scale,
              const tailcut_selection *selection);
 
+/* Which kept row each candidate joins. */
+typedef struct ref_plan {
+  int32_t *result; /* by candidate: the result row it is kept as, -1: it is not */
+  int32_t *joins;  /* the candidate that it joins, itself where it is kept; -1: it is lost */
+  float *weight;
+} ref_plan;
+/* As tailcut_merge, up to the arrays; writes sizes_out and joins_out. */
+void ref_plan_merge(const tailcut_batch *batch, const tailcut_tokens *tokens,
+                    const tailcut_merge_options *options, const int32_t *kept,
+                    int32_t kept_placement, const int32_t *counts, const int32_t *new_cu_seqlens,
+                    ref_plan *plan);
+void ref_plan_free(ref_plan *plan);
+
 /* As tailcut_compact for one array (dst_rows 0: room for all candidates; REF_NO_ROOM: for none)
  * whose dst is host memory that holds what stood there before (in place: dst == src). `open`: as
  * large as dst, set to REF_OPEN where the result is unspecified, to REF_OPEN + dtype where it is a
- * value of that dtype which has turned: those are close, not exact. */
+ * value of that dtype which has turned: those are close, not exact. With a plan as tailcut_merge.
+ */
 #define REF_NO_ROOM (-1)
 #define REF_OPEN 1
 void ref_compact(const tailcut_batch *batch, const int32_t *kept, int32_t kept_placement,
                  const int32_t *counts, const int32_t *new_cu_seqlens, const tailcut_rows *rows,
-                 uint8_t *open);
+                 uint8_t *open, const ref_plan *plan);
 
 /* The rotary_dim values of a part of result row j of segment b, whose source is its row r, number
  * `number` of the batch, as they turn. 0: the bits stay. */

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* reference_compact: compaction from the specification: every row of a segment is read before any
  * is written, byte by byte; keys that turn: reference_rotate.c. */
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -90,10 +91,39 @@ static int32_t rows_of(const tailcut_rows *a, const ref_segment *s, int32_t coun
   return first + count > room_of(a, INT64_MAX) ? 0 : count;
 }
 
+/* Whether result row j has a source. */
+static int is_followed(const int32_t *list, int32_t j, const ref_segment *s, const ref_plan *plan) {
+  if (list[j] < j || list[j] >= s->n) return 0;
+  if (plan != NULL) return plan->result[s->start + list[j]] == j;
+  return j == 0 || list[j] > list[j - 1];
+}
+
+/* The mean of what joins candidate i, where that is more than itself: a column at a time. */
+static void merge_row(const tailcut_batch *batch, const tailcut_rows *a, int32_t b,
+                      const ref_segment *s, int32_t i, const ref_plan *plan, char *row) {
+  const int64_t n = a->part_bytes / (int64_t)tt_size(a->dtype);
+  for (int64_t d = 0; d < n; d++) {
+    float sum = 0.0f, total = 0.0f;
+    int members = 0;
+    for (int32_t m = 0; m < s->n; m++) {
+      if (plan->joins[s->start + m] != i) continue;
+      const int64_t r = (int64_t)m + batch->prefix_rows;
+      const int64_t from = place(a, batch, 0, b, s->start + r, r, 0);
+      const float w = plan->weight[s->start + m];
+      if (from < 0) continue;
+      sum = fmaf(w, tt_get((const char *)a->src + from, a->dtype, (size_t)d), sum);
+      total = total + w;
+      members++;
+    }
+    const float mean = sum / total;
+    if (members > 1) tt_put(row, a->dtype, (size_t)d, isnan(mean) ? NAN : mean);
+  }
+}
+
 /* The results of segment b, each row read before any is written; a row of no source stays. */
 static void one_segment(const tailcut_batch *batch, const tailcut_rows *a, int32_t b,
                         const ref_segment *s, const int32_t *list, int32_t k, int64_t new_cu,
-                        uint8_t *open) {
+                        uint8_t *open, const ref_plan *plan) {
   const int packed = a->placement == TAILCUT_PACKED;
   const int64_t width = a->part_bytes * a->parts;
   const int64_t src_part = a->src_part_stride ? a->src_part_stride : a->part_bytes;
@@ -102,7 +132,7 @@ static void one_segment(const tailcut_batch *batch, const tailcut_rows *a, int32
   for (int32_t j = 0; j < k; j++) {
     have[j] = (a->flags & TAILCUT_ROWS_RENUMBER) != 0;
     if (have[j]) position(a, b, j, rows + j * width);
-    if (have[j] || list[j] >= s->n || list[j] < j || (j > 0 && list[j] <= list[j - 1])) continue;
+    if (have[j] || !is_followed(list, j, s, plan)) continue;
     const int64_t r = (int64_t)list[j] + batch->prefix_rows;
     const int64_t from = place(a, batch, 0, b, s->start + r, r, 0);
     if (from < 0) continue;
@@ -110,6 +140,7 @@ static void one_segment(const tailcut_batch *batch, const tailcut_rows *a, int32
       memcpy(rows + j * width + part * a->part_bytes, (const char *)a->src + from + part * src_part,
              (size_t)a->part_bytes);
     }
+    if (a->flags & TAILCUT_ROWS_MERGE) merge_row(batch, a, b, s, list[j], plan, rows + j * width);
     if (a->rotation) turn(a, b, s->start + r, r, j, rows + j * width, marks + j * width);
     have[j] = 1;
   }
@@ -124,8 +155,8 @@ static void one_segment(const tailcut_batch *batch, const tailcut_rows *a, int32
 }
 
 void ref_compact(const tailcut_batch *batch, const int32_t *kept, int32_t kept_placement,
-                 const int32_t *counts, const int32_t *new_cu, const tailcut_rows *a,
-                 uint8_t *open) {
+                 const int32_t *counts, const int32_t *new_cu, const tailcut_rows *a, uint8_t *open,
+                 const ref_plan *plan) {
   const int packed = a->placement == TAILCUT_PACKED;
   const int tail = a->flags & TAILCUT_ROWS_ZERO_TAIL ? ZERO : OPEN;
   int64_t candidates = 0, behind = 0; /* the last result */
@@ -134,7 +165,7 @@ void ref_compact(const tailcut_batch *batch, const int32_t *kept, int32_t kept_p
     const int32_t k = rows_of(a, &s, counts[b], packed ? new_cu[b] : 0);
     const int64_t first = packed ? new_cu[b] : s.start;
     const int32_t *list = kept + (kept_placement == TAILCUT_PACKED ? new_cu[b] : s.start);
-    one_segment(batch, a, b, &s, list, k, first, open);
+    one_segment(batch, a, b, &s, list, k, first, open, plan);
     for (int64_t j = k; j < room_of(a, s.n) && !packed; j++) {
       const int64_t to = place(a, batch, 1, b, s.start + j, j, 0);
       if (to >= 0) one_row(a, (char *)a->dst + to, NULL, NULL, open, tail);

@@ -215,9 +215,8 @@ static int32_t cut_group(const float *scores, const uint8_t *roles, int32_t n, i
   return flag;
 }
 
-/* The candidates of segment s (number b) that are in group g: *first and how many. */
-static int32_t part_of(const tailcut_batch *batch, const ref_segment *s, int32_t b, int32_t g,
-                       int32_t *first) {
+int32_t ref_part_of(const tailcut_batch *batch, const ref_segment *s, int32_t b, int32_t g,
+                    int32_t *first) {
   int32_t n = 0;
   *first = 0;
   if (batch->group_cu_seqlens == NULL) return g == b ? s->n : 0;
@@ -242,7 +241,7 @@ void ref_cut(const tailcut_batch *batch, const float *scores, const uint8_t *rol
     uint8_t *keep = tt_host((size_t)s.n);
     int32_t flag = s.valid ? 0 : TAILCUT_FLAG_INVALID, k = 0, first;
     for (int32_t g = 0; g < groups; g++) {
-      const int32_t n = part_of(batch, &s, b, g, &first);
+      const int32_t n = ref_part_of(batch, &s, b, g, &first);
       const int64_t at = s.start + first;
       const tailcut_rule own = rule_of_group(rule, g);
       if (n == 0) continue;

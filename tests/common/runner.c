@@ -23,6 +23,7 @@ typedef struct run {
   tailcut_tokens tokens;
   tailcut_reference reference;
   tailcut_rule rule;
+  tailcut_merge_options merge;
   void *roles, *in_scores, *in_flags;
   tailcut_selection selection;
   tailcut_rows rows[TT_ARRAYS];
@@ -87,6 +88,11 @@ static tailcut_limits limits_of(const run *r, int with_dim) {
   l.total_tokens = r->batch.total_tokens;
   l.dim = with_dim ? r->tokens.dim : 0;
   l.groups = r->batch.groups;
+  if (r->reference.source == TAILCUT_REFERENCE_NOVELTY) {
+    l.window = r->reference.window ? r->reference.window : 64;
+  } else if (r->p->row->merge) {
+    l.window = r->merge.window ? r->merge.window : 64;
+  }
   return l;
 }
 
@@ -107,12 +113,15 @@ static void upload_inputs(run *r) {
   r->roles = up(r, &p->roles, 0);
   r->in_scores = up(r, &p->in_scores, 0);
   r->in_flags = up(r, &p->in_flags, 0);
+  r->merge = p->merge;
+  r->merge.sizes_in = up(r, &p->sizes_in, 0);
 }
 
 static void free_inputs(run *r) {
   const void *const all[] = {r->batch.lengths, r->batch.cu_seqlens,       r->tokens.data,
                              r->roles,         r->reference.data,         r->in_scores,
-                             r->in_flags,      r->batch.group_cu_seqlens, r->rule.group_k};
+                             r->in_flags,      r->batch.group_cu_seqlens, r->rule.group_k,
+                             r->merge.sizes_in};
   for (size_t i = 0; i < sizeof all / sizeof all[0]; i++) {
     tt_free(r->backend, (void *)(uintptr_t)all[i]);
   }
@@ -272,18 +281,34 @@ static void run_cut(run *r) {
   if (scored) tt_free(r->backend, in_flags);
 }
 
+/* By tailcut_merge where the row merges. */
 static void run_compact(run *r) {
   const tt_problem *p = r->p;
-  const tailcut_limits limits = limits_of(r, 0);
+  const int merges = p->row->merge != 0;
+  const tailcut_limits limits = limits_of(r, merges);
+  const int32_t call = merges ? TAILCUT_CALL_MERGE : TAILCUT_CALL_COMPACT;
+  const int32_t placement = p->row->packed ? TAILCUT_PACKED : TAILCUT_LOCAL;
   tt_block kept = p->kept, counts = p->counts, cu = p->new_cu;
   kept.data = kept.want, counts.data = counts.want, cu.data = cu.want;
   int32_t *d_kept = up(r, &kept, 0), *d_counts = up(r, &counts, 0), *d_cu = up(r, &cu, 0);
-  tt_workspace w = tt_workspace_new(r->backend, r->handle, TAILCUT_CALL_COMPACT, &limits);
-  begin(r, "tailcut_compact", TAILCUT_CALL_COMPACT, 0);
+  tt_workspace w = tt_workspace_new(r->backend, r->handle, call, &limits);
+  begin(r, merges ? "tailcut_merge" : "tailcut_compact", call, 0);
   new_arrays(r);
-  expect_status(r, tailcut_compact(r->handle, &r->batch, d_kept,
-                                   p->row->packed ? TAILCUT_PACKED : TAILCUT_LOCAL, d_counts, d_cu,
-                                   r->rows, p->array_count, w.data, w.size, NULL));
+  if (merges) {
+    tailcut_merge_options options = r->merge;
+    if (options.window == 0) options.window = p->row->novelty; /* as the fused call takes it */
+    options.sizes_out = up(r, &p->sizes_out, 0);
+    options.joins_out = up(r, &p->joins_out, 0);
+    expect_status(r, tailcut_merge(r->handle, &r->batch, &r->tokens, d_kept, placement, d_counts,
+                                   d_cu, &options, r->rows, p->array_count, w.data, w.size, NULL));
+    compare(r, "sizes", &p->sizes_out, options.sizes_out, 0);
+    compare(r, "joins", &p->joins_out, options.joins_out, 0);
+    tt_free(r->backend, options.sizes_out);
+    tt_free(r->backend, options.joins_out);
+  } else {
+    expect_status(r, tailcut_compact(r->handle, &r->batch, d_kept, placement, d_counts, d_cu,
+                                     r->rows, p->array_count, w.data, w.size, NULL));
+  }
   finish_arrays(r, 0);
   tt_workspace_free(r->backend, w);
   tt_free(r->backend, d_kept);
@@ -307,6 +332,10 @@ static void run_fused(run *r, int bare) {
     new_selection(r, 1);
   }
   new_arrays(r);
+  tailcut_merge_options merge = r->merge;
+  merge.sizes_out = bare || !p->row->merge ? NULL : up(r, &p->sizes_out, 0);
+  merge.joins_out = bare || !p->row->merge ? NULL : up(r, &p->joins_out, 0);
+  if (p->row->merge) r->selection.merge = &merge;
   expect_status(
       r, sequence
              ? tailcut_prune_sequence(r->handle, &r->batch, &r->tokens, r->roles, NULL, &r->rule,
@@ -314,6 +343,10 @@ static void run_fused(run *r, int bare) {
              : tailcut_prune_visual(r->handle, &r->batch, &r->tokens, &r->reference, &r->rule,
                                     &r->selection, r->rows, p->array_count, w.data, w.size, NULL));
   finish_selection(r);
+  if (merge.sizes_out != NULL) compare(r, "sizes", &p->sizes_out, merge.sizes_out, 0);
+  if (merge.joins_out != NULL) compare(r, "joins", &p->joins_out, merge.joins_out, 0);
+  tt_free(r->backend, merge.joins_out);
+  tt_free(r->backend, merge.sizes_out);
   finish_arrays(r, 1);
   tt_workspace_free(r->backend, w);
 }

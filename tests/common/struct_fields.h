@@ -13,13 +13,15 @@
   X(tokens, TAILCUT_TOKENS_INITIALIZER, 40, 40)                         \
   X(reference, TAILCUT_REFERENCE_INITIALIZER, 32, 40)                   \
   X(rule, TAILCUT_RULE_INITIALIZER, 96, 112)                            \
-  X(selection, TAILCUT_SELECTION_INITIALIZER, 80, 96)                   \
+  X(merge_options, TAILCUT_MERGE_OPTIONS_INITIALIZER, 40, 40)           \
+  X(selection, TAILCUT_SELECTION_INITIALIZER, 80, 104)                  \
   X(rotation, TAILCUT_ROTATION_INITIALIZER, 72, 72)                     \
-  X(rows, TAILCUT_ROWS_INITIALIZER, 128, 152)                           \
+  X(rows, TAILCUT_ROWS_INITIALIZER, 128, 160)                           \
   X(relevance_options, TAILCUT_RELEVANCE_OPTIONS_INITIALIZER, 104, 144) \
   X(limits, TAILCUT_LIMITS_INITIALIZER, 40, 48)
 
-/* F(struct, field, offset, 1 or 2: since 0.1 or 0.2), in the order of the header */
+/* F(struct, field, offset, 1 or 2: since 0.1 or 0.2, or with its struct), in the order of the
+ * header */
 #define TT_FIELDS(F)                               \
   F(config, struct_size, 0, 1)                     \
   F(config, version, 8, 1)                         \
@@ -47,6 +49,7 @@
   F(reference, data, 16, 1)                        \
   F(reference, segment_stride, 24, 1)              \
   F(reference, lag, 32, 2)                         \
+  F(reference, window, 36, 2)                      \
   F(rule, struct_size, 0, 1)                       \
   F(rule, detector, 8, 1)                          \
   F(rule, scale, 12, 1)                            \
@@ -66,6 +69,12 @@
   F(rule, spread, 88, 1)                           \
   F(rule, group_k, 96, 2)                          \
   F(rule, order, 104, 2)                           \
+  F(merge_options, struct_size, 0, 1)              \
+  F(merge_options, power, 8, 1)                    \
+  F(merge_options, window, 12, 1)                  \
+  F(merge_options, sizes_in, 16, 1)                \
+  F(merge_options, sizes_out, 24, 1)               \
+  F(merge_options, joins_out, 32, 1)               \
   F(selection, struct_size, 0, 1)                  \
   F(selection, counts, 8, 1)                       \
   F(selection, kept, 16, 1)                        \
@@ -78,6 +87,7 @@
   F(selection, host_counts, 72, 1)                 \
   F(selection, mask, 80, 2)                        \
   F(selection, group_counts, 88, 2)                \
+  F(selection, merge, 96, 2)                       \
   F(rotation, struct_size, 0, 1)                   \
   F(rotation, dtype, 8, 1)                         \
   F(rotation, pairing, 12, 1)                      \
@@ -110,6 +120,7 @@
   F(rows, dst_rows, 128, 2)                        \
   F(rows, renumber_base, 136, 2)                   \
   F(rows, rotation, 144, 2)                        \
+  F(rows, dtype, 152, 2)                           \
   F(relevance_options, struct_size, 0, 1)          \
   F(relevance_options, policy, 8, 1)               \
   F(relevance_options, causal, 12, 1)              \
@@ -140,6 +151,7 @@
   F(limits, q_heads, 28, 1)                        \
   F(limits, head_dim, 32, 1)                       \
   F(limits, reserved, 36, 1)                       \
-  F(limits, groups, 40, 2)
+  F(limits, groups, 40, 2)                         \
+  F(limits, window, 44, 2)
 
 #endif /* TAILCUT_TESTS_STRUCT_FIELDS_H_ */

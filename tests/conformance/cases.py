@@ -49,12 +49,29 @@ def reference_words(request, files, one_cls):
     if isinstance(reference, str):
         words = {"row": ["--cls-row", "0"], "mean": ["--cls-mean"]}[reference]
     elif isinstance(reference, tuple):
-        words = ["--lag", str(reference[1])]
+        words = [f"--{reference[0]}", str(reference[1])]
     else:
         files["cls"] = reference[0] if one_cls else reference
         words = ["--cls", "@cls"]
     usual = int(words[0] == "--cls-row")
     return words + (["--prefix", str(request.prefix)] if request.prefix != usual else [])
+
+
+def merge_words(request, files):
+    if request.merge is None:
+        return []
+    power, window = request.merge
+    words = ["--merge", power]
+    if window != (request.reference[1] if is_novelty(request) else 64):
+        words += ["--merge-window", str(window)]
+    if request.sizes is not None:
+        files["sizes"] = request.sizes
+        words += ["--sizes-in", "@sizes"]
+    return words
+
+
+def is_novelty(request):
+    return isinstance(request.reference, tuple) and request.reference[0] == "novelty"
 
 
 def attention_words(request, files, shape):
@@ -76,7 +93,7 @@ def case_of(name, request, form="ragged", one_cls=False, dtype=None):
         files["cu"] = np.asarray(request.cu, np.int32)
         argv += ["--cu-seqlens", "@cu"]
     if request.kind == "prune":
-        argv += reference_words(request, files, one_cls)
+        argv += reference_words(request, files, one_cls) + merge_words(request, files)
     if request.kind == "prune-seq":
         files["roles"] = request.roles.reshape(shape)
         argv += ["--roles", "@roles", "--relevance", request.relevance]
@@ -178,7 +195,7 @@ def random_features(rng, tame=False):
 def prune_case(rng, name):
     dim, form, cu, dtype, centre, rows = random_features(rng)
     longest, one_cls = int(np.diff(cu).max()), False
-    how = str(rng.choice(["one", "each", "row", "mean", "lag"]))
+    how = str(rng.choice(["one", "each", "row", "mean", "lag", "novelty", "novelty"]))
     prefix = int(how == "row")
     if rng.random() < 0.35:
         prefix = int(rng.choice([1, 2, 5, longest, longest + 3] + [0] * (how != "row")))
@@ -186,6 +203,8 @@ def prune_case(rng, name):
     reference = how
     if how == "lag":
         reference = ("lag", int(rng.choice([1, 2, 3, max(1, longest // 4), max(1, longest), longest + 7, 2 ** 31 - 1])))
+    elif how == "novelty":
+        reference = ("novelty", int(rng.choice([64, 64, 128, 256])))
     elif how in ("one", "each"):
         one_cls = how == "one"
         vectors = draw.references(rng, 1 if one_cls else len(cu) - 1, centre, rows)
@@ -194,6 +213,12 @@ def prune_case(rng, name):
     request = Request("prune", draw.store(rows, dtype), cu, bf16=dtype == "bf16", reference=reference, prefix=prefix)
     request.groups = random_groups(rng, cu)
     request.values = random_rule(rng, longest, method.answer(request)["scores"])
+    if rng.random() < (0.6 if how == "novelty" else 0.15):
+        window = reference[1] if how == "novelty" else int(rng.choice([64, 128, 256]))
+        request.merge = (str(rng.choice(["mean", "cos4"])), window)
+        if rng.random() < 0.5:
+            request.sizes = rng.integers(1, rng.choice([2, 9, 100000]), int(np.maximum(np.diff(cu) - prefix, 0).sum()),
+                                         dtype=np.int32)
     return case_of(name, request, form, one_cls, spoken(rng, dtype))
 
 

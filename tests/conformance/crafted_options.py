@@ -6,7 +6,7 @@ import os
 import numpy as np
 
 import method
-from cases import case_of, offsets_of
+from cases import case_of, is_novelty, merge_words, offsets_of
 from crafted import REQUIRED, cut_one, curves, prune_one, sequence_one
 from draw import DETECTORS, F32, ROUNDINGS, store
 from method import Request
@@ -152,6 +152,49 @@ def prefixes_and_lags():
         yield prune_one("lag-still", np.tile(x[:10], (4, 1)), ("lag", 10), dtype, order="low", k=15)
 
 
+def merged(case, power, sizes=None):
+    """The same case, merging by the windows that its reference has."""
+    request = case.request
+    request.merge = (power, request.reference[1] if is_novelty(request) else 64)
+    if sizes is not None:
+        request.sizes = np.resize(np.asarray(sizes, np.int32), int(np.maximum(np.diff(request.cu) - request.prefix, 0)
+                                                                   .sum()))
+    case.argv[1:1] = merge_words(request, case.files)
+    case.name += f"/merge-{power}"
+    return case
+
+
+def novelties():
+    """Copies, blank rows, windows that are all blank or one row, real features; merged, with sizes and without."""
+    rng = np.random.default_rng(13)
+    photo = np.load(os.path.join(FEATURES, "china.npy"))
+    for window in (64, 128, 256):
+        for prefix, more in ((1, {"ratio": 0.22}), (5, {"k": 40, "order": "low"}), (257, {})):
+            yield prune_one(f"novelty-{window}", photo, ("novelty", window), "f16", prefix=prefix, **more)
+            for power in ("mean", "cos4"):
+                for sizes in (None, [1, 2, 700], [2147483647]):
+                    yield merged(prune_one(f"novelty-{window}", photo, ("novelty", window), "f16", prefix=prefix,
+                                           **more), power, sizes)
+    x = rng.normal(size=(200, 24))
+    x[7::9], x[30:40], x[5], x[6] = x[6:-1:9][:len(x[7::9])] * 2, 0, np.nan, np.inf
+    x[64:128], x[130] = 0, 3e38
+    x[150:160] = -x[140:150]
+    x[:, 3] *= 100
+    for dtype in ("f16", "bf16", "f32"):
+        for cu in (None, [0, 0, 1, 3, 66, 131, 200]):
+            for groups in (None, [0, 0, 1, 3, 20, 66, 66, 100, 131, 132, 200]):
+                for more in ({"ratio": 0.3}, {"k": 1}, {"ratio": 1.0}, {"ratio": 0.0, "min_keep": 0}, {}):
+                    odd = {"cu": cu, "groups": groups} | more
+                    yield prune_one("novelty-odd", x, ("novelty", 64), dtype, **odd)
+                    yield merged(prune_one("novelty-odd", x, ("novelty", 64), dtype, **odd), "cos4", [3, 1])
+                    yield merged(prune_one("cosine-odd", x, x[0], dtype, **odd), "mean")
+        yield prune_one("novelty-still", np.tile(x[:1], (70, 1)), ("novelty", 64), dtype, ratio=0.1)
+        yield merged(prune_one("novelty-zeros", np.zeros((70, 3)), ("novelty", 64), dtype, ratio=0.1), "cos4")
+    wide = rng.normal(size=(3, 70001))
+    wide[2] = wide[0]
+    yield merged(prune_one("novelty-wide", wide, ("novelty", 64), "f16", k=2), "cos4")
+
+
 def roles():
     rng = np.random.default_rng(13)
     h = rng.normal(size=(200, 24)) + 0.4
@@ -200,5 +243,6 @@ def close_policies():
 
 
 def option_cases():
-    for make in (photographs, extremes, lows, few_numbers, roundings, groups, prefixes_and_lags, roles, close_policies):
+    for make in (photographs, extremes, lows, few_numbers, roundings, groups, prefixes_and_lags, novelties, roles,
+                 close_policies):
         yield from make()

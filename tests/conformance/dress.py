@@ -4,7 +4,7 @@ command converts back to the same values. float64 is put a little beside the fp3
 round."""
 import numpy as np
 
-CONVERTED = ("tokens", "hidden", "scores", "cu", "groups", "roles")
+CONVERTED = ("tokens", "hidden", "scores", "cu", "groups", "roles", "sizes")
 
 
 def dressed(rng, name, array):

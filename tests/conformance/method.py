@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+import novelty
 import sequence
 from cut import cut, rule_of
 from score import F32, F64, score_segment, widen
@@ -22,7 +23,7 @@ class Request:
     cu: np.ndarray                         # offsets of the segments
     values: dict = field(default_factory=dict)  # what the rule says, by the names of cut.Rule
     bf16: bool = False
-    reference: object = None               # prune: "row", "mean", ("lag", n) or [B, D] as stored
+    reference: object = None               # prune: "row", "mean", ("lag", n), ("novelty", W) or [B, D] as stored
     prefix: int = 0
     groups: np.ndarray | None = None       # cut offsets; None: a segment is a group
     group_k: np.ndarray | None = None      # TOPK's k of each group
@@ -33,6 +34,8 @@ class Request:
     causal: bool = False
     last_query: bool = False
     reductions: tuple = ("mean", "mean")   # attention: over the heads, then over the query rows
+    merge: tuple | None = None             # prune: ("mean" or "cos4", window), with sizes below or without
+    sizes: np.ndarray | None = None        # int32 of each candidate
 
 
 def segments(request):
@@ -52,6 +55,34 @@ def tolerance(request, reference):
     return np.full(reference.shape, tol)
 
 
+def groups_of(request, at):
+    """The candidates of a segment's groups, as row numbers, in order."""
+    bounds = request.cu if request.groups is None else request.groups
+    rows = np.arange(min(at.start + request.prefix, at.stop), at.stop)
+    parts = [rows[(rows >= first) & (rows < end)] for first, end in zip(bounds[:-1], bounds[1:])]
+    return [part for part in parts if len(part)]
+
+
+def merge(request, mask):
+    """The outputs that merging makes or changes, from the mask of what is kept."""
+    power, most = request.merge
+    out, sizes, joins, done = [request.rows[:0]], [], [], 0
+    for at in segments(request):
+        first = min(at.start + request.prefix, at.stop)
+        for rows in groups_of(request, at):
+            x, is_kept = widen(request.rows[rows], request.bf16), mask[rows] != 0
+            own = None if request.sizes is None else request.sizes[done:done + len(rows)]
+            done += len(rows)
+            found, like = novelty.joins(x, is_kept, most)
+            weight = novelty.weights(like, is_kept, power, own)
+            out.append(novelty.merged(x, request.rows[rows], found, weight))
+            ones = np.ones(len(rows), np.int64) if own is None else own.astype(np.int64)
+            sizes += [int(ones[found == host].sum()) for host in np.flatnonzero(is_kept)]
+            joins += [int(host) + int(rows[0]) - first if host >= 0 else -1 for host in found]
+    return {"out": np.concatenate(out), "sizes": np.array(sizes, np.int64).astype(np.int32),
+            "joins": np.array(joins, np.int32)}
+
+
 def segment_scores(request, b, at):
     """Scores of segment b's candidates (fp32 where exact, float64 where close) and whether its reference is bad."""
     rows = request.rows[at]
@@ -59,6 +90,10 @@ def segment_scores(request, b, at):
         return rows, False
     if request.kind == "prune":
         reference = request.reference
+        if isinstance(reference, tuple) and reference[0] == "novelty":
+            own = [novelty.scores(widen(request.rows[rows_of], request.bf16), reference[1])
+                   for rows_of in groups_of(request, at)]
+            return np.concatenate(own + [np.zeros(0, F32)]).astype(F32), False
         if not isinstance(reference, (str, tuple)):
             reference = reference[b]
         return score_segment(rows, request.prefix, reference, request.bf16)
@@ -109,6 +144,7 @@ def answer(request, scores=None):
         reported.append(found)
     kept = [np.flatnonzero(mask[at]) - (request.prefix if request.kind == "prune" else 0) for at in segments(request)]
     counts = np.array([len(k) for k in kept], np.int32)
+    made = {} if request.merge is None else merge(request, mask)
     return {
         "kept": np.concatenate(kept + [np.zeros(0)]).astype(np.int32),
         "counts": counts,
@@ -118,4 +154,4 @@ def answer(request, scores=None):
         "out": request.rows[mask != 0],
         "mask": mask,
         "group-counts": np.array([mask[a:b].sum() for a, b in zip(bounds[:-1], bounds[1:])], np.int32),
-    }
+    } | made

@@ -48,6 +48,30 @@ def parameters():
     yield cut_line("ratio-drop-percent", "--ratio", "0.4", "--rounding", "drop-percent", word="--")
 
 
+def prune_line(name, *words, word, status=2, **files):
+    tokens = {"tokens": np.ones((9, 4), F32)}
+    return Case(f"refused/prune/{name}", ["prune", "--tokens", "@tokens", *words], tokens | files,
+                refused=(status, word))
+
+
+def merging():
+    novelty = ("--novelty", "64")
+    for value in ("0", "65", "512", "-64", "x"):
+        yield prune_line(f"novelty={value}", "--novelty", value, word="--novelty")
+        yield prune_line(f"merge-window={value}", "--cls-mean", "--merge", "mean", "--merge-window", value,
+                         word="--merge-window")
+    yield prune_line("merge=cos2", *novelty, "--merge", "cos2", word="--merge")
+    yield prune_line("two-windows", *novelty, "--merge", "mean", "--merge-window", "128", word="--merge-window")
+    yield prune_line("novelty-and-mean", *novelty, "--cls-mean", word="--novelty")
+    yield prune_line("window-alone", *novelty, "--merge-window", "64", word="--merge-window")
+    yield prune_line("sizes-alone", *novelty, "--sizes-in", "@sizes", word="--sizes-in", sizes=np.ones(9, np.int32))
+    for name, sizes in (("few", np.ones(8)), ("many", np.ones(10)), ("square", np.ones((3, 3))), ("zero", np.zeros(9))):
+        yield prune_line(f"sizes-{name}", *novelty, "--merge", "mean", "--sizes-in", "@sizes", word="sizes", status=1,
+                         sizes=sizes.astype(np.int32))
+    yield Case("refused/prune/wide", ["prune", "--tokens", "@tokens", *novelty],
+               {"tokens": np.ones((1, 131072), np.float16)}, refused=(1, "131071"))
+
+
 def ranges():
     for option, bad in {"--percent": ["-1", "101", "1.5", ""], "--ratio": ["-0.1", "1.1", "nan"],
                         "--k": ["0", "-1", "2147483648"], "--mass": ["0", "1.1"],
@@ -122,5 +146,5 @@ def sequences():
 
 
 def refusal_cases():
-    for make in (parameters, ranges, files, references, sequences):
+    for make in (parameters, ranges, merging, files, references, sequences):
         yield from make()

@@ -49,7 +49,7 @@ rows=$((576 * row_sectors))
 expect "launches" "$(total kernel_launches)" 3
 expect "launches of compact_staged" "$(of compact_staged launches)" 1
 most "instructions of a warp, score" "$(per_warp score)" 700
-most "instructions of a warp, cut_short" "$(per_warp cut_short)" 900
+most "instructions of a warp, cut_short" "$(per_warp cut_short)" 880
 most "instructions of a warp, compact_staged" "$(per_warp compact_staged)" 400
 most "score: load sectors beside the reference" \
   $(($(of score load_sectors) - 576 * row_sectors)) $((rows * 105 / 100))
