@@ -112,6 +112,54 @@ def test_nothing_is_kept():
     assert [ref() for ref in alive] == [None] * 3
 
 
+@pytest.mark.parametrize("how", [{}, {"rule": tailcut.Rule(k=9)}, {"rule": "chord", "want": ()}, {"out": False},
+                                 {"placement": "local", "rule": tailcut.Rule(ratio=0.5)}, {"zero_tail": True},
+                                 {"batch": tailcut.Batch(prefix_rows=3)}, {"dim": 20}])
+@pytest.mark.parametrize("source", ["given", "each", "row", "mean", "lag"])
+def test_again(how, source):
+    """Calls of one shape one after the other: each with its own arrays, whatever was called before."""
+    rng = np.random.default_rng(8)
+    cls = {"given": X[0, 0], "each": X[:, 0], "row": "row", "mean": None, "lag": tailcut.Reference("lag", lag=5)}[source]
+    fixed = cls is None or not isinstance(cls, np.ndarray)
+    for _ in range(4):
+        x = rng.normal(size=X.shape).astype(np.float32)
+        vector = cls if fixed else rng.normal(size=cls.shape).astype(np.float32)
+        scored = tailcut.score(x, vector, **{name: how[name] for name in ("batch", "dim") if name in how})
+        batch = how.get("batch") or (tailcut.Batch(prefix_rows=1) if source == "row" else None)
+        chosen = tailcut.cut(scored.scores, tailcut.Rule(**{**(_fields(how.get("rule"))), "scale": "unit"}), batch=batch,
+                             input_flags=scored.flags)
+        outs = [how] if "out" in how else [how, how | {"out": np.empty((240, 32), np.float32)}, how | {"out": x.copy()}]
+        for options in outs:
+            if options.get("out") is not False and "out" in options and options["out"].ndim == 3:
+                y = options["out"]
+                got = tailcut.prune(y, vector, **options)
+                assert all((y[b, :n] == x[b][_rows(chosen, b, batch)]).all() for b, n in enumerate(chosen.counts))
+            elif options.get("placement") == "local" and "out" in options:
+                continue
+            else:
+                got = tailcut.prune(x, vector, **options)
+            kept = got.kept[got.kept >= 0] if options.get("placement") == "local" else got.kept
+            assert (kept.ravel() == chosen.kept).all() and (got.counts == chosen.counts).all()
+            if options.get("out") is False:
+                assert got.tokens is None
+            elif got.tokens.ndim == 2:
+                want = np.concatenate([x[b][_rows(chosen, b, batch)] for b in range(len(x))])
+                assert (got.tokens == want).all()
+    plan = tailcut.prune.plan(x.copy(), vector if fixed else vector.copy(), **how)
+    gc.collect()
+    assert (plan().counts == chosen.counts).all()
+
+
+def _fields(rule):
+    if rule is None or isinstance(rule, str):
+        return {"detector": rule}
+    return {name: getattr(rule, name) for name in rule.__dataclass_fields__}
+
+
+def _rows(chosen, b, batch):
+    return chosen.kept[chosen.cu_seqlens[b]:chosen.cu_seqlens[b + 1]] + (batch.prefix_rows if batch else 0)
+
+
 def test_typed():
     assert (PACKAGE / "py.typed").exists()
     assert "float16, bfloat16 or float32" in tailcut.prune.__doc__ and "Plan" in tailcut.prune.plan.__doc__
