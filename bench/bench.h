@@ -25,7 +25,14 @@ typedef struct bench_case {
   int32_t segments, tokens, dim; /* dim 0: the step sees scores only */
   int32_t dtype;                 /* tailcut_dtype of the tokens */
   bool quick;                    /* also with --quick */
+  /* prune_sequence (sequence.h): rows of text behind the tokens, K and V of earlier layers. */
+  int32_t text, layers, kv_heads;
+  bool paged;
 } bench_case;
+
+/* A sequence: image rows, rows of text, width, type, layers of K/V with so many heads, in pages. */
+#define BENCH_SEQUENCE(tokens, text, dim, dtype, layers, heads, paged, quick) \
+  { "prune_sequence", 1, tokens, dim, TAILCUT_##dtype, quick, text, layers, heads, paged }
 
 extern const bench_case bench_cases[]; /* cases.c: the CPU's */
 extern const int bench_case_count;
@@ -105,7 +112,15 @@ double bench_now_us(void);
 
 /* report.c */
 extern const bench_format bench_format_cpu;
-void bench_case_name(const bench_case *c, char *text, size_t size); /* step/8x576x1024/f16 */
+/* step/8x576x1024/f16; of a sequence step/1x576+64x4096/f16/LAYERSxHEADS, then perhaps /paged */
+void bench_case_name(const bench_case *c, char *text, size_t size);
+/* What its table shows: the row's name, with LAYERSxHEADS and p for paged; the number of tokens. */
+typedef struct bench_columns {
+  char name[40], tokens[24];
+} bench_columns;
+bench_columns bench_columns_of(const bench_case *c, const bench_row *row);
+/* What the JSON rows of a sequence have besides; nothing of others. */
+void bench_case_json(const bench_case *c, FILE *json);
 const char *bench_dtype_name(int32_t dtype);
 int bench_failed(const bench_case *c, const char *what); /* CLI_FAILED, said on stderr */
 int bench_done(tailcut_status status);                   /* CLI_OK, or why not on stderr */
@@ -116,6 +131,22 @@ void *bench_allocate(size_t bytes); /* aligned, touched; ends the program when t
 
 /* plain_sum.c: the yardstick. Adds up the buffer's bytes as integers, widest registers first. */
 uint64_t bench_plain_sum(const void *data, size_t bytes, tc_pool *pool);
+
+/* cpu_handles.c: the CPU's handles, each with a workspace for calls of kinds first..last
+ * (tailcut_call) within `limits`. */
+enum { BENCH_SCALAR, BENCH_ONE, BENCH_ALL, BENCH_HANDLES }; /* the scalar level; one thread; all */
+typedef struct bench_cpu {
+  tailcut_handle handle[BENCH_HANDLES];
+  void *workspace[BENCH_HANDLES];
+  size_t bytes[BENCH_HANDLES];
+} bench_cpu;
+int bench_cpu_open(bench_cpu *cpu, const tailcut_limits *limits, int32_t first, int32_t last,
+                   int32_t threads);
+void bench_cpu_close(bench_cpu *cpu);
+
+/* cpu_sequence.c: scenes of prune_sequence on the CPU. */
+int bench_cpu_sequence_open(bench_scene *scene);
+void bench_cpu_sequence_close(bench_scene *scene);
 
 /* busy.c: one image with and without busy loops on every core, as a table on stdout. */
 int bench_busy(int32_t threads, bool quick);

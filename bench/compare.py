@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""compare.py [--numpy] [--torch] [--rounds N] [--json FILE]
+"""compare.py [--numpy] [--torch [--sequence]] [--rounds N] [--json FILE]
 
 The whole fused prune of one image (576 x 1024: cosine to a reference, stable sort, OTSU's cut, kept
 rows in their order) on all cores, against the same steps in numpy and PyTorch (CPU).
@@ -8,7 +8,8 @@ One process; rounds go through all contenders in rotating order. Each has thread
 spin for some milliseconds after a call and would be in the way of the next contender's: a turn
 starts with a pause until they sleep, then with calls that are not timed. Medians. First
 every contender's kept tokens are compared with tailcut's. Exit status 1 when they differ by more
-than rounding can do.
+than rounding can do. --sequence: a sequence inside a language model's layer instead
+(compare_sequence.py), PyTorch eager and compiled.
 """
 import argparse
 import ctypes
@@ -210,16 +211,78 @@ def cpu_name():
     return platform.processor() or platform.machine()
 
 
+def table(times, found, rows, columns):
+    """Prints the lines of one size. found: {name: (kept, differing)}; rows gets what JSON has."""
+    base = statistics.median(times["tailcut"])
+    for name, us in times.items():
+        median, (kept, off) = statistics.median(us), found[name]
+        print(f"| {columns['dtype']:5} | {name:26} | {median:9.1f} | {min(us):10.1f} "
+              f"| {median / base:23.1f} | {kept:4} | {off:9} |", flush=True)
+        rows.append({**columns, "name": name, "us_median": median, "us_min": min(us),
+                     "ratio": median / base, "kept": kept, "differing": off})
+
+
+def compare_images(np, torch, options):
+    """The rows of all sizes; whether something was wrong."""
+    rows, bad = [], False
+    for dtype, label in ((np.float16, "f16"), (np.float32, "f32")):
+        x, c = features(np, dtype)
+        tailcut = Tailcut(options.library, np, x, c)
+        kept, out = tailcut.result()
+        bad |= not np.array_equal(out, x[kept])
+        contenders, found = {"tailcut": tailcut.call}, {"tailcut": (len(kept), 0)}
+        if options.numpy or not options.torch:
+            contenders["numpy"] = numpy_prune(np, x, c)
+        if torch:
+            tx, tc = torch.from_numpy(x), torch.from_numpy(c)
+            contenders["PyTorch, cosine_similarity"] = torch_prune(torch, tx, tc, False)
+            contenders["PyTorch, matrix x vector"] = torch_prune(torch, tx, tc, True)
+        for name in list(contenders)[1:]:
+            theirs = contenders[name]()[0].tolist()
+            found[name] = len(theirs), differing(kept, theirs)
+            # Scores that are rounded to fp16 tie and swap at the cut; fp32 ones hardly do.
+            bad |= found[name][1] > TOKENS // 50
+        table(measure(contenders, options.rounds), found, rows, {"dtype": label})
+    return rows, bad
+
+
+def compare_sequences(torch, options):
+    """As compare_images."""
+    import compare_sequence
+    rows, bad = [], False
+    for size in compare_sequence.SIZES:
+        tailcut = compare_sequence.Sequence(options.library, torch, torch.device("cpu"), size,
+                                            lambda: None, stop)
+        contenders = tailcut.contenders(True)
+        found, right, dropped = tailcut.check_contenders(contenders, lambda: None)
+        for name, why in dropped.items():
+            print(f"not run: {name}: {why}", file=sys.stderr)
+        print(compare_sequence.title(size))
+        tokens, text, dim, layers, heads = size
+        times = measure({name: call for name, (call, _) in contenders.items()}, options.rounds)
+        table(times, found, rows, {"dtype": "f16", "tokens": tokens, "text": text, "dim": dim,
+                                   "layers": layers, "kv_heads": heads})
+        bad |= not right
+    return rows, bad
+
+
+def stop(message):
+    sys.exit("compare.py: " + message)
+
+
 def main():
     parser = argparse.ArgumentParser(usage=__doc__, add_help=True)
     parser.add_argument("--numpy", action="store_true")
     parser.add_argument("--torch", action="store_true")
+    parser.add_argument("--sequence", action="store_true", help="stage 2 in place of an image")
     parser.add_argument("--rounds", type=int, default=60)
     parser.add_argument("--json")
     parser.add_argument("--library", default="build/lib/libtailcut.so")
     options = parser.parse_args()
     if options.rounds < 3:
         parser.error("--rounds must be 3 or more")
+    if options.sequence and not options.torch:
+        parser.error("--sequence goes with --torch")
     give_everyone_the_machine()
     import numpy as np
     torch = None
@@ -227,12 +290,12 @@ def main():
         import torch
         torch.set_num_threads(os.cpu_count())
         torch.set_grad_enabled(False)
-    with_numpy = options.numpy or not options.torch
 
     print(f"{cpu_name()}, {os.cpu_count()} cores; numpy {np.__version__}"
           + (f"; PyTorch {torch.__version__}, {torch.get_num_threads()} threads" if torch else ""))
-    print(f"fused prune of {TOKENS} x {DIM}, all cores; medians of {options.rounds * CALLS} calls "
-          f"in {options.rounds} interleaved rounds\n")
+    what = "prune of a sequence" if options.sequence else f"fused prune of {TOKENS} x {DIM}"
+    print(f"{what}, all cores; medians of {options.rounds * CALLS} calls in {options.rounds} "
+          "interleaved rounds\n")
     if hasattr(os, "getloadavg") and os.getloadavg()[0] > 0.75:
         print(f"The machine is busy (load {os.getloadavg()[0]:.1f}): threads that wait for each other "
               "wait for others, too.\nMedians then say little; the least times are nearer to the "
@@ -241,32 +304,8 @@ def main():
           "| kept | differing |")
     print("|-------|----------------------------|----------:|-----------:|------------------------:"
           "|-----:|----------:|")
-    rows, bad = [], False
-    for dtype, label in ((np.float16, "f16"), (np.float32, "f32")):
-        x, c = features(np, dtype)
-        tailcut = Tailcut(options.library, np, x, c)
-        kept, out = tailcut.result()
-        bad |= not np.array_equal(out, x[kept])
-        contenders, found = {"tailcut": tailcut.call}, {"tailcut": kept}
-        if with_numpy:
-            contenders["numpy"] = numpy_prune(np, x, c)
-        if torch:
-            tx, tc = torch.from_numpy(x), torch.from_numpy(c)
-            contenders["PyTorch, cosine_similarity"] = torch_prune(torch, tx, tc, False)
-            contenders["PyTorch, matrix x vector"] = torch_prune(torch, tx, tc, True)
-        for name in list(contenders)[1:]:
-            found[name] = contenders[name]()[0].tolist()
-        times = measure(contenders, options.rounds)
-        base = statistics.median(times["tailcut"])
-        for name in contenders:
-            median, off = statistics.median(times[name]), differing(kept, found[name])
-            # Scores that are rounded to fp16 tie and swap at the cut; fp32 ones hardly do.
-            bad |= off > TOKENS // 50
-            least = min(times[name])
-            print(f"| {label:5} | {name:26} | {median:9.1f} | {least:10.1f} | {median / base:23.1f} "
-                  f"| {len(found[name]):4} | {off:9} |", flush=True)
-            rows.append({"dtype": label, "name": name, "us_median": median, "us_min": least,
-                         "ratio": median / base, "kept": len(found[name]), "differing": off})
+    rows, bad = compare_sequences(torch, options) if options.sequence else compare_images(
+        np, torch, options)
     if options.json:
         with open(options.json, "w", encoding="utf-8") as file:
             json.dump({"cpu": cpu_name(), "cores": os.cpu_count(), "numpy": np.__version__,

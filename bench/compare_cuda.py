@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""compare_cuda.py [--device cuda[:I]] [--batch LIST] [--rounds N] [--seconds S] [--json FILE]
-                [--library FILE]
+"""compare_cuda.py [--device cuda[:I]] [--batch LIST | --sequence] [--rounds N] [--seconds S]
+                [--json FILE] [--library FILE]
 
 The whole fused prune of images of 576 x 1024 (cosine to a reference each, stable sort, OTSU's cut,
 kept rows packed in their order) on a GPU, against the same steps in PyTorch, eager and compiled.
@@ -9,6 +9,9 @@ Two ways of calling. stream: calls one after the other on a stream, as a program
 the calls captured in a CUDA graph, where they can be. PyTorch's plain form selects rows by a mask and
 waits for their number on the host; that cannot be captured. Its form without the wait has a result of
 fixed size and so has to move every row. Buffers are the same in each call: a hot L2 where they fit.
+
+Then a sequence inside a language model's layer (compare_sequence.py); --sequence: that alone, and
+larger ones.
 
 One process; rounds go through all contenders in rotating order; CUDA events around CALLS calls;
 medians. First every contender's kept tokens are compared with tailcut's, and rows with tokens. Exit
@@ -26,6 +29,7 @@ import statistics
 import sys
 import time
 
+import compare_sequence
 from compare import (DIM, F16, F32, GIVEN, I32, LOCAL, P, PACKED, PRUNE_VISUAL, SIZE, TOKENS, Batch,
                      Config, Limits, Reference, Rows, Selection, Tokens, made)
 
@@ -240,12 +244,8 @@ def check_contenders(torch, tailcut, x, contenders):
     return found, right, dropped
 
 
-def compare(torch, options, device, dtype, label, batch_size, end):
-    """The rows of one size, printed and returned; whether everything was right."""
-    x, c = features(torch, device, dtype, batch_size)
-    tailcut = Tailcut(options.library, torch, device, x, c)
-    contenders = contenders_of(torch, tailcut, x, c, not options.no_compile)
-    found, right, dropped = check_contenders(torch, tailcut, x, contenders)
+def time_them(torch, options, contenders, found, dropped, what, columns, end):
+    """The rows of one size, printed and returned. columns: what their JSON has of it."""
     runs = {}
     for name, (call, may_be_captured) in contenders.items():
         runs["stream", name] = repeated(call)
@@ -255,7 +255,7 @@ def compare(torch, options, device, dtype, label, batch_size, end):
                 del runs["graph", name]
                 dropped[f"{name} in a graph"] = why
     for name, why in dropped.items():
-        print(f"not run: {name}, {batch_size} images {label}: {why}", file=sys.stderr)
+        print(f"not run: {name}, {what}: {why}", file=sys.stderr)
     if ("graph", "tailcut") not in runs:
         stop("tailcut's calls cannot be captured")
     rows = []
@@ -268,13 +268,39 @@ def compare(torch, options, device, dtype, label, batch_size, end):
             quarters = statistics.quantiles(us, n=4)
             noise = (quarters[2] - quarters[0]) / (1.349 * median)
             kept, differing = found[name]
-            print(f"| {batch_size:3} | {label:5} | {way:6} | {name:37} | {median:11.2f} "
-                  f"| {100 * noise:4.1f}% | {median / base:16.1f} | {kept:6} | {differing:9} "
-                  f"| {'AMBIGUOUS' if noise > 0.05 else '':9} |", flush=True)
-            rows.append({"segments": batch_size, "tokens": TOKENS, "dim": DIM, "dtype": label,
-                         "way": way, "name": name, "us_median": median, "noise": noise,
+            print(f"| {columns['segments']:3} | {columns['dtype']:5} | {way:6} | {name:37} "
+                  f"| {median:11.2f} | {100 * noise:4.1f}% | {median / base:16.1f} | {kept:6} "
+                  f"| {differing:9} | {'AMBIGUOUS' if noise > 0.05 else '':9} |", flush=True)
+            rows.append({**columns, "way": way, "name": name, "us_median": median, "noise": noise,
                          "samples": len(us), "ambiguous": noise > 0.05,
                          "ratio": median / base, "kept": kept, "differing": differing})
+    return rows
+
+
+def compare(torch, options, device, dtype, label, batch_size, end):
+    """The rows of one size; whether everything was right; the library's build."""
+    x, c = features(torch, device, dtype, batch_size)
+    tailcut = Tailcut(options.library, torch, device, x, c)
+    contenders = contenders_of(torch, tailcut, x, c, not options.no_compile)
+    found, right, dropped = check_contenders(torch, tailcut, x, contenders)
+    columns = {"segments": batch_size, "tokens": TOKENS, "dim": DIM, "dtype": label}
+    rows = time_them(torch, options, contenders, found, dropped, f"{batch_size} images {label}",
+                     columns, end)
+    return rows, right, json.loads(tailcut.lib.tailcut_build_info())
+
+
+def compare_one_sequence(torch, options, device, size, end):
+    """As compare."""
+    def stream():
+        return torch.cuda.current_stream(device).cuda_stream
+    tailcut = compare_sequence.Sequence(options.library, torch, device, size, stream, stop)
+    contenders = tailcut.contenders(not options.no_compile)
+    found, right, dropped = tailcut.check_contenders(contenders, torch.cuda.synchronize)
+    tokens, text, dim, layers, heads = size
+    columns = {"segments": 1, "tokens": tokens, "text": text, "dim": dim, "dtype": "f16",
+               "layers": layers, "kv_heads": heads}
+    print(compare_sequence.title(size))
+    rows = time_them(torch, options, contenders, found, dropped, "a sequence", columns, end)
     return rows, right, json.loads(tailcut.lib.tailcut_build_info())
 
 
@@ -286,6 +312,7 @@ def parse():
     parser.add_argument("--torch", action="store_true", help="there is no other: may be given")
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--batch", default="1,8,64")
+    parser.add_argument("--sequence", action="store_true", help="stage 2 alone")
     parser.add_argument("--rounds", type=int, default=60)
     parser.add_argument("--seconds", type=float, default=float("inf"))
     parser.add_argument("--no-compile", action="store_true", help="without torch.compile")
@@ -330,21 +357,26 @@ def main():
     print("|----:|-------|--------|---------------------------------------|------------:|------:"
           "|-----------------:|-------:|----------:|-----------|")
     rows, right, build = [], True, None
-    sizes = [(dtype, label, batch_size)
-             for dtype, label in ((torch.float16, "f16"), (torch.float32, "f32"))
-             for batch_size in options.batches]
+    sizes = [] if options.sequence else [
+        (dtype, label, batch_size)
+        for dtype, label in ((torch.float16, "f16"), (torch.float32, "f32"))
+        for batch_size in options.batches]
+    sequences = compare_sequence.SIZES + compare_sequence.LARGE
+    work = [(compare, size, f"{size[2]} images {size[1]}") for size in sizes]
+    work += [(compare_one_sequence, (size,), compare_sequence.title(size))
+             for size in (sequences if options.sequence else sequences[:1])]
     if options.seconds != float("inf"):
-        sizes.sort(key=lambda size: (size[1] != "f16", size[2] not in (1, 64)))
+        work.sort(key=lambda one: one[0] is compare and (one[1][1] != "f16") * 2
+                  + (one[1][2] not in (1, 64)))
     end = START + options.seconds
-    for i, size in enumerate(sizes):
+    for i, (call, size, _) in enumerate(work):
         now = time.monotonic()
         if now > end and rows:
-            print("compare_cuda.py: --seconds: left out: "
-                  + ", ".join(f"{batch_size} images {label}" for _, label, batch_size in sizes[i:]),
+            print("compare_cuda.py: --seconds: left out: " + ", ".join(one[2] for one in work[i:]),
                   file=sys.stderr)
             break
-        share = (end - now) / (len(sizes) - i)
-        more, good, build = compare(torch, options, device, *size, now + share)
+        share = (end - now) / (len(work) - i)
+        more, good, build = call(torch, options, device, *size, now + share)
         rows += more
         right &= good
     if options.json:

@@ -13,7 +13,7 @@
 #include "bench.h"
 #include "cpu/cpu.h"
 
-enum { SCALAR, ONE, ALL, HANDLES }; /* the scalar level; one thread; all cores */
+enum { SCALAR = BENCH_SCALAR, ONE = BENCH_ONE, ALL = BENCH_ALL };
 enum { QUERIES = 64, SYSTEM = 16 }; /* relevance: rows at the end and the start of a sequence */
 
 typedef struct outputs {
@@ -42,9 +42,7 @@ struct world {
   char *tokens; /* never written by a call */
   float *scores_in;
   uint8_t *roles;
-  tailcut_handle handle[HANDLES];
-  void *workspace[HANDLES];
-  size_t workspace_bytes[HANDLES];
+  bench_cpu cpu;
   tailcut_batch batch;
   outputs expected, actual;
   call calls[BENCH_MOST_ROWS];
@@ -86,39 +84,39 @@ static tailcut_rows rows_of(const call *c) {
   return rows;
 }
 
-#define ROOM(c) (c)->w->workspace[(c)->handle], (c)->w->workspace_bytes[(c)->handle], NULL
+#define ROOM(c) (c)->w->cpu.workspace[(c)->handle], (c)->w->cpu.bytes[(c)->handle], NULL
 
 static int run_score(const call *c) {
   const tailcut_tokens tokens = tokens_of(c);
   const tailcut_reference reference = reference_of(c);
-  return bench_done(tailcut_score(c->w->handle[c->handle], &c->w->batch, &tokens, &reference,
+  return bench_done(tailcut_score(c->w->cpu.handle[c->handle], &c->w->batch, &tokens, &reference,
                                   c->out->scores, c->out->flags, ROOM(c)));
 }
 
 static int run_mean_direction(const call *c) {
   const tailcut_tokens tokens = tokens_of(c);
-  return bench_done(tailcut_mean_direction(c->w->handle[c->handle], &c->w->batch, &tokens, NULL,
+  return bench_done(tailcut_mean_direction(c->w->cpu.handle[c->handle], &c->w->batch, &tokens, NULL,
                                            c->out->direction, ROOM(c)));
 }
 
 static int run_cut(const call *c) {
   const tailcut_selection selection = selection_of(c);
-  return bench_done(tailcut_cut(c->w->handle[c->handle], &c->w->batch, c->w->scores_in, NULL, NULL,
-                                NULL, &selection, ROOM(c)));
+  return bench_done(tailcut_cut(c->w->cpu.handle[c->handle], &c->w->batch, c->w->scores_in, NULL,
+                                NULL, NULL, &selection, ROOM(c)));
 }
 
 /* The kept lists are the oracle's, which were made before. */
 static int run_compact(const call *c) {
   const outputs *made = &c->w->expected;
   const tailcut_rows rows = rows_of(c);
-  return bench_done(tailcut_compact(c->w->handle[c->handle], &c->w->batch, made->kept,
+  return bench_done(tailcut_compact(c->w->cpu.handle[c->handle], &c->w->batch, made->kept,
                                     TAILCUT_LOCAL, made->counts, made->cu, &rows, 1, ROOM(c)));
 }
 
 static int run_relevance(const call *c) {
   const tailcut_tokens tokens = tokens_of(c);
-  return bench_done(tailcut_relevance(c->w->handle[c->handle], &c->w->batch, &tokens, c->w->roles,
-                                      NULL, c->out->scores, c->out->flags, ROOM(c)));
+  return bench_done(tailcut_relevance(c->w->cpu.handle[c->handle], &c->w->batch, &tokens,
+                                      c->w->roles, NULL, c->out->scores, c->out->flags, ROOM(c)));
 }
 
 static int run_prune_visual(const call *c) {
@@ -126,8 +124,8 @@ static int run_prune_visual(const call *c) {
   const tailcut_reference reference = reference_of(c);
   const tailcut_selection selection = selection_of(c);
   const tailcut_rows rows = rows_of(c);
-  return bench_done(tailcut_prune_visual(c->w->handle[c->handle], &c->w->batch, &tokens, &reference,
-                                         NULL, &selection, &rows, 1, ROOM(c)));
+  return bench_done(tailcut_prune_visual(c->w->cpu.handle[c->handle], &c->w->batch, &tokens,
+                                         &reference, NULL, &selection, &rows, 1, ROOM(c)));
 }
 
 static int run_parts(const call *c) {
@@ -137,8 +135,8 @@ static int run_parts(const call *c) {
   int status = run_score(c);
   if (status == CLI_OK) {
     memcpy(c->w->scores_in, c->out->scores, sizeof(float) * (size_t)c->w->total);
-    status = bench_done(tailcut_cut(c->w->handle[c->handle], &c->w->batch, c->w->scores_in, NULL,
-                                    c->out->flags, &rule, &selection, ROOM(c)));
+    status = bench_done(tailcut_cut(c->w->cpu.handle[c->handle], &c->w->batch, c->w->scores_in,
+                                    NULL, c->out->flags, &rule, &selection, ROOM(c)));
   }
   return status == CLI_OK ? run_compact(c) : status;
 }
@@ -156,7 +154,7 @@ static int restore(void *of) {
 
 static int sum_it(void *of) {
   const call *c = of;
-  const tc_cpu *cpu = c->w->handle[c->handle]->state; /* its threads do the sum, too */
+  const tc_cpu *cpu = c->w->cpu.handle[c->handle]->state; /* its threads do the sum, too */
   sink += bench_plain_sum(c->w->tokens, c->w->token_bytes, cpu->pool);
   return CLI_OK;
 }
@@ -217,35 +215,6 @@ static void make_outputs(const world *w, outputs *out) {
   out->rows = bench_allocate(w->token_bytes);
 }
 
-static int make_handles(world *w, int32_t kind) {
-  const char *level = getenv("TAILCUT_SIMD");
-  char *saved = level != NULL ? strdup(level) : NULL;
-  tailcut_limits limits = TAILCUT_LIMITS_INITIALIZER;
-  limits.segments = w->c->segments;
-  limits.max_tokens = w->c->tokens;
-  limits.dim = w->c->dim;
-  int status = CLI_OK;
-  for (int h = 0; h < HANDLES && status == CLI_OK; h++) {
-    tailcut_config config = TAILCUT_CONFIG_INITIALIZER;
-    config.threads = h == ALL ? w->threads : 1;
-    if (h == SCALAR) setenv("TAILCUT_SIMD", "scalar", 1);
-    status = bench_done(tailcut_create(&w->handle[h], &config));
-    if (h == SCALAR && saved == NULL) unsetenv("TAILCUT_SIMD");
-    if (h == SCALAR && saved != NULL) setenv("TAILCUT_SIMD", saved, 1);
-    for (int32_t k = TAILCUT_CALL_SCORE; k <= kind && status == CLI_OK; k++) {
-      size_t bytes = 0; /* the oracle calls the parts, too */
-      status = bench_done(tailcut_workspace_size(w->handle[h], k, &limits, &bytes));
-      if (bytes > w->workspace_bytes[h]) w->workspace_bytes[h] = bytes;
-    }
-    if (status != CLI_OK) break;
-    w->workspace[h] = bench_allocate(w->workspace_bytes[h]);
-    status = bench_done(
-        tailcut_workspace_init(w->handle[h], w->workspace[h], w->workspace_bytes[h], NULL));
-  }
-  free(saved);
-  return status;
-}
-
 static bench_row *add_row(bench_scene *scene, const char *name, int handle, bool in_place,
                           double bytes) {
   world *w = scene->data;
@@ -293,6 +262,7 @@ static int open_cpu(bench_scene *scene) {
   };
   const bench_case *c = scene->what;
   size_t s = 0;
+  if (c->text > 0) return bench_cpu_sequence_open(scene);
   while (s < sizeof steps / sizeof steps[0] &&
          strncmp(steps[s].name, c->step, strlen(c->step)) != 0) {
     s++;
@@ -326,7 +296,10 @@ static int open_cpu(bench_scene *scene) {
                   : at < c->tokens - QUERIES ? TAILCUT_ROLE_CANDIDATE
                                              : TAILCUT_ROLE_QUERY;
   }
-  int status = make_handles(w, steps[s].kind);
+  tailcut_limits limits = TAILCUT_LIMITS_INITIALIZER;
+  limits.segments = c->segments, limits.max_tokens = c->tokens, limits.dim = c->dim;
+  /* The oracle calls the parts, too. */
+  int status = bench_cpu_open(&w->cpu, &limits, TAILCUT_CALL_SCORE, steps[s].kind, w->threads);
   if (status == CLI_OK) {
     status = check(w, steps[s].other != NULL, steps[s].kind == TAILCUT_CALL_COMPACT);
   }
@@ -343,10 +316,11 @@ static int open_cpu(bench_scene *scene) {
 static void close_cpu(bench_scene *scene) {
   world *w = scene->data;
   if (w == NULL) return;
-  for (int h = 0; h < HANDLES; h++) {
-    tailcut_destroy(w->handle[h]);
-    free(w->workspace[h]);
+  if (scene->what->text > 0) {
+    bench_cpu_sequence_close(scene);
+    return;
   }
+  bench_cpu_close(&w->cpu);
   free(w->expected.block), free(w->expected.rows);
   free(w->actual.block), free(w->actual.rows);
   free(w->tokens), free(w->scores_in), free(w->roles);

@@ -58,10 +58,10 @@ void bench_cuda_yardsticks(bench_scene *scene);
 /* cuda_cases.c */
 const bench_case *bench_cuda_cases(bool quick, int *count);
 
-/* cuda_scene.c */
+/* cuda_scene.c; cuda_call.c */
 int bench_cuda_open(bench_scene *scene);
-int bench_cuda_check(bench_scene *scene);
 void bench_cuda_close(bench_scene *scene);
+int bench_cuda_check(bench_scene *scene);
 
 /* cuda_report.c */
 extern const bench_format bench_format_cuda;

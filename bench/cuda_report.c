@@ -10,9 +10,11 @@
 static const double ambiguous = 0.05; /* noise above it */
 
 static const char heading[] =
-    "| row                   |   B |     N |    D | dtype | L2   | nodes | samples |   us/node | "
+    "| row                   |   B |         N |    D | dtype | L2   | nodes | samples |   us/node "
+    "| "
     "noise |    -empty |   GB/s | %copy |           |\n"
-    "|-----------------------|----:|------:|-----:|-------|------|------:|--------:|----------:|"
+    "|-----------------------|----:|----------:|-----:|-------|------|------:|--------:|----------:"
+    "|"
     "------:|----------:|-------:|------:|-----------|\n";
 
 static double copy_gbs(const bench_gpu *gpu) {
@@ -78,15 +80,16 @@ static void open_report(bench_report *report) {
 
 static void print_row(const bench_scene *scene, const bench_row *row) {
   const bench_case *c = scene->what;
+  const bench_columns columns = bench_columns_of(c, row);
   char dim[16] = "-", dtype[8] = "-";
   if (c->dim > 0) {
     snprintf(dim, sizeof dim, "%d", (int)c->dim);
     snprintf(dtype, sizeof dtype, "%s", bench_dtype_name(c->dtype));
   }
   printf(
-      "| %-21s | %3d | %5d | %4s | %-5s | %-4s | %5d | %7d | %9.2f | %4.1f%% | %9.2f | %6.0f | "
+      "| %-21s | %3d | %9s | %4s | %-5s | %-4s | %5d | %7d | %9.2f | %4.1f%% | %9.2f | %6.0f | "
       "%4.0f%% | %-9s |\n",
-      row->name, (int)c->segments, (int)c->tokens, dim, dtype, row->cache, row->calls_per_sample,
+      columns.name, (int)c->segments, columns.tokens, dim, dtype, row->cache, row->calls_per_sample,
       row->samples, row->us, 100 * row->noise, row->us - scene->row[BENCH_EMPTY].us, row->gbs,
       100 * row->share, row->noise > ambiguous ? "AMBIGUOUS" : "");
 }
@@ -96,10 +99,12 @@ static void json_row(bench_report *report, const char *device, const bench_scene
   const bench_case *c = scene->what;
   const bench_row *empty = &scene->row[BENCH_EMPTY], *copy = &scene->row[BENCH_COPY];
   fprintf(report->json,
-          "%s\n  {\"device\": \"%s\", \"name\": \"%s\", \"segments\": %d, \"tokens\": %d, "
+          "%s\n  {\"device\": \"%s\", \"name\": \"%s\", \"segments\": %d, \"tokens\": %d, ",
+          report->rows > 0 ? "," : "", device, row->name, (int)c->segments, (int)c->tokens);
+  bench_case_json(c, report->json);
+  fprintf(report->json,
           "\"dim\": %d, \"dtype\": \"%s\", \"l2\": \"%s\", \"nodes\": %d, \"kept\": %lld, "
           "\"bytes\": %.0f, \"samples\": %d, ",
-          report->rows > 0 ? "," : "", device, row->name, (int)c->segments, (int)c->tokens,
           (int)c->dim, bench_dtype_name(c->dtype), row->cache, row->calls_per_sample,
           (long long)scene->kept, row->bytes, row->samples);
   fprintf(report->json,

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * cuda_scene: a case on CUDA: its memory, its calls, its checks.
+ * cuda_scene: a case on CUDA: its memory and its rows (cuda_call.c: its calls and checks).
  *
  * Everything a call reads and writes lies in one slot, inputs first; the host has a slot of the
  * same layout, in which the CPU backend makes the expected outputs with the very same calls. The
@@ -17,209 +17,13 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "cuda.h"
 #include "cuda_cub.h"
+#include "cuda_scene.h"
 
 /* 16 slots of 64 images are so much that what the L2 has not yet written back at the end, and
  * nobody pays for, is as small a share as it is of the copy. */
 enum { HOT_NODES = 50, LEAST_HOT_IN_PLACE = 8, LEAST_SLOTS = 16, MOST_SLOTS = 512 };
-enum { PACKED, IN_PLACE, BY_CUB, PLACES };
-enum { POISON = 0xA5 };
-
-/* Offsets into a slot. */
-typedef struct layout {
-  size_t tokens, reference, scores_in, kept_in, counts_in, cu_in;
-  size_t inputs; /* all of the above */
-  size_t rows, scores, kept, counts, cu;
-  size_t bytes;
-} layout;
-
-typedef struct world world;
-
-typedef struct variant {
-  world *w;
-  bool in_place, by_cub;
-  int slots; /* the graph's node i works in slot i % slots */
-  bench_graph graph;
-  bench_graph restores; /* before every call of the graph; or nothing */
-} variant;
-
-struct world {
-  const bench_case *c;
-  int32_t kind; /* tailcut_call */
-  int64_t total;
-  size_t row_bytes, token_bytes;
-  tailcut_batch batch;
-  layout at;
-  char *expected, *actual; /* slots on the host */
-  char *slots;             /* on the device */
-  int slot_count;
-  char *master; /* on the device: the inputs, to restore slots from */
-  void *cpu_workspace, *cuda_workspace;
-  size_t cpu_workspace_bytes, cuda_workspace_bytes;
-  variant variants[2 * PLACES]; /* hot, cold */
-  int variant_count;
-};
-
-/* ------------------------------------------------------------------------------------- calls -- */
-
-/* A call of kind `kind` on a slot of the host or the device. */
-static int issue(const world *w, int32_t kind, bool cuda, char *slot, bool in_place) {
-  const tailcut_handle handle = cuda ? bench_the_gpu.cuda : bench_the_gpu.cpu;
-  void *const room = cuda ? w->cuda_workspace : w->cpu_workspace;
-  const size_t room_bytes = cuda ? w->cuda_workspace_bytes : w->cpu_workspace_bytes;
-  void *const stream = cuda ? (void *)bench_the_gpu.stream : NULL;
-  const layout *at = &w->at;
-  tailcut_tokens tokens = TAILCUT_TOKENS_INITIALIZER;
-  tokens.data = slot + at->tokens;
-  tokens.dtype = w->c->dtype;
-  tokens.dim = w->c->dim;
-  tailcut_reference reference = TAILCUT_REFERENCE_INITIALIZER;
-  reference.data = slot + at->reference;
-  reference.segment_stride = w->c->dim;
-  tailcut_selection selection = TAILCUT_SELECTION_INITIALIZER;
-  selection.counts = (int32_t *)(void *)(slot + at->counts);
-  selection.kept = (int32_t *)(void *)(slot + at->kept);
-  tailcut_rows rows = TAILCUT_ROWS_INITIALIZER;
-  rows.src = slot + at->tokens;
-  rows.dst = slot + (in_place ? at->tokens : at->rows);
-  rows.part_bytes = (int64_t)w->row_bytes;
-  rows.placement = in_place ? TAILCUT_LOCAL : TAILCUT_PACKED;
-  switch (kind) {
-    case TAILCUT_CALL_SCORE:
-      return bench_done(tailcut_score(handle, &w->batch, &tokens, &reference,
-                                      (float *)(void *)(slot + at->scores), NULL, room, room_bytes,
-                                      stream));
-    case TAILCUT_CALL_CUT:
-      return bench_done(tailcut_cut(handle, &w->batch,
-                                    (const float *)(const void *)(slot + at->scores_in), NULL, NULL,
-                                    NULL, &selection, room, room_bytes, stream));
-    case TAILCUT_CALL_COMPACT:
-      return bench_done(
-          tailcut_compact(handle, &w->batch, (const int32_t *)(const void *)(slot + at->kept_in),
-                          TAILCUT_LOCAL, (const int32_t *)(const void *)(slot + at->counts_in),
-                          in_place ? NULL : (const int32_t *)(const void *)(slot + at->cu_in),
-                          &rows, 1, room, room_bytes, stream));
-    default:
-      if (!in_place) selection.new_cu_seqlens = (int32_t *)(void *)(slot + at->cu);
-      return bench_done(tailcut_prune_visual(handle, &w->batch, &tokens, &reference, NULL,
-                                             &selection, &rows, 1, room, room_bytes, stream));
-  }
-}
-
-/* From the master, which stays in the L2 beside it. */
-static int enqueue_restore(void *of, int node) {
-  const variant *v = of;
-  const world *w = v->w;
-  (void)node;
-  return bench_cuda_done(
-      bench_cuda_spread(w->slots, w->at.bytes, 1, w->master, w->at.inputs, bench_the_gpu.stream),
-      "restoring an input");
-}
-
-/* Packed, by other means: scores as tailcut makes them, then CUB's parts. */
-static int issue_cub(const world *w, char *slot) {
-  const layout *at = &w->at;
-  const int status = issue(w, TAILCUT_CALL_SCORE, true, slot, false);
-  if (status != CLI_OK) return status;
-  return bench_cuda_done(
-      bench_cub_prune(w->c->segments, w->c->tokens,
-                      (const float *)(const void *)(slot + at->scores), slot + at->tokens,
-                      slot + at->rows, w->row_bytes, (int32_t *)(void *)(slot + at->counts),
-                      (int32_t *)(void *)(slot + at->kept), (int32_t *)(void *)(slot + at->cu),
-                      bench_the_gpu.stream),
-      "CUB");
-}
-
-static int enqueue(void *of, int node) {
-  const variant *v = of;
-  const world *w = v->w;
-  if (v->by_cub) return issue_cub(w, w->slots + (size_t)(node % v->slots) * w->at.bytes);
-  if (v->restores.enqueue != NULL && enqueue_restore(of, node) != CLI_OK) return CLI_FAILED;
-  return issue(w, w->kind, true, w->slots + (size_t)(node % v->slots) * w->at.bytes, v->in_place);
-}
-
-static int restore(void *of) {
-  const variant *v = of;
-  const world *w = v->w;
-  return bench_cuda_done(bench_cuda_spread(w->slots, w->at.bytes, v->slots, w->master, w->at.inputs,
-                                           bench_the_gpu.stream),
-                         "restoring inputs");
-}
-
-/* ------------------------------------------------------------------------------------ checks -- */
-
-static bool moves_rows(const world *w) {
-  return w->kind == TAILCUT_CALL_COMPACT || w->kind == TAILCUT_CALL_PRUNE_VISUAL;
-}
-
-static bool selects(const world *w) {
-  return w->kind == TAILCUT_CALL_CUT || w->kind == TAILCUT_CALL_PRUNE_VISUAL;
-}
-
-/* The slot in w->actual against w->expected. What is unspecified, behind a segment's last kept row,
- * is not looked at. */
-static int compare(const world *w, bool in_place) {
-  const char *a = w->actual, *e = w->expected;
-  const layout *at = &w->at;
-  const size_t segments = (size_t)w->c->segments, tokens = (size_t)w->c->tokens;
-  const int32_t *counts = (const int32_t *)(const void *)(e + at->counts);
-  const int32_t *cu = (const int32_t *)(const void *)(e + at->cu);
-  if (w->kind == TAILCUT_CALL_SCORE) {
-    if (memcmp(a + at->scores, e + at->scores, 4 * (size_t)w->total) == 0) return CLI_OK;
-    return bench_failed(w->c, "scores differ from the CPU's");
-  }
-  if (selects(w) && memcmp(a + at->counts, e + at->counts, 4 * segments) != 0) {
-    return bench_failed(w->c, "counts differ from the CPU's");
-  }
-  if (w->kind == TAILCUT_CALL_PRUNE_VISUAL && !in_place &&
-      memcmp(a + at->cu, e + at->cu, 4 * (segments + 1)) != 0) {
-    return bench_failed(w->c, "offsets differ from the CPU's");
-  }
-  for (size_t s = 0; s < segments; s++) {
-    const size_t k = (size_t)counts[s], kept = at->kept + 4 * s * tokens;
-    if (selects(w) && memcmp(a + kept, e + kept, 4 * k) != 0) {
-      return bench_failed(w->c, "kept indices differ from the CPU's");
-    }
-    if (!moves_rows(w)) continue;
-    const size_t packed = at->rows + (size_t)cu[s] * w->row_bytes;
-    const size_t mine = in_place ? at->tokens + s * tokens * w->row_bytes : packed;
-    if (memcmp(a + mine, e + packed, k * w->row_bytes) != 0) {
-      return bench_failed(w->c, in_place ? "rows in place differ from the CPU's"
-                                         : "packed rows differ from the CPU's");
-    }
-  }
-  return CLI_OK;
-}
-
-static int check(variant *v) {
-  const world *w = v->w;
-  const layout *at = &w->at;
-  const cudaStream_t stream = bench_the_gpu.stream;
-  int status = restore(v);
-  for (int i = 0; i < v->slots && status == CLI_OK; i++) {
-    status = bench_cuda_done(cudaMemsetAsync(w->slots + (size_t)i * at->bytes + at->inputs, POISON,
-                                             at->bytes - at->inputs, stream),
-                             "poisoning outputs");
-  }
-  if (status == CLI_OK) status = bench_graph_replay(&v->graph);
-  for (int i = 0; i < v->slots && status == CLI_OK; i++) {
-    const size_t from = v->in_place ? 0 : at->inputs; /* in place the rows are among the inputs */
-    status = bench_cuda_done(cudaMemcpy(w->actual + from, w->slots + (size_t)i * at->bytes + from,
-                                        at->bytes - from, cudaMemcpyDeviceToHost),
-                             "fetching outputs");
-    if (status == CLI_OK) status = compare(w, v->in_place);
-  }
-  return status;
-}
-
-int bench_cuda_check(bench_scene *scene) {
-  world *w = scene->data;
-  int status = CLI_OK;
-  for (int i = 0; i < w->variant_count && status == CLI_OK; i++) status = check(&w->variants[i]);
-  return status;
-}
-
+enum { LEAST_LARGE_SLOTS = 4 }; /* where one is many times the L2 */
 /* ------------------------------------------------------------------------------------ memory -- */
 
 static size_t take(size_t *used, size_t bytes) {
@@ -228,10 +32,16 @@ static size_t take(size_t *used, size_t bytes) {
   return at;
 }
 
-static void lay_out(world *w) {
-  layout *at = &w->at;
+static void lay_out(bench_world *w) {
+  bench_slot *at = &w->at;
   const size_t rows = (size_t)w->total * 4, segments = (size_t)w->c->segments;
   size_t used = 0;
+  if (w->kind == TAILCUT_CALL_PRUNE_SEQUENCE) {
+    bench_sequence_lay_out(&w->sequence, w->c);
+    at->inputs = w->sequence.inputs, at->bytes = w->sequence.bytes;
+    at->counts = w->sequence.counts;
+    return;
+  }
   at->tokens = take(&used, w->token_bytes);
   at->reference = take(&used, segments * w->row_bytes);
   at->scores_in = take(&used, w->kind == TAILCUT_CALL_CUT ? rows : 0);
@@ -240,7 +50,7 @@ static void lay_out(world *w) {
   at->counts_in = take(&used, given ? 4 * segments : 0);
   at->cu_in = take(&used, given ? 4 * (segments + 1) : 0);
   at->inputs = used;
-  at->rows = take(&used, moves_rows(w) ? w->token_bytes : 0);
+  at->rows = take(&used, bench_cuda_moves_rows(w) ? w->token_bytes : 0);
   at->scores = take(&used, rows);
   at->kept = take(&used, rows);
   at->counts = take(&used, 4 * segments);
@@ -248,13 +58,14 @@ static void lay_out(world *w) {
   at->bytes = used;
 }
 
-static int make_workspaces(world *w) {
+static int make_workspaces(bench_world *w) {
   tailcut_limits limits = TAILCUT_LIMITS_INITIALIZER;
   limits.segments = w->c->segments;
   limits.max_tokens = w->c->tokens;
   limits.dim = w->c->dim;
+  if (w->kind == TAILCUT_CALL_PRUNE_SEQUENCE) limits = bench_sequence_limits(&w->sequence);
   /* The expected rows of compact come from the CPU's prune. */
-  const int32_t oracle = moves_rows(w) ? TAILCUT_CALL_PRUNE_VISUAL : w->kind;
+  const int32_t oracle = w->kind == TAILCUT_CALL_COMPACT ? TAILCUT_CALL_PRUNE_VISUAL : w->kind;
   tailcut_status result =
       tailcut_workspace_size(bench_the_gpu.cpu, oracle, &limits, &w->cpu_workspace_bytes);
   if (result == TAILCUT_OK) {
@@ -272,31 +83,46 @@ static int make_workspaces(world *w) {
                                            w->cuda_workspace_bytes, bench_the_gpu.stream));
 }
 
-/* Inputs into the host's slot, expected outputs by the CPU backend behind them. */
-static int make_expected(world *w) {
-  const layout *at = &w->at;
+/* Inputs into the host's slot, expected outputs by the CPU backend behind them. (A sequence is
+ * pruned in place: its inputs go to the device first, finish_expected.) */
+static int make_expected(bench_world *w) {
+  const bench_slot *at = &w->at;
   char *slot = w->expected;
+  if (w->kind == TAILCUT_CALL_PRUNE_SEQUENCE) {
+    bench_sequence_fill(&w->sequence, slot);
+    return CLI_OK;
+  }
   if (w->c->dim == 0) { /* scores are a row of features */
     bench_fill_tokens(slot + at->scores_in, TAILCUT_F32, 1, w->total);
-    return issue(w, w->kind, false, slot, false);
+    return bench_cuda_issue(w, w->kind, false, slot, false);
   }
   bench_fill_tokens(slot + at->tokens, w->c->dtype, w->total, w->c->dim);
   for (size_t s = 0; s < (size_t)w->c->segments; s++) {
     memcpy(slot + at->reference + s * w->row_bytes, slot + at->tokens, w->row_bytes);
   }
-  if (w->kind != TAILCUT_CALL_COMPACT) return issue(w, w->kind, false, slot, false);
-  const int status = issue(w, TAILCUT_CALL_PRUNE_VISUAL, false, slot, false);
+  if (w->kind != TAILCUT_CALL_COMPACT) return bench_cuda_issue(w, w->kind, false, slot, false);
+  const int status = bench_cuda_issue(w, TAILCUT_CALL_PRUNE_VISUAL, false, slot, false);
   memcpy(slot + at->kept_in, slot + at->kept, 4 * (size_t)w->total);
   memcpy(slot + at->counts_in, slot + at->counts, 4 * (size_t)w->c->segments);
   memcpy(slot + at->cu_in, slot + at->cu, 4 * ((size_t)w->c->segments + 1));
   return status;
 }
 
+static int finish_expected(bench_world *w) {
+  if (w->kind != TAILCUT_CALL_PRUNE_SEQUENCE) return CLI_OK;
+  const int status =
+      bench_cuda_done(cudaStreamSynchronize(bench_the_gpu.stream), "cudaStreamSynchronize");
+  return status == CLI_OK ? bench_cuda_issue(w, w->kind, false, w->expected, true) : status;
+}
+
 /* Slots whose inputs are five times the L2, in bounds, and at most half of the free memory. */
-static int make_slots(world *w) {
+static int make_slots(bench_world *w) {
   const bench_gpu *gpu = &bench_the_gpu;
-  const size_t input = w->c->dim > 0 ? w->token_bytes : 4 * (size_t)w->total;
-  const size_t least = gpu->simulated ? 2 : LEAST_SLOTS, most = gpu->simulated ? 3 : MOST_SLOTS;
+  const size_t input = w->kind == TAILCUT_CALL_PRUNE_SEQUENCE ? w->at.inputs
+                       : w->c->dim > 0                        ? w->token_bytes
+                                                              : 4 * (size_t)w->total;
+  const size_t large = input > 8 * gpu->l2 ? LEAST_LARGE_SLOTS : LEAST_SLOTS;
+  const size_t least = gpu->simulated ? 2 : large, most = gpu->simulated ? 3 : MOST_SLOTS;
   size_t count = 5 * gpu->l2 / input + 1, free_bytes = 0, all_bytes = 0;
   int status = bench_cuda_done(cudaMemGetInfo(&free_bytes, &all_bytes), "cudaMemGetInfo");
   if (status != CLI_OK) return status;
@@ -317,10 +143,11 @@ static int make_slots(world *w) {
 
 /* Slots of a hot graph; 0: this case does not stay in the L2. Of that, a device of two partitions
  * may hold a line twice. */
-static int hot_slots(const world *w, bool in_place) {
+static int hot_slots(const bench_world *w, bool in_place) {
   const bench_gpu *gpu = &bench_the_gpu;
   const size_t room = gpu->l2 / 5 * 2;
-  const size_t touched = w->at.inputs + (in_place || !moves_rows(w) ? 0 : w->token_bytes);
+  const size_t touched =
+      w->at.inputs + (in_place || !bench_cuda_moves_rows(w) ? 0 : w->token_bytes);
   if (!in_place) return touched <= room ? 1 : 0;
   const size_t fit = room / w->at.inputs, least = gpu->simulated ? 3 : LEAST_HOT_IN_PLACE;
   if (fit < least) return 0;
@@ -329,24 +156,25 @@ static int hot_slots(const world *w, bool in_place) {
 }
 
 /* Room for an input and the one it is restored from. */
-static bool hot_when_restored(const world *w) {
+static bool hot_when_restored(const bench_world *w) {
   return 2 * w->at.inputs <= bench_the_gpu.l2 / 5 * 2;
 }
 
 static int add_variant(bench_scene *scene, const char *name, int place, bool cold, double bytes) {
-  world *w = scene->data;
-  const bool in_place = place == IN_PLACE;
+  bench_world *w = scene->data;
+  const bool in_place = place == BENCH_IN_PLACE;
   int slots = cold ? w->slot_count : hot_slots(w, in_place);
   const bool restored = slots == 0 && in_place && hot_when_restored(w);
   if (restored) slots = 1;
   if (slots == 0) return CLI_OK;
-  variant *v = &w->variants[w->variant_count++];
+  bench_variant *v = &w->variants[w->variant_count++];
   v->w = w;
   v->in_place = in_place;
-  v->by_cub = place == BY_CUB;
+  v->by_cub = place == BENCH_BY_CUB;
   v->slots = slots;
-  v->graph.enqueue = enqueue;
-  v->graph.restore = moves_rows(w) ? restore : NULL; /* the rows in place share the slots */
+  v->graph.enqueue = bench_cuda_enqueue;
+  v->graph.restore =
+      bench_cuda_moves_rows(w) ? bench_cuda_restore : NULL; /* the rows in place share the slots */
   v->graph.of = v;
   const bool visits = (cold || in_place) && !restored; /* a node for each slot */
   v->graph.nodes = visits ? slots : bench_the_gpu.simulated ? 2 : HOT_NODES;
@@ -354,8 +182,8 @@ static int add_variant(bench_scene *scene, const char *name, int place, bool col
   v->graph.twice = !visits;
   int status = CLI_OK;
   if (restored) {
-    v->restores =
-        (bench_graph){.enqueue = enqueue_restore, .of = v, .nodes = v->graph.nodes, .twice = true};
+    v->restores = (bench_graph){
+        .enqueue = bench_cuda_enqueue_restore, .of = v, .nodes = v->graph.nodes, .twice = true};
     status = bench_graph_make(&v->restores);
     v->graph.less = &v->restores;
   }
@@ -367,21 +195,23 @@ static int add_variant(bench_scene *scene, const char *name, int place, bool col
   return CLI_OK;
 }
 
-static bool can_cub(const world *w) {
+static bool can_cub(const bench_world *w) {
   return w->kind == TAILCUT_CALL_PRUNE_VISUAL && w->row_bytes % 16 == 0 &&
          w->c->tokens <= BENCH_CUB_MOST_TOKENS;
 }
 
 static int add_variants(bench_scene *scene, const char *name, const char *other) {
-  const world *w = scene->data;
+  const bench_world *w = scene->data;
   const double row = w->c->dim > 0 ? (double)w->row_bytes : sizeof(float);
   const double total = (double)w->total, kept = (double)scene->kept;
-  const double bytes = row * (w->kind == TAILCUT_CALL_COMPACT        ? 2 * kept
-                              : w->kind == TAILCUT_CALL_PRUNE_VISUAL ? total + kept
-                                                                     : total);
-  const char *const names[PLACES] = {name, other, can_cub(w) ? "prune_visual by CUB" : NULL};
+  const bool sequence = w->kind == TAILCUT_CALL_PRUNE_SEQUENCE;
+  const double bytes = sequence ? bench_sequence_bytes(&w->sequence, w->expected)
+                                : row * (w->kind == TAILCUT_CALL_COMPACT        ? 2 * kept
+                                         : w->kind == TAILCUT_CALL_PRUNE_VISUAL ? total + kept
+                                                                                : total);
+  const char *const names[BENCH_PLACES] = {name, other, can_cub(w) ? "prune_visual by CUB" : NULL};
   int status = CLI_OK;
-  for (int i = 0; i < 2 * PLACES && status == CLI_OK; i++) {
+  for (int i = 0; i < 2 * BENCH_PLACES && status == CLI_OK; i++) {
     if (names[i / 2] != NULL) status = add_variant(scene, names[i / 2], i / 2, i % 2 == 1, bytes);
   }
   return status;
@@ -396,11 +226,12 @@ int bench_cuda_open(bench_scene *scene) {
       {"cut", "cut", NULL, TAILCUT_CALL_CUT},
       {"compact", "compact packed", "compact in place", TAILCUT_CALL_COMPACT},
       {"prune_visual", "prune_visual packed", "prune_visual in place", TAILCUT_CALL_PRUNE_VISUAL},
+      {"prune_sequence", NULL, "prune_sequence", TAILCUT_CALL_PRUNE_SEQUENCE},
   };
   const bench_case *c = scene->what;
   size_t s = 0;
   while (strcmp(steps[s].step, c->step) != 0) s++; /* cuda_cases.c has no others */
-  world *w = calloc(1, sizeof *w);
+  bench_world *w = calloc(1, sizeof *w);
   if (w == NULL) return CLI_FAILED;
   scene->data = w;
   w->c = c;
@@ -417,6 +248,7 @@ int bench_cuda_open(bench_scene *scene) {
   int status = make_workspaces(w);
   if (status == CLI_OK) status = make_expected(w);
   if (status == CLI_OK) status = make_slots(w);
+  if (status == CLI_OK) status = finish_expected(w);
   if (status != CLI_OK) return status;
   if (w->kind != TAILCUT_CALL_SCORE) {
     const int32_t *counts = (const int32_t *)(const void *)(w->expected + w->at.counts);
@@ -428,7 +260,7 @@ int bench_cuda_open(bench_scene *scene) {
 }
 
 void bench_cuda_close(bench_scene *scene) {
-  world *w = scene->data;
+  bench_world *w = scene->data;
   if (w == NULL) return;
   cudaStreamSynchronize(bench_the_gpu.stream); /* a failed case may have left work behind */
   for (int i = 0; i < w->variant_count; i++) {

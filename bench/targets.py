@@ -46,11 +46,28 @@ def timed(what, must, stretch, name, l2, segments=1, tokens=576):
                   command=f"./run bench --device cuda --filter {step}/{size}")
 
 
+def sequence(what, must, stretch, unit, l2, tokens, text, dim, layers, kv_heads):
+    """prune_sequence of one sequence: image rows, rows of text, K and V of earlier layers, dense."""
+    row = dict(name="prune_sequence", segments=1, tokens=tokens, text=text, dim=dim, dtype="f16",
+               layers=layers, kv_heads=kv_heads, paged=False, l2=l2)
+    size = f"{tokens}+{text}x{dim}/f16/{layers}x{kv_heads}"
+    return Target(what, must, stretch, unit, rows=(row,),
+                  command=f"./run bench --device cuda --filter prune_sequence/1x{size}")
+
+
 def torch(what, must, stretch, how, way, segments):
     """How many times tailcut's time the faster of PyTorch's forms takes."""
     rows = tuple(dict(way=way, name=f"{how}, {form}", segments=segments, dtype="f16")
                  for form in ("cosine_similarity", "matrix x vector"))
     return Target(what, must, stretch, TIMES, COMPARE, rows, "./run bench --torch --device cuda")
+
+
+def torch_sequence(what, how, way):
+    """The first sequence below: relevance, topk, sort, and a gather for each array."""
+    row = dict(way=way, name=f"{how}, gathers", segments=1, tokens=576, text=64, dim=4096,
+               dtype="f16", layers=2, kv_heads=8)
+    return Target(what, None, None, TIMES, COMPARE, (row,),
+                  "./run bench --torch --device cuda --sequence")
 
 
 def cub(what, l2, segments):
@@ -86,6 +103,10 @@ TARGETS = [
     cub("64 images, CUB's sort and a gather", "cold", 64),
     torch("1 image, torch.compile, calls on a stream", None, None, "compile", "stream", 1),
     torch("1 image, PyTorch eager, calls on a stream", None, None, "eager", "stream", 1),
-    Target("stage 2: 576 x 4096, 64 of text, hidden and 2 layers of K/V", 10, 8),
-    Target("stage 2: 4096 x 8192, 2,048 of text, 32 layers of K/V", 0.8, 0.9, SHARE),
+    sequence("stage 2: 576 x 4096, 64 of text, hidden and 2 layers of K/V", 10, 8, US, "hot",
+             576, 64, 4096, 2, 8),
+    torch_sequence("stage 2: 576 x 4096, torch.compile in a CUDA graph", "compile", "graph"),
+    torch_sequence("stage 2: 576 x 4096, PyTorch eager, calls on a stream", "eager", "stream"),
+    sequence("stage 2: 4096 x 8192, 2,048 of text, 32 layers of K/V", 0.8, 0.9, SHARE, "cold",
+             4096, 2048, 8192, 32, 8),
 ]

@@ -86,6 +86,7 @@ typedef struct tc_cuda_space {
   int32_t *queries;           /* [directions_group] rows that these are the means of */
   float *block_sums;          /* [blocks of a group's rows, dim] */
   int32_t directions_group; /* segments whose directions are held at a time, <= TC_CHUNK_SEGMENTS */
+  char *relevance;          /* scratch of MAX_COSINE or ATTENTION, as much as the greater wants */
   char *cut;                /* scratch of the cut, tc_cuda_cut_scratch bytes */
   char *compact;            /* scratch of compact, tc_cuda_compact_scratch bytes */
 } tc_cuda_space;
@@ -104,6 +105,9 @@ static inline tailcut_reference tc_cuda_directions(const tc_cuda_space *space,
 /* device.c. A CUDA error as a status whose message says what failed (OK for cudaSuccess). */
 tailcut_status tc_cuda_status(cudaError_t error, const char *what);
 tailcut_status tc_cuda_create(tailcut_handle handle, const tailcut_config *config);
+/* debug.c: for tc_backend's read. */
+tailcut_status tc_cuda_read(tailcut_handle handle, void *host, const void *device, size_t bytes,
+                            void *stream);
 
 /* ------------------------------------------------------------------ launchers, one per step -- */
 
@@ -194,9 +198,14 @@ cudaError_t tc_cuda_cut(const tc_cuda *device, const tc_cut_args *args, char *sc
 
 /* compact.cu: moves the kept rows of all arrays (rows: num_rows whole descriptors with explicit
  * strides on the host). new_cu may be NULL when nothing is PACKED. An array whose flags have
- * TC_ROWS_KEPT has no source: element j of its result is kept[j] (int32). scratch: bytes that
- * nothing else in the call touches and that need not be zero. */
+ * TC_ROWS_KEPT has no source: element j of its result is kept[j] (int32); of one with TC_ROWS_TAIL
+ * nothing but the tail is zeroed. Arrays with a rotation leave their tails as they are, and go in
+ * calls before all others. scratch: bytes that nothing else in the call touches and that need not
+ * be zero. */
 #define TC_ROWS_KEPT (1 << 30)
+#define TC_ROWS_TAIL (1 << 29)
+#define TC_LONGEST_TURNED 16384 /* of arrays with a rotation: bytes of a part, */
+#define TC_MOST_TURNED 65536    /* parts of a row */
 size_t tc_cuda_compact_scratch(const tc_cuda *device, const tailcut_limits *limits);
 cudaError_t tc_cuda_compact(const tc_cuda *device, const tc_segments *segments, const int32_t *kept,
                             int32_t kept_placement, const int32_t *counts, const int32_t *new_cu,
@@ -231,7 +240,8 @@ cudaError_t tc_cuda_fused_rest(const tc_cuda *device, const tc_fused_call *call,
 
 /* <step>.cu: tc_cuda_load_<step> loads every kernel of the step (lazy loading would allocate in a
  * run call) and sets attributes. device.c calls them all. */
-#define TC_CUDA_STEPS(X) X(resolve) X(score) X(direction) X(cut) X(compact) X(fused)
+#define TC_CUDA_STEPS(X) \
+  X(resolve) X(score) X(direction) X(maxcos) X(attention) X(cut) X(compact) X(fused)
 #define TC_CUDA_LOAD(step) cudaError_t tc_cuda_load_##step(tc_cuda *device);
 TC_CUDA_STEPS(TC_CUDA_LOAD)
 #undef TC_CUDA_LOAD

@@ -7,7 +7,7 @@
  * or, LAG images later, a slab of it: a block that waits for the image's tiles, cuts for itself and
  * moves its column slice of the kept rows, which are still in L2. The cut is done once per slab,
  * which costs less than handing lists around, and hides behind other blocks' loads. The functions
- * are those of the three kernels: score.cuh, cut/group.cuh, compact/slab.cuh.
+ * are those of the three kernels: score.cuh, cut/short.cuh, compact/slab.cuh.
  * Order: a tile's scores are stored, the block meets, one thread adds 1 to the image's count with
  * release semantics; a slab's thread polls it with acquire semantics before the block goes on.
  * Tickets ascend, a tile has a lower one than its image's slabs, and whoever has a ticket runs: no
@@ -19,16 +19,11 @@
  * Precision: exact, as its parts. Limits: fp16 and bf16 rows of up to 1,024 elements (one launch),
  * images of up to 2,048 candidates, row arrays of 16-byte units in place; the rest is left to the
  * chain or to compact.
- *
- * Ladder (H100, 576 x 1024 fp16 in place, B = 64 / 256, the prototype's figures): one cluster
- * launch 175 / 651 us; chain of three kernels 45.5 / 154; tickets with a cut of its own per image
- * 42.6 / 147; slabs that cut for themselves, 12 images behind: 40.2 / 138.6. One release a warp
- * instead of one a block: 8 us more at B = 64. B = 8: three kernels 13.7, one launch 12.6, score
- * and slabs of 128 bytes 9.9 (12.4 where score lets them start early). This code: not measured.
+ * Measured: bench/NOTES.md, "fused".
  */
 #include "common/sync.cuh"
 #include "compact/slab.cuh"
-#include "cut/group.cuh"
+#include "cut/short.cuh"
 #include "score.cuh"
 
 namespace {
@@ -109,10 +104,11 @@ __device__ inline void score_tile(const fused_args &args, int32_t b, int32_t til
 /* The cut of image b and its slab: a column slice of SLICE bytes of one array. moved: counts the
  * image's slabs that know what is kept; the last one clears `arrived`. NULL: nobody waits. */
 template <class S, int SLICE>
-__device__ inline void cut_and_move(const fused_args &args, tc_group_space<S> &space, int32_t *list,
-                                    int32_t b, int32_t slab, uint32_t *arrived, uint32_t *moved) {
+__device__ inline void cut_and_move(const fused_args &args, tc_short_memory<S> &space,
+                                    int32_t *list, int32_t b, int32_t slab, uint32_t *arrived,
+                                    uint32_t *moved) {
   const tc_cut_group c = tc_cut_open(args.cut, b);
-  const int32_t k = tc_cut_rows(space, args.cut, c, slab == 0, list);
+  const int32_t k = tc_short_cut(space, args.cut, c, slab == 0, list);
   __syncthreads(); /* the list is whole */
   if (moved != nullptr && threadIdx.x == 0 && atomicAdd(moved, 1u) == (uint32_t)args.slabs - 1) {
     *arrived = 0; /* every slab has seen it */
@@ -132,12 +128,12 @@ __device__ inline void cut_and_move(const fused_args &args, tc_group_space<S> &s
 }
 
 template <class S>
-__device__ inline void move_slab(const fused_args &args, tc_group_space<S> &space, int32_t *list,
+__device__ inline void move_slab(const fused_args &args, tc_short_memory<S> &space, int32_t *list,
                                  int32_t b, int32_t slab) {
   uint32_t *arrived = &args.cut.lasting->blocks[b];
   const tc_segment segment = tc_segment_at(args.cut.segments, b);
   const uint32_t tiles = (uint32_t)((segment.n + TILE_ROWS - 1) / TILE_ROWS);
-  tc_cut_prepare(space.value);
+  tc_short_prepare(space.value);
   tc_delay(3);
   if (threadIdx.x == 0) {
     while (tc_load_acquire(arrived) != tiles) {
@@ -150,7 +146,7 @@ __device__ inline void move_slab(const fused_args &args, tc_group_space<S> &spac
 template <int DTYPE, class S>
 __global__ void __launch_bounds__(THREADS, S::ITEMS > 4 ? 2 : 3)
     fused(const __grid_constant__ fused_args args) {
-  __shared__ tc_group_space<S> space;
+  __shared__ tc_short_memory<S> space;
   __shared__ int32_t list[S::ROWS];
   __shared__ uint32_t taken;
   tc_wait_previous();
@@ -171,19 +167,18 @@ __global__ void __launch_bounds__(THREADS, S::ITEMS > 4 ? 2 : 3)
 /* Behind score: a block per slab, which cuts for itself. */
 template <class S>
 __global__ void __launch_bounds__(THREADS, 2) fused_rest(const __grid_constant__ fused_args args) {
-  __shared__ tc_group_space<S> space;
+  __shared__ tc_short_memory<S> space;
   __shared__ int32_t list[S::ROWS];
   const int32_t b = (int32_t)blockIdx.x / args.slabs, slab = (int32_t)blockIdx.x % args.slabs;
-  tc_cut_prepare(space.value);
+  tc_short_prepare(space.value);
   tc_wait_previous();
   cut_and_move<S, NARROW_SLICE>(args, space, list, b, slab, nullptr, nullptr);
 }
 
-/* ----------------------------------------------------------------------------------------- host
- * -- */
+/* ------------------------------------------------------------------------------------ host -- */
 
-typedef tc_value_shape<THREADS, 3, 9> small;
-typedef tc_value_shape<THREADS, 8, 9> large;
+typedef tc_short_shape<THREADS, 3, 8> small;
+typedef tc_short_shape<THREADS, 8, 9> large;
 typedef void (*fused_kernel)(fused_args);
 static_assert(large::ROWS == TC_FUSED_ROWS, "what fused_plan.c counts on");
 static_assert(TC_SHORT_RUNS * TC_RUN_ELEMENTS == TC_FUSED_DIM, "the same");
@@ -243,17 +238,10 @@ extern "C" cudaError_t tc_cuda_fused_rest(const tc_cuda *, const tc_fused_call *
 }
 
 extern "C" cudaError_t tc_cuda_load_fused(tc_cuda *) {
+  cudaError_t error = cudaSuccess;
   for (const auto &row : KERNELS) {
-    for (const fused_kernel kernel : row) {
-      cudaFuncAttributes attributes;
-      const cudaError_t error = cudaFuncGetAttributes(&attributes, kernel);
-      if (error != cudaSuccess) return error;
-    }
+    for (const fused_kernel kernel : row) tc_load(kernel, &error);
   }
-  for (const fused_kernel kernel : REST) {
-    cudaFuncAttributes attributes;
-    const cudaError_t error = cudaFuncGetAttributes(&attributes, kernel);
-    if (error != cudaSuccess) return error;
-  }
-  return cudaSuccess;
+  for (const fused_kernel kernel : REST) tc_load(kernel, &error);
+  return error;
 }

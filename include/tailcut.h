@@ -31,9 +31,10 @@
  *     TAILCUT_ERROR_UNSUPPORTED, which every run call may return besides the errors listed with it:
  *     the arguments are valid, but this backend does not take one of them.
  *   - It allocates nothing, synchronises with nothing, prints nothing, never aborts, and uses no
- *     memory but the arguments and the workspace. Work goes to `stream` (a cudaStream_t; NULL is
- *     the default stream) and may be captured in a CUDA graph. On the CPU `stream` is ignored and
- *     the call has finished when it returns.
+ *     memory but the arguments and the workspace (the environment can ask for exceptions, see
+ *     tailcut_create). Work goes to `stream` (a cudaStream_t; NULL is the default stream) and may
+ *     be captured in a CUDA graph. On the CPU `stream` is ignored and the call has finished when it
+ *     returns.
  *   - What depends on data never fails a call: it is reported per segment in `flags`.
  *   - A handle may be used by several threads at once when each call has its own workspace (and
  *     stream) and no output shared with another call. There is no other shared state.
@@ -123,7 +124,7 @@ typedef enum tailcut_status {
   TAILCUT_ERROR_NO_BACKEND = 201,  /* the device kind is not in this build */
   TAILCUT_ERROR_VERSION = 202,     /* header and library differ in their ABI */
   /* 3xx: resources. */
-  TAILCUT_ERROR_MEMORY = 300,    /* tailcut_create could not allocate */
+  TAILCUT_ERROR_MEMORY = 300,    /* tailcut_create (or TAILCUT_DEBUG) could not allocate */
   TAILCUT_ERROR_WORKSPACE = 301, /* workspace is NULL, unaligned or too small. Nothing written. */
   /* 4xx: the device. */
   TAILCUT_ERROR_NO_DEVICE = 400, /* no such device, no driver, driver too old */
@@ -181,6 +182,14 @@ typedef struct tailcut_handle_s *tailcut_handle;
  *                  this machine lacks means the best one it has. Any other word is an error.
  *   TAILCUT_LOG    off|error|info|debug, optionally followed by :FILE (default stderr): one line
  *                  per handle (info), per failed call (error), per call (debug).
+ *   TAILCUT_DEBUG  slots: each call that moves rows through slots first looks on the host whether
+ *                  two of them name one row and either is written (see tailcut_rows), or one is
+ *                  below -1: TAILCUT_ERROR_OVERLAP or RANGE then names the table, the rows and the
+ *                  slot, and nothing has been written. It looks at the rows that are not ABSENT
+ *                  and at as many results as the rule can keep; tailcut_compact at what its lists
+ *                  say. Such a call may allocate (ERROR_MEMORY) and, on CUDA, waits for the stream;
+ *                  on a stream that is being captured nothing is looked at (a line of TAILCUT_LOG
+ *                  info says so). Not set or empty: costs nothing. Any other word is an error.
  * Errors: NULL, STRUCT_SIZE, VERSION, ENUM, RANGE, NO_BACKEND, NO_DEVICE, DEVICE, MEMORY. */
 TAILCUT_API tailcut_status tailcut_create(tailcut_handle *handle, const tailcut_config *config);
 
@@ -604,9 +613,9 @@ typedef struct tailcut_rotation {
  * may interleave: row by row, K beside V, plane beside plane. Where their strides have no common
  * measure to show it, the call takes them to overlap.
  *
- * Contract for paged K/V: no two slots of a call name the same row, and a page that is rewritten
- * has one owner and is in no shared prefix. Renumbering positions does not re-rotate K: `rotation`
- * of the arrays that hold K does. */
+ * Contract for paged K/V: no two slots of a call name the same row (TAILCUT_DEBUG=slots looks), and
+ * a page that is rewritten has one owner and is in no shared prefix. Renumbering positions does not
+ * re-rotate K: `rotation` of the arrays that hold K does. */
 typedef struct tailcut_rows {
   size_t struct_size;
   const void *src;         /* device; required but with RENUMBER */

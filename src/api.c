@@ -48,6 +48,7 @@ static tailcut_status finish(tailcut_handle handle, int32_t kind, tailcut_status
   call->workspace_size = workspace_size;
   call->stream = stream;
   if (status == TAILCUT_OK) status = check_workspace(handle, kind, call);
+  if (status == TAILCUT_OK && handle->debug_slots) status = tc_debug_check_slots(handle, call);
   if (status == TAILCUT_OK) {
     tc_log(handle, TC_LOG_DEBUG, "%s: %d segments, %d tokens at most, %lld in all, dim %d",
            names[kind], (int)call->batch.segments, (int)call->batch.max_tokens,

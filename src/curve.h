@@ -49,9 +49,8 @@ TC_HD float tc_bits_float(uint32_t b) {
 
 /* Sort key: ascending keys are descending scores, -0 equals +0, every NaN is the one last key. */
 TC_HD uint32_t tc_key(float s) {
-  uint32_t b = tc_float_bits(s);
-  if ((b & 0x7FFFFFFFu) > 0x7F800000u) return TC_KEY_NAN;
-  if ((b << 1) == 0) return 0x7FFFFFFFu;
+  const uint32_t b = tc_float_bits(s + 0.0f); /* -0 becomes +0 */
+  if (s != s) return TC_KEY_NAN;
   return (b >> 31) ? b : b ^ 0x7FFFFFFFu;
 }
 

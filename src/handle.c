@@ -77,6 +77,7 @@ TAILCUT_API tailcut_status tailcut_create(tailcut_handle *handle, const tailcut_
   }
   h->backend = backend;
   status = tc_log_open(h);
+  if (status == TAILCUT_OK) status = tc_debug_open(h);
   if (status == TAILCUT_OK) status = backend->create(h, &c);
   if (status != TAILCUT_OK) {
     tc_log_close(h);

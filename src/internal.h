@@ -4,6 +4,7 @@
 #define TAILCUT_INTERNAL_H_
 
 #include <stdio.h>
+#include <string.h>
 
 #include "exact.h"
 #include "tailcut.h"
@@ -52,6 +53,10 @@ typedef struct tc_backend {
                                    void *stream);
   /* One entry per tailcut_call, indexed by it; [0] is unused. */
   tailcut_status (*run[TC_LAST_CALL + 1])(tailcut_handle handle, const tc_call *call);
+  /* TAILCUT_DEBUG: copies device memory to the host behind what is on the stream, and waits.
+   * UNSUPPORTED where the stream is being captured. */
+  tailcut_status (*read)(tailcut_handle handle, void *host, const void *device, size_t bytes,
+                         void *stream);
 } tc_backend;
 
 struct tailcut_handle_s {
@@ -61,6 +66,7 @@ struct tailcut_handle_s {
   char info[512]; /* JSON, written by the backend's create */
   int32_t log_level;
   FILE *log_file;
+  int32_t debug_slots; /* TAILCUT_DEBUG=slots */
 };
 
 const tc_backend *tc_backend_find(int32_t device_kind);
@@ -85,6 +91,10 @@ void tc_log_close(tailcut_handle handle);
 __attribute__((format(printf, 3, 4)))
 #endif
 void tc_log(tailcut_handle handle, int32_t level, const char *format, ...);
+
+/* debug.c: TAILCUT_DEBUG; and the check of the slots of a call that is sound otherwise. */
+tailcut_status tc_debug_open(tailcut_handle handle);
+tailcut_status tc_debug_check_slots(tailcut_handle handle, const tc_call *call);
 
 /* validate.c, rule.c: each copies a caller's struct of any known size over the defaults, checks it,
  * fills in what is left to default. */
@@ -114,9 +124,13 @@ int32_t tc_kept_count(const tailcut_rule *rule, int32_t n);
 tailcut_status tc_check_rows(tc_call *call, const tailcut_rows *rows, int32_t num_rows);
 /* Entry i of a call's checked rows, whole and with explicit strides and dst_rows. */
 tailcut_rows tc_rows_at(const tc_call *call, int32_t i);
-/* validate_rotation.c: the whole rotation of an entry that has one, checked. */
+/* The rotation of a checked entry that has one, whole. */
 #define TC_MOST_ROTARY 1024
-tailcut_rotation tc_rotation_of(const tailcut_rows *rows);
+static inline tailcut_rotation tc_rotation_of(const tailcut_rows *rows) {
+  tailcut_rotation rotation = TAILCUT_ROTATION_INITIALIZER;
+  memcpy(&rotation, rows->rotation, rows->rotation->struct_size);
+  return rotation;
+}
 
 /* The bounds of a call, as workspaces are sized by them. */
 static inline tailcut_limits tc_call_limits(const tc_call *call) {

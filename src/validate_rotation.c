@@ -1,7 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* validate_rotation: host checks of a row array's rotation. */
-#include <string.h>
-
 #include "check.h"
 
 static const char *field(char *name, size_t size, int32_t i, const char *what) {
@@ -9,12 +7,6 @@ static const char *field(char *name, size_t size, int32_t i, const char *what) {
   return name;
 }
 #define FIELD(what) field(name, sizeof name, i, what)
-
-tailcut_rotation tc_rotation_of(const tailcut_rows *r) {
-  tailcut_rotation t = TAILCUT_ROTATION_INITIALIZER;
-  memcpy(&t, r->rotation, r->rotation->struct_size);
-  return t;
-}
 
 static tailcut_status check_values(const tailcut_rotation *t, const tailcut_rows *r, int32_t i) {
   char name[64];

@@ -51,13 +51,14 @@ int main(int argc, char **argv) {
   int failures = 0;
   int64_t kept = 0;
   tt_call_fill(call, &random);
-  tt_call_expect(call);
   for (int i = 0; i < calls; i++) {
     if (tt_call_run(call, handle, w, NULL) != TAILCUT_OK) {
       printf("%s: %s\n", row->name, tailcut_last_error());
       return 1;
     }
-    if (i == 0) failures = tt_call_compare(call);
+    if (i > 0) continue;
+    tt_call_expect(call);
+    failures = tt_call_compare(call);
   }
   backend->memory->sync();
   const int64_t moved = tt_call_moved(call, &kept);

@@ -224,10 +224,6 @@ typedef struct output {
   uint8_t rows[SEGMENTS * MOST * 6];
 } output;
 
-static int refuses(const tt_backend *backend, const input *in) {
-  return in->options.policy != TAILCUT_MEAN_COSINE && (backend->refuses & TT_OPTION_CLOSE) != 0;
-}
-
 /* fused: prune_sequence; otherwise its three parts. */
 static output prune(const input *in, const tt_backend *backend, int fused) {
   tailcut_handle handle = tt_create(backend);
@@ -266,7 +262,6 @@ static output prune(const input *in, const tt_backend *backend, int fused) {
       backend, handle, fused ? TAILCUT_CALL_PRUNE_SEQUENCE : TAILCUT_CALL_RELEVANCE, &limits);
   tt_workspace w2 = tt_workspace_new(backend, handle, TAILCUT_CALL_CUT, &limits);
   tailcut_status status[3] = {TAILCUT_OK, TAILCUT_OK, TAILCUT_OK};
-  const int refused = refuses(backend, in);
   if (fused) {
     s.scores = scores;
     status[0] = tailcut_prune_sequence(handle, &batch, &tokens, roles, &options, &rule, &s, &rows,
@@ -275,18 +270,14 @@ static output prune(const input *in, const tt_backend *backend, int fused) {
     status[0] = tailcut_relevance(handle, &batch, &tokens, roles, &options, scores, s.flags, w.data,
                                   w.size, NULL);
   }
-  if (!fused && !refused) {
+  if (!fused) {
     rule.scale = options.policy == TAILCUT_ATTENTION ? TAILCUT_SCALE_AUTO : TAILCUT_SCALE_UNIT;
     status[1] =
         tailcut_cut(handle, &batch, scores, roles, s.flags, &rule, &s, w2.data, w2.size, NULL);
     status[2] = tailcut_compact(handle, &batch, s.kept, TAILCUT_LOCAL, s.counts, NULL, &rows, 1,
                                 w2.data, w2.size, NULL);
   }
-  if (refused) {
-    cr_assert_eq(status[0], TAILCUT_ERROR_UNSUPPORTED);
-  } else {
-    for (int i = 0; i < 3; i++) cr_assert_eq(status[i], TAILCUT_OK, "%s", tailcut_last_error());
-  }
+  for (int i = 0; i < 3; i++) cr_assert_eq(status[i], TAILCUT_OK, "%s", tailcut_last_error());
   tt_download(backend, out.scores, scores, cells);
   tt_download(backend, out.counts, s.counts, sizeof out.counts);
   tt_download(backend, out.flags, s.flags, sizeof out.flags);
@@ -357,10 +348,6 @@ Test(relevance, every_policy) {
       make(&shapes[n], 100 + (uint64_t)n, &in);
       const output parts = prune(&in, &backends[i], 0), fused = prune(&in, &backends[i], 1);
       run++;
-      if (refuses(&backends[i], &in)) { /* and it did */
-        drop(&in);
-        continue;
-      }
       const output again = prune(&in, &backends[i], 1);
       cr_assert_arr_eq(&again, &fused, sizeof fused, "run to run, shape %d", n);
       cr_assert_arr_eq(&parts, &fused, sizeof fused, "parts differ from fused, shape %d on %s", n,

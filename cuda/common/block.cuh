@@ -11,24 +11,30 @@
 #include "common/delay.cuh"
 #include "common/segments.cuh"
 
-/* v of the lane whose number differs by `mask`; T is made of 4-byte words. */
-template <class T>
-__device__ __forceinline__ T tc_shuffle_xor(T v, int mask) {
+/* shuffle(word) of every word of v, which is made of 4-byte words. */
+template <class T, class F>
+__device__ __forceinline__ T tc_by_words(T v, F shuffle) {
   static_assert(sizeof(T) % 4 == 0, "words");
   uint32_t words[sizeof(T) / 4];
   memcpy(words, &v, sizeof v);
 #pragma unroll
-  for (int i = 0; i < (int)(sizeof(T) / 4); i++) {
-    words[i] = __shfl_xor_sync(TC_FULL, words[i], mask);
-  }
+  for (int i = 0; i < (int)(sizeof(T) / 4); i++) words[i] = shuffle(words[i]);
   memcpy(&v, words, sizeof v);
   return v;
+}
+
+/* v of a lane. */
+template <class T>
+__device__ __forceinline__ T tc_shuffle(T v, int lane) {
+  return tc_by_words(v, [=](uint32_t word) { return __shfl_sync(TC_FULL, word, lane); });
 }
 
 template <class T, class Op>
 __device__ __forceinline__ T tc_warp_reduce(T v, Op op) {
 #pragma unroll
-  for (int mask = 16; mask > 0; mask >>= 1) v = op(v, tc_shuffle_xor(v, mask));
+  for (int mask = 16; mask > 0; mask >>= 1) {
+    v = op(v, tc_by_words(v, [=](uint32_t w) { return __shfl_xor_sync(TC_FULL, w, mask); }));
+  }
   return v;
 }
 
@@ -38,10 +44,25 @@ __device__ __forceinline__ T tc_warp_upto(T v) {
   const uint32_t lane = threadIdx.x & 31;
 #pragma unroll
   for (int step = 1; step < 32; step <<= 1) {
-    const T other = __shfl_up_sync(TC_FULL, v, step);
-    if (lane >= (uint32_t)step) v += other;
+    const T other = tc_by_words(v, [=](uint32_t w) { return __shfl_up_sync(TC_FULL, w, step); });
+    if (lane >= (uint32_t)step) v = v + other;
   }
   return v;
+}
+__device__ __forceinline__ uint32_t tc_warp_upto(uint32_t v) { /* half the instructions */
+#pragma unroll
+  for (int step = 1; step < 32; step <<= 1) {
+    asm volatile(
+        "{.reg .u32 other; .reg .pred below;\n"
+        "shfl.sync.up.b32 other|below, %0, %1, 0, 0xFFFFFFFF;\n"
+        "@below add.u32 %0, %0, other;}"
+        : "+r"(v)
+        : "r"(step));
+  }
+  return v;
+}
+__device__ __forceinline__ int32_t tc_warp_upto(int32_t v) {
+  return (int32_t)tc_warp_upto((uint32_t)v);
 }
 
 struct tc_plus {
@@ -55,6 +76,7 @@ template <int WARPS_>
 class tc_block {
  public:
   static constexpr int WARPS = WARPS_, THREADS = 32 * WARPS_;
+  static_assert(WARPS <= 32, "a lane a warp");
   struct slot {
     uint64_t words[3];
   };
@@ -77,14 +99,17 @@ class tc_block {
     *hi = min(n, *lo + each);
   }
 
-  /* All threads' values combined, in every thread. op is associative and commutative. */
+  /* All threads' values combined, in every thread. all combines a warp's, in every lane. */
+  template <class T, class All>
+  __device__ T combine(T v, T none, All all) {
+    const slot *slots = post(all(v));
+    if (lane < WARPS) none = fetch<T>(slots[lane]);
+    return all(none);
+  }
+  /* op is associative and commutative. */
   template <class T, class Op>
   __device__ T reduce(T v, T identity, Op op) {
-    const slot *all = post(tc_warp_reduce(v, op));
-    v = identity;
-#pragma unroll 2
-    for (int i = lane; i < WARPS; i += 32) v = op(v, fetch<T>(all[i]));
-    return tc_warp_reduce(v, op);
+    return combine(v, identity, [=](T own) { return tc_warp_reduce(own, op); });
   }
   template <class T>
   __device__ T sum(T v) {
@@ -94,16 +119,20 @@ class tc_block {
   /* Sum of the values of the warps before this one, and of all. v is the same in a whole warp. */
   template <class T>
   __device__ T before(T v, T *total) {
-    const slot *all = post(v);
-    T earlier = T(), everything = T();
-#pragma unroll 2
-    for (int i = lane; i < WARPS; i += 32) {
-      const T other = fetch<T>(all[i]);
-      if (i < warp) earlier = earlier + other;
-      everything = everything + other;
-    }
-    *total = tc_warp_reduce(everything, tc_plus());
-    return tc_warp_reduce(earlier, tc_plus());
+    const slot *slots = post(v);
+    T upto = T();
+    if (lane < WARPS) upto = fetch<T>(slots[lane]);
+    upto = tc_warp_upto(upto);
+    *total = tc_shuffle(upto, 31);
+    const T earlier = tc_shuffle(upto, (warp + 31) & 31);
+    return warp > 0 ? earlier : T();
+  }
+
+  /* Sum of the values of the threads before this one, and of all. */
+  template <class T>
+  __device__ T prefix(T v, T *total) {
+    const T upto = tc_warp_upto(v);
+    return before(tc_shuffle(upto, 31), total) + (upto - v);
   }
 
  private:
@@ -129,41 +158,24 @@ class tc_block {
   }
 };
 
-/* What an element is to the list of kept rows. */
-enum tc_fate { TC_DROP, TC_KEEP, TC_TIE };
-
-struct tc_fates {
-  int32_t keep, tie;
-  __device__ tc_fates operator+(tc_fates o) const { return {keep + o.keep, tie + o.tie}; }
-};
-
-/* Writes the kept ones of rows 0 .. n-1 as first + row, ascending; of those that fate() calls a tie
- * the first `ties` are kept. Returns their number. */
-template <class Block, class Fate>
-__device__ int32_t tc_emit(Block &block, int32_t n, int32_t ties, Fate fate, int32_t first,
-                           int32_t *kept) {
-  int32_t lo, hi;
-  tc_fates own = {0, 0}, total;
+/* Writes rows 0 .. n-1 that stay as first + row, ascending. Returns their number. */
+template <class Block, class Stays>
+__device__ int32_t tc_emit(Block &block, int32_t n, Stays stays, int32_t first, int32_t *kept) {
+  int32_t lo, hi, own = 0, total;
   block.run(n, &lo, &hi);
   for (int32_t base = lo; base < hi; base += 32) {
-    const int f = base + block.lane < hi ? fate(base + block.lane) : TC_DROP;
-    own.keep += __popc(__ballot_sync(TC_FULL, f == TC_KEEP));
-    own.tie += __popc(__ballot_sync(TC_FULL, f == TC_TIE));
+    const int32_t row = base + block.lane;
+    own += __popc(__ballot_sync(TC_FULL, row < hi && stays(row)));
   }
-  const tc_fates before = block.before(own, &total);
-  const uint32_t below = (1u << block.lane) - 1;
-  int32_t next = before.keep + min(before.tie, ties), seen = before.tie;
+  int32_t next = block.before(own, &total);
   for (int32_t base = lo; base < hi; base += 32) {
     const int32_t row = base + block.lane;
-    const int f = row < hi ? fate(row) : TC_DROP;
-    const uint32_t tied = __ballot_sync(TC_FULL, f == TC_TIE);
-    const bool stays = f == TC_KEEP || (f == TC_TIE && seen + __popc(tied & below) < ties);
-    const uint32_t staying = __ballot_sync(TC_FULL, stays);
-    if (stays) kept[next + __popc(staying & below)] = first + row;
-    next += __popc(staying);
-    seen += __popc(tied);
+    const bool mine = row < hi && stays(row);
+    const uint32_t all = __ballot_sync(TC_FULL, mine);
+    if (mine) kept[next + __popc(all & ((1u << block.lane) - 1))] = first + row;
+    next += __popc(all);
   }
-  return total.keep + min(total.tie, ties);
+  return total;
 }
 
 #endif /* TAILCUT_BLOCK_CUH_ */

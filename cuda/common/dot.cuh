@@ -203,6 +203,9 @@ __device__ inline float tc_row_norm(const char *row, uint32_t dim) {
   return __fsqrt_rn(tc_sum<DTYPE>(square));
 }
 
+/* What a row counts for where only its direction does. */
+__device__ inline float tc_row_weight(float norm) { return __fdiv_rn(1.0f, tc_norm_floor(norm)); }
+
 /* The widest load, up to 16 bytes, that divides all bits of `addresses` (or'ed together). */
 static inline int tc_widest(uint64_t addresses) {
   const uint64_t low = addresses & (~addresses + 1);

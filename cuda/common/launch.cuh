@@ -5,10 +5,8 @@
  * The kernels of a call are a chain. From sm_90 on, all but its first may start while the one
  * before still runs (programmatic dependent launch). The rules that make this safe:
  *   - every block of every kernel calls tc_wait_previous before it exits, and before it reads what
- *   an
- *     earlier kernel of the call writes or writes what one reads or writes;
- *   - hence, behind its wait, a kernel sees all that earlier kernels did, not only the one before
- *   it;
+ *     an earlier kernel of the call writes or writes what one reads or writes;
+ *   - hence, behind its wait, a kernel sees all that earlier kernels did, not only the one before;
  *   - before the wait it may read what the call's inputs were when the call began and no kernel of
  *     the call has written. */
 #ifndef TAILCUT_LAUNCH_CUH_
@@ -33,6 +31,13 @@ static inline cudaError_t tc_launch(void (*kernel)(Parameters...), unsigned grid
   config.attrs = &overlap;
   config.numAttrs = chain->follows ? 1 : 0;
   return cudaLaunchKernelEx(&config, kernel, arguments...);
+}
+
+/* Loads a kernel, unless *error says that something has failed before. */
+template <typename... Parameters>
+static inline void tc_load(void (*kernel)(Parameters...), cudaError_t *error) {
+  cudaFuncAttributes attributes;
+  if (*error == cudaSuccess) *error = cudaFuncGetAttributes(&attributes, kernel);
 }
 
 /* Waits until the kernels before are complete and what they wrote is visible. */

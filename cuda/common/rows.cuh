@@ -7,7 +7,7 @@
 #include "common/dot.cuh"
 
 /* Where the elements of a result come from. */
-enum { TC_FROM_ROWS, TC_FROM_POSITIONS, TC_FROM_KEPT };
+enum { TC_FROM_ROWS, TC_FROM_POSITIONS, TC_FROM_KEPT, TC_FROM_NOTHING /* but zeroed tails */ };
 
 struct tc_row_array {
   const char *src;
@@ -97,6 +97,7 @@ __device__ inline void tc_store_units(const uint4 (&held)[HELD], char *const (&t
 static inline int tc_rows_from(const tailcut_rows &r) {
   return r.flags & TC_ROWS_KEPT            ? TC_FROM_KEPT
          : r.flags & TAILCUT_ROWS_RENUMBER ? TC_FROM_POSITIONS
+         : r.flags & TC_ROWS_TAIL          ? TC_FROM_NOTHING
                                            : TC_FROM_ROWS;
 }
 

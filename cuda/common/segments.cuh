@@ -21,11 +21,11 @@ __device__ inline tc_segment tc_segment_judge(const tc_segments &s, int32_t b, i
     const int64_t end = s.cu_seqlens[b + 1];
     start = s.cu_seqlens[b];
     length = end - start;
-    valid = start >= 0 && start >= highest && length >= 0 && end <= s.total;
+    valid = start >= 0 && start >= highest && end <= s.total;
   } else if (s.lengths != nullptr) {
     length = s.lengths[b];
   }
-  valid = valid && length >= 0 && length <= s.max_tokens;
+  if (length != s.max_tokens) valid = valid && length >= 0 && length < s.max_tokens;
   tc_segment r;
   r.valid = valid;
   r.start = valid ? (int32_t)start : 0;
@@ -56,7 +56,6 @@ __device__ inline tc_segment tc_segment_at(const tc_segments &s, int32_t b) {
 struct tc_group {
   int32_t b; /* -1: no rows, or an invalid segment */
   int32_t start, first, n;
-  int64_t row0, row1; /* row numbers: its share of the mask */
 };
 
 static inline __host__ __device__ int32_t tc_group_count(const tc_segments &s, const tc_groups &g) {
@@ -85,7 +84,7 @@ __device__ inline int64_t tc_rows_end(const tc_segments &s, int32_t b) {
 /* Group `number`; called by whole, converged warps. in_flags: an INVALID bit there is honoured. */
 __device__ inline tc_group tc_group_at(const tc_segments &s, const tc_groups &g,
                                        const int32_t *in_flags, int32_t number) {
-  tc_group r = {-1, 0, 0, 0, 0, 0};
+  tc_group r = {-1, 0, 0, 0};
   const int32_t b = g.groups > 0 ? g.segment[number] : number;
   if (b < 0) return r;
   const tc_segment segment = tc_segment_at(s, b);
@@ -93,14 +92,10 @@ __device__ inline tc_group tc_group_at(const tc_segments &s, const tc_groups &g,
   r.b = b;
   r.start = segment.start;
   r.n = segment.n;
-  r.row0 = s.cu_seqlens != nullptr ? segment.start : (int64_t)b * s.max_tokens;
-  r.row1 = tc_rows_end(s, b);
   if (g.groups > 0) {
-    r.row0 = g.offsets[number];
-    r.row1 = g.offsets[number + 1];
     const int64_t first_row = (int64_t)segment.start + s.prefix_rows;
-    const int64_t from = max(r.row0 - first_row, (int64_t)0);
-    const int64_t to = min(r.row1 - first_row, (int64_t)segment.n);
+    const int64_t from = max(g.offsets[number] - first_row, (int64_t)0);
+    const int64_t to = min(g.offsets[number + 1] - first_row, (int64_t)segment.n);
     r.first = (int32_t)from;
     r.n = to > from ? (int32_t)(to - from) : 0;
   }

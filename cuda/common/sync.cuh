@@ -7,6 +7,8 @@
 
 #include <stdint.h>
 
+#include "common/delay.cuh"
+
 __device__ inline void tc_add_release(uint32_t *to, uint32_t v) {
   asm volatile("red.release.gpu.global.add.u32 [%0], %1;" ::"l"(to), "r"(v) : "memory");
 }
@@ -15,6 +17,22 @@ __device__ inline uint32_t tc_load_acquire(const uint32_t *from) {
   uint32_t v;
   asm volatile("ld.acquire.gpu.global.u32 %0, [%1];" : "=r"(v) : "l"(from) : "memory");
   return v;
+}
+
+/* Whether this is the last of `count` blocks to come here. What the others wrote before is then
+ * there, and *arrived is zero again. Called by whole blocks. */
+__device__ inline bool tc_arrives_last(uint32_t *arrived, uint32_t count) {
+  __shared__ bool last;
+  tc_delay(0);
+  __threadfence(); /* our results before our arrival */
+  __syncthreads();
+  if (threadIdx.x == 0) {
+    last = atomicAdd(arrived, 1u) == count - 1;
+    if (last) *arrived = 0;
+  }
+  __syncthreads();
+  if (last) __threadfence(); /* everybody's arrival before their results */
+  return last;
 }
 
 #endif /* TAILCUT_SYNC_CUH_ */

@@ -78,9 +78,24 @@ __device__ inline int32_t tc_tile_by_start(const tc_segments &s, int64_t tile, i
   return -1;
 }
 
+/* The last of lo .. hi - 1 whose prefix sum is `target` or less, where prefix[lo] <= target <
+ * prefix[hi]. Called by whole, converged warps: 32 probes at a time, since each round is a trip to
+ * L2 and a binary search would take five times as many. */
+template <class T>
+__device__ inline int64_t tc_prefix_find(const T *prefix, int64_t lo, int64_t hi, int64_t target) {
+  while (hi - lo > 1) { /* prefix[lo] <= target < prefix[hi] */
+    const int64_t step = (hi - lo + 31) / 32;
+    const int64_t probe = lo + (int64_t)(threadIdx.x & 31) * step;
+    const bool below = probe < hi && prefix[probe] <= target;
+    const int steps = __popc(__ballot_sync(TC_FULL, below)) - 1;
+    lo += steps * step;
+    hi = lo + step < hi ? lo + step : hi;
+  }
+  return lo;
+}
+
 /* The segment of tile `tile`, -1: it is nobody's; *index is its number in the segment. Called by
- * whole, converged warps: 32 probes at a time, since each round is a trip to L2 and a binary search
- * would take five times as many. */
+ * whole, converged warps. */
 __device__ inline int32_t tc_tile_find(const tc_tiles &t, const tc_segments &s, int64_t tile,
                                        int32_t *index) {
   if (t.deal == TC_BY_START) return tc_tile_by_start(s, tile, index);
@@ -89,15 +104,7 @@ __device__ inline int32_t tc_tile_find(const tc_tiles &t, const tc_segments &s, 
     return t.first + (int32_t)(tile / t.per);
   }
   const int64_t target = s.tiles[t.first] + tile;
-  int64_t lo = t.first, hi = (int64_t)t.first + t.count;
-  while (hi - lo > 1) { /* tiles[lo] <= target < tiles[hi] */
-    const int64_t step = (hi - lo + 31) / 32;
-    const int64_t probe = lo + (int64_t)(threadIdx.x & 31) * step;
-    const bool below = probe < hi && s.tiles[probe] <= target;
-    const int steps = __popc(__ballot_sync(TC_FULL, below)) - 1;
-    lo += steps * step;
-    hi = lo + step < hi ? lo + step : hi;
-  }
+  const int64_t lo = tc_prefix_find(s.tiles, t.first, (int64_t)t.first + t.count, target);
   *index = (int32_t)(target - s.tiles[lo]);
   return (int32_t)lo;
 }

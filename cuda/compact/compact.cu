@@ -10,6 +10,7 @@
  *   tiles    LOCAL or PACKED into other memory, rows of 512 bytes or more        compact/tiles.cu
  *   rest     slots, pages, unaligned or narrow rows, zeroed tails, positions,    compact/rest.cu
  *            the kept list itself
+ *   turn     keys that turn to new positions, whatever their layout                compact/turn.cu
  * Parts ([B, H, T, d]), strides (K beside V), prefix rows and ragged batches are no reason for the
  * rest: a unit's place in its row is worked out once per thread, a row's by one multiplication.
  *
@@ -30,7 +31,7 @@
 
 namespace {
 
-enum { SLABS, TICKETS, TILES, REST, FORMS };
+enum { SLABS, TICKETS, TILES, REST, TURN, FORMS };
 
 constexpr int64_t MOST_WORK = 1 << 23; /* blocks of an array, so that those of a launch are int32 */
 constexpr int32_t LONG = 8192;         /* candidates: slabs do up to here even alone [estimate] */
@@ -39,6 +40,7 @@ constexpr int32_t LONG = 8192;         /* candidates: slabs do up to here even a
 int form_of(const tc_compact_call &call, const tailcut_rows &r) {
   const tc_segments &s = call.lists.s;
   const bool uniform = s.cu_seqlens == nullptr;
+  if (r.rotation != nullptr) return TURN;
   const bool other = r.flags != 0 || r.src_slots != nullptr || r.dst_slots != nullptr;
   if (other || tc_unit_width(r, uniform) < 16 || r.part_bytes / 16 * r.parts > MOST_WORK) {
     return REST;
@@ -65,8 +67,8 @@ bool needs_tickets(const tc_compact_call &call, const tailcut_rows *rows, int32_
 
 cudaError_t move(tc_compact_call *call, const tailcut_rows *rows, int32_t count) {
   static cudaError_t (*const forms[FORMS])(tc_compact_call *, const tailcut_rows *const *,
-                                           int32_t) = {tc_compact_slabs, tc_compact_tickets,
-                                                       tc_compact_tiles, tc_compact_rest};
+                                           int32_t) = {
+      tc_compact_slabs, tc_compact_tickets, tc_compact_tiles, tc_compact_rest, tc_compact_turn};
   const bool tickets = needs_tickets(*call, rows, count);
   uint8_t form[TC_ROWS_PER_LAUNCH];
   for (int32_t i = 0; i < count; i++) {
@@ -120,7 +122,8 @@ extern "C" cudaError_t tc_cuda_compact(const tc_cuda *device, const tc_segments 
 
 extern "C" cudaError_t tc_cuda_load_compact(tc_cuda *) {
   cudaError_t (*const loads[])() = {tc_load_compact_slabs, tc_load_compact_tickets,
-                                    tc_load_compact_tiles, tc_load_compact_rest};
+                                    tc_load_compact_tiles, tc_load_compact_rest,
+                                    tc_load_compact_turn};
   for (cudaError_t (*load)() : loads) {
     const cudaError_t error = load();
     if (error != cudaSuccess) return error;

@@ -174,6 +174,8 @@ cudaError_t tc_compact_tickets(tc_compact_call *call, const tailcut_rows *const 
                                int32_t count);
 cudaError_t tc_compact_tiles(tc_compact_call *call, const tailcut_rows *const *rows, int32_t count);
 cudaError_t tc_compact_rest(tc_compact_call *call, const tailcut_rows *const *rows, int32_t count);
+/* Arrays with a rotation, of parts of at most TC_LONGEST_TURNED bytes. */
+cudaError_t tc_compact_turn(tc_compact_call *call, const tailcut_rows *const *rows, int32_t count);
 /* Whether tickets can serve an array whose rows are units in place; for how many rows of a batch
  * they need which scratch. */
 bool tc_tickets_serve(const tc_compact_call *call, const tailcut_rows &r);
@@ -182,5 +184,6 @@ cudaError_t tc_load_compact_slabs();
 cudaError_t tc_load_compact_tickets();
 cudaError_t tc_load_compact_tiles();
 cudaError_t tc_load_compact_rest();
+cudaError_t tc_load_compact_turn();
 
 #endif /* TAILCUT_COMPACT_CUH_ */

@@ -59,6 +59,11 @@ __device__ __noinline__ int64_t quotient(int64_t a, int64_t b) {
   return a / b;
 }
 
+/* Whether what stands in the list is bytes of a row, or ZERO. */
+__device__ inline bool is_moved(const tc_row_array &a) {
+  return a.from == TC_FROM_ROWS || a.from == TC_FROM_NOTHING;
+}
+
 /* The number that an array which is made has as element j. */
 __device__ inline int64_t made(const tc_row_array &a, const tc_result &r, int32_t j) {
   if (a.from == TC_FROM_KEPT) return r.kept[j];
@@ -73,7 +78,7 @@ __device__ inline void locate(const tc_row_array &a, const row_range &range, int
   const tc_result &r = range.result;
   const int64_t to = tc_row_offset(a, a.dst_slots, a.dst_row_stride, a.dst_segment_stride,
                                    range.flat || a.packed, (int64_t)r.dst_start + j, r.b, j);
-  const bool moved = a.from == TC_FROM_ROWS;
+  const bool moved = is_moved(a);
   *src = moved ? ZERO : 0;
   *dst = to;
   if (j >= r.k || to < 0) return;
@@ -82,6 +87,7 @@ __device__ inline void locate(const tc_row_array &a, const row_range &range, int
     return;
   }
   *dst = -1;
+  if (a.from == TC_FROM_NOTHING) return;
   const int32_t i = tc_follow(r.kept, j, r.n);
   if (i < 0) return;
   const int32_t row = i + range.prefix_rows;
@@ -103,7 +109,7 @@ struct unit_grid {
 /* The slice's units of the `rows` rows whose places are in src_at, dst_at. */
 __device__ inline void move_group(const tc_row_array &a, const unit_grid &grid, int rows,
                                   const int64_t *src_at, const int64_t *dst_at) {
-  const bool moved = a.from == TC_FROM_ROWS;
+  const bool moved = is_moved(a);
 #pragma unroll 1
   for (uint32_t first = 0; first < grid.units; first += grid.columns) {
     FORGET();

@@ -107,14 +107,16 @@ __device__ inline void copy_to_shared(void *to, const char *from) {
       : "memory");
 }
 
-/* A thread's next entries of a list of `length`, and those before them. */
+/* A thread's next entries of a list of `length`. Two threads share an entry; of those before them a
+ * warp asks for the first alone, as it has the others. */
 __device__ inline void load_entries(const int32_t *kept, int32_t j, int32_t length,
-                                    int32_t (&i)[STAGED_LINES], int32_t (&before)[STAGED_LINES]) {
+                                    tc_entry (&e)[STAGED_LINES]) {
 #pragma unroll
   for (int m = 0; m < STAGED_LINES; m++) {
     const int32_t to = j + m * TC_SLAB_THREADS / (STAGED_BYTES / 16);
-    i[m] = tc_load_if(to < length, kept + to, -1);
-    before[m] = tc_load_if(to < length && to > 0, kept + to - 1, -1);
+    const bool first = (threadIdx.x & 31) < STAGED_BYTES / 16;
+    e[m].i = tc_load_if(to < length, kept + to, -1);
+    e[m].before = tc_load_if(to < length && to > 0 && first, kept + to - 1, -1);
   }
 }
 
@@ -142,24 +144,27 @@ __global__ void __launch_bounds__(TC_SLAB_THREADS)
   __syncthreads(); /* nothing is stored before all of it is here */
   tc_wait_previous();
   const int32_t *const kept = args.lists.kept + segment.start; /* LOCAL: host */
-  int32_t known = segment.n, i[STAGED_LINES], before[STAGED_LINES];
+  int32_t known = segment.n;
+  tc_entry e[STAGED_LINES];
   if (!READ_AHEAD) {
     tc_take_result(args.lists, false, a.dst_rows, w.b, segment, &r);
     known = r.k;
   }
   /* The first entries are read before it is known how many there are: one trip to L2 less. */
-  load_entries(kept, w.line, known, i, before);
+  load_entries(kept, w.line, known, e);
   if (READ_AHEAD) tc_take_result(args.lists, false, a.dst_rows, w.b, segment, &r);
-  if (!w.live) return;
+  const int32_t ahead = w.line % (32 / columns); /* of the warp's first line */
 #pragma unroll 1
-  for (int32_t j = w.line; j < r.k; j += STAGED_LINES * lines) {
-    if (j != w.line) load_entries(kept, j, r.k, i, before);
+  for (int32_t j = w.line; j - ahead < r.k; j += STAGED_LINES * lines) {
+    if (j != w.line) load_entries(kept, j, r.k, e);
 #pragma unroll
     for (int m = 0; m < STAGED_LINES; m++) {
-      const int32_t to = j + m * lines;
-      if (i[m] <= before[m] || i[m] < to || i[m] >= segment.n || to >= r.k) continue;
-      if (i[m] + args.lists.s.prefix_rows == to) continue;
-      *(uint4 *)(at + to * a.src_row) = staged[i[m] * columns + w.column];
+      const int32_t to = j + m * lines, i = e[m].i;
+      const int32_t left = __shfl_up_sync(TC_FULL, i, columns);
+      const int32_t before = (threadIdx.x & 31) < columns ? e[m].before : left;
+      if (i <= before || i < to || i >= segment.n || to >= r.k || !w.live) continue;
+      if (i + args.lists.s.prefix_rows == to) continue;
+      *(uint4 *)(at + to * a.src_row) = staged[i * columns + w.column];
     }
   }
 }

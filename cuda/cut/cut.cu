@@ -1,20 +1,45 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * cut: the launches of the cut: short groups (cut/value.cu, or cut/sort.cu where the order itself
- * is needed), then long ones (cut/long.cu), each only where the host's bounds allow any; then,
- * where there are groups, their lists joined (cut/join.cu). The kernels skip what is the other's,
- * so lengths may differ at every replay of a captured graph.
+ * cut: the launches of the cut, by the host's bounds. The kernels skip what is another form's, so
+ * lengths may differ at every replay of a captured graph.
+ *
+ *   rows of a group     rule                          form
+ *   up to TC_CUT_SHORT  OTSU (whole range), TOPK,     by value, one block       cut/short.cuh
+ *   (8,192)             RATIO, THRESHOLD, MEAN, IQR
+ *                       any; spread, curve, ranks     by sorting, one block     cut/short_sort.cuh
+ *   more                OTSU (whole range)            by value, all blocks      cut/long_otsu.cu
+ *                       TOPK, RATIO, clamped ones     by digits of the key      cut/long_select.cu
+ *                       THRESHOLD                     by the key of tau         cut/long.cu
+ *                       any; spread, curve, ranks     by sorting                cut/long_sort.cu
+ *
+ * Where both lengths are possible both are launched, short ones first; then, where there are
+ * groups, their lists are joined (cut/join.cu).
  */
 #include "cut/cut.cuh"
 #include "cut/long.cuh"
 
-static bool needs_order(const tc_cut_args &args) {
+extern "C" int tc_cuda_cuts_by_value(const tailcut_rule *rule) {
+  switch (rule->detector) {
+    case TAILCUT_OTSU:
+      return rule->search_lo == 0.0 && rule->search_hi == 1.0;
+    case TAILCUT_TOPK:
+    case TAILCUT_RATIO:
+    case TAILCUT_THRESHOLD:
+    case TAILCUT_MEAN:
+    case TAILCUT_IQR:
+      return 1;
+    default:
+      return 0;
+  }
+}
+
+bool tc_cut_sorts(const tc_cut_args &args) {
   return args.rule.spread > 0.0 || args.out.curve != nullptr || args.out.ranks != nullptr ||
          !tc_cuda_cuts_by_value(&args.rule);
 }
 
-extern "C" size_t tc_cuda_cut_scratch(const tc_cuda *device, const tailcut_limits *limits) {
-  return tc_cut_long_scratch(device, limits);
+extern "C" size_t tc_cuda_cut_scratch(const tc_cuda *, const tailcut_limits *limits) {
+  return tc_cut_long_scratch(limits);
 }
 
 extern "C" cudaError_t tc_cuda_cut(const tc_cuda *device, const tc_cut_args *args, char *scratch,
@@ -28,8 +53,7 @@ extern "C" cudaError_t tc_cuda_cut(const tc_cuda *device, const tc_cut_args *arg
   cudaError_t error = cudaSuccess;
   if (args->segments.segments == 0) return cudaSuccess;
   if (!all_long) {
-    error =
-        needs_order(*args) ? tc_cut_sort(device, *args, &link) : tc_cut_value(device, *args, &link);
+    error = tc_cut_short(*args, tc_cut_sorts(*args), &link);
     link.follows = device->chains;
   }
   if (error == cudaSuccess && most > TC_CUT_SHORT) {
@@ -40,9 +64,8 @@ extern "C" cudaError_t tc_cuda_cut(const tc_cuda *device, const tc_cut_args *arg
   return error;
 }
 
-extern "C" cudaError_t tc_cuda_load_cut(tc_cuda *device) {
-  cudaError_t error = tc_cut_value_load();
-  if (error == cudaSuccess) error = tc_cut_sort_load();
+extern "C" cudaError_t tc_cuda_load_cut(tc_cuda *) {
+  cudaError_t error = tc_cut_short_load();
   if (error == cudaSuccess) error = tc_cut_join_load();
-  return error == cudaSuccess ? tc_cut_long_load(device) : error;
+  return error == cudaSuccess ? tc_cut_long_load() : error;
 }

@@ -1,18 +1,17 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* cut: what the kernels of the cut share (cut.cu, cut/value.cu, cut/sort.cu, cut/long.cu): how they
- * meet a group, and how they report of it. */
+/* cut: what the kernels of the cut share (cut/cut.cu: which there are): how they meet a group, and
+ * how they report of it. */
 #ifndef TAILCUT_CUT_CUH_
 #define TAILCUT_CUT_CUH_
 
 #include "common/launch.cuh"
 #include "cut/detect.cuh"
 
-/* Short groups. By value: without sorting, rules that do not ask for neighbours in rank, no
- * spread, no curve, no ranks. By sorting: everything. */
-cudaError_t tc_cut_value(const tc_cuda *device, const tc_cut_args &args, const tc_chain *chain);
-cudaError_t tc_cut_value_load(void);
-cudaError_t tc_cut_sort(const tc_cuda *device, const tc_cut_args &args, const tc_chain *chain);
-cudaError_t tc_cut_sort_load(void);
+/* Groups of up to TC_CUT_SHORT rows; sorts: the order itself is needed. */
+cudaError_t tc_cut_short(const tc_cut_args &args, bool sorts, const tc_chain *chain);
+cudaError_t tc_cut_short_load(void);
+/* Whether the order itself is needed. */
+bool tc_cut_sorts(const tc_cut_args &args);
 /* The groups' lists joined into their segments'. */
 cudaError_t tc_cut_join(const tc_cut_args &args, const tc_chain *chain);
 cudaError_t tc_cut_join_load(void);
@@ -85,15 +84,20 @@ __device__ __forceinline__ void tc_cut_clear_mask(const tc_cut_args &args, const
                                                   int32_t thread, int32_t threads) {
   if (args.out.mask == nullptr || c.group.b < 0) return;
   const int64_t from = (int64_t)c.group.start + c.group.first + args.segments.prefix_rows;
-  for (int64_t r = c.group.row0 + thread; r < c.group.row1; r += threads) {
+  const bool groups = args.groups.groups > 0;
+  int64_t r = args.segments.cu_seqlens != nullptr ? c.group.start
+                                                  : (int64_t)c.group.b * args.segments.max_tokens;
+  if (groups) r = args.groups.offsets[c.number];
+  const int64_t end =
+      groups ? args.groups.offsets[c.number + 1] : tc_rows_end(args.segments, c.group.b);
+  for (r += thread; r < end; r += threads) {
     if (r < from || r >= from + c.group.n) args.out.mask[r] = 0;
   }
 }
 
-__device__ __forceinline__ void tc_cut_mask(const tc_cut_args &args, const tc_cut_group &c,
-                                            int32_t i, bool stays) {
-  if (args.out.mask == nullptr) return;
-  args.out.mask[(int64_t)c.group.start + c.group.first + args.segments.prefix_rows + i] = stays;
+/* The mask's byte for the group's first row, where a mask is asked for. */
+__device__ __forceinline__ uint8_t *tc_cut_mask(const tc_cut_args &args, const tc_cut_group &c) {
+  return args.out.mask + c.group.start + c.group.first + args.segments.prefix_rows;
 }
 
 /* Called by the whole block that has reported a segment (without groups: a group), once for each.
@@ -119,10 +123,9 @@ __device__ inline void tc_cut_done(Block &block, const tc_cut_args &args) {
   for (int32_t base = 0; base < segments; base += Block::THREADS) {
     const int32_t b = base + (int32_t)threadIdx.x;
     const int32_t count = b < segments ? __ldcg(args.out.counts + b) : 0;
-    const int32_t upto = tc_warp_upto(count);
     int32_t total;
-    const int32_t before = block.before(__shfl_sync(TC_FULL, upto, 31), &total);
-    if (b < segments) new_cu[b] = sum + before + upto - count;
+    const int32_t before = block.prefix(count, &total);
+    if (b < segments) new_cu[b] = sum + before;
     sum += total;
   }
   if (threadIdx.x == 0) new_cu[segments] = sum;

@@ -18,7 +18,8 @@
 #define TC_KEY_NONE 0xFFFFFFFFu     /* no candidate: not ranked */
 
 __device__ __forceinline__ uint32_t tc_row_key(float score, bool low) {
-  return min(tc_key(tc_ordered(score, low)), TC_KEY_UNUSABLE);
+  const float s = tc_ordered(score, low);
+  return s == s ? tc_key(s) : TC_KEY_UNUSABLE;
 }
 
 /* What is known of a segment's scores without their order. */
@@ -84,34 +85,40 @@ __device__ inline bool tc_decide_plainly(const tailcut_rule &rule, int32_t g, co
 #define TC_FLAG_CANDIDATES (1 << 30)
 
 /* Flags on their way out. */
-__device__ inline int32_t tc_flags_out(int32_t flags, const tc_stats &s, bool whole) {
-  if (s.candidates == 0) return flags & TAILCUT_FLAG_INVALID;
+__device__ inline int32_t tc_flags_out(int32_t flags, int32_t candidates, int32_t usable,
+                                       bool whole) {
+  if (candidates == 0) return flags & TAILCUT_FLAG_INVALID;
   flags |= TC_FLAG_CANDIDATES;
-  if (s.usable < s.candidates) flags |= TAILCUT_FLAG_NAN;
-  if (s.usable == 0) flags |= TAILCUT_FLAG_NO_SCORE;
+  if (usable < candidates) flags |= TAILCUT_FLAG_NAN;
+  if (usable == 0) flags |= TAILCUT_FLAG_NO_SCORE;
   return whole ? flags | TAILCUT_FLAG_WHOLE : flags;
 }
 
-/* The best value and its rank; value 0 is none. */
+/* A value that is to be the greatest (0: none), where it is, and how many rows that keeps. */
 struct tc_best {
   uint64_t value;
-  int32_t rank;
-  __device__ void offer(uint64_t v, int32_t r) {
-    if (v > value || (v == value && r < rank)) {
-      value = v;
-      rank = r;
-    }
+  uint32_t place, k;
+  /* At equal values the smaller place is better. */
+  __device__ __forceinline__ void offer(uint64_t v, uint32_t where, uint32_t rows) {
+    if (v > value || (v == value && where < place)) *this = {v, where, rows};
   }
 };
+__device__ __forceinline__ tc_best tc_best_none() { return {0, 0xFFFFFFFFu, 0}; }
 
-struct tc_best_join {
-  __device__ tc_best operator()(tc_best a, tc_best b) const {
-    a.offer(b.value, b.rank);
-    return a;
-  }
-};
-
-__device__ __forceinline__ tc_best tc_best_none() { return {0, INT32_MAX}; }
+/* The best of a warp's, of which no two have one place. */
+__device__ __forceinline__ tc_best tc_warp_best(const tc_best &own) {
+  const uint32_t high = (uint32_t)(own.value >> 32), low = (uint32_t)own.value;
+  const uint32_t h = __reduce_max_sync(TC_FULL, high);
+  const uint32_t l = __reduce_max_sync(TC_FULL, high == h ? low : 0u);
+  const bool best = high == h && low == l;
+  const uint32_t place = __reduce_min_sync(TC_FULL, best ? own.place : 0xFFFFFFFFu);
+  const uint32_t k = __reduce_max_sync(TC_FULL, best && own.place == place ? own.k : 0u);
+  return {(uint64_t)h << 32 | l, place, k};
+}
+template <class Block>
+__device__ __forceinline__ tc_best tc_block_best(Block &block, const tc_best &own) {
+  return block.combine(own, tc_best_none(), tc_warp_best);
+}
 
 /* The ranks a detector may choose. */
 struct tc_range {
@@ -143,10 +150,10 @@ __device__ int32_t tc_argmax(Block &block, tc_range range, int32_t all, Value va
   tc_best best = tc_best_none();
   for (int32_t r = range.begin + (int32_t)threadIdx.x; r < range.end; r += block.THREADS) {
     const int64_t v = value(r);
-    if (v > 0) best.offer((uint64_t)v, r);
+    if (v > 0) best.offer((uint64_t)v, (uint32_t)r, (uint32_t)r + 1);
   }
-  best = block.reduce(best, tc_best_none(), tc_best_join());
-  return best.value > 0 ? best.rank + 1 : all;
+  best = tc_block_best(block, best);
+  return best.value > 0 ? (int32_t)best.k : all;
 }
 
 /* Visits (r, sum of p_0 .. p_r) of every rank; `total` is the sum of all. */
@@ -172,10 +179,12 @@ __device__ int32_t tc_detect_otsu(Block &block, const int32_t *q, int32_t n, tc_
   tc_with_sums(block, q, n, [&](int32_t r, int64_t sum, int64_t total) {
     if (r < range.begin || r >= range.end) return;
     const double v = tc_otsu_value(n, r + 1, sum, total);
-    if (v > 0.0) best.offer((uint64_t)__double_as_longlong(v), r);
+    if (v > 0.0) {
+      best.offer((uint64_t)__double_as_longlong(v), (uint32_t)r, (uint32_t)r + 1);
+    }
   });
-  best = block.reduce(best, tc_best_none(), tc_best_join());
-  return best.value > 0 ? best.rank + 1 : all;
+  best = tc_block_best(block, best);
+  return best.value > 0 ? (int32_t)best.k : all;
 }
 
 template <class Block>

@@ -36,10 +36,8 @@ __global__ void __launch_bounds__(THREADS) cut_join(const __grid_constant__ tc_c
     for (int32_t base = g0; base < g1; base += THREADS) {
       const int32_t g = base + (int32_t)threadIdx.x;
       const int32_t count = g < g1 ? args.group_counts[g] : 0;
-      const int32_t upto = tc_warp_upto(count);
       int32_t total;
-      const int32_t before = block.before(__shfl_sync(TC_FULL, upto, 31), &total);
-      place[threadIdx.x] = sum + before + upto - count;
+      place[threadIdx.x] = sum + block.prefix(count, &total);
       __syncthreads();
       for (int32_t i = block.warp; i < THREADS && base + i < g1; i += WARPS) {
         const tc_group group = tc_group_at(args.segments, args.groups, nullptr, base + i);
@@ -71,6 +69,7 @@ cudaError_t tc_cut_join(const tc_cut_args &args, const tc_chain *chain) {
 }
 
 cudaError_t tc_cut_join_load() {
-  cudaFuncAttributes attributes;
-  return cudaFuncGetAttributes(&attributes, cut_join);
+  cudaError_t error = cudaSuccess;
+  tc_load(cut_join, &error);
+  return error;
 }

@@ -2,9 +2,8 @@
 /*
  * cut_long: the launches for groups of more than TC_CUT_SHORT rows, and the first of them.
  *
- * Which rule goes which way (each arrow a kernel; H100 figures are the prototype's, ours are not
- * measured):
- *   OTSU over all ranks       begin -> fill -> refine -> emit       cut/long_otsu.cu, 8.1 us at 64K
+ * Which rule goes which way (each arrow a kernel; measured: bench/NOTES.md, "cut"):
+ *   OTSU over all ranks       begin -> fill -> refine -> emit       cut/long_otsu.cu
  *   the same, AUTO            one more (stats) behind begin
  *   the same, clamped         begin -> stats -> fill -> refine -> count -> 3 digits -> emit
  *   THRESHOLD                 begin -> stats -> emit
@@ -42,7 +41,7 @@ size_t carve(tc_long *a, char *scratch, int64_t slots, int64_t rows) {
   a->tiles = (tc_long_tile *)take(sizeof(tc_long_tile) * tiles);
   a->found = (uint32_t *)take(sizeof(uint32_t) * tiles);
   a->stats = (tc_stats *)take(sizeof(tc_stats) * tiles);
-  a->best = (tc_long_best *)take(sizeof(tc_long_best) * tiles);
+  a->best = (tc_best *)take(sizeof(tc_best) * tiles);
   a->cuts = (tc_long_cut *)take(sizeof(tc_long_cut) * TC_LONG_LEVELS * slots);
   const size_t shared = used; /* from here on two layouts, of which a call uses one */
   a->states = (tc_long_state *)take(sizeof(tc_long_state) * slots);
@@ -86,11 +85,8 @@ int quads_of(int64_t rows) {
 }
 
 bool by_value(const tc_cut_args &args) {
-  const tailcut_rule &rule = args.rule;
-  if (rule.spread > 0.0 || args.out.curve != nullptr || args.out.ranks != nullptr) return false;
-  if (rule.detector == TAILCUT_OTSU) return rule.search_lo == 0.0 && rule.search_hi == 1.0;
-  return rule.detector == TAILCUT_TOPK || rule.detector == TAILCUT_RATIO ||
-         rule.detector == TAILCUT_THRESHOLD;
+  return !tc_cut_sorts(args) && args.rule.detector != TAILCUT_MEAN &&
+         args.rule.detector != TAILCUT_IQR;
 }
 
 /* ---------------------------------------------------------------------------------- kernels -- */
@@ -104,11 +100,6 @@ __device__ void make_zero(void *memory, size_t stride, size_t bytes, int32_t pie
   }
 }
 
-struct place {
-  int32_t tiles, rows;
-  __device__ place operator+(place o) const { return {tiles + o.tiles, rows + o.rows}; }
-};
-
 /* The tiles of this round's groups, in order; those up to the bound say that they are none. */
 __device__ void list_groups(tc_long_block &block, const tc_long &a) {
   const tc_segments &s = a.cut.segments;
@@ -116,7 +107,7 @@ __device__ void list_groups(tc_long_block &block, const tc_long &a) {
   const bool by_warp = s.cu_seqlens != nullptr && s.start == nullptr; /* a whole warp judges one */
   const int32_t step = by_warp ? TC_LONG_WARPS : TC_LONG_THREADS;
   int32_t longs = 0;
-  place used = {0, 0};
+  uint64_t used = 0; /* tiles << 32 | rows */
   for (int32_t base = 0; base < groups; base += step) {
     const int32_t number = base + (by_warp ? block.warp : (int32_t)threadIdx.x);
     tc_long_tile mine = {};
@@ -138,22 +129,13 @@ __device__ void list_groups(tc_long_block &block, const tc_long &a) {
     is_long = is_long && mine.slot >= 0 && mine.slot < a.slots;
     mine.tiles = is_long ? (mine.group.n + a.rows - 1) / a.rows : 0;
     const int32_t rows = is_long ? mine.group.n : 0;
-    const place upto = {tc_warp_upto(mine.tiles), tc_warp_upto(rows)};
-    const place warp = {__shfl_sync(TC_FULL, upto.tiles, 31), __shfl_sync(TC_FULL, upto.rows, 31)};
-    place all;
-    const place before = used + block.before(warp, &all);
-    mine.first = before.tiles + upto.tiles - mine.tiles;
-    mine.base = before.rows + upto.rows - rows;
-    used = used + all;
+    uint64_t all;
+    const uint64_t before = used + block.prefix((uint64_t)mine.tiles << 32 | (uint32_t)rows, &all);
+    mine.first = (int32_t)(before >> 32);
+    mine.base = (int32_t)(uint32_t)before;
+    used += all;
     for (uint32_t left = __ballot_sync(TC_FULL, is_long); left != 0; left &= left - 1) {
-      tc_long_tile tile;
-      uint32_t words[sizeof tile / 4];
-      memcpy(words, &mine, sizeof mine);
-#pragma unroll
-      for (int i = 0; i < (int)(sizeof tile / 4); i++) {
-        words[i] = __shfl_sync(TC_FULL, words[i], __ffs((int)left) - 1);
-      }
-      memcpy(&tile, words, sizeof tile);
+      tc_long_tile tile = tc_shuffle(mine, __ffs((int)left) - 1);
       for (tile.index = block.lane; tile.index < tile.tiles; tile.index += 32) {
         a.tiles[tile.first + tile.index] = tile;
       }
@@ -161,7 +143,8 @@ __device__ void list_groups(tc_long_block &block, const tc_long &a) {
   }
   tc_long_tile none = {};
   none.number = -1;
-  for (int32_t i = used.tiles + (int32_t)threadIdx.x; i < a.bound; i += TC_LONG_THREADS) {
+  for (int32_t i = (int32_t)(used >> 32) + (int32_t)threadIdx.x; i < a.bound;
+       i += TC_LONG_THREADS) {
     a.tiles[i] = none;
   }
 }
@@ -211,9 +194,6 @@ __global__ void __launch_bounds__(TC_LONG_THREADS) stats(const __grid_constant__
   if (threadIdx.x == 0) a.stats[blockIdx.x] = own;
 }
 
-typedef void (*tile_kernel)(tc_long);
-const tile_kernel STATS[] = TC_LONG_TABLE(stats);
-
 /* One round. */
 cudaError_t cut_round(const tc_cuda *device, const tc_long &a, int quads, tc_chain *link) {
   const tailcut_rule &rule = a.cut.rule;
@@ -228,7 +208,7 @@ cudaError_t cut_round(const tc_cuda *device, const tc_long &a, int quads, tc_cha
       tc_launch(begin, 1 + 32, TC_LONG_THREADS, 0, link, a, value && otsu, mode == TC_LONG_SELECT);
   link->follows = device->chains;
   if (error == cudaSuccess && (mode != TC_LONG_OTSU || rule.scale == TAILCUT_SCALE_AUTO)) {
-    error = tc_launch(STATS[tc_long_place(quads)], (unsigned)a.bound, TC_LONG_THREADS, 0, link, a);
+    error = tc_launch(TC_LONG_OF(stats, quads), (unsigned)a.bound, TC_LONG_THREADS, 0, link, a);
   }
   if (error == cudaSuccess && value && otsu) error = tc_long_otsu(a, quads, !direct, link);
   if (error == cudaSuccess && mode == TC_LONG_SELECT) error = tc_long_select(a, quads, link);
@@ -238,7 +218,7 @@ cudaError_t cut_round(const tc_cuda *device, const tc_long &a, int quads, tc_cha
 
 }  // namespace
 
-size_t tc_cut_long_scratch(const tc_cuda *, const tailcut_limits *limits) {
+size_t tc_cut_long_scratch(const tailcut_limits *limits) {
   const int64_t segments = limits->segments, rows = segments * limits->max_tokens;
   return plan_of(limits->groups > segments ? limits->groups : segments, limits->max_tokens,
                  limits->total_tokens > 0 ? limits->total_tokens : rows)
@@ -267,12 +247,10 @@ cudaError_t tc_cut_long(const tc_cuda *device, const tc_cut_args *args, char *sc
   return error;
 }
 
-cudaError_t tc_cut_long_load(tc_cuda *) {
-  cudaFuncAttributes attributes;
-  cudaError_t error = cudaFuncGetAttributes(&attributes, begin);
-  for (int i = 0; i < 3 && error == cudaSuccess; i++) {
-    error = cudaFuncGetAttributes(&attributes, STATS[i]);
-  }
+cudaError_t tc_cut_long_load() {
+  cudaError_t error = cudaSuccess;
+  tc_load(begin, &error);
+  TC_LONG_LOAD(stats, &error);
   if (error == cudaSuccess) error = tc_long_otsu_load();
   if (error == cudaSuccess) error = tc_long_select_load();
   if (error == cudaSuccess) error = tc_long_sort_load();

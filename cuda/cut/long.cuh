@@ -11,14 +11,14 @@
 #ifndef TAILCUT_CUT_LONG_CUH_
 #define TAILCUT_CUT_LONG_CUH_
 
-#include "cut/cut.cuh"
+#include "cut/otsu.cuh"
 
 /* Cuts every group of more than TC_CUT_SHORT rows and leaves the others alone. scratch: as many
  * bytes as tc_cut_long_scratch says, of any content, left with any content. */
-size_t tc_cut_long_scratch(const tc_cuda *device, const tailcut_limits *limits);
+size_t tc_cut_long_scratch(const tailcut_limits *limits);
 cudaError_t tc_cut_long(const tc_cuda *device, const tc_cut_args *args, char *scratch,
                         const tc_chain *chain);
-cudaError_t tc_cut_long_load(tc_cuda *device);
+cudaError_t tc_cut_long_load(void);
 
 #define TC_LONG_THREADS 512
 #define TC_LONG_WARPS (TC_LONG_THREADS / 32)
@@ -38,7 +38,7 @@ struct alignas(64) tc_long_tile {
   int32_t slot, first, tiles; /* the group's place among those of this round, its tiles */
   int32_t index;              /* of this tile in its group */
   int32_t base;               /* rows of the groups before in this round */
-  int32_t unused;
+  int32_t unused[5];
 };
 
 /* Rows with a key below `key` stay, and of those with this key the first k. While width is not 0
@@ -64,12 +64,6 @@ struct alignas(128) tc_long_state {
   uint32_t alive[TC_LONG_BINS / 32]; /* bins that can hold the answer; likewise */
 };
 
-/* A tile's best: OTSU's value as bits, its offset and its k. */
-struct tc_long_best {
-  uint64_t value;
-  uint32_t offset, k;
-};
-
 /* What the kernels get. */
 struct tc_long {
   tc_cut_args cut;
@@ -80,7 +74,7 @@ struct tc_long {
   tc_long_tile *tiles; /* [bound] */
   uint32_t *found;     /* [bound] emit's look-back: 1 << 31 | ties << 14 | kept */
   tc_stats *stats;     /* [bound] */
-  tc_long_best *best;  /* [bound] */
+  tc_best *best;       /* [bound] */
   tc_long_cut *cuts;   /* [slots][TC_LONG_LEVELS] */
   /* By value: */
   tc_long_state *states; /* [slots] */
@@ -105,10 +99,10 @@ cudaError_t tc_long_select_load(void);
 cudaError_t tc_long_sort_load(void);
 cudaError_t tc_long_emit_load(void);
 
-/* kernel<quads> of a table of three. */
-#define TC_LONG_TABLE(kernel) \
-  { kernel<1>, kernel<2>, kernel<4> }
-static inline int tc_long_place(int quads) { return quads == 4 ? 2 : quads - 1; }
+/* kernel<quads>; all three loaded. */
+#define TC_LONG_OF(kernel, quads) ((quads) == 1 ? kernel<1> : (quads) == 2 ? kernel<2> : kernel<4>)
+#define TC_LONG_LOAD(kernel, error) \
+  (tc_load(kernel<1>, error), tc_load(kernel<2>, error), tc_load(kernel<4>, error))
 
 /* Copies a tile's description into shared memory; a barrier must follow. One warp's half: the words
  * are one line for the whole grid, and thousands of requests for it would queue up. */

@@ -10,52 +10,26 @@
  * share of the bins, and the second half waits for it and writes; on others the second half leaves
  * at once.
  * Precision: exact. Limits: TC_LONG_TILES tiles of a group.
- *
- * Ladder: cut/long_otsu.cu.
  */
 #include "cut/long_otsu.cuh"
 #include "cut/long_select.cuh"
 
 namespace {
 
-/* Which rows stay: all candidates, those with an offset up to this one, or those of a smaller key
- * and `ties` of that very key. */
-struct choice {
-  uint32_t key; /* or offset */
-  int32_t ties;
-  bool all;
-  tc_stats stats; /* candidates and usable */
-  bool whole;
-};
-
 template <int MODE>
 struct emit_space {
-  tc_otsu_space otsu;
-  uint32_t magnitude;
-};
-template <>
-struct emit_space<TC_LONG_SELECT> {
   tc_select_space select;
 };
 template <>
-struct emit_space<TC_LONG_STATS> : emit_space<TC_LONG_SELECT> {};
-template <>
-struct emit_space<TC_LONG_MARKS> : emit_space<TC_LONG_SELECT> {};
+struct emit_space<TC_LONG_OTSU> {
+  tc_otsu_space otsu;
+  uint32_t magnitude;
+};
 
-__device__ choice choice_of(const tc_long_cut &cut) {
-  choice c = {};
-  c.key = cut.key;
-  c.ties = cut.k;
-  c.stats = tc_stats_none();
-  c.stats.candidates = cut.candidates;
-  c.stats.usable = cut.usable;
-  c.whole = cut.whole != 0;
-  return c;
-}
-
-/* OTSU's choice; false: this block has nothing to write. late: it is of the second half. */
+/* OTSU's cut: its key is an offset, rows with a smaller one stay. false: this block has nothing to
+ * write. late: it is of the second half. */
 __device__ bool choose_otsu(tc_otsu_space &s, const tc_long &a, const tc_long_tile &tile, bool late,
-                            choice *c) {
+                            tc_long_cut *cut) {
   tc_long_state &state = a.states[tile.slot];
   tc_otsu_open(s, state);
   __syncthreads();
@@ -72,38 +46,43 @@ __device__ bool choose_otsu(tc_otsu_space &s, const tc_long &a, const tc_long_ti
     }
     __syncthreads();
   }
-  const tc_long_best best = flat ? tc_otsu_join(s, a, tile) : tc_otsu_values(s, state);
-  c->all = best.value == 0;
-  c->key = best.offset;
-  c->stats = tc_otsu_stats(s, a, tile, state);
-  c->whole =
-      tc_keeps_whole(TAILCUT_OTSU, c->stats.usable, (tile.flags & TAILCUT_FLAG_BAD_REFERENCE) != 0);
+  const tc_best best = flat ? tc_otsu_join(s, a, tile) : tc_otsu_values(s, state);
+  const tc_stats stats = tc_otsu_stats(s, a, tile, state);
+  const bool bad = (tile.flags & TAILCUT_FLAG_BAD_REFERENCE) != 0;
+  /* Kept whole: rows without an offset too. */
+  *cut = {best.place + 1,
+          0,
+          0,
+          stats.candidates,
+          stats.usable,
+          tc_keeps_whole(TAILCUT_OTSU, stats.usable, bad)};
+  if (best.value == 0) cut->key = TC_NO_OFFSET, cut->k = INT32_MAX;
   return true;
 }
 
 template <int MODE>
 __device__ bool choose(tc_long_block &block, emit_space<MODE> &s, const tc_long &a,
-                       const tc_long_tile &tile, bool late, choice *c) {
+                       const tc_long_tile &tile, bool late, tc_long_cut *cut) {
   const tc_long_cut *cuts = a.cuts + tile.slot * TC_LONG_LEVELS;
   if constexpr (MODE == TC_LONG_OTSU) {
-    return choose_otsu(s.otsu, a, tile, late, c);
+    return choose_otsu(s.otsu, a, tile, late, cut);
   } else if constexpr (MODE == TC_LONG_STATS) {
-    const tc_stats stats = tc_long_stats(block, a, tile);
-    int32_t k;
-    bool whole;
-    tc_decide_plainly(a.cut.rule, tile.number, stats,
-                      (tile.flags & TAILCUT_FLAG_BAD_REFERENCE) != 0, &k, &whole);
-    *c = choice_of(tc_select_start(a.cut.rule, stats, k, whole));
+    *cut = tc_select_first(block, a, tile, nullptr);
   } else if constexpr (MODE == TC_LONG_SELECT) {
     const uint32_t *digits =
         a.digits + ((size_t)tile.slot * TC_LONG_LEVELS + TC_LONG_LEVELS - 1) * TC_LONG_DIGITS;
-    const tc_long_cut known = tc_select_open(s.select, cuts + TC_LONG_LEVELS - 1);
-    *c = choice_of(tc_select_digit(block, s.select, known, digits));
+    *cut = tc_select_digit(block, s.select, tc_select_open(s.select, cuts + TC_LONG_LEVELS - 1),
+                           digits);
   } else {
-    *c = choice_of(tc_select_open(s.select, cuts));
+    *cut = tc_select_open(s.select, cuts);
   }
   return true;
 }
+
+struct tc_fates { /* rows */
+  int32_t keep, tie;
+  __device__ tc_fates operator+(tc_fates o) const { return {keep + o.keep, tie + o.tie}; }
+};
 
 /* Kept rows and ties of the group's tiles before this one; called by the block. */
 __device__ tc_fates look_back(tc_long_block &block, const tc_long &a, const tc_long_tile &tile,
@@ -119,6 +98,21 @@ __device__ tc_fates look_back(tc_long_block &block, const tc_long &a, const tc_l
     before = {(int32_t)(word & 0x3FFF), (int32_t)(word >> 14 & 0x3FFF)};
   }
   return block.sum(before);
+}
+
+/* A byte for each of a thread's rows, four at once where they have a word. */
+template <int QUADS>
+__device__ void write_mask(uint8_t *mask, int32_t first, int32_t n, uint32_t keep) {
+#pragma unroll
+  for (int v = 0; v < QUADS; v++) {
+    const int32_t row = first + v * 128;
+    const uint32_t bits = keep >> (4 * v) & 15;
+    if (row + 4 <= n && ((uintptr_t)(mask + row) & 3) == 0) {
+      *(uint32_t *)(mask + row) = bits * 0x00204081u & 0x01010101u;
+    } else {
+      for (int e = 0; e < 4 && row + e < n; e++) mask[row + e] = bits >> e & 1;
+    }
+  }
 }
 
 template <int QUADS, int MODE>
@@ -149,24 +143,20 @@ __global__ void __launch_bounds__(TC_LONG_THREADS, 1) emit(const __grid_constant
   tc_wait_previous();
   tc_let_next_start();
   if (tile.number < 0) return;
-  choice chosen = {};
-  if (!choose<MODE>(block, s, a, tile, late, &chosen)) return;
+  tc_long_cut cut;
+  if (!choose<MODE>(block, s, a, tile, late, &cut)) return;
 
   uint32_t keep = rows.stays, tie = 0; /* a bit per row of this thread */
 #pragma unroll
   for (int i = 0; i < ROWS; i++) {
     if (rows.none >> i & 1) continue;
-    bool stays;
-    if constexpr (MODE == TC_LONG_OTSU) {
-      stays = chosen.all || at[i] <= chosen.key;
-    } else if constexpr (MODE == TC_LONG_MARKS) {
-      stays = __ldcg(a.marks + tile.base + tc_long_row(first, i)) != 0;
+    if constexpr (MODE == TC_LONG_MARKS) {
+      keep |= (uint32_t)(__ldcg(a.marks + tile.base + tc_long_row(first, i)) != 0) << i;
     } else {
-      at[i] = tc_long_key(rows, i);
-      stays = at[i] < chosen.key;
-      tie |= (uint32_t)(at[i] == chosen.key && chosen.ties > 0) << i;
+      if constexpr (MODE != TC_LONG_OTSU) at[i] = tc_long_key(rows, i);
+      keep |= (uint32_t)(at[i] < cut.key) << i;
+      tie |= (uint32_t)(at[i] == cut.key && cut.k > 0) << i;
     }
-    keep |= (uint32_t)stays << i;
   }
 
   /* Counts of the rows before: a warp's rows are in order by quad, lane and number in the quad. */
@@ -184,7 +174,7 @@ __global__ void __launch_bounds__(TC_LONG_THREADS, 1) emit(const __grid_constant
   const tc_fates tiles = look_back(block, a, tile, all);
 
   int32_t ties = tiles.tie + warps.tie; /* before the next quad */
-  int32_t next = tiles.keep + warps.keep + min(ties, chosen.ties);
+  int32_t next = tiles.keep + warps.keep + min(ties, cut.k);
 #pragma unroll
   for (int v = 0; v < QUADS; v++) {
     if (tied) { /* ties become kept or not */
@@ -195,7 +185,7 @@ __global__ void __launch_bounds__(TC_LONG_THREADS, 1) emit(const __grid_constant
       for (int e = 0; e < 4; e++) {
         const int i = 4 * v + e;
         ties += __popc(tied_bits[i]);
-        const bool stays = (tie >> i & 1) != 0 && at < chosen.ties;
+        const bool stays = (tie >> i & 1) != 0 && at < cut.k;
         at += tie >> i & 1;
         keep |= (uint32_t)stays << i;
         kept_bits[i] |= __ballot_sync(TC_FULL, stays);
@@ -212,40 +202,42 @@ __global__ void __launch_bounds__(TC_LONG_THREADS, 1) emit(const __grid_constant
       const int32_t row = first + v * 128 + e;
       const bool stays = (keep >> (4 * v + e) & 1) != 0;
       if (stays) c.kept[place++] = c.group.first + row;
-      if (row < n) tc_cut_mask(a.cut, c, row, stays);
     }
   }
+  if (a.cut.out.mask != nullptr) write_mask<QUADS>(tc_cut_mask(a.cut, c), first, n, keep);
 
   if (tile.index == 0) tc_cut_clear_mask(a.cut, c, (int32_t)t, TC_LONG_THREADS);
   if (tile.index != tile.tiles - 1) return;
   if (t == 0) {
-    const int32_t count = tiles.keep + all.keep + min(tiles.tie + all.tie, max(chosen.ties, 0));
-    tc_cut_report(a.cut, c, count, tc_flags_out(c.flags, chosen.stats, chosen.whole));
+    const int32_t count = tiles.keep + all.keep + min(tiles.tie + all.tie, cut.k);
+    tc_cut_report(a.cut, c, count,
+                  tc_flags_out(c.flags, cut.candidates, cut.usable, cut.whole != 0));
   }
   if (a.cut.groups.groups == 0) tc_cut_done(block, a.cut);
 }
 
 typedef void (*tile_kernel)(tc_long);
-const tile_kernel EMIT[][TC_LONG_MODES] = {{emit<1, TC_LONG_OTSU>, emit<1, TC_LONG_STATS>,
-                                            emit<1, TC_LONG_SELECT>, emit<1, TC_LONG_MARKS>},
-                                           {emit<2, TC_LONG_OTSU>, emit<2, TC_LONG_STATS>,
-                                            emit<2, TC_LONG_SELECT>, emit<2, TC_LONG_MARKS>},
-                                           {emit<4, TC_LONG_OTSU>, emit<4, TC_LONG_STATS>,
-                                            emit<4, TC_LONG_SELECT>, emit<4, TC_LONG_MARKS>}};
+template <int QUADS>
+tile_kernel emit_of(tc_long_mode mode) {
+  return mode == TC_LONG_OTSU     ? emit<QUADS, TC_LONG_OTSU>
+         : mode == TC_LONG_STATS  ? emit<QUADS, TC_LONG_STATS>
+         : mode == TC_LONG_SELECT ? emit<QUADS, TC_LONG_SELECT>
+                                  : emit<QUADS, TC_LONG_MARKS>;
+}
 
 }  // namespace
 
 cudaError_t tc_long_emit(const tc_long &a, int quads, tc_long_mode mode, tc_chain *chain) {
+  const tile_kernel kernel = TC_LONG_OF(emit_of, quads)(mode);
   const unsigned blocks = (unsigned)a.bound * (mode == TC_LONG_OTSU ? 2 : 1);
-  return tc_launch(EMIT[tc_long_place(quads)][mode], blocks, TC_LONG_THREADS, 0, chain, a);
+  return tc_launch(kernel, blocks, TC_LONG_THREADS, 0, chain, a);
 }
 
 cudaError_t tc_long_emit_load() {
-  cudaFuncAttributes attributes;
   cudaError_t error = cudaSuccess;
-  for (const auto &row : EMIT) {
-    for (int mode = 0; mode < TC_LONG_MODES && error == cudaSuccess; mode++) {
-      error = cudaFuncGetAttributes(&attributes, row[mode]);
+  for (int mode = 0; mode < TC_LONG_MODES; mode++) {
+    for (int quads = 1; quads <= 4; quads *= 2) {
+      tc_load(TC_LONG_OF(emit_of, quads)((tc_long_mode)mode), &error);
     }
   }
   return error;

@@ -12,11 +12,7 @@
  *
  * A row's packed word is count << 21 | low part of its offset (0 .. 1,024): a copy of the bins per
  * 1,024 rows cannot overflow, 1,024 << 21 | 2^20 being below 2^32.
- *
- * Ladder (H100, cut alone, 64K rows): 1. cluster of 16 by value search: 64.5 us. 2. prototype,
- * three kernels with reductions to L2 per row: 26.6. 3. prototype, shared memory, rows loaded
- * early: 8.1; 16K 7.0, 256K 10.8, 1M 17.0; flat curves 45 - 515. From the third this differs by
- * `begin` in front (scratch of any content) and flat curves by rows in order of bins.
+ * Measured: bench/NOTES.md, "cut".
  */
 #include "cut/long_otsu.cuh"
 
@@ -79,7 +75,7 @@ __global__ void __launch_bounds__(TC_LONG_THREADS) fill(const __grid_constant__ 
 }
 
 struct refine_space {
-  uint64_t sums[TC_LONG_WARPS];
+  tc_long_block::space block;
   uint32_t top, first, end, magnitude;
   /* counts of single values; or, flat: rows by bin but those of one value, that value, its rows,
    * places */
@@ -124,8 +120,7 @@ __device__ __forceinline__ void order_by_bins(refine_space &s, const tc_long &a,
   for (int e = 0; e < 4; e++) {
     const uint32_t bin = t * 4 + e;
     if (equal[bin] == 0) continue; /* the block has no row of it */
-    const uint32_t at =
-        (uint32_t)(before[e] >> TC_SUM_BITS) + atomicAdd(&state.taken[bin], rows[bin] + 1);
+    const uint32_t at = tc_rows_of(before[e]) + atomicAdd(&state.taken[bin], rows[bin] + 1);
     entries[at] = (value[bin] - (bin << 10)) | equal[bin] << 11;
     places[bin] = at + 1;
   }
@@ -142,7 +137,8 @@ template <int QUADS>
 __global__ void __launch_bounds__(TC_LONG_THREADS, 1) refine(const __grid_constant__ tc_long a) {
   __shared__ refine_space s;
   __shared__ tc_long_tile tile;
-  const uint32_t t = threadIdx.x, lane = t & 31, warp = t >> 5;
+  tc_long_block block(s.block);
+  const uint32_t t = threadIdx.x, lane = t & 31;
   tc_long_open(a, blockIdx.x, tile);
   for (uint32_t i = t; i < TC_VALUES / 4; i += TC_LONG_THREADS) {
     ((uint4 *)s.values)[i] = make_uint4(0, 0, 0, 0);
@@ -166,12 +162,8 @@ __global__ void __launch_bounds__(TC_LONG_THREADS, 1) refine(const __grid_consta
   const ulonglong2 b0 = __ldcg(from), b1 = __ldcg(from + 1);
   const uint64_t bins[4] = {b0.x, b0.y, b1.x, b1.y};
   const uint64_t sum = bins[0] + bins[1] + bins[2] + bins[3];
-  const bool some = __any_sync(TC_FULL, sum != 0);
-  const uint64_t upto = some ? tc_warp_upto(sum) : 0;
-  if (lane == 31) s.sums[warp] = upto;
-  __syncthreads();
-  uint64_t all, before[4], at = tc_warps_before(s.sums, &all) + upto - sum;
-  const tc_otsu otsu(all);
+  uint64_t all, before[4], at = block.prefix(sum, &all);
+  const tc_long_sums otsu(all);
   float bound[4], best = 0.0f;
 #pragma unroll
   for (int e = 0; e < 4; e++) {
@@ -179,12 +171,12 @@ __global__ void __launch_bounds__(TC_LONG_THREADS, 1) refine(const __grid_consta
     bound[e] = -1.0f;
     if (bins[e] != 0) {
       float end;
-      bound[e] = otsu.bound(at, at + bins[e], (uint64_t)(t * 4 + e) << 10, 1024.0f, &end);
+      bound[e] = otsu.bound_of(at, at + bins[e], (t * 4 + e) << 10, 10, &end);
       best = fmaxf(best, end);
     }
     at += bins[e];
   }
-  if (some) {
+  if (__any_sync(TC_FULL, sum != 0)) {
     const uint32_t top = __reduce_max_sync(TC_FULL, __float_as_uint(best));
     if (lane == 0) atomicMax(&s.top, top);
   }
@@ -258,7 +250,7 @@ __global__ void __launch_bounds__(TC_LONG_THREADS, 1) count(const __grid_constan
   tc_long_state &state = a.states[tile.slot];
   tc_otsu_open(s, state);
   __syncthreads();
-  tc_long_best best;
+  tc_best best;
   if (s.width > TC_LONG_SPAN) {
     best = tc_otsu_flat(s, a, tile, state);
     if (!tc_otsu_publish(s, a, tile, state, best)) return;
@@ -273,18 +265,17 @@ __global__ void __launch_bounds__(TC_LONG_THREADS, 1) count(const __grid_constan
   }
 }
 
-typedef void (*tile_kernel)(tc_long);
-const tile_kernel FILL[] = TC_LONG_TABLE(fill), REFINE[] = TC_LONG_TABLE(refine);
-
 size_t fill_bytes(int quads) { return (size_t)quads * 2 * TC_LONG_BINS * sizeof(uint32_t); }
 
 }  // namespace
 
 cudaError_t tc_long_otsu(const tc_long &a, int quads, bool counts, tc_chain *chain) {
-  const int i = tc_long_place(quads);
   const unsigned grid = (unsigned)a.bound;
-  cudaError_t error = tc_launch(FILL[i], grid, TC_LONG_THREADS, fill_bytes(quads), chain, a);
-  if (error == cudaSuccess) error = tc_launch(REFINE[i], grid, TC_LONG_THREADS, 0, chain, a);
+  cudaError_t error =
+      tc_launch(TC_LONG_OF(fill, quads), grid, TC_LONG_THREADS, fill_bytes(quads), chain, a);
+  if (error == cudaSuccess) {
+    error = tc_launch(TC_LONG_OF(refine, quads), grid, TC_LONG_THREADS, 0, chain, a);
+  }
   if (error == cudaSuccess && counts) {
     error = tc_launch(count, grid, TC_LONG_THREADS, 0, chain, a);
   }
@@ -292,13 +283,10 @@ cudaError_t tc_long_otsu(const tc_long &a, int quads, bool counts, tc_chain *cha
 }
 
 cudaError_t tc_long_otsu_load() {
-  cudaFuncAttributes attributes;
-  cudaError_t error = cudaFuncGetAttributes(&attributes, count);
-  for (int i = 0; i < 3 && error == cudaSuccess; i++) {
-    error = cudaFuncGetAttributes(&attributes, REFINE[i]);
-    if (error != cudaSuccess) break;
-    error = cudaFuncSetAttribute(FILL[i], cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                 (int)fill_bytes(4));
-  }
+  cudaError_t error = cudaFuncSetAttribute(fill<4>, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                           (int)fill_bytes(4));
+  TC_LONG_LOAD(fill, &error);
+  TC_LONG_LOAD(refine, &error);
+  tc_load(count, &error);
   return error;
 }

@@ -13,19 +13,6 @@
 
 namespace {
 
-/* What is known before the first digit. */
-__device__ tc_long_cut start(tc_long_block &block, const tc_long &a, const tc_long_tile &tile) {
-  const tailcut_rule &rule = a.cut.rule;
-  const tc_stats stats = tc_long_stats(block, a, tile);
-  int32_t k;
-  bool whole;
-  if (!tc_decide_plainly(rule, tile.number, stats, (tile.flags & TAILCUT_FLAG_BAD_REFERENCE) != 0,
-                         &k, &whole)) {
-    k = __ldcg(&a.states[tile.slot].k);
-  }
-  return tc_select_start(rule, stats, k, whole);
-}
-
 template <int QUADS>
 __global__ void __launch_bounds__(TC_LONG_THREADS)
     digit(const __grid_constant__ tc_long a, int level) {
@@ -47,7 +34,7 @@ __global__ void __launch_bounds__(TC_LONG_THREADS)
   tc_long_cut *cuts = a.cuts + tile.slot * TC_LONG_LEVELS;
   uint32_t *digits = a.digits + (size_t)tile.slot * TC_LONG_LEVELS * TC_LONG_DIGITS;
   const tc_long_cut cut = level == 0
-                              ? start(block, a, tile)
+                              ? tc_select_first(block, a, tile, &a.states[tile.slot].k)
                               : tc_select_digit(block, s, tc_select_open(s, cuts + level - 1),
                                                 digits + (level - 1) * TC_LONG_DIGITS);
   if (tile.index == 0 && t == 0) cuts[level] = cut;
@@ -67,25 +54,19 @@ __global__ void __launch_bounds__(TC_LONG_THREADS)
   }
 }
 
-typedef void (*digit_kernel)(tc_long, int);
-const digit_kernel DIGIT[] = TC_LONG_TABLE(digit);
-
 }  // namespace
 
 cudaError_t tc_long_select(const tc_long &a, int quads, tc_chain *chain) {
   cudaError_t error = cudaSuccess;
   for (int level = 0; level < TC_LONG_LEVELS && error == cudaSuccess; level++) {
-    error = tc_launch(DIGIT[tc_long_place(quads)], (unsigned)a.bound, TC_LONG_THREADS, 0, chain, a,
-                      level);
+    error =
+        tc_launch(TC_LONG_OF(digit, quads), (unsigned)a.bound, TC_LONG_THREADS, 0, chain, a, level);
   }
   return error;
 }
 
 cudaError_t tc_long_select_load() {
-  cudaFuncAttributes attributes;
   cudaError_t error = cudaSuccess;
-  for (int i = 0; i < 3 && error == cudaSuccess; i++) {
-    error = cudaFuncGetAttributes(&attributes, DIGIT[i]);
-  }
+  TC_LONG_LOAD(digit, &error);
   return error;
 }

@@ -26,9 +26,7 @@ __device__ inline tc_long_cut tc_select_digit(tc_long_block &block, tc_select_sp
   const uint4 w = __ldcg((const uint4 *)digits + threadIdx.x);
   const int32_t counts[4] = {(int32_t)w.x, (int32_t)w.y, (int32_t)w.z, (int32_t)w.w};
   const int32_t sum = counts[0] + counts[1] + counts[2] + counts[3];
-  const int32_t upto = tc_warp_upto(sum);
-  int32_t total;
-  int32_t before = block.before(__shfl_sync(TC_FULL, upto, 31), &total) + upto - sum;
+  int32_t total, before = block.prefix(sum, &total);
 #pragma unroll
   for (int e = 0; e < 4; e++) {
     if (before < cut.k && cut.k <= before + counts[e]) { /* one thread, one e */
@@ -54,17 +52,22 @@ __device__ inline tc_long_cut tc_select_open(tc_select_space &s, const tc_long_c
   return s.cut;
 }
 
-/* The cut as far as it is known without counting digits: k, and the range of keys. whole, k: what
- * is decided before the clamps. */
-__device__ inline tc_long_cut tc_select_start(const tailcut_rule &rule, const tc_stats &stats,
-                                              int32_t k, bool whole) {
-  const bool above = rule.detector == TAILCUT_THRESHOLD && !whole;
-  tc_long_cut cut = {0, 0, 0, stats.candidates, stats.usable, whole};
+/* The cut as far as it is known without counting digits: k, and the range of keys. otsu_k: k before
+ * the clamps where the rule needs a curve. */
+__device__ inline tc_long_cut tc_select_first(tc_long_block &block, const tc_long &a,
+                                              const tc_long_tile &tile, const int32_t *otsu_k) {
+  const tailcut_rule &rule = a.cut.rule;
+  const tc_stats stats = tc_long_stats(block, a, tile);
+  const bool bad = (tile.flags & TAILCUT_FLAG_BAD_REFERENCE) != 0;
+  int32_t k;
+  bool whole;
+  if (!tc_decide_plainly(rule, tile.number, stats, bad, &k, &whole)) k = __ldcg(otsu_k);
   k = tc_clamp_count(&rule, k, stats.candidates);
+  tc_long_cut cut = {0, 0, 0, stats.candidates, stats.usable, whole};
   if (k >= stats.usable) { /* all that have a score, and NaN rows by number */
     cut.key = TC_KEY_UNUSABLE;
     cut.k = k - stats.usable;
-  } else if (above && k == stats.above) {
+  } else if (rule.detector == TAILCUT_THRESHOLD && !whole && k == stats.above) {
     cut.key = tc_tau_key(rule);
     cut.k = INT32_MAX;
   } else if (k > 0) {

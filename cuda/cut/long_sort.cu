@@ -10,9 +10,7 @@
  * memset nodes.
  * Precision: exact, the same bits as src/cpu/cut.c. Limits: TC_LONG_TILES tiles of a group; a
  * group's detector is one block's work: 1M rows are read by 1,024 threads, two or three times.
- *
- * Ladder (H100, 64K rows): 1. four passes of 8 bits by a cluster of 16: 64.5 us with everything;
- * CUB's DeviceRadixSort alone: 54.9. 2. as described; prediction 30; not measured.
+ * Measured: bench/NOTES.md, "cut".
  */
 #include "cut/long_select.cuh"
 
@@ -90,11 +88,10 @@ __device__ void find_places(tc_long_block &block, scatter_space &s, const tc_lon
   if (half > 0) s.half[0][digit] = before, s.half[1][digit] = all;
   __syncthreads();
   if (half == 0) before += s.half[0][digit], all += s.half[1][digit];
-  const int32_t upto = tc_warp_upto(half == 0 ? (int32_t)all : 0);
-  int32_t total;
-  const int32_t lower = block.before(__shfl_sync(TC_FULL, upto, 31), &total);
+  uint32_t total;
+  const uint32_t lower = block.prefix(half == 0 ? all : 0u, &total);
   if (half == 0) {
-    uint32_t place = (uint32_t)(lower + upto) - all + before;
+    uint32_t place = lower + before;
 #pragma unroll
     for (int w = 0; w < TC_LONG_WARPS; w++) {
       const uint32_t rows = s.places[w][digit];
@@ -209,34 +206,27 @@ __global__ void __launch_bounds__(TC_LONG_THREADS) mark(const __grid_constant__ 
   }
 }
 
-typedef void (*tile_kernel)(tc_long);
-typedef void (*pass_kernel)(tc_long, int);
-const pass_kernel COUNT[] = TC_LONG_TABLE(count), SCATTER[] = TC_LONG_TABLE(scatter);
-const tile_kernel MARK[] = TC_LONG_TABLE(mark);
-
 }  // namespace
 
 cudaError_t tc_long_sort(const tc_long &a, int quads, tc_chain *chain) {
   const unsigned grid = (unsigned)a.bound;
-  const int i = tc_long_place(quads);
   cudaError_t error = cudaSuccess;
   for (int pass = 0; pass < PASSES && error == cudaSuccess; pass++) {
-    error = tc_launch(COUNT[i], grid, TC_LONG_THREADS, 0, chain, a, pass);
+    error = tc_launch(TC_LONG_OF(count, quads), grid, TC_LONG_THREADS, 0, chain, a, pass);
     if (error == cudaSuccess) {
-      error = tc_launch(SCATTER[i], grid, TC_LONG_THREADS, 0, chain, a, pass);
+      error = tc_launch(TC_LONG_OF(scatter, quads), grid, TC_LONG_THREADS, 0, chain, a, pass);
     }
   }
   if (error == cudaSuccess) error = tc_launch(decide, grid, DECIDE_THREADS, 0, chain, a);
-  return error == cudaSuccess ? tc_launch(MARK[i], grid, TC_LONG_THREADS, 0, chain, a) : error;
+  if (error != cudaSuccess) return error;
+  return tc_launch(TC_LONG_OF(mark, quads), grid, TC_LONG_THREADS, 0, chain, a);
 }
 
 cudaError_t tc_long_sort_load() {
-  cudaFuncAttributes attributes;
-  cudaError_t error = cudaFuncGetAttributes(&attributes, decide);
-  for (int i = 0; i < 3 && error == cudaSuccess; i++) {
-    error = cudaFuncGetAttributes(&attributes, COUNT[i]);
-    if (error == cudaSuccess) error = cudaFuncGetAttributes(&attributes, SCATTER[i]);
-    if (error == cudaSuccess) error = cudaFuncGetAttributes(&attributes, MARK[i]);
-  }
+  cudaError_t error = cudaSuccess;
+  TC_LONG_LOAD(count, &error);
+  TC_LONG_LOAD(scatter, &error);
+  TC_LONG_LOAD(mark, &error);
+  tc_load(decide, &error);
   return error;
 }

@@ -45,7 +45,4 @@ __device__ inline void tc_list_rows(uint64_t mask, uint8_t *list) {
   }
 }
 
-/* The weight of a row in the mean. */
-__device__ inline float tc_row_weight(float norm) { return __fdiv_rn(1.0f, tc_norm_floor(norm)); }
-
 #endif /* TAILCUT_DIRECTION_CUH_ */

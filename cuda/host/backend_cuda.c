@@ -108,6 +108,8 @@ static tailcut_status start(tailcut_handle handle, const tc_call *call, int32_t 
                             tailcut_status (*body)(tc_cuda_run *run)) {
   tc_cuda_run run;
   int previous = 0;
+  tailcut_status status = tc_run_can_turn(call);
+  if (status != TAILCUT_OK) return status;
   if (call->reference.source == TAILCUT_REFERENCE_NOVELTY) {
     return tc_fail(TAILCUT_ERROR_UNSUPPORTED,
                    "reference->source is NOVELTY (%d), which is not in the CUDA backend yet: use a "
@@ -118,11 +120,6 @@ static tailcut_status start(tailcut_handle handle, const tc_call *call, int32_t 
     return tc_fail(TAILCUT_ERROR_UNSUPPORTED,
                    "selection->merge is given: merging is not in the CUDA backend yet: use a CPU "
                    "handle");
-  }
-  if (call->rotations > 0) {
-    return tc_fail(TAILCUT_ERROR_UNSUPPORTED,
-                   "%d of rows have a rotation: the CUDA backend does not turn keys yet",
-                   (int)call->rotations);
   }
   memset(&run, 0, sizeof run);
   run.device = handle->state;
@@ -141,7 +138,7 @@ static tailcut_status start(tailcut_handle handle, const tc_call *call, int32_t 
   const tailcut_limits limits = tc_call_limits(call);
   tc_cuda_lay_out(&run.space, call->workspace, run.device, kind, &limits);
   run.groups.segment = run.space.group_segment;
-  tailcut_status status = tc_cuda_status(cudaGetDevice(&previous), "cudaGetDevice");
+  status = tc_cuda_status(cudaGetDevice(&previous), "cudaGetDevice");
   if (status != TAILCUT_OK) return status;
   if (previous != run.device->device) {
     status = tc_cuda_status(cudaSetDevice(run.device->device), "cudaSetDevice");
@@ -179,4 +176,5 @@ const tc_backend tc_backend_cuda = {
     cuda_workspace_init,
     {NULL, cuda_score, cuda_mean_direction, cuda_cut, cuda_compact, cuda_relevance,
      cuda_prune_visual, cuda_prune_sequence, cuda_merge},
+    tc_cuda_read,
 };

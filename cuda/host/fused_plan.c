@@ -73,6 +73,7 @@ tc_fusion tc_fused_takes(const tc_cuda *device, const tc_call *call, uint64_t *r
       most <= 0 || most > TC_FUSED_ROWS || batch->group_cu_seqlens != NULL) {
     return TC_FUSE_NOTHING;
   }
+  if (call->rotations > 0) return TC_FUSE_NOTHING; /* those arrays go before all others */
   if (call->rule.spread > 0.0 || selection->curve != NULL || selection->ranks != NULL ||
       !tc_cuda_cuts_by_value(&call->rule)) {
     return TC_FUSE_NOTHING;

@@ -62,6 +62,11 @@ size_t tc_cuda_lay_out(tc_cuda_space *space, void *workspace, const tc_cuda *dev
   if (cuts || kind == TAILCUT_CALL_COMPACT) {
     space->compact = take(base, &used, tc_cuda_compact_scratch(device, l));
   }
+  if (relevance) { /* the policy is not among the limits: any will do */
+    const size_t maxcos = l->dim > 0 ? tc_cuda_maxcos_scratch(device, l) : 0;
+    const size_t attention = l->q_heads > 0 ? tc_cuda_attention_scratch(device, l) : 0;
+    space->relevance = take(base, &used, maxcos > attention ? maxcos : attention);
+  }
   if (prunes) {
     space->scores = take(base, &used, rows * 4);
   }

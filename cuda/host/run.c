@@ -97,9 +97,22 @@ static tailcut_rows packed_kept(const tc_call *call) {
   return r;
 }
 
-tailcut_status tc_run_compact(tc_cuda_run *run, uint64_t done, int packs_kept, const int32_t *kept,
-                              int32_t kept_placement, const int32_t *counts,
-                              const int32_t *new_cu) {
+/* Array i in the pass of those that turn, or of all others: there it still has its tail. 0: it has
+ * nothing to do in this pass. */
+static int rows_of_pass(const tc_call *call, int32_t i, int turning, tailcut_rows *r) {
+  *r = tc_rows_at(call, i);
+  if (turning) return r->rotation != NULL;
+  if (r->rotation == NULL) return 1;
+  if (!(r->flags & TAILCUT_ROWS_ZERO_TAIL)) return 0;
+  r->rotation = NULL;
+  r->flags |= TC_ROWS_TAIL;
+  return 1;
+}
+
+/* Launches arrays as they come, and the last of them. */
+static tailcut_status compact_pass(tc_cuda_run *run, int turning, uint64_t done, int packs_kept,
+                                   const int32_t *kept, int32_t kept_placement,
+                                   const int32_t *counts, const int32_t *new_cu) {
   const tc_call *call = run->call;
   const int32_t all = call->num_rows + packs_kept;
   tailcut_rows rows[TC_ROWS_PER_LAUNCH];
@@ -108,12 +121,41 @@ tailcut_status tc_run_compact(tc_cuda_run *run, uint64_t done, int packs_kept, c
     if (i == call->num_rows) {
       rows[count++] = packed_kept(call);
     } else if (i >= 64 || !(done >> i & 1)) {
-      rows[count++] = tc_rows_at(call, i);
+      count += rows_of_pass(call, i, turning, &rows[count]);
     }
     if (count == 0 || (count < TC_ROWS_PER_LAUNCH && i < all - 1)) continue;
     LAUNCH(compact, run->device, &run->segments, kept, kept_placement, counts, new_cu, rows, count,
            run->space.compact, run->space.lasting);
     count = 0;
+  }
+  return TAILCUT_OK;
+}
+
+tailcut_status tc_run_compact(tc_cuda_run *run, uint64_t done, int packs_kept, const int32_t *kept,
+                              int32_t kept_placement, const int32_t *counts,
+                              const int32_t *new_cu) {
+  if (run->call->rotations > 0) {
+    const tailcut_status status =
+        compact_pass(run, 1, done, 0, kept, kept_placement, counts, new_cu);
+    if (status != TAILCUT_OK) return status;
+  }
+  return compact_pass(run, 0, done, packs_kept, kept, kept_placement, counts, new_cu);
+}
+
+tailcut_status tc_run_can_turn(const tc_call *call) {
+  for (int32_t i = 0; i < call->num_rows && call->rotations > 0; i++) {
+    const tailcut_rows r = tc_rows_at(call, i);
+    if (r.rotation == NULL) continue;
+    if (r.part_bytes > TC_LONGEST_TURNED) {
+      return tc_fail(TAILCUT_ERROR_UNSUPPORTED,
+                     "rows[%d].part_bytes is %lld; expected at most %d with a rotation on CUDA",
+                     (int)i, (long long)r.part_bytes, TC_LONGEST_TURNED);
+    }
+    if (r.parts > TC_MOST_TURNED) {
+      return tc_fail(TAILCUT_ERROR_UNSUPPORTED,
+                     "rows[%d].parts is %d; expected at most %d with a rotation on CUDA", (int)i,
+                     (int)r.parts, TC_MOST_TURNED);
+    }
   }
   return TAILCUT_OK;
 }

@@ -59,6 +59,8 @@ int tc_run_packs_kept(const tc_cuda_run *run);
  * PACKED kept list of a cut where `packs_kept`. */
 tailcut_status tc_run_compact(tc_cuda_run *run, uint64_t done, int packs_kept, const int32_t *kept,
                               int32_t kept_placement, const int32_t *counts, const int32_t *new_cu);
+/* Whether compact turns the keys of the call's arrays; if not, why. */
+tailcut_status tc_run_can_turn(const tc_call *call);
 /* Whether compact must be told how many candidates there are in all: a packed tail ends with them,
  * and each of its blocks would count them. */
 int tc_run_counts_candidates(const tc_call *call);

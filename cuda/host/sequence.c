@@ -26,15 +26,18 @@ static tailcut_status mean_cosine(tc_cuda_run *run, float *scores, int32_t *flag
 }
 
 tailcut_status tc_run_score_sequence(tc_cuda_run *run, float *scores, int32_t *flags) {
-  switch (run->call->options.policy) {
-    case TAILCUT_MEAN_COSINE:
-      return mean_cosine(run, scores, flags);
+  const tc_call *call = run->call;
+  switch (call->options.policy) {
+    case TAILCUT_MAX_COSINE:
+      LAUNCH(maxcos, run->device, &run->segments, &call->tokens, call->roles, scores, flags,
+             run->space.relevance, run->space.lasting);
+      return TAILCUT_OK;
+    case TAILCUT_ATTENTION:
+      LAUNCH(attention, run->device, &run->segments, call->roles, &call->options, scores, flags,
+             run->space.relevance, run->space.lasting);
+      return TAILCUT_OK;
     default:
-      return tc_fail(
-          TAILCUT_ERROR_UNSUPPORTED,
-          "options->policy is %d; expected MEAN_COSINE (1) on CUDA: use a CPU handle for "
-          "the others",
-          (int)run->call->options.policy);
+      return mean_cosine(run, scores, flags);
   }
 }
 

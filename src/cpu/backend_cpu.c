@@ -266,6 +266,13 @@ TC_RUN(prune_visual, TAILCUT_CALL_PRUNE_VISUAL)
 TC_RUN(prune_sequence, TAILCUT_CALL_PRUNE_SEQUENCE)
 TC_RUN(merge, TAILCUT_CALL_MERGE)
 
+static tailcut_status cpu_read(tailcut_handle handle, void *host, const void *device, size_t bytes,
+                               void *stream) {
+  (void)handle, (void)stream;
+  memcpy(host, device, bytes);
+  return TAILCUT_OK;
+}
+
 const tc_backend tc_backend_cpu = {
     "cpu",
     TAILCUT_DEVICE_CPU,
@@ -275,4 +282,5 @@ const tc_backend tc_backend_cpu = {
     cpu_workspace_init,
     {NULL, cpu_score, cpu_mean_direction, cpu_cut, cpu_compact, cpu_relevance, cpu_prune_visual,
      cpu_prune_sequence, cpu_merge},
+    cpu_read,
 };

@@ -49,12 +49,11 @@ static int list_cuda(tt_backend *list) {
 #if defined(TAILCUT_HAVE_CUDA)
   static const char *const names[] = {"cuda-device", "cuda-chain", "cuda-sm-80"};
   for (int form = TT_FORM_DEVICE; form <= TT_FORM_SM_80; form++) {
-    const tt_backend cuda = {
-        .device_kind = TAILCUT_DEVICE_CUDA,
-        .threads = 1,
-        .refuses = TT_OPTION_CLOSE | TT_OPTION_ROTATION | TT_OPTION_NOVELTY | TT_OPTION_MERGE,
-        .memory = &tt_memory_cuda,
-        .form = form};
+    const tt_backend cuda = {.device_kind = TAILCUT_DEVICE_CUDA,
+                             .threads = 1,
+                             .refuses = TT_OPTION_NOVELTY | TT_OPTION_MERGE,
+                             .memory = &tt_memory_cuda,
+                             .form = form};
     list[form] = cuda;
     snprintf(list[form].name, sizeof list[form].name, "%s", names[form]);
   }

@@ -16,11 +16,10 @@ enum {
   TT_OPTION_LOW = 4,
   TT_OPTION_GROUP_K = 8,
   TT_OPTION_MASK = 16,
-  TT_OPTION_BASE = 32,  /* renumber_base */
-  TT_OPTION_CLOSE = 64, /* relevance by MAX_COSINE and ATTENTION */
-  TT_OPTION_ROTATION = 128,
-  TT_OPTION_NOVELTY = 256,
-  TT_OPTION_MERGE = 512 /* tailcut_merge, selection.merge */
+  TT_OPTION_BASE = 32,     /* renumber_base */
+  TT_OPTION_ROTATION = 64, /* keys that turn */
+  TT_OPTION_NOVELTY = 128,
+  TT_OPTION_MERGE = 256 /* tailcut_merge, selection.merge */
 };
 
 /* A backend as it is tested: a device kind with one of its settings. On the CPU these are the SIMD

@@ -2,6 +2,7 @@
 /* calls: the table of calls, and what makes one of them. */
 #include "calls.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -109,8 +110,22 @@ const tt_call_row tt_call_rows[] = {
      .rows = TT_CALL_TOKENS | TT_CALL_SLOTS, .groups = 12},
     {"sequence 70 layers", SEQUENCE, TT_RAGGED, 1, 90, 24, 6, .bare = 1,
      .rows = TT_CALL_TOKENS | TT_CALL_PLANES, .layers = 70, .replays = 10},
+    {"sequence, keys turn", SEQUENCE, TT_UNIFORM, 1, 150, 48, 6, .bare = 1,
+     .rows = TT_CALL_TOKENS | TT_CALL_POSITIONS, .layers = 3, .turns = 1, .texts = 40},
+    {"sequence ragged, keys turn", SEQUENCE, TT_RAGGED, 5, 130, 48, 6,
+     .rows = TT_CALL_TOKENS | TT_CALL_PLANES, .layers = 70, .turns = 1, .replays = 20},
     {"sequence long", SEQUENCE, TT_RAGGED, 1, 8600, 8, 9, .bare = 1, .rows = TT_CALL_TOKENS,
      .replays = 6},
+    {"relevance max", RELEVANCE, TT_LENGTHS, 4, 70, 48, 4, .policy = TAILCUT_MAX_COSINE},
+    {"relevance attention", RELEVANCE, TT_UNIFORM, 3, 70, 48, 4, .policy = TAILCUT_ATTENTION},
+    {"sequence max ragged", SEQUENCE, TT_RAGGED, 5, 90, 48, 7, .policy = TAILCUT_MAX_COSINE,
+     .rows = TT_CALL_TOKENS | TT_CALL_PLANES, .layers = 1},
+    {"sequence max groups", SEQUENCE, TT_LENGTHS, 4, 90, 40, 7, .policy = TAILCUT_MAX_COSINE,
+     .dtype = TAILCUT_F32, .rows = TT_CALL_TOKENS, .groups = 11},
+    {"sequence attention ragged", SEQUENCE, TT_RAGGED, 5, 90, 48, 7, .policy = TAILCUT_ATTENTION,
+     .rows = TT_CALL_TOKENS | TT_CALL_PLANES, .layers = 1},
+    {"sequence attention groups", SEQUENCE, TT_RAGGED, 4, 90, 48, 7, .policy = TAILCUT_ATTENTION,
+     .dtype = TAILCUT_BF16, .rows = TT_CALL_TOKENS, .groups = 9},
     {"prune groups", PRUNE, TT_UNIFORM, 3, 70, 48, 5, .rows = TT_CALL_TOKENS, .groups = 8},
     {"layer 640x4096", SEQUENCE, TT_UNIFORM, 1, 640, 4096, 4, .bare = 1, .rows = TT_CALL_TOKENS,
      .layers = 2, .texts = 64, .replays = -1},
@@ -128,6 +143,8 @@ enum {
   SHAPE,
   MATRIX,
   VECTOR,
+  QUERIES,
+  KEYS,
   ROLES,
   SCORES,
   FLAGS,
@@ -143,6 +160,7 @@ enum {
   GROUP_COUNTS,
   GROUPS,
   SLOTS,
+  FREQUENCIES,
   ARRAYS /* two for each row array: source and destination */
 };
 enum {
@@ -154,9 +172,10 @@ enum {
 };
 
 static const char *const names[] = {
-    "shape",     "tokens",      "reference", "roles",          "scores", "flags",
-    "direction", "counts",      "kept",      "new_cu_seqlens", "flags",  "curve",
-    "ranks",     "host_counts", "mask",      "group_counts",   "groups", "slots"};
+    "shape",  "tokens", "reference",  "q",           "k",    "roles",
+    "scores", "flags",  "direction",  "counts",      "kept", "new_cu_seqlens",
+    "flags",  "curve",  "ranks",      "host_counts", "mask", "group_counts",
+    "groups", "slots",  "frequencies"};
 
 typedef struct buffer {
   void *side[2]; /* host, device; NULL: no such argument */
@@ -173,7 +192,13 @@ struct tt_call {
   int in_place[MOST_ROWS];      /* 1: its own memory; 2: the matrix; 3: from the matrix */
   int32_t num_rows;
   int64_t total;
+  int failed; /* the device's scores are far from the CPU's */
+  int first_layer;
+  int positions;                 /* 1 + the array of renumbered positions; 0: there is none */
+  tailcut_rotation rotations[2]; /* host, device: of keys that turn */
 };
+
+enum { Q_HEADS = 4, K_HEADS = 2, HEAD_DIM = 16 };
 
 static int32_t dtype_of(const tt_call_row *row) { return row->dtype ? row->dtype : TAILCUT_F16; }
 static int32_t size_of(const tt_call *c) { return (int32_t)tt_size(dtype_of(c->row)); }
@@ -202,6 +227,21 @@ static tailcut_rows *next_rows(tt_call *c) {
   return r;
 }
 
+enum { ROTARY_DIM = 12 };
+
+/* Keys turn from the positions that the call renumbers, where it does. */
+static void make_rotations(tt_call *c) {
+  static const tailcut_rotation defaults = TAILCUT_ROTATION_INITIALIZER;
+  add(c, FREQUENCIES, ROTARY_DIM / 2 * sizeof(float), 1);
+  for (int side = HOST; side <= DEVICE; side++) {
+    tailcut_rotation *t = &c->rotations[side];
+    *t = defaults;
+    t->dtype = TAILCUT_F16, t->rotary_dim = ROTARY_DIM, t->rotary_offset = 2;
+    t->inv_freq = c->buffers[FREQUENCIES].side[side];
+    if (c->positions) t->positions = c->buffers[ARRAYS + 2 * c->positions - 1].side[side];
+  }
+}
+
 /* K or V of a layer, in place: the rows of a token's heads side by side. */
 static void add_layer(tt_call *c) {
   const int i = c->num_rows;
@@ -224,7 +264,7 @@ static void add_rows(tt_call *c, unsigned kind) {
   const int tail = kind == TT_CALL_TAIL || kind == TT_CALL_WIDE_TAIL;
   if (kind == TT_CALL_APART || tail) r->placement = TAILCUT_PACKED;
   if (kind == TT_CALL_SMALL || tail) r->flags = TAILCUT_ROWS_ZERO_TAIL;
-  if (kind == TT_CALL_POSITIONS) r->flags = TAILCUT_ROWS_RENUMBER;
+  if (kind == TT_CALL_POSITIONS) r->flags = TAILCUT_ROWS_RENUMBER, c->positions = i + 1;
   if (kind == TT_CALL_PLANES) {
     r->parts = 3, r->src_row_stride = r->dst_row_stride = 8;
     r->src_part_stride = r->dst_part_stride = 8 * c->total;
@@ -258,10 +298,15 @@ tt_call *tt_call_new(const tt_call_row *row, const tt_backend *backend) {
     add(c, ROLES, (size_t)c->total, 1);
   }
   if (row->kind == DIRECTION) add(c, DIRECTIONS, segments * (size_t)row->dim, 1);
+  if (row->policy == TAILCUT_ATTENTION) {
+    add(c, QUERIES, (size_t)(c->total * Q_HEADS * HEAD_DIM * size_of(c)), 1);
+    add(c, KEYS, (size_t)(c->total * K_HEADS * HEAD_DIM * size_of(c)), 1);
+  }
   const int scores = row->kind == SCORE || row->kind == RELEVANCE;
   if (scores || row->kind == CUT) add(c, SCORES, rows, 1);
   if (prunes) add(c, SCORES, rows, (int)full);
   if (scores || row->kind == CUT) add(c, FLAGS, segments, row->kind != RELEVANCE || full);
+  if (row->kind == SEQUENCE) add(c, FLAGS, segments, 0);
   if (cuts || row->kind == COMPACT) {
     add(c, COUNTS, segments, 1);
     add(c, KEPT, rows, full || row->kind == COMPACT || row->packed);
@@ -278,12 +323,20 @@ tt_call *tt_call_new(const tt_call_row *row, const tt_backend *backend) {
   for (unsigned bit = 1; bit <= TT_CALL_PLANES; bit *= 2) {
     if (row->rows & bit) add_rows(c, bit);
   }
+  c->first_layer = c->num_rows;
   for (int i = 0; i < 2 * row->layers; i++) add_layer(c);
+  if (row->turns) make_rotations(c);
   static const tailcut_config config = TAILCUT_CONFIG_INITIALIZER;
   if (tailcut_create(&c->cpu, &config) != TAILCUT_OK) abort();
   static const tt_backend cpu = {.name = "cpu", .memory = &tt_memory_cpu};
   const tailcut_limits limits = tt_call_limits(row);
-  c->cpu_workspace = tt_workspace_new(&cpu, c->cpu, row->kind, &limits);
+  int32_t largest = row->kind; /* one that serves the parts too */
+  size_t most = 0, size;
+  for (int32_t kind = SCORE; kind <= SEQUENCE; kind++) {
+    if (tailcut_workspace_size(c->cpu, kind, &limits, &size) != TAILCUT_OK) abort();
+    if (size > most) most = size, largest = kind;
+  }
+  c->cpu_workspace = tt_workspace_new(&cpu, c->cpu, largest, &limits);
   return c;
 }
 
@@ -327,6 +380,9 @@ static tailcut_rows rows_of(const tt_call *c, int i, int side) {
     r.src = r.dst;
     r.src_segment_stride = r.dst_segment_stride = pitch_of(c);
   }
+  if (c->row->turns && i >= c->first_layer && (i - c->first_layer) % 2 == 0) {
+    r.rotation = &c->rotations[side];
+  }
   if (r.part_bytes == 20) r.src_slots = r.dst_slots = c->buffers[SLOTS].side[side];
   return r;
 }
@@ -337,16 +393,19 @@ tailcut_limits tt_call_limits(const tt_call_row *row) {
   limits.max_tokens = row->max_tokens;
   limits.total_tokens = (int64_t)row->segments * row->max_tokens;
   limits.groups = row->groups;
+  if (row->policy == TAILCUT_ATTENTION) limits.q_heads = Q_HEADS, limits.head_dim = HEAD_DIM;
   limits.dim = row->kind == CUT || row->kind == COMPACT ? 0 : row->dim;
   return limits;
 }
 
-static tailcut_status call_on(const tt_call *c, tailcut_handle handle, int side, tt_workspace w,
-                              void *stream) {
+/* The call, or the part of it that is of this kind. */
+static tailcut_status call_on(const tt_call *c, tailcut_handle handle, int32_t kind, int side,
+                              tt_workspace w, void *stream) {
   const tt_call_row *row = c->row;
   const tailcut_batch batch = batch_of(c, side);
   tailcut_tokens tokens = TAILCUT_TOKENS_INITIALIZER;
   tailcut_reference reference = TAILCUT_REFERENCE_INITIALIZER;
+  tailcut_relevance_options options = TAILCUT_RELEVANCE_OPTIONS_INITIALIZER;
   tailcut_rule rule = TAILCUT_RULE_INITIALIZER;
   tailcut_selection s = TAILCUT_SELECTION_INITIALIZER;
   tailcut_rows rows[MOST_ROWS];
@@ -366,9 +425,17 @@ static tailcut_status call_on(const tt_call *c, tailcut_handle handle, int side,
   s.counts = at[COUNTS], s.kept = at[KEPT], s.kept_placement = placement;
   s.new_cu_seqlens = at[NEW_CU], s.flags = at[OUT_FLAGS];
   s.curve = at[CURVE], s.ranks = at[RANKS], s.host_counts = at[HOST_COUNTS];
-  s.scores = row->kind == PRUNE || row->kind == SEQUENCE ? at[SCORES] : NULL;
+  s.scores = kind == PRUNE || kind == SEQUENCE ? at[SCORES] : NULL;
   s.mask = at[MASK], s.group_counts = at[GROUP_COUNTS];
-  switch (row->kind) {
+  if (row->policy) options.policy = row->policy;
+  if (row->policy) rule.scale = TAILCUT_SCALE_UNIT;
+  if (row->policy == TAILCUT_ATTENTION) {
+    rule.scale = TAILCUT_SCALE_AUTO;
+    options.dtype = dtype_of(row), options.causal = 1;
+    options.q = at[QUERIES], options.k = at[KEYS];
+    options.q_heads = Q_HEADS, options.k_heads = K_HEADS, options.head_dim = HEAD_DIM;
+  }
+  switch (kind) {
     case SCORE:
       return tailcut_score(handle, &batch, &tokens, &reference, at[SCORES], at[FLAGS], w.data,
                            w.size, stream);
@@ -376,13 +443,13 @@ static tailcut_status call_on(const tt_call *c, tailcut_handle handle, int side,
       return tailcut_mean_direction(handle, &batch, &tokens, at[ROLES], at[DIRECTIONS], w.data,
                                     w.size, stream);
     case CUT:
-      return tailcut_cut(handle, &batch, at[SCORES], NULL, at[FLAGS], &rule, &s, w.data, w.size,
-                         stream);
+      return tailcut_cut(handle, &batch, at[SCORES], at[ROLES], at[FLAGS], &rule, &s, w.data,
+                         w.size, stream);
     case RELEVANCE:
-      return tailcut_relevance(handle, &batch, &tokens, at[ROLES], NULL, at[SCORES], at[FLAGS],
+      return tailcut_relevance(handle, &batch, &tokens, at[ROLES], &options, at[SCORES], at[FLAGS],
                                w.data, w.size, stream);
     case SEQUENCE:
-      return tailcut_prune_sequence(handle, &batch, &tokens, at[ROLES], NULL, &rule, &s, rows,
+      return tailcut_prune_sequence(handle, &batch, &tokens, at[ROLES], &options, &rule, &s, rows,
                                     c->num_rows, w.data, w.size, stream);
     case COMPACT:
       return tailcut_compact(handle, &batch, at[KEPT], placement, at[COUNTS], at[NEW_CU], rows,
@@ -394,13 +461,46 @@ static tailcut_status call_on(const tt_call *c, tailcut_handle handle, int side,
 }
 
 tailcut_status tt_call_run(const tt_call *c, tailcut_handle handle, tt_workspace w, void *stream) {
-  return call_on(c, handle, DEVICE, w, stream);
+  return call_on(c, handle, c->row->kind, DEVICE, w, stream);
+}
+
+static void expect_on_cpu(tt_call *c, int32_t kind) {
+  if (call_on(c, c->cpu, kind, HOST, c->cpu_workspace, NULL) == TAILCUT_OK) return;
+  fprintf(stderr, "%s on the CPU: %s\n", c->row->name, tailcut_last_error());
+  abort();
+}
+
+/* Takes the device's scores where they are near the CPU's. */
+static void take_scores(tt_call *c) {
+  const buffer *b = &c->buffers[SCORES];
+  float *want = b->side[HOST], *got = tt_host(b->bytes);
+  const double tol = dtype_of(c->row) == TAILCUT_F32 ? 2e-5 : 4e-3; /* both may be off */
+  tt_download(c->backend, got, b->side[DEVICE], b->bytes);
+  for (int64_t i = 0; i < c->total; i++) {
+    const double size = fmax(fabs((double)want[i]), 0x1p-7);
+    const double scale = c->row->policy == TAILCUT_ATTENTION ? size : 1.0;
+    if (memcmp(&got[i], &want[i], 4) == 0) continue;
+    if (fabs((double)got[i] - (double)want[i]) <= tol * scale) continue;
+    if (c->failed++ == 0) {
+      printf("FAILED %s on %s: score %d is %g, expected %g\n", c->row->name, c->backend->name,
+             (int)i, (double)got[i], (double)want[i]);
+    }
+  }
+  memcpy(want, got, b->bytes);
+  free(got);
 }
 
 void tt_call_expect(tt_call *c) {
-  if (call_on(c, c->cpu, HOST, c->cpu_workspace, NULL) == TAILCUT_OK) return;
-  fprintf(stderr, "%s on the CPU: %s\n", c->row->name, tailcut_last_error());
-  abort();
+  c->failed = 0;
+  if (!c->row->policy) {
+    expect_on_cpu(c, c->row->kind);
+    return;
+  }
+  expect_on_cpu(c, RELEVANCE);
+  take_scores(c);
+  if (c->row->kind == RELEVANCE) return;
+  expect_on_cpu(c, CUT);
+  expect_on_cpu(c, COMPACT);
 }
 
 /* ------------------------------------------------------------------------------ new contents -- */
@@ -507,10 +607,18 @@ void tt_call_fill(tt_call *c, tt_random *random) {
     tt_tokens(random, c->buffers[MATRIX].side[HOST], dtype, c->total + row->gap * row->segments,
               row->dim, row->dim, spikes);
   }
+  for (int32_t i = 0; row->turns && i < ROTARY_DIM / 2; i++) {
+    ((float *)c->buffers[FREQUENCIES].side[HOST])[i] = 1.0f / (float)(1 + 3 * i);
+  }
   for (int32_t i = 0; c->buffers[VECTOR].bytes && i < row->dim; i++) {
     const float v = tt_get(c->buffers[MATRIX].side[HOST], dtype, (size_t)i);
     const float base = v - v == 0.0f ? v : 0.0f;
     tt_put(c->buffers[VECTOR].side[HOST], dtype, (size_t)i, base + (float)tt_normal(random));
+  }
+  for (int id = QUERIES; id <= KEYS; id++) {
+    for (size_t i = 0; i < c->buffers[id].bytes / (size_t)size_of(c); i++) {
+      tt_put(c->buffers[id].side[HOST], dtype, i, (float)tt_normal(random));
+    }
   }
   uint8_t *roles = c->buffers[ROLES].side[HOST];
   for (size_t i = 0; i < c->buffers[ROLES].bytes; i++) roles[i] = (uint8_t)tt_below(random, 8);
@@ -552,6 +660,7 @@ static uint8_t *open_bytes(const tt_call *c, int i, size_t bytes) {
   const int64_t gap = c->in_place[i] == 2 ? gap_of(c) : 0;
   if (r.src == r.dst) r.src = scratch + gap;
   r.dst = scratch + gap;
+  r.rotation = NULL; /* keys that turn are no more open than others */
   ref_compact(&batch, c->buffers[KEPT].side[HOST], c->row->packed ? TAILCUT_PACKED : TAILCUT_LOCAL,
               c->buffers[COUNTS].side[HOST], c->buffers[NEW_CU].side[HOST], &r, open + gap, NULL);
   free(scratch);
@@ -559,7 +668,7 @@ static uint8_t *open_bytes(const tt_call *c, int i, size_t bytes) {
 }
 
 int tt_call_compare(tt_call *c) {
-  int differ = 0;
+  int differ = c->failed;
   for (int id = 0; id < BUFFERS; id++) {
     const buffer *b = &c->buffers[id];
     if (b->side[DEVICE] == NULL) continue;

@@ -40,6 +40,8 @@ typedef struct tt_call_row {
   int32_t replays; /* of a captured graph, default 50; -1: none */
   int32_t groups;  /* cut offsets, this many groups */
   int32_t layers;  /* K and V of so many layers in place: [T, H, d], 2 heads */
+  int32_t policy;  /* of relevance, default MEAN_COSINE; others are not bare */
+  int32_t turns;   /* their keys turn, from the positions that the call renumbers, where it does */
   int32_t texts;   /* a sequence's query rows behind its candidates; 0: any roles anywhere */
 } tt_call_row;
 
@@ -59,7 +61,8 @@ void tt_call_fill(tt_call *call, tt_random *random);
 
 /* Of a workspace for one row. */
 tailcut_limits tt_call_limits(const tt_call_row *row);
-/* On the device, and on the CPU backend. */
+/* On the device, and then on the CPU backend: where scores are only close the device's must be near
+ * the CPU's, and all else is what the CPU makes of the device's. */
 tailcut_status tt_call_run(const tt_call *call, tailcut_handle handle, tt_workspace workspace,
                            void *stream);
 void tt_call_expect(tt_call *call);

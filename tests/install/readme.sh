@@ -1,16 +1,16 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
-# readme.sh SOURCE: the README's C example is the one that the tests build and run, its links lead
-# somewhere and its picture is what the command draws today.
+# readme.sh SOURCE: the README's C examples are the ones that the tests build and run, its links lead
+# somewhere and its picture is what the command draws today (the other: bench/sequence.py --check).
 set -eu
 cd "$1"
 command=$2
 scratch=$3
 mkdir -p "$scratch"
 
-sed -n '/^```c$/,/^```$/p' README.md | sed '1d;$d' >"$scratch/example.c"
-diff "$scratch/example.c" tests/examples/01_one_image.c || {
-  echo "README.md: its C example differs from tests/examples/01_one_image.c" >&2
+sed -n '/^```c$/,/^```$/p' README.md | sed '/^```/d' >"$scratch/examples.c"
+cat tests/examples/01_one_image.c tests/examples/04_decoder_layer.c | diff "$scratch/examples.c" - || {
+  echo "README.md: its C examples differ from tests/examples/01_one_image.c and 04_decoder_layer.c" >&2
   exit 1
 }
 

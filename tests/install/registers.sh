@@ -42,7 +42,7 @@ for log in "$scratch"/*.log; do
       sub(/\([^()]*\)$/, "", kernel)
       kernels++
     }
-    /bytes stack frame/ && kernel ~ /^cut_(value|sort)<.*1024/ {
+    /bytes stack frame/ && kernel ~ /^cut_short<.*1024/ {
       if ($1 + $5 + $9 > 1024) bad($1 ", " $5 " and " $9 " bytes of stack, spill stores, loads")
       frames++
       next

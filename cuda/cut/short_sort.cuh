@@ -1,14 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * cut_block: from scores to kept rows of one group by sorting, by one block in shared memory.
+ * cut_short_sort: from scores to kept rows of one group by sorting, by one block in shared memory.
  *
  * Formulas: METHOD.md, "Order" and "Detectors"; curve.h. Strategy: rows are sorted by key (block
  * radix sort, stable: ties by row), rows that are no candidates behind all others; the curve as
  * integers in shared memory; one detector (detect.cuh); a byte per row says whether it stays; kept
  * rows in order by prefix sums. Precision: exact, the same bits as src/cpu/cut.c.
  */
-#ifndef TAILCUT_CUT_BLOCK_CUH_
-#define TAILCUT_CUT_BLOCK_CUH_
+#ifndef TAILCUT_CUT_SHORT_SORT_CUH_
+#define TAILCUT_CUT_SHORT_SORT_CUH_
 
 #include <cub/block/block_radix_sort.cuh>
 
@@ -73,18 +73,18 @@ __device__ inline int32_t tc_cut_block(tc_block_space<THREADS, ITEMS> &space,
                                               : tc_spread_keeps(spread, first + i);
     space.keep[rows[i]] = stays;
     if (!reports) continue;
-    tc_cut_mask(args, c, rows[i], stays);
+    if (args.out.mask != nullptr) tc_cut_mask(args, c)[rows[i]] = stays;
     tc_cut_report_order(args, c, rows[i], first + i, keys[i]);
   }
   __syncthreads();
   const int32_t count = tc_emit(
-      block, n, 0, [&](int32_t row) { return space.keep[row] ? TC_KEEP : TC_DROP; }, c.group.first,
-      kept);
+      block, n, [&](int32_t row) { return space.keep[row] != 0; }, c.group.first, kept);
   if (reports) {
     tc_cut_clear_mask(args, c, (int32_t)threadIdx.x, THREADS);
-    if (threadIdx.x == 0) tc_cut_report(args, c, count, tc_flags_out(c.flags, stats, whole));
+    if (threadIdx.x == 0)
+      tc_cut_report(args, c, count, tc_flags_out(c.flags, stats.candidates, stats.usable, whole));
   }
   return count;
 }
 
-#endif /* TAILCUT_CUT_BLOCK_CUH_ */
+#endif /* TAILCUT_CUT_SHORT_SORT_CUH_ */

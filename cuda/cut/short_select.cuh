@@ -1,23 +1,22 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/*
- * cut_select: the k-th key by one block that holds the keys: radix select over the keys' own range,
- * until few are left, which every warp compares. Exact. Ladder: cut/value.cu.
- */
-#ifndef TAILCUT_CUT_SELECT_CUH_
-#define TAILCUT_CUT_SELECT_CUH_
+/* cut_short_select: the k-th key by one block that holds the keys: radix select over the keys' own
+ * range, until few are left, which every warp compares. Exact. */
+#ifndef TAILCUT_CUT_SHORT_SELECT_CUH_
+#define TAILCUT_CUT_SHORT_SELECT_CUH_
 
-#include "cut/value.cuh"
+#include "cut/short_space.cuh"
 
 /* The cutoff that keeps k of the candidates, whose keys are this block's. */
 template <class S>
-__device__ inline tc_cutoff tc_value_select(tc_value_space<S> &space,
+__device__ inline tc_cutoff tc_short_select(tc_short_space<S> &space,
                                             const uint32_t (&key)[S::ITEMS], const tc_stats &stats,
                                             int32_t k) {
-  const int thread = (int)threadIdx.x, lane = thread & 31, warp = thread / 32;
+  tc_block<S::WARPS> block(space.block);
+  const int thread = (int)threadIdx.x, lane = thread & 31;
   if (k <= 0) return {0, 0};
   if (k >= stats.usable) return {TC_KEY_UNUSABLE, k - stats.usable};
   uint32_t low = stats.first, range = stats.last - stats.first, left = (uint32_t)k;
-  for (;;) { /* the k-th is the left-th of the keys low .. low + range */
+  for (;;) { /* the k-th is the left-th of the keys low .. low + range, all of them numbers' */
     const int shift = range > 0 ? max(0, 32 - __clz((int)range) - S::LOG) : 0;
     __syncthreads(); /* the bins are no longer read */
 #pragma unroll
@@ -26,9 +25,7 @@ __device__ inline tc_cutoff tc_value_select(tc_value_space<S> &space,
 #pragma unroll
     for (int i = 0; i < S::ITEMS; i++) {
       const uint32_t at = key[i] - low;
-      if (key[i] < TC_KEY_UNUSABLE && key[i] >= low && at <= range) {
-        atomicAdd(&space.bins[at >> shift], 1u);
-      }
+      if (at <= range) atomicAdd(&space.bins[at >> shift], 1u);
     }
     __syncthreads();
     uint32_t count[S::EACH], all = 0;
@@ -37,11 +34,7 @@ __device__ inline tc_cutoff tc_value_select(tc_value_space<S> &space,
       count[e] = space.bins[thread * S::EACH + e];
       all += count[e];
     }
-    uint32_t before = tc_warp_upto(all);
-    if (lane == 31) space.counts[warp] = before;
-    __syncthreads();
-    const uint32_t others = lane < S::WARPS ? space.counts[lane] : 0;
-    before += tc_value_total(lane < warp ? others : 0u) - all;
+    uint32_t total, before = block.prefix(all, &total);
 #pragma unroll
     for (int e = 0; e < S::EACH; e++) {
       if (before < left && left <= before + count[e]) {
@@ -63,9 +56,7 @@ __device__ inline tc_cutoff tc_value_select(tc_value_space<S> &space,
   __syncthreads();
 #pragma unroll
   for (int i = 0; i < S::ITEMS; i++) {
-    if (key[i] < TC_KEY_UNUSABLE && key[i] >= low && key[i] - low <= range) {
-      space.list[atomicAdd(&space.listed, 1u)] = key[i];
-    }
+    if (key[i] - low <= range) space.list[atomicAdd(&space.listed, 1u)] = key[i];
   }
   __syncthreads();
   const uint32_t listed = space.inside;
@@ -81,4 +72,4 @@ __device__ inline tc_cutoff tc_value_select(tc_value_space<S> &space,
   return {__shfl_sync(TC_FULL, own, who), (int32_t)(left - __shfl_sync(TC_FULL, less, who))};
 }
 
-#endif /* TAILCUT_CUT_SELECT_CUH_ */
+#endif /* TAILCUT_CUT_SHORT_SELECT_CUH_ */

@@ -1,0 +1,312 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Arrays of any library as a pointer, a shape and strides, and new ones where the inputs live.
+
+numpy's are read directly; PyTorch's and others with DLPack's C exchange through that; then __cuda_array_interface__,
+__dlpack__, and at last whatever numpy can make of the object without a copy. Nothing is imported but numpy.
+"""
+from __future__ import annotations
+
+import sys
+from ctypes import addressof, c_char
+from typing import Any, Callable, Sequence
+
+import numpy as np
+
+from . import _dlpack
+from ._abi import DeviceKind, Dtype, Status
+from ._errors import conflict, error, out_of_range
+
+CPU = (int(DeviceKind.CPU), 0)
+Spec = tuple[tuple[int, ...], str]  # a shape and an element code, as below
+
+# How elements are stored: numpy's letter and bytes, and "bf2" for bfloat16.
+SIZES = {"f2": 2, "bf2": 2, "f4": 4, "f8": 8, "i1": 1, "i2": 2, "i4": 4, "i8": 8, "u1": 1, "u2": 2, "u4": 4, "u8": 8,
+         "b1": 1}
+_FEATURES = {"f2": Dtype.F16, "bf2": Dtype.BF16, "f4": Dtype.F32}
+_NUMPY = {code: np.dtype(code) for code in ("f4", "i4", "i8", "u1", "f2", "u2")}
+
+
+class View:
+    """Where an array lies. `strides` are bytes; `device` is (DeviceKind, index)."""
+
+    __slots__ = ("data", "code", "shape", "strides", "device", "array", "read_only", "stream", "keep")
+
+    def __init__(self, data: int, code: str, shape: tuple[int, ...], strides: tuple[int, ...], device: tuple[int, int],
+                 array: Any, read_only: bool = False, stream: int | None = None, keep: Any = None) -> None:
+        self.data, self.code, self.shape, self.strides, self.device = data, code, shape, strides, device
+        self.array, self.read_only, self.stream, self.keep = array, read_only, stream, keep
+
+    @property
+    def on_host(self) -> bool:
+        return self.device[0] == 1
+
+
+# ------------------------------------------------------------------------------------------ element types
+_codes: dict[Any, str] = {}
+
+
+def _numpy_code(dtype: np.dtype[Any], name: str) -> str:
+    try:
+        return _codes[dtype]
+    except KeyError:
+        pass
+    if not dtype.isnative:
+        raise error(Status.ERROR_UNSUPPORTED, f"{name} is {dtype}: elements in this machine's byte order are expected")
+    code = "bf2" if dtype.name == "bfloat16" else dtype.str[1:]
+    if code not in SIZES:
+        raise error(Status.ERROR_UNSUPPORTED, f"{name} is {dtype}, which no argument of tailcut is")
+    _codes[dtype] = code
+    return code
+
+
+def _dlpack_dtype(letter: int, size: int) -> int:
+    return letter | size * 8 << 8 | 1 << 16  # code, bits and one lane, as they lie in memory (little-endian)
+
+
+_DLPACK_CODES = {_dlpack_dtype(letter, size): f"{word}{size}"
+                 for letter, word in ((0, "i"), (1, "u"), (2, "f"), (4, "bf"), (6, "b")) for size in (1, 2, 4, 8)
+                 if f"{word}{size}" in SIZES}
+
+
+def features_dtype(view: View, dtype: Dtype | None, name: str) -> int:
+    """The tailcut dtype of an array of features; `dtype` names that of uint16 words."""
+    found = _FEATURES.get(view.code)
+    if found is None and view.code == "u2" and dtype in (Dtype.BF16, Dtype.F16):
+        found = dtype
+    if found is None:
+        raise error(Status.ERROR_ENUM, f"{name} has elements {view.code}: float16, bfloat16 or float32 are expected, or "
+                    "uint16 with dtype='bf16'")
+    if dtype is not None and found != dtype:
+        raise conflict(f"{name} has elements {view.code}, but dtype is {dtype.name}")
+    return int(found)
+
+
+# ------------------------------------------------------------------------------------------------- views
+def _of_numpy(array: np.ndarray[Any, Any], name: str) -> View:
+    code = _codes.get(array.dtype) or _numpy_code(array.dtype, name)
+    data, read_only = array.__array_interface__["data"]
+    return View(data, code, array.shape, array.strides, CPU, array, read_only)
+
+
+def _of_dlpack(tensor: _dlpack.Tensor, array: Any, name: str, read_only: bool = False, keep: Any = None) -> View:
+    code = _DLPACK_CODES.get(tensor.dtype)
+    if code is None:
+        raise error(Status.ERROR_UNSUPPORTED, f"{name} has elements (DLPack code {tensor.dtype & 255}, "
+                    f"{tensor.dtype >> 8 & 255} bits) that no argument of tailcut has")
+    size, shape = SIZES[code], tensor.shape
+    strides = tuple([s * size for s in tensor.strides]) if tensor.strides else _contiguous(shape, size)
+    if tensor.device_type in (_dlpack.CPU, _dlpack.CUDA_HOST):
+        device = CPU
+    elif tensor.device_type in (_dlpack.CUDA, _dlpack.CUDA_MANAGED):
+        device = (int(DeviceKind.CUDA), tensor.device)
+    else:
+        raise error(Status.ERROR_NO_BACKEND, f"{name} is on a device (DLPack type {tensor.device_type}) that is neither "
+                    "a CPU nor CUDA")
+    return View(tensor.data or _of_nothing(shape), code, shape, strides, device, array, read_only, None, keep)
+
+
+def _of_cuda_interface(array: Any, name: str) -> View:
+    facts = array.__cuda_array_interface__
+    code, shape = facts["typestr"][1:], tuple(facts["shape"])
+    if code not in SIZES or facts["typestr"][0] == ">" or facts.get("mask") is not None:
+        raise error(Status.ERROR_UNSUPPORTED, f"{name} has elements {facts['typestr']} or a mask, which no argument of "
+                    "tailcut has")
+    strides = facts.get("strides") or _contiguous(shape, SIZES[code])
+    device = getattr(array, "device", None)
+    index = int(getattr(device, "id", device if isinstance(device, int) else 0) or 0)
+    return View(facts["data"][0] or _of_nothing(shape), code, shape, tuple(strides), (int(DeviceKind.CUDA), index), array,
+                bool(facts["data"][1]), facts.get("stream"))
+
+
+def _of_nothing(shape: tuple[int, ...]) -> int:
+    """An address for an array without elements, which some libraries give none: never read, only not NULL."""
+    return 64 if 0 in shape else 0
+
+
+def _contiguous(shape: Sequence[int], size: int) -> tuple[int, ...]:
+    strides = [0] * len(shape)
+    for axis in range(len(shape) - 1, -1, -1):
+        strides[axis] = size
+        size *= max(shape[axis], 1)
+    return tuple(strides)
+
+
+def strides_of(of: View) -> tuple[int, ...]:
+    """Its strides; those of a contiguous array where there is no element (numpy says 0 then)."""
+    return of.strides if 0 not in of.shape else _contiguous(of.shape, SIZES[of.code])
+
+
+def view(array: Any, name: str, stream: int | None = None) -> View:
+    """Where `array` lies. `name` is what errors call it."""
+    if type(array) is np.ndarray:
+        return _of_numpy(array, name)
+    tensor = _dlpack.borrow(array)
+    if tensor is not None:
+        return _of_dlpack(tensor, array, name)
+    if isinstance(array, np.ndarray):
+        return _of_numpy(array, name)
+    if hasattr(array, "__cuda_array_interface__"):
+        return _of_cuda_interface(array, name)
+    if hasattr(array, "__dlpack__"):
+        tensor, read_only, keep = _dlpack.take(array, stream)
+        return _of_dlpack(tensor, array, name, read_only, keep)
+    return _of_numpy(np.asarray(array), name)
+
+
+def is_contiguous(of: View) -> bool:
+    size = SIZES[of.code]
+    if 0 in of.shape:
+        return True
+    for length, stride in zip(reversed(of.shape), reversed(of.strides)):
+        if length > 1 and stride != size:
+            return False
+        size *= length
+    return True
+
+
+def small(array: Any, code: str, name: str, device: tuple[int, int], length: int | None = None) -> View:
+    """A contiguous array of `code` elements on `device`. Integers of the host may have another width: converted."""
+    if type(array) is not np.ndarray and isinstance(array, (list, tuple, range)):
+        array = np.asarray(array, np.int64)
+    of = view(array, name)
+    if of.code != code and of.on_host and isinstance(of.array, np.ndarray) and of.code[0] in "iub" and code[0] in "iu":
+        converted = of.array.astype(_NUMPY[code])
+        if not np.array_equal(converted, of.array):
+            raise out_of_range(f"{name} has values that {_NUMPY[code]} cannot hold")
+        of = _of_numpy(converted, name)
+    if of.code != code:
+        raise error(Status.ERROR_ENUM, f"{name} has elements {of.code}: {_NUMPY[code]} is expected")
+    if not is_contiguous(of):
+        raise error(Status.ERROR_UNSUPPORTED, f"{name} is strided: a contiguous array is expected")
+    if of.device != device:
+        raise conflict(f"{name} is on device {of.device}, the first argument on {device}")
+    if length is not None and (len(of.shape) != 1 or of.shape[0] < length):
+        raise out_of_range(f"{name} has shape {list(of.shape)}: [{length}] is expected")
+    return of
+
+
+# -------------------------------------------------------------------------------------- new arrays, streams
+class Maker:
+    """Makes arrays of float32, int32 and uint8 in the library and on the device of the input."""
+
+    def __init__(self, empty: Callable[[tuple[int, ...], str], Any]) -> None:
+        self.empty = empty
+
+    def block(self, specs: Sequence[Spec]) -> "Block":
+        return Block(self, specs)
+
+    def fill(self, array: Any, value: float) -> None:
+        array[...] = value
+
+
+class Block:
+    """Arrays that are made together; `make` gives each with its address. One allocation for each kind of element."""
+
+    def __init__(self, making: Maker, specs: Sequence[Spec]) -> None:
+        self.making, self.shapes = making, [shape for shape, _code in specs]
+        self.parts: dict[str, list[tuple[int, int, int]]] = {}  # by code: (number, first element, behind the last)
+        for i, (shape, code) in enumerate(specs):
+            part = self.parts.setdefault(code, [])
+            first = part[-1][2] if part else 0
+            part.append((i, first, first + _elements(shape)))
+
+    def make(self) -> list[tuple[Any, int]]:
+        made: list[Any] = [None] * len(self.shapes)
+        for code, part in self.parts.items():
+            memory = self.making.empty((part[-1][2],), code)
+            base = view(memory, "a new array").data
+            for i, first, end in part:
+                piece = memory[first:end]
+                shape = self.shapes[i]
+                made[i] = piece if len(shape) == 1 else piece.reshape(shape), base + first * SIZES[code]
+        return made
+
+
+class _NumpyMaker(Maker):
+    def block(self, specs: Sequence[Spec]) -> Block:
+        return _NumpyBlock(self, specs)
+
+
+class _NumpyBlock(Block):
+    """All in one allocation, 64 bytes apart at least."""
+
+    def __init__(self, making: Maker, specs: Sequence[Spec]) -> None:
+        self.places, self.end = [], 0
+        for shape, code in specs:
+            self.places.append((shape, _NUMPY[code], self.end))
+            self.end += (_elements(shape) * SIZES[code] + 63) & ~63
+
+    def make(self) -> list[tuple[Any, int]]:
+        memory = np.empty(self.end + 64, np.uint8)
+        base = addressof(c_char.from_buffer(memory))  # type: ignore[arg-type]  # half the time of __array_interface__
+        start = -base & 63
+        base += start
+        return [(np.ndarray(shape, dtype, memory, start + place), base + place) for shape, dtype, place in self.places]
+
+
+def _elements(shape: tuple[int, ...]) -> int:
+    count = 1
+    for length in shape:
+        count *= length
+    return count
+
+
+def _numpy_empty(shape: tuple[int, ...], code: str) -> Any:
+    return np.empty(shape, _NUMPY[code])
+
+
+NUMPY = _NumpyMaker(_numpy_empty)
+
+
+_torch_makers: dict[Any, Maker] = {}
+
+
+def _torch_maker(device: Any) -> Maker:
+    found = _torch_makers.get(device)
+    if found is None:
+        torch = sys.modules["torch"]
+        dtypes = {"f4": torch.float32, "i4": torch.int32, "u1": torch.uint8}
+        found = _torch_makers[device] = Maker(lambda shape, code: torch.empty(shape, dtype=dtypes[code], device=device))
+    return found
+
+
+def maker(of: View) -> Maker:
+    """What makes the outputs of a call whose first array is `of`."""
+    kind = type(of.array)
+    if kind is np.ndarray:
+        return NUMPY
+    if kind.__module__.partition(".")[0] == "torch" or "torch" in sys.modules and isinstance(
+            of.array, sys.modules["torch"].Tensor):
+        return _torch_maker(of.array.device)
+    if of.on_host:
+        return NUMPY
+    if not hasattr(of.array, "__array_namespace__"):
+        raise error(Status.ERROR_UNSUPPORTED, f"cannot make arrays on the device of a {kind.__name__}: use a library "
+                    "with the array API (CuPy) or PyTorch")
+    space = of.array.__array_namespace__()
+    dtypes = {"f4": space.float32, "i4": space.int32, "u1": space.uint8}
+    return Maker(lambda shape, code: space.empty(shape, dtype=dtypes[code]))
+
+
+def like(of: View, shape: tuple[int, ...], making: Maker) -> Any:
+    """A new array with the elements of `of`."""
+    array = of.array
+    if isinstance(array, np.ndarray):
+        return np.empty(shape, array.dtype)
+    if making is NUMPY:
+        return np.empty(shape, np.uint16 if of.code == "bf2" else of.code)
+    if hasattr(array, "new_empty"):
+        return array.new_empty(shape)
+    return array.__array_namespace__().empty(shape, dtype=array.dtype)
+
+
+def stream_of(of: View, stream: int | None) -> int:
+    """The stream to work on: the one given, else the one that the array's library works on, else the default one."""
+    if stream is not None or of.on_host:
+        return stream or 0
+    if of.stream is not None:  # __cuda_array_interface__; 1 and 2 are handles of default streams in CUDA too
+        return of.stream
+    found = _dlpack.current_stream(type(of.array), _dlpack.CUDA, of.device[1])
+    if found is None and type(of.array).__module__.partition(".")[0] == "cupy":
+        found = sys.modules["cupy"].cuda.get_current_stream().ptr
+    return found or 0

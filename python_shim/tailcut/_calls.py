@@ -1,0 +1,292 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The calls. Each takes arrays of any library and gives arrays of the same (numpy's for other host arrays); `stream` is
+a raw cudaStream_t, by default the one that the arrays' library works on. On a device nothing is waited for.
+
+Words as in tailcut.h: N candidates of a segment, D channels, B segments, rows = [N], [B, N] or (ragged) [total].
+"""
+from __future__ import annotations
+
+import functools
+from ctypes import byref
+from typing import Any, Callable, Generic, Iterable, ParamSpec, Protocol, Sequence, TypeVar, cast
+
+from . import _abi
+from ._abi import Call, Dtype, Placement, Policy, ReferenceSource
+from ._arrays import View, view
+from ._errors import conflict
+from ._handle import Handle
+from ._load import fail, library
+from ._options import Array, Batch, Reference, RelevanceOptions, Rule, Scores, Selection, member
+from ._plan import Plan, Prepared, Setup, most_kept, reference_of, relevance_of, rule_of
+from ._reuse import Again
+from ._rows import Rows
+
+P = ParamSpec("P")
+R = TypeVar("R")
+WANT = ("scores", "mask")
+
+
+class Function(Protocol, Generic[P, R]):
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R: ...
+
+    def plan(self, *args: P.args, **kwargs: P.kwargs) -> Plan[R]:
+        """The same call, prepared to run often."""
+
+
+def _call(prepare: Callable[P, Prepared[R]]) -> Function[P, R]:
+    """A function that runs the call; its attribute `plan` prepares it."""
+    @functools.wraps(prepare)
+    def run(*args: P.args, **kwargs: P.kwargs) -> R:
+        return prepare(*args, **kwargs).once()
+
+    def plan(*args: P.args, **kwargs: P.kwargs) -> Plan[R]:
+        return prepare(*args, **kwargs).plan()
+
+    plan.__doc__ = f"{prepare.__name__}, prepared to run often: see Plan."
+    run.plan = plan  # type: ignore[attr-defined]
+    del run.__annotations__["return"]
+    return cast(Function[P, R], run)
+
+
+def _dtype(dtype: Dtype | str | None) -> Dtype | None:
+    return None if dtype is None else member(Dtype, dtype, "dtype")
+
+
+def _start(x: Any, name: str, own_axes: int, batch: Batch | None, handle: Handle | None, stream: int | None,
+           prefix: int = 0) -> tuple[View, Setup]:
+    """The view of the first array, whose last `own_axes` axes do not number rows, and the call's setup."""
+    first = view(x, name, stream)
+    shape = first.shape
+    return first, Setup(first, shape[:len(shape) - own_axes] if own_axes else shape, batch, handle, stream, prefix)
+
+
+def _reference(cls: Any) -> tuple[Any, int]:
+    """(the reference, the prefix rows that it needs)."""
+    if cls is None:
+        cls = Reference(ReferenceSource.MEAN)
+    elif isinstance(cls, str):
+        cls = Reference(cls)
+    row = isinstance(cls, Reference) and cls.source == ReferenceSource.ROW
+    return cls, 1 if row else 0
+
+
+@_call
+def score(x: Array, cls: Array | Reference | str | None = None, *, batch: Batch | None = None, dim: int | None = None,
+          dtype: Dtype | str | None = None, handle: Handle | None = None, stream: int | None = None) -> Prepared[Scores]:
+    """Cosine of each token to a reference, in bits that are the same everywhere.
+
+    x      [rows.., D] float16, bfloat16 or float32 (uint16 with dtype="bf16"); any strides but along D
+    cls    the reference: [D] or [B, D] in x's dtype or float32; "row" (the segment's first row is the CLS token);
+           "mean" or None (the mean direction of the segment's tokens); a Reference
+    batch  how rows form segments, where the shape does not say it
+    dim    only the first `dim` channels are compared
+    """
+    cls, prefix = _reference(cls)
+    first, s = _start(x, "x", 1, batch, handle, stream, prefix)
+    kind = _dtype(dtype)
+    tokens = s.tokens(first, dim, kind)
+    reference = reference_of(cls, s, tokens.dim, kind)
+    result, scores, flags = _score_outputs(s)
+    return Prepared(s, Call.SCORE, "tailcut_score", (
+        s.handle._pointer, s.batch, byref(tokens), byref(reference), scores, flags), result, tokens.dim)
+
+
+def _score_outputs(s: Setup) -> tuple[Scores, int, int]:
+    (scores, scores_at), (flags, flags_at) = s.making.block([(s.rows_shape, "f4"), ((s.segments,), "i4")]).make()
+    if s.prefix or s.lengths or s.ragged:
+        s.making.fill(scores, float("nan"))
+    return Scores(scores, flags), scores_at, flags_at
+
+
+@_call
+def mean_direction(x: Array, roles: Array | None = None, *, batch: Batch | None = None, dim: int | None = None,
+                   dtype: Dtype | str | None = None, handle: Handle | None = None,
+                   stream: int | None = None) -> Prepared[Array]:
+    """The mean of the rows' directions, float32 [segments, D]: of every candidate, or of the query rows where `roles`
+    (uint8 by row, bits of Role) are given. A reference for `score`: the same bits as "mean"."""
+    first, s = _start(x, "x", 1, batch, handle, stream)
+    tokens = s.tokens(first, dim, _dtype(dtype))
+    roles_at = None if roles is None else s.by_row(roles, "u1", "roles").data
+    [(direction, at)] = s.making.block([((s.segments, tokens.dim), "f4")]).make()
+    return Prepared(s, Call.MEAN_DIRECTION, "tailcut_mean_direction", (
+        s.handle._pointer, s.batch, byref(tokens), roles_at, at), direction, tokens.dim)
+
+
+@_call
+def cut(scores: Array, rule: Rule | str | None = None, *, batch: Batch | None = None, roles: Array | None = None,
+        input_flags: Array | None = None, want: Iterable[str] = ("mask",),
+        placement: Placement | str = Placement.PACKED, handle: Handle | None = None,
+        stream: int | None = None) -> Prepared[Selection]:
+    """Which rows stay, from scores of any kind: float32, contiguous, [N], [B, N] or [total]; higher is better.
+
+    rule         default: OTSU finds how many
+    roles        uint8 by row, bits of Role: rows that are no candidates stay (ABSENT ones never)
+    input_flags  Scores.flags. With Rule(scale="unit") too, score and cut equal prune
+    want         what else to return: "mask", "curve", "ranks", "group_counts"
+    placement    of `kept`
+    """
+    first, s = _start(scores, "scores", 0, batch, handle, stream)
+    scores_at = s.by_row(scores, "f4", "scores").data
+    roles_at = None if roles is None else s.by_row(roles, "u1", "roles").data
+    flags_at = None if input_flags is None else s.small(input_flags, "i4", "input_flags", s.segments).data
+    rule_struct = rule_of(rule, s)
+    made, result = s.select(want, member(Placement, placement, "placement"))
+    return Prepared(s, Call.CUT, "tailcut_cut", (
+        s.handle._pointer, s.batch, scores_at, roles_at, flags_at, byref(rule_struct), byref(made)), result)
+
+
+@_call
+def compact(rows: Sequence[Rows | Array], kept: Array, counts: Array, cu_seqlens: Array | None = None, *,
+            batch: Batch | None = None, kept_placement: Placement | str = Placement.PACKED,
+            placement: Placement | str = Placement.PACKED, handle: Handle | None = None,
+            stream: int | None = None) -> Prepared[tuple[Array, ...]]:
+    """Moves the kept rows of any arrays together, in order; returns the destinations, in full length.
+
+    rows            Rows, or arrays [rows.., ...] for new packed ones. The first says how many rows there are; its axis
+                    0 numbers segments where it is as long as counts and the token axis is another
+    kept, counts, cu_seqlens  of a Selection
+    kept_placement  of `kept`
+    placement       of results that do not say it
+    """
+    entries = [entry if isinstance(entry, Rows) else Rows(entry) for entry in rows]
+    if not entries:
+        raise conflict("rows is empty")
+    given = entries[0].src if entries[0].src is not None else entries[0].dst
+    first = view(given, "rows[0]", stream)
+    axis = entries[0].token_axis
+    segments = view(counts, "counts").shape[0]
+    if axis is None:
+        axis = 1 if segments > 1 and (batch is None or batch.cu_seqlens is None and batch.segments is None) else 0
+    axis %= len(first.shape)
+    batched = axis > 0 and segments == first.shape[0] and (batch is None or batch.cu_seqlens is None)
+    s = Setup(first, (segments, first.shape[axis]) if batched else (first.shape[axis],), batch, handle, stream)
+    if s.segments != segments:
+        raise conflict(f"counts has {segments} elements, but the arrays have {s.segments} segments")
+    local = member(Placement, kept_placement, "kept_placement")
+    kept_at = s.small(kept, "i4", "kept").data
+    s.counts = given_counts = s.small(counts, "i4", "counts", segments)
+    s.trims = True
+    offsets_at = None if cu_seqlens is None else s.small(cu_seqlens, "i4", "cu_seqlens", segments + 1).data
+    made = s.compacted(None, False, False, entries, max(s.max_tokens - s.prefix, 0),
+                       member(Placement, placement, "placement"))
+    return Prepared(s, Call.COMPACT, "tailcut_compact", (
+        s.handle._pointer, s.batch, kept_at, local, given_counts.data, offsets_at, made, len(entries)),
+        tuple(target for _name, target, _axis in s.dsts))
+
+
+@_call
+def prune(x: Array, cls: Array | Reference | str | None = None, *, rule: Rule | str | None = None,
+          batch: Batch | None = None, rows: Sequence[Rows] = (), out: Any = None, zero_tail: bool = False,
+          want: Iterable[str] = WANT, placement: Placement | str = Placement.PACKED, dim: int | None = None,
+          dtype: Dtype | str | None = None, handle: Handle | None = None,
+          stream: int | None = None) -> Prepared[Selection]:
+    """Prunes visual tokens: scores them against a reference, cuts the sorted scores, keeps the head in its order and
+    compacts the tokens and any other arrays to it. Equal, bit for bit, to score, cut and compact.
+
+    x          [rows.., D] float16, bfloat16 or float32 (uint16 with dtype="bf16"); any strides but along D
+    cls        the reference: [D] or [B, D] in x's dtype or float32; "row" (the segment's first row is the CLS token
+               and no candidate); "mean" or None (the mean direction of the segment's tokens); a Reference
+    rule       how many stay; default: OTSU finds it. A Rule, or a detector's name
+    batch      how rows form segments, where the shape does not say it
+    rows       more arrays to compact
+    out        where the kept tokens go. None: a new array, packed [sum of counts, D] (LOCAL: [B, room, D]); an array;
+               x itself: in place, at each segment's start; False: nowhere
+    zero_tail  clears the rows of `out` behind the last result
+    want       what else to return: "scores", "mask", "curve", "ranks", "group_counts"
+    placement  of kept and of new arrays
+    dim        only the first `dim` channels are compared
+    """
+    first = view(x, "x", stream)
+    again = None
+    if not rows:
+        again = Again(first, cls, out, rule, batch, (tuple(want), placement, zero_tail, dim, dtype, handle), stream)
+        if again.key is not None and (known := again.known()) is not None:
+            return known
+    cls, prefix = _reference(cls)
+    s = Setup(first, first.shape[:-1], batch, handle, stream, prefix)
+    kind = _dtype(dtype)
+    tokens = s.tokens(first, dim, kind)
+    reference = reference_of(cls, s, tokens.dim, kind)
+    rule_struct = rule_of(rule, s)
+    placed = member(Placement, placement, "placement")
+    made, result = s.select(want, placed)
+    entries = s.compacted(x, out, zero_tail, rows, most_kept(rule_struct, s) if out is not False or rows else 0, placed)
+    s.give(result, [target for _name, target, _axis in s.dsts])
+    call = Prepared(s, Call.PRUNE_VISUAL, "tailcut_prune_visual", (
+        s.handle._pointer, s.batch, byref(tokens), byref(reference), byref(rule_struct), byref(made), entries,
+        len(s.dsts)), result, tokens.dim)
+    call.again = again if again is not None and again.key is not None else None
+    return call
+
+
+@_call
+def relevance(x: Array | None, roles: Array, options: RelevanceOptions | Policy | str | None = None, *,
+              batch: Batch | None = None, dim: int | None = None, dtype: Dtype | str | None = None,
+              handle: Handle | None = None, stream: int | None = None) -> Prepared[Scores]:
+    """How much each candidate row of a sequence has to do with its query rows.
+
+    x        hidden states [rows.., D] as in `score`; None is allowed with ATTENTION
+    roles    uint8 by row, bits of Role
+    options  the policy (default MEAN_COSINE) and, with ATTENTION, q and k
+    """
+    s, tokens, made, heads, head_dim, dims = _sequence(x, options, batch, dim, dtype, handle, stream)
+    roles_at = s.by_row(roles, "u1", "roles").data
+    result, scores, flags = _score_outputs(s)
+    return Prepared(s, Call.RELEVANCE, "tailcut_relevance", (
+        s.handle._pointer, s.batch, tokens, roles_at, byref(made), scores, flags), result, dims, heads, head_dim)
+
+
+@_call
+def prune_sequence(x: Array | None, roles: Array, options: RelevanceOptions | Policy | str | None = None, *,
+                   rule: Rule | str | None = None, batch: Batch | None = None, rows: Sequence[Rows] = (),
+                   out: Any = None, zero_tail: bool = False, want: Iterable[str] = WANT,
+                   placement: Placement | str = Placement.PACKED, dim: int | None = None,
+                   dtype: Dtype | str | None = None, handle: Handle | None = None,
+                   stream: int | None = None) -> Prepared[Selection]:
+    """Prunes a sequence inside a layer: relevance, cut and compaction. All rows that are no candidates stay (ABSENT
+    ones never), and kept, counts and cu_seqlens cover them too.
+
+    x, roles, options  as in `relevance`
+    rule, batch, rows, out, want, placement, dim  as in `prune`; `rows` names position ids (original positions are
+                       kept, or RENUMBER) and the K/V rows of earlier layers
+    """
+    s, tokens, made, heads, head_dim, dims = _sequence(x, options, batch, dim, dtype, handle, stream)
+    roles_at = s.by_row(roles, "u1", "roles").data
+    rule_struct = rule_of(rule, s)
+    placed = member(Placement, placement, "placement")
+    chosen, result = s.select(want, placed)
+    entries = s.compacted(x, out if x is not None else False, zero_tail, rows, s.max_tokens, placed)
+    s.give(result, [target for _name, target, _axis in s.dsts])
+    return Prepared(s, Call.PRUNE_SEQUENCE, "tailcut_prune_sequence", (
+        s.handle._pointer, s.batch, tokens, roles_at, byref(made), byref(rule_struct), byref(chosen), entries,
+        len(s.dsts)), result, dims, heads, head_dim)
+
+
+def _sequence(x: Any, options: Any, batch: Batch | None, dim: int | None, dtype: Any, handle: Handle | None,
+              stream: int | None) -> tuple[Setup, Any, Any, int, int, int]:
+    """(setup, tokens, options, q_heads, head_dim, dim) of a call on sequences."""
+    if options is not None and not isinstance(options, RelevanceOptions):
+        options = RelevanceOptions(options)
+    kind = _dtype(dtype)
+    tokens, dims = None, 0
+    if x is not None:
+        first, s = _start(x, "x", 1, batch, handle, stream)
+        made_tokens = s.tokens(first, dim, kind)
+        tokens, dims = byref(made_tokens), made_tokens.dim
+    else:
+        if options is None or options.q is None:
+            raise conflict("x is None; expected without it: ATTENTION with q and k")
+        _first, s = _start(options.q, "options.q", 2, batch, handle, stream)
+    made, heads, head_dim = relevance_of(options, s, kind)
+    return s, tokens, made, heads, head_dim, dims
+
+
+def kept_count(rule: Rule | str | None, n: int) -> int:
+    """How many of a group's n candidates `rule` keeps: exact for RATIO and for TOPK without group_k, an upper bound for
+    the rest. Needs no data and no device."""
+    if not isinstance(rule, Rule):
+        rule = Rule(rule)
+    found: int = library().tailcut_kept_count(byref(rule._host_struct()), n)
+    if found < 0:
+        fail(_abi.Status.ERROR_RANGE)
+    return found

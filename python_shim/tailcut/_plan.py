@@ -1,0 +1,375 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From arrays to a C call: shapes become a tailcut_batch, outputs are made, arguments laid out once.
+
+A prepared call runs once (the public functions), or becomes a Plan that runs again and again.
+"""
+from __future__ import annotations
+
+from ctypes import byref, c_int32
+from typing import Any, Generic, Iterable, Sequence, TypeVar
+
+from . import _abi
+from ._abi import Dtype, Placement, ReferenceSource
+from ._arrays import CPU, SIZES, Maker, View, features_dtype, maker, small, stream_of, strides_of, view
+from ._errors import conflict, out_of_range
+from ._handle import Handle, handle as handle_of
+from ._load import fail, library, new, new_array
+from ._options import Array, Batch, Reference, RelevanceOptions, Rule, Selection
+from ._rows import Room, Rows, fill
+
+R = TypeVar("R")
+_WHOLE_BATCH = Batch()
+_DEFAULT_RULE: list[Rule] = []  # made when the library is open
+
+
+class Plan(Generic[R]):
+    """A prepared call: `plan()` runs it again on the arrays it was made with, whose contents (lengths and offsets
+    included, inside the bounds it was made for) may have changed, and returns `plan.result`, the same arrays each time:
+    in full length, as no count is looked at. It has a workspace of its own: one thread (and stream) at a time."""
+
+    __slots__ = ("_function", "_arguments", "_keep", "result")
+
+    def __init__(self, function: Any, arguments: tuple[Any, ...], keep: Any, result: R) -> None:
+        self._function, self._arguments, self._keep, self.result = function, arguments, keep, result
+
+    def __call__(self) -> R:
+        status = self._function(*self._arguments)
+        if status:
+            fail(status)
+        return self.result
+
+
+class Prepared(Generic[R]):
+    """A call with all its arguments but the workspace."""
+
+    def __init__(self, setup: "Setup", call: int, function: str, arguments: tuple[Any, ...], result: R, dim: int = 0,
+                 q_heads: int = 0, head_dim: int = 0) -> None:
+        self.setup, self.arguments, self.result = setup, arguments, result
+        self.again: Any = None
+        self.function = getattr(library(), function)
+        self.size = setup.handle.workspace_size(call, setup.segments, setup.max_tokens, setup.total, dim, setup.groups,
+                                                q_heads, head_dim)
+
+    def once(self) -> R:
+        s, size = self.setup, self.size
+        workspace, _holder = s.handle.workspace(size, s.making, s.stream)
+        status = self.function(*self.arguments, workspace, size, s.stream)
+        if status:
+            fail(status)
+        result = self.result
+        if s.on_host and s.trims:
+            result = s.trim(result)
+        if self.again is not None:
+            self.again.remember(self)
+        return result
+
+    def plan(self) -> Plan[R]:
+        s = self.setup
+        workspace, holder = s.handle.fresh_workspace(self.size, s.making, s.stream)
+        return Plan(self.function, (*self.arguments, workspace, self.size, s.stream), (self, holder), self.result)
+
+
+class Setup:
+    """What every call needs: the device and its handle, and how rows form segments."""
+
+    def __init__(self, first: View, rows_shape: tuple[int, ...], batch: Batch | None, handle: Handle | None,
+                 stream: int | None, least_prefix: int = 0) -> None:
+        device = first.device
+        if handle is None:
+            handle = handle_of(device)
+        elif handle.device != device:
+            raise conflict(f"the handle is for device {handle.device}, the first argument on {device}")
+        self.device, self.handle = device, handle
+        self.on_host = device == CPU
+        self.stream = stream_of(first, stream)
+        self.making: Maker = maker(first)
+        self.keep: list[Any] = [first]  # what must live as long as the call; the C arguments hold their structs
+        self.dsts: list[tuple[str, Any, int | None]] = []  # name, array, axis along which results follow each other
+        self.has_tokens = self.packed = self.trims = False
+        self.counts: View | None = None  # of compact
+        # What _reuse changes: the structs that hold addresses, and how `out` was made.
+        self.tokens_struct: Any = None
+        self.reference_struct: Any = None
+        self.rows_struct: Any = None
+        self.out_as: tuple[str, tuple[int, ...], int | None] | None = None
+        batch = batch or _WHOLE_BATCH
+        self.prefix = max(batch.prefix_rows, least_prefix)
+        self.lengths = batch.lengths is not None
+        self.ragged = batch.cu_seqlens is not None
+        self.rows_shape = rows_shape
+        self.batched = len(rows_shape) == 2
+        if len(rows_shape) not in (1, 2):
+            raise out_of_range(f"the first argument has shape {list(first.shape)}: [N, ...], [B, N, ...] or, with "
+                               "cu_seqlens, [total, ...] is expected")
+        self.struct = struct = new(_abi.batch)
+        if self.ragged:
+            self._ragged(batch)
+        else:
+            self._uniform(batch)
+        struct.segments, struct.max_tokens, struct.prefix_rows = self.segments, self.max_tokens, self.prefix
+        self.groups = 0
+        if batch.group_cu_seqlens is not None:
+            offsets = self.small(batch.group_cu_seqlens, "i4", "batch.group_cu_seqlens")
+            self.groups = struct.groups = max(_length(offsets, "batch.group_cu_seqlens") - 1, 0)
+            struct.group_cu_seqlens = offsets.data
+        if batch.lengths is not None:
+            struct.lengths = self.small(batch.lengths, "i4", "batch.lengths", self.segments).data
+        self.batch = byref(struct)
+
+    def _uniform(self, batch: Batch) -> None:
+        shape = self.rows_shape
+        self.segments, self.max_tokens = shape if self.batched else (1, shape[0])
+        if batch.segments is not None and batch.segments != self.segments:
+            if self.batched or batch.segments * (batch.max_tokens or 0) != shape[0]:
+                raise conflict(f"batch.segments is {batch.segments}, but the arrays have {list(shape)} rows")
+            self.segments, self.max_tokens = batch.segments, batch.max_tokens or 0
+        self.total = self.segments * self.max_tokens
+        if batch.max_tokens not in (None, self.max_tokens) or batch.total_tokens not in (None, self.total):
+            raise conflict(f"batch.max_tokens is {batch.max_tokens}, total_tokens {batch.total_tokens}, but the arrays "
+                           f"have {list(shape)} rows")
+
+    def _ragged(self, batch: Batch) -> None:
+        if self.batched:
+            raise conflict("batch.cu_seqlens goes with [total, ...], not with [B, N, ...]")
+        offsets = self.small(batch.cu_seqlens, "i4", "batch.cu_seqlens")
+        found = _length(offsets, "batch.cu_seqlens") - 1
+        if found < 0 or batch.segments not in (None, found):
+            raise conflict(f"batch.cu_seqlens has {found + 1} elements, segments + 1 are expected")
+        self.segments, rows = found, self.rows_shape[0]
+        self.total = rows if batch.total_tokens is None else batch.total_tokens
+        if self.total > rows:
+            raise out_of_range(f"batch.total_tokens is {self.total}, but the arrays have {rows} rows")
+        self.rows_shape = (self.total,)
+        if batch.max_tokens is not None:
+            self.max_tokens = batch.max_tokens
+        else:
+            bound = min(self.total, _abi.MAX_SEGMENT_TOKENS + self.prefix)
+            self.max_tokens = bound if not self.on_host else min(bound, _longest(offsets))
+        self.struct.cu_seqlens, self.struct.total_tokens = offsets.data, self.total
+
+    def small(self, array: Any, code: str, name: str, length: int | None = None) -> View:
+        """A contiguous array of the call's device that lives as long as the call."""
+        of = small(array, code, name, self.device, length)
+        self.keep.append(of)
+        return of
+
+    def by_row(self, array: Any, code: str, name: str) -> View:
+        """The same with one element for each row."""
+        of = self.small(array, code, name)
+        elements = 1
+        for length in of.shape:
+            elements *= length
+        if elements < self.total:
+            raise out_of_range(f"{name} has shape {list(of.shape)}: {list(self.rows_shape)} is expected")
+        return of
+
+    def tokens(self, x: View, dim: int | None, dtype: Dtype | None) -> Any:
+        """The tailcut_tokens of [..., D]."""
+        kind = features_dtype(x, dtype, "x")
+        channels = x.shape[-1]
+        if dim is None:
+            dim = channels
+        elif dim > channels:
+            raise out_of_range(f"dim is {dim}, but x has {channels} channels")
+        strides = _element_strides(x, "x")
+        made = new(_abi.tokens)
+        made.data, made.dtype, made.dim = x.data, kind, dim
+        made.row_stride = strides[-2]
+        if self.batched:
+            made.segment_stride = strides[0]
+        self.tokens_struct = made
+        return made
+
+    def select(self, want: Iterable[str], placement: Placement) -> tuple[Any, Selection]:
+        """A tailcut_selection and its arrays."""
+        by_row, segments = self.rows_shape, (self.segments,)
+        self.names = ["kept", "counts", "flags", "new_cu_seqlens"]
+        specs: list[Any] = [((self.total,) if placement == Placement.PACKED else by_row, "i4"), (segments, "i4"),
+                            (segments, "i4"), ((self.segments + 1,), "i4")]
+        for name in dict.fromkeys(want):
+            if name not in _WANTED:
+                raise conflict(f"want has {name!r}; expected some of {', '.join(_WANTED)}")
+            self.names.append(name)
+            specs.append(((self.groups,) if name == "group_counts" else by_row, _WANTED[name]))
+        self.selection, self.block = new(_abi.selection, kept_placement=placement), self.making.block(specs)
+        self.packed, self.trims = placement == Placement.PACKED, True
+        holes = self.prefix or self.lengths or self.ragged or self.groups
+        self.fills = {name: value for name, value in _UNWRITTEN.items()
+                      if name in self.names and holes or name == "kept" and not self.packed}
+        return self.selection, self.selected()
+
+    def selected(self) -> Selection:
+        """New arrays for the tailcut_selection."""
+        arrays, made = {}, self.selection
+        for name, (array, address) in zip(self.names, self.block.make()):
+            arrays[name] = array
+            setattr(made, name, address)
+        for name, value in self.fills.items():
+            self.making.fill(arrays[name], value)
+        return Selection(cu_seqlens=arrays.pop("new_cu_seqlens"), **arrays)
+
+    def compacted(self, x: Any, out: Any, zero_tail: bool, rows: Sequence[Rows], kept: int,
+                  placement: Placement) -> Any:
+        """The array of tailcut_rows: the tokens (none where `out` is False), then `rows`. `kept`: rows of a segment
+        that can be kept."""
+        entries = [(f"rows[{i}]", entry) for i, entry in enumerate(rows)]
+        if out is not False:
+            entries.insert(0, ("out", Rows(x, out, flags=_abi.RowsFlag.ZERO_TAIL if zero_tail else 0)))
+            self.has_tokens = True
+        if not entries:
+            return None
+        self.rows_struct = made = new_array(_abi.rows, len(entries))
+        room = Room(self.segments, self.max_tokens, self.total, kept, min(kept * self.segments, self.total),
+                    self.batched, self.ragged, self.device)
+        for i, (name, entry) in enumerate(entries):
+            self.dsts.append((name, *fill(made[i], entry, name, room, placement, self.making, self.keep)))
+        return made
+
+    def give(self, result: Selection, targets: Sequence[Array]) -> Selection:
+        """Puts the destinations where the caller finds them."""
+        if self.has_tokens:
+            result.tokens, targets = targets[0], targets[1:]
+        result.rows = tuple(targets)
+        return result
+
+    def trim(self, result: Any) -> Any:
+        """Host arrays: results that follow each other become as long as they are."""
+        is_selection = isinstance(result, Selection)
+        if is_selection:  # the last offset
+            total = c_int32.from_address(self.selection.new_cu_seqlens + 4 * self.segments).value
+        else:
+            total = int(self.counts.array.sum()) if self.counts is not None else 0
+        if is_selection and self.packed:
+            result.kept = result.kept[:total]
+        targets = []
+        for name, target, axis in self.dsts:
+            if axis is not None:
+                if target.shape[axis] < total:
+                    raise out_of_range(f"{name} has room for {target.shape[axis]} rows, but {total} are kept")
+                target = target[:total] if axis == 0 else target[(slice(None),) * axis + (slice(total),)]
+            targets.append(target)
+        return self.give(result, targets) if is_selection else tuple(targets)
+
+
+_WANTED = {"scores": "f4", "mask": "u1", "curve": "f4", "ranks": "i4", "group_counts": "i4"}
+_UNWRITTEN = {"scores": float("nan"), "mask": 0, "curve": float("nan"), "ranks": -1, "kept": -1}
+
+
+def _length(of: View, name: str) -> int:
+    if len(of.shape) != 1:
+        raise out_of_range(f"{name} has shape {list(of.shape)}: one axis is expected")
+    return of.shape[0]
+
+
+def _longest(offsets: View) -> int:
+    values = list((c_int32 * offsets.shape[0]).from_address(offsets.data))
+    return max((b - a for a, b in zip(values, values[1:]) if b > a), default=0)
+
+
+def _element_strides(of: View, name: str, contiguous: bool = True) -> list[int]:
+    """Strides in elements; 0, the library's default, along axes of one element."""
+    size, strides = SIZES[of.code], []
+    for length, stride in zip(of.shape, strides_of(of)):
+        if length > 1 and (stride <= 0 or stride % size):
+            raise out_of_range(f"{name} has strides {list(of.strides)}: an axis that repeats, runs backwards or splits "
+                               "elements cannot be read")
+        strides.append(stride // size if length > 1 else 0)
+    if contiguous and of.shape[-1] > 1 and strides[-1] != 1:
+        raise out_of_range(f"{name} has strides {list(of.strides)}: channels one behind the other are expected (the "
+                           "last axis contiguous)")
+    return strides
+
+
+def rule_of(rule: Rule | str | None, setup: Setup) -> Any:
+    """The C struct of a rule."""
+    if not isinstance(rule, Rule):
+        if rule is None:
+            if not _DEFAULT_RULE:
+                _DEFAULT_RULE.append(Rule())
+            rule = _DEFAULT_RULE[0]
+        else:
+            rule = Rule(rule)
+    struct, holder = rule._struct(setup.device, setup.groups or setup.segments)
+    setup.keep.append(holder)
+    return struct
+
+
+def most_kept(rule: Any, setup: Setup) -> int:
+    """Rows of a segment that a fused call without roles can keep."""
+    candidates = max(setup.max_tokens - setup.prefix, 0)
+    if setup.groups:
+        return candidates
+    found: int = library().tailcut_kept_count(byref(rule), min(candidates, _abi.MAX_SEGMENT_TOKENS))
+    if found < 0:
+        fail(_abi.Status.ERROR_RANGE)
+    return found
+
+
+def reference_of(cls: Any, setup: Setup, dim: int, dtype: Dtype | None) -> Any:
+    """The tailcut_reference of a Reference or a vector."""
+    made = new(_abi.reference)
+    data = cls
+    if isinstance(cls, Reference):
+        made.source, made.lag, data = cls.source, cls.lag, cls.data
+    if data is not None:
+        of = view(data, "cls", setup.stream)
+        if of.device != setup.device:
+            raise conflict(f"cls is on device {of.device}, x on {setup.device}")
+        if len(of.shape) not in (1, 2) or of.shape[-1] < dim or len(of.shape) == 2 and of.shape[0] != setup.segments:
+            raise out_of_range(f"cls has shape {list(of.shape)}: [{dim}] or [{setup.segments}, {dim}] is expected")
+        made.dtype = features_dtype(of, None if of.code == "f4" else dtype, "cls")
+        size, strides = SIZES[of.code], strides_of(of)
+        if size != strides[-1] and dim > 1 or strides[0] < 0 or strides[0] % size:
+            raise out_of_range(f"cls has strides {list(of.strides)}: a contiguous last axis is expected")
+        if len(of.shape) == 2 and setup.segments > 1:
+            made.segment_stride = strides[0] // size
+        setup.keep.append(of)
+        made.data = of.data
+    elif made.source == ReferenceSource.GIVEN:
+        raise conflict("reference.data is None; expected with source GIVEN")
+    setup.reference_struct = made
+    return made
+
+
+def relevance_of(options: RelevanceOptions | None, setup: Setup, dtype: Dtype | None) -> tuple[Any, int, int]:
+    """(the tailcut_relevance_options, q_heads, head_dim)."""
+    options = options or RelevanceOptions()
+    made = new(_abi.relevance_options)
+    made.policy, made.causal, made.last_query = options.policy, options.causal, options.last_query
+    made.head_reduction, made.query_reduction = options.head_reduction, options.query_reduction
+    for name in ("q", "k"):
+        array = getattr(options, name)
+        if array is None:
+            continue
+        of = view(array, f"options.{name}", setup.stream)
+        if of.device != setup.device or len(of.shape) != len(setup.rows_shape) + 2:
+            raise conflict(f"options.{name} has shape {list(of.shape)} on device {of.device}: "
+                           f"{list(setup.rows_shape)} + [heads, head_dim] on {setup.device} is expected")
+        if of.shape[0] < setup.rows_shape[0] or setup.batched and of.shape[1] != setup.max_tokens:
+            raise out_of_range(f"options.{name} has shape {list(of.shape)}: {list(setup.rows_shape)} rows are expected")
+        kind, strides = features_dtype(of, dtype, f"options.{name}"), _element_strides(of, f"options.{name}")
+        if made.dtype not in (0, kind) or made.head_dim not in (0, of.shape[-1]):
+            raise conflict("options.q and options.k differ in dtype or head_dim")
+        made.dtype, made.head_dim = kind, of.shape[-1]
+        setattr(made, name, of.data)
+        setattr(made, f"{name}_heads", of.shape[-2])
+        setattr(made, f"{name}_head_stride", strides[-2])
+        setattr(made, f"{name}_row_stride", strides[-3])
+        if setup.batched:
+            setattr(made, f"{name}_segment_stride", strides[0])
+        setup.keep.append(of)
+    if options.lse is not None:
+        _lse(made, options.lse, setup)
+    return made, made.q_heads, made.head_dim
+
+
+def _lse(made: Any, array: Any, setup: Setup) -> None:
+    of = view(array, "options.lse", setup.stream)
+    if of.code != "f4" or of.device != setup.device or of.shape != (*setup.rows_shape, made.q_heads):
+        raise conflict(f"options.lse has shape {list(of.shape)} of {of.code} on device {of.device}: float32 "
+                       f"{[*setup.rows_shape, made.q_heads]} on {setup.device} is expected")
+    strides = _element_strides(of, "options.lse", False)
+    made.lse, made.lse_head_stride, made.lse_row_stride = of.data, strides[-1], strides[-2]
+    if setup.batched:
+        made.lse_segment_stride = strides[0]
+    setup.keep.append(of)

@@ -1,0 +1,117 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Import, loader, threads, fork, and that nothing of the caller's is kept."""
+import gc
+import multiprocessing
+import os
+import shutil
+import subprocess
+import sys
+import threading
+import weakref
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import tailcut
+from tailcut import _load
+
+PACKAGE = Path(tailcut.__file__).parent
+X = np.random.default_rng(2).normal(size=(4, 60, 32)).astype(np.float32)
+
+
+def python(code, **environment):
+    """Runs `code` in a fresh interpreter with the package under test; returns (status, stdout, stderr)."""
+    changed = {name: value for name, value in (os.environ | environment).items() if value is not None}
+    changed["PYTHONPATH"] = str(PACKAGE.parent)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=changed)
+    return done.returncode, done.stdout, done.stderr
+
+
+def test_import_is_light():
+    """Importing opens no library, imports no framework, and works where there is no native library at all."""
+    status, said, errors = python(
+        "import sys, tailcut\n"
+        "print([m for m in ('torch', 'cupy', 'jax', 'transformers') if m in sys.modules], tailcut._load._library)",
+        TAILCUT_LIBRARY="/nowhere/libtailcut.so")
+    assert (status, said) == (0, "[] None\n"), errors
+
+
+def test_loader_lists_what_it_tried(tmp_path):
+    code = "import tailcut\ntry: tailcut.version()\nexcept tailcut.LoadError as e: print(e.message, e.tried)"
+    status, said, _ = python(code, TAILCUT_LIBRARY="/nowhere/libtailcut.so")
+    assert status == 0 and "/nowhere/libtailcut.so: no such file" in said and "TAILCUT_LIBRARY" in said
+    copy = tmp_path / "tailcut"
+    shutil.copytree(PACKAGE, copy, ignore=shutil.ignore_patterns("*.so", "*.dylib", "*.dll", "__pycache__"))
+    status, said, _ = python(f"import sys; sys.path.insert(0, {str(tmp_path)!r})\n{code}", TAILCUT_LIBRARY=None,
+                             LD_LIBRARY_PATH=None)
+    assert status == 0 and f"{copy}/{_load._NAME}: no such file" in said and said.count("libtailcut") >= 2
+
+
+def test_loader_refuses_another_abi(tmp_path):
+    compiler = shutil.which("cc")
+    assert compiler, "no C compiler"
+    (tmp_path / "other.c").write_text("int tailcut_version(void) { return 900; }\n")
+    other = tmp_path / "libother.so"
+    subprocess.run([compiler, "-shared", "-fPIC", tmp_path / "other.c", "-o", other], check=True)
+    with pytest.raises(tailcut.LoadError, match="it is version 0.9.0, this package needs 0.2"):
+        _load._open(str(other))
+    (tmp_path / "other.c").write_text(f"int tailcut_version(void) {{ return {tailcut._abi.VERSION_NUMBER}; }}\n")
+    subprocess.run([compiler, "-shared", "-fPIC", tmp_path / "other.c", "-o", tmp_path / "lib2.so"], check=True)
+    with pytest.raises(tailcut.LoadError, match="lacks a function"):
+        _load._open(str(tmp_path / "lib2.so"))
+
+
+def test_versions_agree():
+    assert tailcut.version() == tailcut.__version__ == tailcut.build_info()["version"]
+
+
+def test_threads():
+    """Many Python threads, one handle: every call has the same bits."""
+    want = tailcut.prune(X, X[:, 0])
+    wrong = []
+
+    def work(handle):
+        for i in range(200):
+            got = tailcut.prune(X, X[:, 0], handle=handle, want=("scores",) if i % 2 else ("scores", "mask"))
+            if not ((got.kept == want.kept).all() and (got.scores == want.scores).all()):
+                wrong.append(i)
+
+    handles = [None, tailcut.handle(threads=2)]
+    workers = [threading.Thread(target=work, args=(handles[i % 2],)) for i in range(6)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert not wrong and tailcut.handle(threads=2) is handles[1]
+
+
+def _child(queue):
+    queue.put(tailcut.prune(X, X[:, 0], handle=tailcut.handle(threads=2)).kept)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_fork():
+    want = tailcut.prune(X, X[:, 0], handle=tailcut.handle(threads=2)).kept
+    context = multiprocessing.get_context("fork")
+    queue = context.Queue()
+    child = context.Process(target=_child, args=(queue,))
+    child.start()
+    assert (queue.get(timeout=60) == want).all()
+    child.join(60)
+    assert child.exitcode == 0
+
+
+def test_nothing_is_kept():
+    """No array of a call lives on in what is kept for the next."""
+    x = X.copy()
+    result = tailcut.prune(x, x[:, 0].copy())
+    alive = [weakref.ref(array) for array in (x, result.counts, result.tokens)]
+    del x, result
+    gc.collect()
+    assert [ref() for ref in alive] == [None] * 3
+
+
+def test_typed():
+    assert (PACKAGE / "py.typed").exists()
+    assert "float16, bfloat16 or float32" in tailcut.prune.__doc__ and "Plan" in tailcut.prune.plan.__doc__
