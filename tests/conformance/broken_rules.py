@@ -10,7 +10,7 @@ import numpy as np
 import method
 
 HERE = os.path.dirname(os.path.abspath(__file__))
-MODULES = ["score", "cut", "sequence", "method"]
+MODULES = ["score", "cut", "sequence", "novelty", "method"]
 RULES = [
     # score
     ("score", "np.maximum(size, TINY), F32(np.nan))", "size, F32(np.nan))"),
@@ -130,6 +130,44 @@ RULES = [
     ("sequence", "over_rows(over_heads(paid, 0), 0)", "over_heads(over_rows(paid, 1), 0)"),
     ("sequence", "over_rows(over_heads(paid, 0), 0)", "over_heads(over_heads(paid, 0), 0)"),
     ("sequence", "over_rows(over_heads(paid, 0), 0)", "over_rows(over_rows(paid, 0), 0)"),
+    # novelty
+    ("novelty", "mean_squares(x):\n    return dot(x, x) / F32(x.shape[1])", "mean_squares(x):\n    return dot(x, x)"),
+    ("novelty", "np.isfinite(r) & (r > 0)", "np.isfinite(r)"),
+    ("novelty", "np.isfinite(r) & (r > 0)", "r > 0"),
+    ("novelty", "[1] - 1\n", "[1]\n"),
+    ("novelty", "4 - (exponent >> 1)", "4 - exponent // 2 - (exponent & 1)"),
+    ("novelty", "4 - (exponent >> 1)", "5 - (exponent >> 1)"),
+    ("novelty", "np.rint(np.ldexp(", "np.trunc(np.ldexp("),
+    ("novelty", "np.rint(np.ldexp(x.astype(F64), shift[:, None]))", "np.floor(np.ldexp(x.astype(F64), shift[:, None]) + 0.5)"),
+    ("novelty", "np.clip(scaled, -127, 127)", "np.clip(scaled, -128, 127)"),
+    ("novelty", "np.clip(scaled, -127, 127)", "scaled.clip(-1000, 1000)"),
+    ("novelty", "c = g.astype(F32) / (length[:, None] * length[None, :])", "c = g.astype(F32) / length[:, None] / length[None, :]"),
+    ("novelty", "np.rint(np.clip(c, F32(-1), F32(1)).astype(F64) * ONE)", "(np.clip(c, F32(-1), F32(1)).astype(F64) * ONE)"),
+    ("novelty", "slice(b * n // count, (b + 1) * n // count)", "slice(b * most, min((b + 1) * most, n))"),
+    ("novelty", "count = -(-n // most)", "count = n // most + 1"),
+    ("novelty", "at = int(np.argmin(m))", "at = len(m) - 1 - int(np.argmin(m[::-1]))"),
+    ("novelty", "m = np.maximum(np.delete(m, at), p[left, row])", "m = p[left, row]"),
+    ("novelty", "m = np.maximum(np.delete(m, at), p[left, row])", "m = np.minimum(np.delete(m, at), p[left, row])"),
+    ("novelty", "max(int(v.max()), 0) + 1", "max(int(v.max()), 0)"),
+    ("novelty", "max(int(v.max()), 0) + 1", "2 * ONE + 1"),
+    ("novelty", "np.where(r == 0, 0, np.nan)", "np.nan"),
+    ("novelty", "np.where(r == 0, 0, np.nan)", "0.0"),
+    ("novelty", "v * 2.0 ** -22", "v * 2.0 ** -21"),
+    # merging
+    ("novelty", "hosts = np.flatnonzero(own & ~blank)", "hosts = np.flatnonzero(own)"),
+    ("novelty", "elif not blank[i] and len(hosts)", "elif len(hosts)"),
+    ("novelty", "int(np.argmax(p[i, hosts]))", "len(hosts) - 1 - int(np.argmax(p[i, hosts][::-1]))"),
+    ("novelty", "np.maximum(like, 0).astype(F32)", "like.astype(F32)"),
+    ("novelty", "np.where(is_kept | (power == \"mean\"), F32(1), (c * c) * (c * c))", "np.where(power == \"mean\", F32(1), (c * c) * (c * c))"),
+    ("novelty", "np.where(is_kept | (power == \"mean\"), F32(1), (c * c) * (c * c))", "np.where(is_kept, F32(1), (c * c) * (c * c))"),
+    ("novelty", "np.where(is_kept | (power == \"mean\"), F32(1), (c * c) * (c * c))",
+     "np.where(is_kept | (power == \"mean\"), F32(1), c * c)"),
+    ("novelty", "w if sizes is None else w * sizes.astype(F32)", "w"),
+    ("novelty", "((bits + 0x7FFF + (bits >> 16 & 1)) >> 16)", "((bits + 0x8000) >> 16)"),
+    ("novelty", "a, t = fma32(weight[i], x[i], a), F32(t + weight[i])", "a, t = weight[i] * x[i] + a, F32(t + weight[i])"),
+    ("novelty", "a, t = fma32(weight[i], x[i], a), F32(t + weight[i])", "a, t = fma32(weight[i], x[i], a), F32(t + 1)"),
+    ("novelty", "for i in members:", "for i in members[::-1]:"),
+    ("novelty", "narrow(a / t, stored.dtype)", "narrow(a * (F32(1) / t), stored.dtype)"),
     # calls
     ("method", "default = \"auto\" if request.kind == \"cut\" or request.relevance == \"attention\" else \"unit\"",
      "default = \"unit\""),
@@ -195,7 +233,7 @@ def unnoticed(requests):
     missed = []
     for rule in RULES:
         broken = broken_method(rule)
-        kind = {"score": "prune", "cut": "cut", "sequence": "prune-seq"}.get(rule[0])
+        kind = {"score": "prune", "novelty": "prune", "cut": "cut", "sequence": "prune-seq"}.get(rule[0])
         known.sort(key=lambda case: case[0].kind != kind)  # where it is seen soonest
         try:
             if not any(differs(*case, broken) for case in known):

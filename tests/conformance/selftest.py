@@ -13,6 +13,7 @@ import numpy as np
 
 import broken_rules
 import method
+import novelty
 import sequence
 from cases import random_case
 from crafted import crafted_cases
@@ -97,6 +98,28 @@ def check_sequence():
         assert np.allclose(sequence.attention(q, k, text_last, reductions=how)[0], expected), how
 
 
+def check_novelty():
+    x = np.array([[4, 0], [0, 3], [8, 0], [3, 3], [0, 0], [math.nan, 1]], F32)
+    r = novelty.mean_squares(x)
+    assert r[:5].tolist() == [8, 4.5, 32, 9, 0] and novelty.as_bytes(x, r).tolist() == [
+        [32, 0], [0, 24], [32, 0], [24, 24], [0, 0], [0, 0]]
+    half = 741455  # rint(2^20 / sqrt(2))
+    p = novelty.similarities(x, r)
+    assert p[0, 1] == 0 and p[0, 2] == 1 << 20 and p[0, 3] == p[1, 3] == half
+    got = novelty.scores(x, 64)  # 0 first, then 1, which is nothing like it, then 3, then the copy
+    one = 1 << 20
+    assert (got[:5] * 2.0 ** 22).tolist() == [one + 1, one, 0, one - half, 0] and math.isnan(got[5])
+    assert novelty.scores(x[:1], 64).tolist() == [2.0 ** -22] and novelty.scores(x[4:], 64)[0] == 0
+    assert novelty.windows(130, 64) == [slice(0, 43), slice(43, 86), slice(86, 130)]
+    found, like = novelty.joins(x, np.array([1, 1, 0, 0, 0, 0], bool), 64)
+    assert found.tolist() == [0, 1, 0, 0, -1, -1] and like[2:4].tolist() == [one, half]
+    w = novelty.weights(like, found == np.arange(6), "mean", np.array([1, 1, 3, 4, 1, 1]))
+    assert novelty.merged(x, x, found, w).tolist() == [[5, 1.5], [0, 3]]
+    w = novelty.weights(like, found == np.arange(6), "cos4", None)
+    assert w[:3].tolist() == [1, 1, 1] and abs(w[3] - 0.25) < 1e-6
+    assert novelty.narrow(np.array([1 + 2.0 ** -8, 1 + 3 * 2.0 ** -8], F32), np.dtype(np.uint16)).tolist() == [0x3F80, 0x3F82]
+
+
 # ---------------------------------------------------------------------------------------------- the cut
 def kept(values, **options):
     return cut(np.array(values, F32), rule_of(options))
@@ -179,7 +202,7 @@ def main():
     parser.add_argument("--random", type=int, default=120, help="random cases for the broken rules")
     args = parser.parse_args()
     check_fma(args.fma)
-    examples = (check_scores, check_sequence, check_cut, check_spread, check_calls)
+    examples = (check_scores, check_novelty, check_sequence, check_cut, check_spread, check_calls)
     for check in examples:
         check()
     requests = [c.request for c in (*crafted_cases(), *option_cases(),

@@ -16,7 +16,7 @@ header = (source / "include/tailcut.h").read_text(encoding="utf-8")
 wrong = []
 
 # Specified, and not in the header yet. Implemented? Then the line here goes.
-NOT_YET = {"reference source": {"NOVELTY"}, "merge power": {"MEAN", "COS4"}}
+NOT_YET = {}
 
 
 def found(pattern, text, what, flags=re.S):
@@ -55,6 +55,7 @@ detectors, stage_1, stage_2 = section("Detectors"), section("Stage 1"), section(
 rounding_text = found(r"by a named rounding(.*?)the rules servers use", detectors, "the roundings")
 source_text = found(r"Where it comes from: (.*?)A reference is \*bad\*", stage_1, "the reference sources")
 novelty = found(r"(\*\*NOVELTY\*\*[^\n]*)", method, "NOVELTY")
+novelty_powers = found(r"powers ([^\n]*)", method, "MERGE's powers")
 flag_text = found(r"Flags per segment: (.*?)\nSpread", detectors, "the flags")
 flag_texts = {int(value): text for value, text in re.findall(r"(?:^|; )(\d+) ([^;]*)", flag_text)}
 role_text = found(r"a role byte per token, bits:(.*?)\nRelevance", stage_2, "the roles")
@@ -68,7 +69,7 @@ specified = {
     "reference source": set(re.findall(r"\b([A-Z]{3,}),", source_text))
     | ({"GIVEN"} if source_text.startswith("given ") else set())
     | ({"NOVELTY"} if "a reference source" in novelty else set()),
-    "merge power": set(re.findall(r"\b([A-Z]+\d?) \(\d\)", found(r"powers ([^\n]*)", method, "MERGE's powers"))),
+    "merge power": set(re.findall(r"\b([A-Z]+\d?) \(\d\)", novelty_powers)),
     "policy": set(re.findall(r"^- `([A-Z_]+)`", stage_2, re.M)),
     "placement": set(re.findall(r"\b(LOCAL|PACKED)\b", method)),
 }
@@ -79,7 +80,7 @@ implemented = {
     "order": enum("tailcut_order"),
     "reference source": {key.removeprefix("REFERENCE_"): value
                          for key, value in enum("tailcut_reference_source").items()},
-    "merge power": {key.removeprefix("MERGE_"): 0 for key in re.findall(r"TAILCUT_(MERGE_\w+)", plain)},
+    "merge power": {key.removeprefix("MERGE_"): value for key, value in enum("tailcut_power").items()},
     "policy": enum("tailcut_policy"),
     "placement": enum("tailcut_placement"),
 }
@@ -103,6 +104,10 @@ for name, value in flags.items():
     for word in name.lower().split("_"):
         if word not in flag_texts.get(value, "").lower():
             wrong.append(f"flag {name} = {value}: METHOD.md says of {value}: {flag_texts.get(value)}")
+
+powers = {name: int(value) for name, value in re.findall(r"\b([A-Z]+\d?) \((\d)\)", novelty_powers)}
+if implemented["merge power"] != powers:
+    wrong.append(f"merge powers: METHOD.md has {powers}, tailcut.h {implemented['merge power']}")
 
 # Defaults.
 default = {"detector": found(r"`([A-Z]+)` \(default\)", detectors, "the default detector"),
