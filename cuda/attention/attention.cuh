@@ -13,6 +13,7 @@
 #include "common/dot.cuh"
 #include "common/launch.cuh"
 #include "common/segments.cuh"
+#include "common/tensor.cuh"
 #include "common/tiles.cuh"
 
 #define TC_AT_THREADS 256
@@ -80,10 +81,6 @@ __device__ inline float tc_exp2(float x) {
 
 /* ------------------------------------------------------------------------ shared memory -- */
 
-__device__ inline uint32_t tc_shared_address(const void *p) {
-  return (uint32_t)__cvta_generic_to_shared(p);
-}
-
 /* Where part `part` (16 bytes) of row `row` of a tile is. */
 __device__ inline int tc_part_at(int row, int part) {
   return row * TC_DEPTH + ((part ^ (row & 7)) << 4);
@@ -119,11 +116,9 @@ __device__ inline void tc_fetch_number(void *to, const void *from) {
                : "memory");
 }
 /* Ends a step's fetches. */
-__device__ inline void tc_step_fetched() { asm volatile("cp.async.commit_group;" ::: "memory"); }
+__device__ inline void tc_step_fetched() { tc_copy_commit(); }
 /* Those of all steps but the last TC_AHEAD - 1 are there, this thread's. */
-__device__ inline void tc_arrive() {
-  asm volatile("cp.async.wait_group %0;" ::"n"(TC_AHEAD - 1) : "memory");
-}
+__device__ inline void tc_arrive() { tc_copy_wait<TC_AHEAD - 1>(); }
 
 /* The part of each piece that a thread fetches: of rows threadIdx / 8, and every 32nd behind it. */
 __device__ inline int tc_fetch_part() { return (int)(threadIdx.x & 7); }
@@ -151,29 +146,6 @@ __device__ inline void tc_fetch_keys(const tc_attention_args &args, char *tile, 
 }
 
 /* ----------------------------------------------------------------------------- products -- */
-
-template <int DTYPE>
-__device__ inline void tc_mma(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
-  if constexpr (DTYPE == TAILCUT_F16) {
-    asm volatile(
-        "mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, "
-        "{%0,%1,%2,%3};"
-        : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
-        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
-  } else {
-    asm volatile(
-        "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, "
-        "{%8,%9}, {%0,%1,%2,%3};"
-        : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
-        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
-  }
-}
-
-__device__ inline void tc_load_matrices(uint32_t (&r)[4], uint32_t address) {
-  asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
-               : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
-               : "r"(address));
-}
 
 /* The query row and the key, of a warp's, of element e of c[m][i]. */
 __device__ inline int tc_row_of(int m, int e) {

@@ -18,6 +18,7 @@
  * image; entries looked up once per block, 1.21 (64 slices read one list), 1.05 for 8, 1.03 for 64.
  * One image, PTX instructions of a warp: slab 306, staged 247.
  */
+#include "common/tensor.cuh"
 #include "compact/compact.cuh"
 #include "compact/slab.cuh"
 
@@ -101,10 +102,8 @@ __global__ void __launch_bounds__(TC_SLAB_THREADS, 4)
 }
 
 __device__ inline void copy_to_shared(void *to, const char *from) {
-  asm volatile(
-      "cp.async.cg.shared.global [%0], [%1], 16;" ::"r"((uint32_t)__cvta_generic_to_shared(to)),
-      "l"(from)
-      : "memory");
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(tc_shared_address(to)), "l"(from)
+               : "memory");
 }
 
 /* A thread's next entries of a list of `length`. Two threads share an entry; of those before them a

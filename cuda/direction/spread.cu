@@ -16,6 +16,7 @@
  * are looked at once for each 128 bytes of columns.
  */
 #include "common/sync.cuh"
+#include "common/tensor.cuh"
 #include "direction/direction.cuh"
 
 namespace {
@@ -139,10 +140,8 @@ struct cursor {
 };
 
 __device__ inline void copy_unit(void *to, const char *from) {
-  asm volatile(
-      "cp.async.cg.shared.global [%0], [%1], 16;" ::"r"((uint32_t)__cvta_generic_to_shared(to)),
-      "l"(from)
-      : "memory");
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(tc_shared_address(to)), "l"(from)
+               : "memory");
 }
 
 /* Which rows of a window count, and which of its blocks have any. Called by the whole block. */
@@ -224,8 +223,6 @@ __device__ inline void sums(const spread_args &args, uint32_t ticket, sums_space
     const int32_t i = thread < STAGE_ROWS ? at.find(space, thread, &block) : -1;
     return i < 0 ? 0.0f : __ldcg(weights + (int64_t)(base + block) * TC_BLOCK + i);
   };
-  const auto commit = [] { asm volatile("cp.async.commit_group;" ::: "memory"); };
-  const auto wait = [] { asm volatile("cp.async.wait_group %0;" ::"n"(STAGES - 2) : "memory"); };
 
   for (int32_t base = 0; base < tiles; base += WINDOW) {
     open_window(args, segment, base, space);
@@ -237,12 +234,12 @@ __device__ inline void sums(const spread_args &args, uint32_t ticket, sums_space
         copy(ahead, base, s);
         ahead.advance(space);
       }
-      commit();
+      tc_copy_commit();
     }
     tc_delay(1);
     if (base == 0) wait_for_norms(args, g, tiles);
     if (thread < STAGE_ROWS && !at.done(space)) space.weights[0][thread] = weight(at, base);
-    wait();
+    tc_copy_wait<STAGES - 2>();
     __syncthreads();
 #pragma unroll 1
     for (uint32_t q = 0; !at.done(space); q++) {
@@ -254,7 +251,7 @@ __device__ inline void sums(const spread_args &args, uint32_t ticket, sums_space
         copy(ahead, base, (int32_t)((q + STAGES - 1) % STAGES));
         ahead.advance(space);
       }
-      commit();
+      tc_copy_commit();
       const int32_t e = at.round * S::SLOTS + slot, first = slot * S::ROWS;
       if (e < space.listed) {
         const uint32_t bits = (uint32_t)(space.masks[space.list[e]] >> at.row);
@@ -271,7 +268,7 @@ __device__ inline void sums(const spread_args &args, uint32_t ticket, sums_space
         a = 0.0f;
       }
       if (thread < STAGE_ROWS) space.weights[(q + 1) & 1][thread] = w;
-      wait();
+      tc_copy_wait<STAGES - 2>();
       tc_delay(2);
       __syncthreads();
       if (ends && slot == 0) {

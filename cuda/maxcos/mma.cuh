@@ -13,30 +13,6 @@
 
 #include "maxcos/stages.cuh"
 
-__device__ inline void tc_load_matrices(uint32_t (&r)[4], uint32_t from) {
-  asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
-               : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
-               : "r"(from)
-               : "memory");
-}
-
-/* c += a b, 16 x 8 x 16. */
-template <int DTYPE>
-__device__ inline void tc_multiply(float (&c)[4], const uint32_t (&a)[4], uint32_t b0,
-                                   uint32_t b1) {
-  if (DTYPE == TAILCUT_F16) {
-    asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, "
-        "{%8, %9}, {%0, %1, %2, %3};"
-        : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
-        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
-  } else {
-    asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, "
-        "{%8, %9}, {%0, %1, %2, %3};"
-        : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
-        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
-  }
-}
-
 /* A warp's share of a tile: 16 MT x 8 NT products. Of each 16 x 8, a lane holds columns
  * 2 (lane % 4) + {0, 1} of rows lane / 4 and lane / 4 + 8. */
 template <class F, int DTYPE>
@@ -86,8 +62,8 @@ struct tc_maxcos_mma {
     for (int i = 0; i < MT; i++) {
 #pragma unroll
       for (int j = 0; j < NT; j++) {
-        tc_multiply<DTYPE>(sums[i][j], a[set][i], b[set][j / 2][j % 2 * 2],
-                           b[set][j / 2][j % 2 * 2 + 1]);
+        tc_mma<DTYPE>(sums[i][j], a[set][i], b[set][j / 2][j % 2 * 2],
+                      b[set][j / 2][j % 2 * 2 + 1]);
       }
     }
   }

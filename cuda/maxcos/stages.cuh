@@ -6,6 +6,7 @@
 #define TAILCUT_MAXCOS_STAGES_CUH_
 
 #include "common/dot.cuh"
+#include "common/tensor.cuh"
 
 #define TC_MAXCOS_THREADS 256
 #define TC_MAXCOS_SHARED (96 * 1024) /* bytes of stages */
@@ -55,10 +56,6 @@ __device__ inline float tc_maxcos_better(float best, float product, const tc_max
   return fmaxf(best, lists.query[column] == self ? tc_bits_float(TC_NAN_BITS) : v);
 }
 
-__device__ inline uint32_t tc_shared_address(const void *p) {
-  return (uint32_t)__cvta_generic_to_shared(p);
-}
-
 /* Copies 16 bytes, or writes zeros where there are `none`. */
 __device__ inline void tc_copy_async(uint32_t to, const char *from, bool none) {
   asm volatile(
@@ -69,13 +66,6 @@ __device__ inline void tc_copy_async(uint32_t to, const char *from, bool none) {
       "}" ::"r"(to),
       "l"(from), "r"((uint32_t)none)
       : "memory");
-}
-
-__device__ inline void tc_copy_commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
-
-template <int PENDING>
-__device__ inline void tc_copy_wait() {
-  asm volatile("cp.async.wait_group %0;" ::"n"(PENDING) : "memory");
 }
 
 /* Stages that rows of `dim` elements fill, one after the other. */
