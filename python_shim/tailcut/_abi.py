@@ -10,6 +10,7 @@ from enum import IntEnum, IntFlag
 VERSION = (0, 2, 0)
 VERSION_NUMBER = VERSION[0] * 10000 + VERSION[1] * 100 + VERSION[2]
 MAX_SEGMENT_TOKENS = 1 << 20
+MAX_NOVELTY_DIM = 131071
 WORKSPACE_ALIGNMENT = 256
 
 
@@ -51,6 +52,7 @@ class ReferenceSource(IntEnum):
     ROW = 2
     MEAN = 3
     LAG = 4
+    NOVELTY = 5
 
 
 class Detector(IntEnum):
@@ -75,6 +77,12 @@ class Rounding(IntEnum):
     DROP_CEIL = 4
     DROP_TRUNC = 5
     DROP_PERCENT = 6
+
+
+class Power(IntEnum):
+    """How much a dropped row counts in the kept row that it joins: 1, or its cosine to the fourth power."""
+    MEAN = 0
+    COS4 = 4
 
 
 class Order(IntEnum):
@@ -123,6 +131,7 @@ class Call(IntEnum):
     RELEVANCE = 5
     PRUNE_VISUAL = 6
     PRUNE_SEQUENCE = 7
+    MERGE = 8
 
 
 class Flag(IntFlag):
@@ -144,6 +153,7 @@ class Role(IntFlag):
 class RowsFlag(IntFlag):
     ZERO_TAIL = 1
     RENUMBER = 2
+    MERGE = 4
 
 
 # Each C enum: its class, and what the names of its values begin with.
@@ -152,6 +162,7 @@ ENUMS = {
     "tailcut_device_kind": (DeviceKind, "TAILCUT_DEVICE_"),
     "tailcut_dtype": (Dtype, "TAILCUT_"),
     "tailcut_reference_source": (ReferenceSource, "TAILCUT_REFERENCE_"),
+    "tailcut_power": (Power, "TAILCUT_MERGE_"),
     "tailcut_detector": (Detector, "TAILCUT_"),
     "tailcut_rounding": (Rounding, "TAILCUT_"),
     "tailcut_order": (Order, "TAILCUT_"),
@@ -178,14 +189,18 @@ batch = _struct(
 tokens = _struct(
     "tokens", data=c_void_p, dtype=c_int32, dim=c_int32, row_stride=c_int64, segment_stride=c_int64)
 reference = _struct(
-    "reference", source=c_int32, dtype=c_int32, data=c_void_p, segment_stride=c_int64, lag=c_int32)
+    "reference", source=c_int32, dtype=c_int32, data=c_void_p, segment_stride=c_int64, lag=c_int32,
+    window=c_int32)
 rule = _struct(
     "rule", detector=c_int32, scale=c_int32, k=c_int32, rounding=c_int32, ratio=c_double, percent=c_int32,
     window=c_int32, **{"lambda": c_double}, mass=c_double, tau=c_float, min_keep=c_int32, max_keep=c_int32,
     round_to=c_int32, search_lo=c_double, search_hi=c_double, spread=c_double, group_k=c_void_p, order=c_int32)
+merge_options = _struct(
+    "merge_options", power=c_int32, window=c_int32, sizes_in=c_void_p, sizes_out=c_void_p, joins_out=c_void_p)
 selection = _struct(
     "selection", counts=c_void_p, kept=c_void_p, kept_placement=c_int32, new_cu_seqlens=c_void_p, flags=c_void_p,
-    scores=c_void_p, curve=c_void_p, ranks=c_void_p, host_counts=c_void_p, mask=c_void_p, group_counts=c_void_p)
+    scores=c_void_p, curve=c_void_p, ranks=c_void_p, host_counts=c_void_p, mask=c_void_p, group_counts=c_void_p,
+    merge=c_void_p)
 rotation = _struct(
     "rotation", dtype=c_int32, pairing=c_int32, rotary_dim=c_int32, rotary_offset=c_int32, position_bytes=c_int32,
     positions=c_void_p, new_base=c_void_p, inv_freq=c_void_p, cos_sin=c_void_p, table_rows=c_int32)
@@ -194,7 +209,7 @@ rows = _struct(
     slot_bytes=c_int32, src_part_stride=c_int64, dst_part_stride=c_int64, src_row_stride=c_int64,
     dst_row_stride=c_int64, src_segment_stride=c_int64, dst_segment_stride=c_int64, src_slots=c_void_p,
     dst_slots=c_void_p, page_rows=c_int64, page_stride=c_int64, dst_rows=c_int64, renumber_base=c_void_p,
-    rotation=c_void_p)
+    rotation=c_void_p, dtype=c_int32)
 relevance_options = _struct(
     "relevance_options", policy=c_int32, causal=c_int32, last_query=c_int32, dtype=c_int32, q=c_void_p, k=c_void_p,
     q_heads=c_int32, k_heads=c_int32, head_dim=c_int32, q_row_stride=c_int64, k_row_stride=c_int64,
@@ -203,9 +218,9 @@ relevance_options = _struct(
     lse_segment_stride=c_int64)
 limits = _struct(
     "limits", segments=c_int32, max_tokens=c_int32, total_tokens=c_int64, dim=c_int32, q_heads=c_int32,
-    head_dim=c_int32, reserved=c_int32, groups=c_int32)
+    head_dim=c_int32, reserved=c_int32, groups=c_int32, window=c_int32)
 
-STRUCTS = (config, batch, tokens, reference, rule, selection, rotation, rows, relevance_options, limits)
+STRUCTS = (config, batch, tokens, reference, rule, merge_options, selection, rotation, rows, relevance_options, limits)
 
 # ------------------------------------------------------------------------------------------- signatures
 _handle, _device = c_void_p, c_void_p  # an opaque pointer, and one to memory that the handle's device reads
@@ -229,6 +244,9 @@ FUNCTIONS: dict[str, tuple[type | None, tuple[type, ...]]] = {
         _handle, POINTER(batch), _device, _device, _device, POINTER(rule), POINTER(selection), *_workspace)),
     "tailcut_compact": (c_int32, (
         _handle, POINTER(batch), _device, c_int32, _device, _device, POINTER(rows), c_int32, *_workspace)),
+    "tailcut_merge": (c_int32, (
+        _handle, POINTER(batch), POINTER(tokens), _device, c_int32, _device, _device, POINTER(merge_options),
+        POINTER(rows), c_int32, *_workspace)),
     "tailcut_prune_visual": (c_int32, (
         _handle, POINTER(batch), POINTER(tokens), POINTER(reference), POINTER(rule), POINTER(selection),
         POINTER(rows), c_int32, *_workspace)),

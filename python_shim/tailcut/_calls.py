@@ -7,16 +7,16 @@ Words as in tailcut.h: N candidates of a segment, D channels, B segments, rows =
 from __future__ import annotations
 
 import functools
-from ctypes import byref
+from ctypes import addressof, byref
 from typing import Any, Callable, Generic, Iterable, ParamSpec, Protocol, Sequence, TypeVar, cast
 
 from . import _abi
-from ._abi import Call, Dtype, Placement, Policy, ReferenceSource
+from ._abi import Call, Dtype, Placement, Policy, ReferenceSource, RowsFlag
 from ._arrays import View, view
 from ._errors import conflict
 from ._handle import Handle
 from ._load import fail, library
-from ._options import Array, Batch, Reference, RelevanceOptions, Rule, Scores, Selection, member
+from ._options import Array, Batch, Merge, Reference, RelevanceOptions, Rule, Scores, Selection, member
 from ._plan import Plan, Prepared, Setup, most_kept, reference_of, relevance_of, rule_of
 from ._reuse import Again
 from ._rows import Rows
@@ -88,7 +88,8 @@ def score(x: Array, cls: Array | Reference | str | None = None, *, batch: Batch 
     reference = reference_of(cls, s, tokens.dim, kind)
     result, scores, flags = _score_outputs(s)
     return Prepared(s, Call.SCORE, "tailcut_score", (
-        s.handle._pointer, s.batch, byref(tokens), byref(reference), scores, flags), result, tokens.dim)
+        s.handle._pointer, s.batch, byref(tokens), byref(reference), scores, flags), result, tokens.dim,
+        window=reference.window or (64 if reference.source == ReferenceSource.NOVELTY else 0))
 
 
 def _score_outputs(s: Setup) -> tuple[Scores, int, int]:
@@ -167,7 +168,7 @@ def compact(rows: Sequence[Rows | Array], kept: Array, counts: Array, cu_seqlens
     s.counts = given_counts = s.small(counts, "i4", "counts", segments)
     s.trims = True
     offsets_at = None if cu_seqlens is None else s.small(cu_seqlens, "i4", "cu_seqlens", segments + 1).data
-    made = s.compacted(None, False, False, entries, max(s.max_tokens - s.prefix, 0),
+    made = s.compacted(None, False, 0, entries, max(s.max_tokens - s.prefix, 0),
                        member(Placement, placement, "placement"))
     return Prepared(s, Call.COMPACT, "tailcut_compact", (
         s.handle._pointer, s.batch, kept_at, local, given_counts.data, offsets_at, made, len(entries)),
@@ -177,8 +178,8 @@ def compact(rows: Sequence[Rows | Array], kept: Array, counts: Array, cu_seqlens
 @_call
 def prune(x: Array, cls: Array | Reference | str | None = None, *, rule: Rule | str | None = None,
           batch: Batch | None = None, rows: Sequence[Rows] = (), out: Any = None, zero_tail: bool = False,
-          want: Iterable[str] = WANT, placement: Placement | str = Placement.PACKED, dim: int | None = None,
-          dtype: Dtype | str | None = None, handle: Handle | None = None,
+          want: Iterable[str] = WANT, placement: Placement | str = Placement.PACKED, merge: Merge | None = None,
+          dim: int | None = None, dtype: Dtype | str | None = None, handle: Handle | None = None,
           stream: int | None = None) -> Prepared[Selection]:
     """Prunes visual tokens: scores them against a reference, cuts the sorted scores, keeps the head in its order and
     compacts the tokens and any other arrays to it. Equal, bit for bit, to score, cut and compact.
@@ -194,11 +195,12 @@ def prune(x: Array, cls: Array | Reference | str | None = None, *, rule: Rule | 
     zero_tail  clears the rows of `out` behind the last result
     want       what else to return: "scores", "mask", "curve", "ranks", "group_counts"
     placement  of kept and of new arrays
+    merge      dropped tokens are merged into kept ones: in `out`, and in Rows with RowsFlag.MERGE. `want` may have "joins"
     dim        only the first `dim` channels are compared
     """
     first = view(x, "x", stream)
     again = None
-    if not rows:
+    if not rows and merge is None:
         again = Again(first, cls, out, rule, batch, (tuple(want), placement, zero_tail, dim, dtype, handle), stream)
         if again.key is not None and (known := again.known()) is not None:
             return known
@@ -209,12 +211,19 @@ def prune(x: Array, cls: Array | Reference | str | None = None, *, rule: Rule | 
     reference = reference_of(cls, s, tokens.dim, kind)
     rule_struct = rule_of(rule, s)
     placed = member(Placement, placement, "placement")
-    made, result = s.select(want, placed)
-    entries = s.compacted(x, out, zero_tail, rows, most_kept(rule_struct, s) if out is not False or rows else 0, placed)
+    made, result = s.select([name for name in want if name != "joins" or merge is None], placed)
+    flags = RowsFlag.ZERO_TAIL if zero_tail else 0
+    window = reference.window or (64 if reference.source == ReferenceSource.NOVELTY else 0)
+    if merge is not None:
+        for name, array in s.merges(merge, want).items():
+            setattr(result, name, array)
+        made.merge = addressof(s.merge_struct)
+        flags, window = flags | RowsFlag.MERGE, window or merge.window or 64
+    entries = s.compacted(x, out, flags, rows, most_kept(rule_struct, s) if out is not False or rows else 0, placed, kind)
     s.give(result, [target for _name, target, _axis in s.dsts])
     call = Prepared(s, Call.PRUNE_VISUAL, "tailcut_prune_visual", (
         s.handle._pointer, s.batch, byref(tokens), byref(reference), byref(rule_struct), byref(made), entries,
-        len(s.dsts)), result, tokens.dim)
+        len(s.dsts)), result, tokens.dim, window=window)
     call.again = again if again is not None and again.key is not None else None
     return call
 
@@ -255,7 +264,7 @@ def prune_sequence(x: Array | None, roles: Array, options: RelevanceOptions | Po
     rule_struct = rule_of(rule, s)
     placed = member(Placement, placement, "placement")
     chosen, result = s.select(want, placed)
-    entries = s.compacted(x, out if x is not None else False, zero_tail, rows, s.max_tokens, placed)
+    entries = s.compacted(x, out if x is not None else False, RowsFlag.ZERO_TAIL if zero_tail else 0, rows, s.max_tokens, placed)
     s.give(result, [target for _name, target, _axis in s.dsts])
     return Prepared(s, Call.PRUNE_SEQUENCE, "tailcut_prune_sequence", (
         s.handle._pointer, s.batch, tokens, roles_at, byref(made), byref(rule_struct), byref(chosen), entries,

@@ -48,7 +48,7 @@ class Handle:
         return found
 
     def workspace_size(self, call: int, segments: int, max_tokens: int, total_tokens: int, dim: int, groups: int,
-                       q_heads: int = 0, head_dim: int = 0) -> int:
+                       q_heads: int = 0, head_dim: int = 0, window: int = 0) -> int:
         memory = self._memory
         try:
             limits, size = memory.limits
@@ -56,6 +56,7 @@ class Handle:
             limits, size = memory.limits = new(_abi.limits), c_size_t()
         limits.segments, limits.max_tokens, limits.total_tokens = segments, max_tokens, total_tokens
         limits.dim, limits.groups, limits.q_heads, limits.head_dim = dim, groups, q_heads, head_dim
+        limits.window = window
         check(library().tailcut_workspace_size(self._pointer, call, limits, size))
         return int(size.value)
 

@@ -11,7 +11,7 @@ from enum import IntEnum
 from typing import Any, TypeVar
 
 from . import _abi
-from ._abi import Detector, Order, Policy, Reduction, ReferenceSource, Rounding, Scale
+from ._abi import Detector, Order, Policy, Power, Reduction, ReferenceSource, Rounding, Scale
 from ._arrays import small
 from ._errors import conflict, unknown_value
 from ._load import new
@@ -150,14 +150,29 @@ class Batch:
 class Reference:
     """The vector that tokens are compared with, where it is not simply given: ROW (the segment's first row, the CLS
     token; prefix_rows is then at least 1), MEAN (mean direction of the segment's own candidates), LAG (video: the
-    candidate `lag` before, the same patch one frame earlier where lag is the tokens of a frame)."""
+    candidate `lag` before, the same patch one frame earlier where lag is the tokens of a frame), NOVELTY (how different
+    a token is from all that are better)."""
 
     source: ReferenceSource | str = ReferenceSource.GIVEN
     data: Array | None = None  #: GIVEN: [D] for all segments or [segments, D], in the tokens' dtype or float32
     lag: int = 0               #: LAG: >= 1
+    window: int = 0            #: NOVELTY: 64, 128 or 256; 0 is 64
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "source", member(ReferenceSource, self.source, "reference.source"))
+
+
+@dataclass(frozen=True)
+class Merge:
+    """Dropped tokens join the kept one of their window that is most like them, instead of being lost. A merged row
+    stands for Selection.sizes tokens: add the logarithm of that to its key's logits in every later layer."""
+
+    power: Power | str = Power.COS4  #: how much a joining row counts: MEAN 1, COS4 its cosine to the fourth power
+    window: int = 0                  #: 64, 128 or 256; default: NOVELTY's, else 64
+    sizes_in: Array | None = None    #: int32 by row: how many tokens a row stands for already
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "power", member(Power, self.power, "merge.power"))
 
 
 @dataclass(frozen=True)
@@ -204,4 +219,6 @@ class Selection:
     ranks: Array | None = None         #: int32: rank of each candidate
     group_counts: Array | None = None  #: int32 [groups]: rows kept of each
     tokens: Array | None = None        #: the kept rows of the first array
+    sizes: Array | None = None         #: int32, placed as kept, with merging: tokens that each kept row stands for
+    joins: Array | None = None         #: int32 by row, with merging: the candidate that candidate i joins, -1 for none
     rows: tuple[Array, ...] = ()       #: those of each Rows, in its order

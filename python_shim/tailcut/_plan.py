@@ -14,7 +14,7 @@ from ._arrays import CPU, SIZES, Maker, View, features_dtype, maker, small, stre
 from ._errors import conflict, out_of_range
 from ._handle import Handle, handle as handle_of
 from ._load import fail, library, new, new_array
-from ._options import Array, Batch, Reference, RelevanceOptions, Rule, Selection
+from ._options import Array, Batch, Merge, Reference, RelevanceOptions, Rule, Selection
 from ._rows import Room, Rows, fill
 
 R = TypeVar("R")
@@ -43,12 +43,12 @@ class Prepared(Generic[R]):
     """A call with all its arguments but the workspace."""
 
     def __init__(self, setup: "Setup", call: int, function: str, arguments: tuple[Any, ...], result: R, dim: int = 0,
-                 q_heads: int = 0, head_dim: int = 0) -> None:
+                 q_heads: int = 0, head_dim: int = 0, window: int = 0) -> None:
         self.setup, self.arguments, self.result = setup, arguments, result
         self.again: Any = None
         self.function = getattr(library(), function)
         self.size = setup.handle.workspace_size(call, setup.segments, setup.max_tokens, setup.total, dim, setup.groups,
-                                                q_heads, head_dim)
+                                                q_heads, head_dim, window)
 
     def once(self) -> R:
         s, size = self.setup, self.size
@@ -91,6 +91,7 @@ class Setup:
         self.tokens_struct: Any = None
         self.reference_struct: Any = None
         self.rows_struct: Any = None
+        self.merge_struct: Any = None
         self.out_as: tuple[str, tuple[int, ...], int | None] | None = None
         batch = batch or _WHOLE_BATCH
         self.prefix = max(batch.prefix_rows, least_prefix)
@@ -198,6 +199,24 @@ class Setup:
                       if name in self.names and holes or name == "kept" and not self.packed}
         return self.selection, self.selected()
 
+    def merges(self, merge: Merge, want: Iterable[str]) -> dict[str, Array]:
+        """A tailcut_merge_options in the selection, and its arrays."""
+        made = new(_abi.merge_options, power=merge.power, window=merge.window)
+        if merge.sizes_in is not None:
+            made.sizes_in = self.by_row(merge.sizes_in, "i4", "merge.sizes_in").data
+        kept_shape = (self.total,) if self.packed else self.rows_shape
+        names = ["sizes"] + (["joins"] if "joins" in want else [])
+        arrays = {}
+        specs = [(kept_shape if name == "sizes" else self.rows_shape, "i4") for name in names]
+        for name, (array, address) in zip(names, self.making.block(specs).make()):
+            if name == "joins" or not self.packed:
+                self.making.fill(array, -1)
+            arrays[name] = array
+            setattr(made, f"{name}_out", address)
+        self.keep.append(made)
+        self.merge_struct = made
+        return arrays
+
     def selected(self) -> Selection:
         """New arrays for the tailcut_selection."""
         arrays, made = {}, self.selection
@@ -208,13 +227,13 @@ class Setup:
             self.making.fill(arrays[name], value)
         return Selection(cu_seqlens=arrays.pop("new_cu_seqlens"), **arrays)
 
-    def compacted(self, x: Any, out: Any, zero_tail: bool, rows: Sequence[Rows], kept: int,
-                  placement: Placement) -> Any:
+    def compacted(self, x: Any, out: Any, flags: int, rows: Sequence[Rows], kept: int, placement: Placement,
+                  dtype: Dtype | None = None) -> Any:
         """The array of tailcut_rows: the tokens (none where `out` is False), then `rows`. `kept`: rows of a segment
         that can be kept."""
         entries = [(f"rows[{i}]", entry) for i, entry in enumerate(rows)]
         if out is not False:
-            entries.insert(0, ("out", Rows(x, out, flags=_abi.RowsFlag.ZERO_TAIL if zero_tail else 0)))
+            entries.insert(0, ("out", Rows(x, out, flags=flags, dtype=dtype)))
             self.has_tokens = True
         if not entries:
             return None
@@ -241,6 +260,8 @@ class Setup:
             total = int(self.counts.array.sum()) if self.counts is not None else 0
         if is_selection and self.packed:
             result.kept = result.kept[:total]
+            if result.sizes is not None:
+                result.sizes = result.sizes[:total]
         targets = []
         for name, target, axis in self.dsts:
             if axis is not None:
@@ -310,7 +331,7 @@ def reference_of(cls: Any, setup: Setup, dim: int, dtype: Dtype | None) -> Any:
     made = new(_abi.reference)
     data = cls
     if isinstance(cls, Reference):
-        made.source, made.lag, data = cls.source, cls.lag, cls.data
+        made.source, made.lag, made.window, data = cls.source, cls.lag, cls.window, cls.data
     if data is not None:
         of = view(data, "cls", setup.stream)
         if of.device != setup.device:

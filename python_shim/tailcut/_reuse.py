@@ -46,7 +46,7 @@ class Again:
             prefix = batch.prefix_rows
         source: Any = cls
         if isinstance(cls, Reference):
-            source, cls = (cls.source, cls.lag), cls.data
+            source, cls = (cls.source, cls.lag, cls.window), cls.data
         if cls is not None and not isinstance(cls, str):
             self.cls = of = view(cls, "cls", stream)
             source = source if type(source) is tuple else None, of.shape, of.strides, of.code, of.device

@@ -59,6 +59,7 @@ class Rows:
     dst_token_axis: int | None = None   #: default: that of src, less the batch's axis where PACKED
     dst_rows: int | None = None         #: rows that dst has room for; default: its length
     renumber_base: Array | None = None  #: RENUMBER: [segments], the first position of each, in dst's dtype
+    dtype: Dtype | str | None = None    #: MERGE: of an array of uint16 words
     rotation: Rotation | None = None    #: the rows are keys, to be rotated to their new positions
 
 
@@ -182,6 +183,9 @@ def fill(made: Any, rows: Rows, name: str, room: Room, default: Placement, makin
                      room.segments)
         keep.append(base)
         made.renumber_base = base.data
+    if made.flags & RowsFlag.MERGE:
+        made.dtype = features_dtype(dst, None if rows.dtype is None else member(Dtype, rows.dtype, f"{name}.dtype"),
+                                    name)
     if rows.rotation is not None:
         made.rotation = _rotation(rows.rotation, f"{name}.rotation", dst, room, keep)
     one_behind_another = packed or not (room.ragged or room.segments > 1 or to.outer)

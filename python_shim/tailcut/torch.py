@@ -54,14 +54,14 @@ def prune_(x: Tensor, cls: Tensor | Reference | str | None = None, *, rule: Rule
 
 
 def _source(cls: Any, prefix_rows: int) -> tuple[int, int, int]:
-    """(source, lag, prefix rows)."""
+    """(source, lag or window, prefix rows)."""
     if cls is None:
         return int(ReferenceSource.MEAN), 0, prefix_rows
     if isinstance(cls, Tensor):
         return int(ReferenceSource.GIVEN), 0, prefix_rows
     given = Reference(cls) if isinstance(cls, str) else cls
     row = given.source == ReferenceSource.ROW
-    return int(given.source), given.lag, max(prefix_rows, 1 if row else 0)
+    return int(given.source), given.lag or given.window, max(prefix_rows, 1 if row else 0)
 
 
 # ------------------------------------------------------------------------------------------ rules as text
@@ -112,7 +112,8 @@ def _run(x: Tensor, cls: Tensor | None, word: str, source: int, lag: int, prefix
     lead, room = _shapes(x, word, prefix_rows)
     rule = _rule(word)
     exact = rule.detector in _EXACT
-    reference: Any = cls if source == ReferenceSource.GIVEN else Reference(ReferenceSource(source), lag=lag)
+    reference: Any = cls if source == ReferenceSource.GIVEN else Reference(ReferenceSource(source), **{
+        "window" if source == ReferenceSource.NOVELTY else "lag": lag})
     packed = exact and bool(lead)
     into = out.view(-1, out.shape[-1]) if packed and out is not x else out
     found = _prune(x, reference, rule=rule, batch=Batch(prefix_rows=prefix_rows) if prefix_rows else None, out=into,

@@ -46,7 +46,8 @@ def shaped(request, array, form):
 
 def reference_of(request, one_cls):
     if isinstance(request.reference, tuple):
-        return tailcut.Reference("lag", lag=min(request.reference[1], 2 ** 31 - 1))
+        name, number = request.reference
+        return tailcut.Reference(name, **{"lag" if name == "lag" else "window": number})
     if isinstance(request.reference, str):
         return request.reference
     return request.reference[0] if one_cls and len(request.reference) else request.reference
@@ -70,6 +71,17 @@ def arguments(request, form, gap=0, one_cls=False, dress=lambda array: array):
     want.add("scores")
     if request.kind == "prune":
         cls = reference_of(request, one_cls)
+        if request.merge is not None:
+            power, window = request.merge
+            sizes = None
+            if request.sizes is not None:  # by row: those of prefix rows are not read
+                sizes, first = np.full(len(request.rows), -9, np.int32), 0
+                for a, b in zip(request.cu[:-1], request.cu[1:]):
+                    a = min(a + request.prefix, b)
+                    sizes[a:b], first = request.sizes[first:first + b - a], first + b - a
+                sizes = dress(shaped(request, sizes, form))
+            how["merge"] = tailcut.Merge(power, window, sizes)
+            want.add("joins")
         return tailcut.prune, (rows, cls if isinstance(cls, (str, tailcut.Reference)) else dress(cls)), how | {
             "want": want}
     options = tailcut.RelevanceOptions(request.relevance)
@@ -93,6 +105,10 @@ def outputs(request, result):
         found["scores"] = np.concatenate(
             [by_row[a:max(a, b - request.prefix)] for a, b in zip(request.cu[:-1], request.cu[1:])]
             + [np.zeros(0, np.float32)])
+    if request.merge is not None:
+        found["sizes"], joins = result.sizes, result.joins.reshape(-1)
+        found["joins"] = np.concatenate([joins[a:max(a, b - request.prefix)] for a, b in zip(
+            request.cu[:-1], request.cu[1:])] + [np.zeros(0, np.int32)])
     return found
 
 

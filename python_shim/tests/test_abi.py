@@ -90,7 +90,7 @@ def compiled(tmp_path_factory):
     for name, (kind, prefix) in _abi.ENUMS.items():
         lines += [f'  printf("{prefix}{member.name}: %d\\n", (int){prefix}{member.name});' for member in kind]
         lines.append(f'  printf("sizeof {name}: %zu\\n", sizeof({name}));')
-    for macro in ("TAILCUT_VERSION", "TAILCUT_MAX_SEGMENT_TOKENS", "TAILCUT_WORKSPACE_ALIGNMENT"):
+    for macro in ("TAILCUT_VERSION", "TAILCUT_MAX_SEGMENT_TOKENS", "TAILCUT_MAX_NOVELTY_DIM", "TAILCUT_WORKSPACE_ALIGNMENT"):
         lines.append(f'  printf("{macro}: %d\\n", {macro});')
     place = tmp_path_factory.mktemp("abi")
     (place / "abi.c").write_text(
@@ -118,6 +118,7 @@ def test_values(compiled):
             assert compiled[prefix + member.name] == str(int(member)), member
     assert int(compiled["TAILCUT_VERSION"]) == _abi.VERSION_NUMBER
     assert int(compiled["TAILCUT_MAX_SEGMENT_TOKENS"]) == _abi.MAX_SEGMENT_TOKENS
+    assert int(compiled["TAILCUT_MAX_NOVELTY_DIM"]) == _abi.MAX_NOVELTY_DIM
     assert int(compiled["TAILCUT_WORKSPACE_ALIGNMENT"]) == _abi.WORKSPACE_ALIGNMENT
 
 
