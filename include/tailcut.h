@@ -456,8 +456,8 @@ typedef struct tailcut_merge_options {
                               less than 1 counting as 1; NULL (default): 1 each */
   int32_t *sizes_out;      /* device int32 by row number of the result, placed as `kept` is, or
                               NULL: how many tokens each kept row stands for. Sums wrap */
-  int32_t *joins_out;      /* device int32 by row number, candidate i's at start(b) + i, or NULL: the
-                              candidate that it joins, itself where it is kept, -1 where it is lost.
+  int32_t *joins_out;      /* device int32 by row number, candidate i's at start(b) + i, or NULL:
+                              what it joins, itself where it is kept, -1 where it is lost.
                               With it a map of all patches can be made from the kept ones again */
 } tailcut_merge_options;
 #define TAILCUT_MERGE_OPTIONS_INITIALIZER \
@@ -669,23 +669,23 @@ TAILCUT_API tailcut_status tailcut_compact(tailcut_handle handle, const tailcut_
                                            const tailcut_rows *rows, int32_t num_rows,
                                            void *workspace, size_t workspace_size, void *stream);
 
-/* Merge (part): compaction that loses nothing: each candidate that is not kept joins the kept row of
- * its window that is most like it, the lower of two, and the rows of arrays that have
+/* Merge (part): compaction that loses nothing. Each candidate that is not kept joins the kept row
+ * of its window that is most like it, the lower of two, and the rows of arrays that have
  * TAILCUT_ROWS_MERGE become weighted means of what they stand for. Likeness and windows are those
- * of source NOVELTY, computed from `tokens`, whatever chose the kept rows. A row that is zero or not
- * finite there, and one of whose window nothing is kept, is lost; a kept row that nobody joins is
- * copied. Weights are options.power's, times the row's size where sizes are given. Sums are fp32, in
- * ascending order of rows, divided once and rounded once; a NaN comes out as the quiet one without
- * payload. Other arrays, positions among them, are compacted. A row that is not there (slot -1)
- * joins nobody.
+ * of source NOVELTY, computed from `tokens`, whatever chose the kept rows. A row that is zero or
+ * not finite there, and one of whose window nothing is kept, is lost; a kept row that nobody joins
+ * is copied. Weights are options.power's, times the row's size where sizes are given. Sums are
+ * fp32, in ascending order of rows, divided once and rounded once; a NaN comes out as the quiet one
+ * without payload. Other arrays, positions among them, are compacted. A row that is not there (slot
+ * -1) joins nobody.
  *
- * A merged row stands for size tokens, and whatever attends to it afterwards must know: add ln(size)
- * to the logits of its key, in every layer that follows (as an additive attention mask [.., keys],
- * say). Without that a merged row counts as one token, and merging gains next to nothing; with it,
- * and rows that are only compacted, most is gained.
+ * A merged row stands for size tokens, and whatever attends to it afterwards must know: add
+ * ln(size) to the logits of its key, in every layer that follows (as an additive attention mask
+ * [.., keys], say). Without that a merged row counts as one token, and merging gains next to
+ * nothing; with it, and rows that are only compacted, most is gained.
  *
- *   tokens   the matrix that the likeness is computed from, at most TAILCUT_MAX_NOVELTY_DIM channels;
- *            it may be one of the arrays, in place too
+ *   tokens   the matrix that the likeness is computed from, at most TAILCUT_MAX_NOVELTY_DIM
+ *            channels; it may be one of the arrays, in place too
  *   options  NULL means the initialiser's
  * The rest is tailcut_compact's, but that an index kept[j] is followed only where it is above all
  * that are followed before it; its result row and size are left as they are otherwise. Required:

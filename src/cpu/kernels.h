@@ -44,8 +44,8 @@ typedef struct tc_kernels {
   /* Bit i of `bits`, in words of 64: offsets[i] < limit, limit < INT32_MAX; zero from n on. */
   void (*below)(const int32_t *offsets, int32_t n, int32_t limit, uint64_t *bits);
   /* What NOVELTY does with the n <= 256 rows of a window. g[i * pitch + j] = <q_i, q_j>, i and j <
-   * n, q the rows' bytes: elements times factors[i], a power of two, rounded, to within +-127. A row
-   * of factor 0 is zero, whatever is in it. pitch: n or more, a multiple of 16. q: room for n
+   * n, q the rows' bytes: elements times factors[i], a power of two, rounded, to within +-127. A
+   * row of factor 0 is zero, whatever is in it. pitch: n or more, a multiple of 16. q: room for n
    * rows of TC_NOVELTY_CHUNK, up to a multiple of 4. */
   void (*grams[3])(const void *row0, int64_t row_stride, int32_t n, int32_t dim,
                    const float *factors, int16_t *q, int32_t *g, int32_t pitch);

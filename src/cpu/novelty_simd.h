@@ -14,7 +14,7 @@
  *   h_bytes(a, b)              the lanes of two vectors rounded to integers, to within +-127
  *   h_dot(i, a, b)             i plus, in each lane, the sum of two products
  *   i_load(p), i_add(i, j), i_or(i, j), i_max(i, j), i_min(i, j), i_up_8(i)
- *   V_HOLD(x)                  keeps a register where it is: GCC loads operands twice and moves sums
+ *   V_HOLD(x)                  keeps a register where it is (GCC loads twice, and moves sums)
  *   i_float(i)                 each lane rounded once
  *   i_lanes()                  0, 1, 2, ...
  *   i_least(i)                 the least lane
@@ -44,8 +44,8 @@ TC_INLINE void byte_row(const char *row, int32_t d, int32_t dim, float factor, i
   }
 }
 
-/* g[i][j] += <q_i, q_j> for i up to j or a few more, but below `rows`, over one chunk. q has rows up
- * to a multiple of 4. */
+/* g[i][j] += <q_i, q_j> for i up to j or a few more, but below `rows`, over one chunk. q has rows
+ * up to a multiple of 4. */
 static void multiply_chunk(const int16_t *q, int32_t rows, int32_t width, int32_t *g,
                            int32_t pitch) {
   for (int32_t j = 0; j < rows; j += 4) {

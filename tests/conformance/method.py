@@ -57,9 +57,9 @@ def tolerance(request, reference):
 
 def groups_of(request, at):
     """The candidates of a segment's groups, as row numbers, in order."""
-    bounds = request.cu if request.groups is None else request.groups
+    cuts = request.groups if request.groups is not None else request.cu
     rows = np.arange(min(at.start + request.prefix, at.stop), at.stop)
-    parts = [rows[(rows >= first) & (rows < end)] for first, end in zip(bounds[:-1], bounds[1:])]
+    parts = [rows[(rows >= first) & (rows < end)] for first, end in zip(cuts[:-1], cuts[1:])]
     return [part for part in parts if len(part)]
 
 

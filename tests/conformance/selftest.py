@@ -117,7 +117,8 @@ def check_novelty():
     assert novelty.merged(x, x, found, w).tolist() == [[5, 1.5], [0, 3]]
     w = novelty.weights(like, found == np.arange(6), "cos4", None)
     assert w[:3].tolist() == [1, 1, 1] and abs(w[3] - 0.25) < 1e-6
-    assert novelty.narrow(np.array([1 + 2.0 ** -8, 1 + 3 * 2.0 ** -8], F32), np.dtype(np.uint16)).tolist() == [0x3F80, 0x3F82]
+    ties = np.array([1 + 2.0 ** -8, 1 + 3 * 2.0 ** -8], F32)
+    assert novelty.narrow(ties, np.dtype(np.uint16)).tolist() == [0x3F80, 0x3F82]
 
 
 # ---------------------------------------------------------------------------------------------- the cut
