@@ -43,8 +43,15 @@ static const shape shapes[] = {
     {F16, 200, 30, 4, 2, 64, 0, 1, 0, 0, 0, 0, 1, 1.0},
     {F32, 140, 30, 2, 1, 33, 0, 1, 0, 1, 1, 0, 1, 1.0},
     {F16, 200, 50, 2, 2, 64, 0, 0, 0, 0, 0, 0, 0, 1e-3},
+    {F32, 140, 40, 4, 2, 64, 0, 0, 0, 0, 0, 0, 0, 9.0},
+    {F32, 140, 40, 2, 1, 71, 1, 1, 0, 0, 1, 0, 0, 1e12},
+    {F16, 140, 40, 2, 2, 128, 0, 0, 0, 1, 0, 0, 0, 400.0},
+    {BF16, 140, 40, 2, 1, 80, 0, 1, 0, 0, 0, 0, 0, 1e25},
 };
 enum { SHAPES = sizeof shapes / sizeof shapes[0] };
+/* More than this and products are beyond what the CUDA backend's fp32 sums are good for
+ * (cuda/attention/lse.cu). */
+#define MOST_SCALE 6.0
 
 /* One input on the host, and what is right. Sequences lie one behind the other: [rows, heads,
  * head_dim + pad]. */
@@ -233,6 +240,7 @@ Test(attention, close_in_every_shape) {
     float *scores = tt_host(4 * (size_t)total);
     for (int i = 0; i < count; i++) {
       int32_t flags[SEGMENTS];
+      if (s->scale > MOST_SCALE && backends[i].device_kind != TAILCUT_DEVICE_CPU) continue;
       run(&in, &backends[i], n, scores, flags);
       for (int32_t r = 0; r < total; r++) {
         const double got = (double)scores[r], want = in.scores[r];

@@ -13,7 +13,8 @@
  * Precision: fp32; products of fp16 and bf16 by mma.sync, of fp32 by fma. The greatest x is taken
  * off before the scale is put on, so that huge logits lose nothing. A NaN among the logits makes
  * the sum NaN, as infinity does; so does a row of which all are -infinity.
- * An fp32 logit of more than about 50 is itself no closer than METHOD.md's 1e-5, here as on the CPU.
+ * Products are summed in fp32, so that METHOD.md's tolerances hold for logits to about 50 (fp32) and
+ * 10,000 (fp16, bf16), and scores are NaN where a sum overflows; the CPU's hold for all.
  * Limits: q of more than TC_RING pieces (fp16: 192 channels) is fetched again with each tile of
  * keys.
  */

@@ -6,8 +6,9 @@
  * the rows of the sequence that are not ABSENT, j <= t where causal; r_v = p reduced over the heads
  * h, then over the query rows t. Strategy: pairs of a query row and a head are taken in order,
  * TC_PAIRS at a time: each pair's p belongs to one thread, then each key's reductions do, which
- * take the pairs in order: the same bits for any number of threads. Precision: dots in the fixed
- * fp32 order, softmax and means in double. No attention map is stored, only that of TC_PAIRS rows.
+ * take the pairs in order: the same bits for any number of threads. Precision: double, but
+ * for products of fp16 and bf16 that are small enough for fp32 sums. No attention map is stored,
+ * only that of TC_PAIRS rows.
  */
 #include "cpu.h"
 
@@ -62,36 +63,70 @@ static double given_lse(const tc_job *job, int32_t b, int32_t t, int32_t head) {
   return isfinite(lse) ? (double)lse : (double)tc_bits_float(TC_NAN_BITS);
 }
 
+/* In double, in eight sums. */
+static double wide_dot(const float *x, const float *y, int32_t n) {
+  double sums[8] = {0.0};
+  int32_t d = 0;
+  for (; d + 8 <= n; d += 8) {
+    for (int i = 0; i < 8; i++) sums[i] += (double)x[d + i] * (double)y[d + i];
+  }
+  for (; d < n; d++) sums[0] += (double)x[d] * (double)y[d];
+  return ((sums[0] + sums[4]) + (sums[1] + sums[5])) + ((sums[2] + sums[6]) + (sums[3] + sums[7]));
+}
+
+/* A pair's products with `keys` keys into `products`; p, and room behind query, are scratch. fp32
+ * sums do where no product can be so large that their error, 13 * 2^-24 of |q||k| at most, passes a
+ * half of the tolerance of fp16 and bf16. */
+static void multiply(const tc_job *job, const asked *a, int32_t t, int32_t head, int32_t keys,
+                     float *query, float *p, double *products) {
+  const tailcut_relevance_options *o = &job->call->options;
+  const int32_t k_head = head / (o->q_heads / o->k_heads);
+  const int64_t k_stride = o->k_row_stride * tc_dtype_size(o->dtype);
+  const char *k = head_row(job, a->b, 0, 0, k_head);
+  job->kernels->widen[o->dtype - 1](head_row(job, a->b, t, 1, head), query, o->head_dim);
+  if (o->dtype != TAILCUT_F32) {
+    float *squares = (float *)products;
+    float most = 0.0f;
+    job->kernels->score_rows[o->dtype - 1](k, k_stride, keys, o->head_dim, query, p, squares);
+    for (int32_t j = 0; j < keys; j++) most = squares[j] > most ? squares[j] : most;
+    const double own = wide_dot(query, query, o->head_dim);
+    if (!(own * (double)most > 1e6 * (double)o->head_dim)) {
+      for (int32_t j = 0; j < keys; j++) products[j] = (double)p[j];
+      return;
+    }
+  }
+  float *key = query + tc_align((size_t)o->head_dim * 4) / 4;
+  for (int32_t j = 0; j < keys; j++) {
+    job->kernels->widen[o->dtype - 1](k + j * k_stride, key, o->head_dim);
+    products[j] = wide_dot(query, key, o->head_dim);
+  }
+}
+
 /* p of a pair at the keys it sees; 0 at ABSENT ones. */
 static void one_pair(const tc_job *job, const asked *a, int32_t t, int32_t head, float *query,
                      float *p) {
   const tailcut_relevance_options *o = &job->call->options;
-  const int32_t k_head = head / (o->q_heads / o->k_heads);
-  const int64_t k_stride = o->k_row_stride * tc_dtype_size(o->dtype);
   const int32_t keys = o->causal ? t + 1 : a->n;
   const double scale = 1.0 / sqrt((double)o->head_dim);
-  job->kernels->widen[o->dtype - 1](head_row(job, a->b, t, 1, head), query, o->head_dim);
-  job->kernels->score_rows[o->dtype - 1](head_row(job, a->b, 0, 0, k_head), k_stride, keys,
-                                         o->head_dim, query, p, NULL);
+  double *products = (double *)(query + 2 * (tc_align((size_t)o->head_dim * 4) / 4));
+  multiply(job, a, t, head, keys, query, p, products);
   if (o->lse != NULL) {
     const double lse = given_lse(job, a->b, t, head);
     for (int32_t j = 0; j < keys; j++) {
-      p[j] = tc_is_absent(a->roles[j]) ? 0.0f : (float)exp((double)p[j] * scale - lse);
+      p[j] = tc_is_absent(a->roles[j]) ? 0.0f : (float)exp(products[j] * scale - lse);
     }
     return;
   }
-  double total = 0.0;
-  float highest = -HUGE_VALF; /* NaN logits spread by the sum */
+  double total = 0.0, highest = -HUGE_VAL; /* NaN products spread by the sum */
   for (int32_t j = 0; j < keys; j++) {
-    if (!tc_is_absent(a->roles[j]) && p[j] > highest) highest = p[j];
+    if (!tc_is_absent(a->roles[j]) && products[j] > highest) highest = products[j];
   }
   for (int32_t j = 0; j < keys; j++) {
-    const int is_key = !tc_is_absent(a->roles[j]);
-    const double e = is_key ? exp(((double)p[j] - (double)highest) * scale) : 0.0;
-    p[j] = (float)e;
+    const double e = tc_is_absent(a->roles[j]) ? 0.0 : exp((products[j] - highest) * scale);
+    products[j] = e;
     total += e;
   }
-  for (int32_t j = 0; j < keys; j++) p[j] = (float)((double)p[j] / total);
+  for (int32_t j = 0; j < keys; j++) p[j] = (float)(products[j] / total);
 }
 
 /* With one more value. A sum is a mean once it is divided. */

@@ -53,7 +53,8 @@ static void cpu_destroy(tailcut_handle handle) {
 static size_t scratch_bytes(int32_t kind, const tailcut_limits *l) {
   const size_t vectors = tc_align((size_t)l->dim * 4);
   const size_t cut = tc_cut_scratch(l->max_tokens);
-  const size_t attention = tc_align((size_t)l->head_dim * 4);
+  const size_t products = l->q_heads > 0 ? tc_align((size_t)l->max_tokens * 8) : 0;
+  const size_t attention = 2 * tc_align((size_t)l->head_dim * 4) + products;
   const size_t windows = tc_window_scratch(l->window); /* and a window's TC_MERGE_BYTES */
   size_t bytes = 0;
   if (kind != TAILCUT_CALL_CUT && kind != TAILCUT_CALL_COMPACT) bytes = vectors;
