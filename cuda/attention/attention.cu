@@ -106,8 +106,8 @@ size_t lay_out(const tc_cuda *device, int64_t segments, int64_t rows, int64_t q_
   args->asking = (int32_t *)take((size_t)segments * 4);
   args->row_tiles = (int64_t *)take((size_t)(segments + 1) * 8);
   args->key_bits = (uint32_t *)take((size_t)(tc_key_word(rows, segments) + 1) * 4);
-  args->stats = (float2 *)take((size_t)rows * (size_t)q_heads * sizeof(float2));
-  args->part_stats = (float2 *)take(TC_AT_BLOCKS * TC_AT_ROWS * sizeof(float2));
+  args->stats = take((size_t)rows * (size_t)q_heads * 8);
+  args->part_stats = take(TC_AT_BLOCKS * TC_AT_ROWS * 16);
   args->part_sums = (float *)take(4 * TC_AT_BLOCKS * TC_AT_KEYS * sizeof(float));
   return used;
 }
@@ -188,7 +188,8 @@ extern "C" cudaError_t tc_cuda_attention(const tc_cuda *device, const tc_segment
   args.last_query = options->last_query;
   args.head_max = options->head_reduction == TAILCUT_REDUCE_MAX;
   args.query_max = options->query_reduction == TAILCUT_REDUCE_MAX;
-  args.scale = (float)(1.4426950408889634 / sqrt((double)options->head_dim));
+  args.wide_scale = 1.4426950408889634 / sqrt((double)options->head_dim);
+  args.scale = (float)args.wide_scale;
   args.scores = scores;
   args.flags = flags;
   args.lasting = lasting;

@@ -42,6 +42,7 @@ struct tc_attention_args {
   int32_t key_splits;  /* blocks that share a tile of keys: */
   int32_t head_splits; /* of them those that share its key heads */
   float scale;         /* log2(e) / sqrt(head_dim) */
+  double wide_scale;   /* the same */
   float *scores;
   int32_t *flags;
   tc_cuda_lasting *lasting;
@@ -49,8 +50,8 @@ struct tc_attention_args {
   int32_t *asking;    /* [segments] their number */
   int64_t *row_tiles; /* [segments + 1] prefix sums of ceil(asking * group / TC_AT_ROWS) */
   uint32_t *key_bits; /* bit i of word tc_key_word(start, b) + w: row 32 w + i is a key */
-  float2 *stats;      /* [place in list, q_heads]: the greatest logit, log2 of the sum */
-  float2 *part_stats; /* [blocks, TC_AT_ROWS] of parts of the keys */
+  char *stats;        /* [place in list, q_heads] tc_logits::stat */
+  char *part_stats;   /* [blocks, TC_AT_ROWS] tc_logits::sums, of parts of the keys */
   float *part_sums;   /* [blocks, TC_AT_KEYS] of parts of the query rows and heads */
 };
 
@@ -78,6 +79,53 @@ __device__ inline float tc_exp2(float x) {
   asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
   return y;
 }
+
+/* ------------------------------------------------------------------------------- logits -- */
+
+/* The greatest logit, unscaled, and the sum of 2^(their distances to it, scaled). */
+template <class T>
+struct tc_at_sums {
+  T m;
+  float sum;
+};
+
+/* What logits are summed in, and what is kept of a pair's log-sum-exp. */
+template <int DTYPE>
+struct tc_logits {
+  typedef float value;
+  typedef tc_at_sums<value> sums;
+  struct stat { /* the greatest logit, log2 of the sum */
+    float m, l;
+  };
+  static __device__ inline stat of(const tc_attention_args &, value m, float l) { return {m, l}; }
+  static __device__ inline stat given(float lse) {
+    return {0.0f, isfinite(lse) ? lse * 1.44269504f : __int_as_float(TC_NAN_BITS)};
+  }
+  static __device__ inline float paid(const tc_attention_args &args, value x, stat s) {
+    return tc_exp2(__fmaf_rn(x - s.m, args.scale, -s.l));
+  }
+};
+
+/* fp32's 1e-5 holds for any logits only where they are exact to more than 24 bits. */
+template <>
+struct tc_logits<TAILCUT_F32> {
+  typedef double value;
+  typedef tc_at_sums<value> sums;
+  struct stat {
+    double l; /* of base 2 */
+  };
+  static __device__ inline stat of(const tc_attention_args &args, value m, float l) {
+    return {m * args.wide_scale + (double)l};
+  }
+  static __device__ inline stat given(float lse) {
+    const float l = isfinite(lse) ? lse : __int_as_float(TC_NAN_BITS);
+    return {(double)l * 1.4426950408889634};
+  }
+  /* Product and difference are rounded apart, so that the greatest logit's is what `of` made. */
+  static __device__ inline float paid(const tc_attention_args &args, value x, stat s) {
+    return tc_exp2((float)(x * args.wide_scale - s.l));
+  }
+};
 
 /* ------------------------------------------------------------------------ shared memory -- */
 
@@ -159,27 +207,25 @@ __device__ inline int tc_key_of(int i, int e) {
  * `bytes` bytes count. */
 template <int DTYPE, int NI>
 __device__ inline void tc_multiply(const char *q, const char *k, int row0, int key0, int bytes,
-                                   float (&c)[2][NI][4]) {
+                                   typename tc_logits<DTYPE>::value (&c)[2][NI][4]) {
   const int lane = (int)(threadIdx.x & 31);
   if constexpr (DTYPE == TAILCUT_F32) {
-    for (int part = 0; part < 8 && part * 16 < bytes; part++) {
-      float4 a[2][2];
+    for (int at = 0; at < 32 && at * 4 < bytes; at++) {
+      const int part = at / 4, byte = at % 4 * 4;
+      double a[2][2];
 #pragma unroll
       for (int r = 0; r < 4; r++) {
-        a[r / 2][r % 2] =
-            *(const float4 *)(q + tc_part_at(row0 + tc_row_of(r / 2, r % 2 * 2), part));
+        const int row = row0 + tc_row_of(r / 2, r % 2 * 2);
+        a[r / 2][r % 2] = *(const float *)(q + tc_part_at(row, part) + byte);
       }
 #pragma unroll
       for (int j = 0; j < 2 * NI; j++) {
-        const float4 b = *(const float4 *)(k + tc_part_at(key0 + tc_key_of(j / 2, j % 2), part));
+        const int key = key0 + tc_key_of(j / 2, j % 2);
+        const double b = *(const float *)(k + tc_part_at(key, part) + byte);
 #pragma unroll
         for (int r = 0; r < 4; r++) {
-          float &sum = c[r / 2][j / 2][r % 2 * 2 + j % 2];
-          const float4 &x = a[r / 2][r % 2];
-          sum = __fmaf_rn(x.x, b.x, sum);
-          sum = __fmaf_rn(x.y, b.y, sum);
-          sum = __fmaf_rn(x.z, b.z, sum);
-          sum = __fmaf_rn(x.w, b.w, sum);
+          double &sum = c[r / 2][j / 2][r % 2 * 2 + j % 2];
+          sum = __fma_rn(a[r / 2][r % 2], b, sum);
         }
       }
     }
@@ -210,14 +256,14 @@ __device__ inline void tc_multiply(const char *q, const char *k, int row0, int k
   }
 }
 
-template <int NI>
-__device__ inline void tc_clear(float (&c)[2][NI][4]) {
+template <class T, int NI>
+__device__ inline void tc_clear(T (&c)[2][NI][4]) {
 #pragma unroll
   for (int m = 0; m < 2; m++) {
 #pragma unroll
     for (int i = 0; i < NI; i++) {
 #pragma unroll
-      for (int e = 0; e < 4; e++) c[m][i][e] = 0.0f;
+      for (int e = 0; e < 4; e++) c[m][i][e] = 0;
     }
   }
 }

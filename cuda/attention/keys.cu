@@ -3,7 +3,7 @@
  * attention, the keys: what the query rows pay to each, reduced over heads and query rows.
  *
  * Formula: p = 2^((q_t,h . k_j - m) s - l), m and l from lse.cu, or 0 and the caller's log-sum-exp
- * in base 2; over the heads, then over the query rows, the mean or the greatest p. Strategy: a block
+ * in base 2 (fp32: m s + l in one); over the heads, then over the query rows, the mean or the greatest p. Strategy: a block
  * owns TC_AT_KEYS keys and walks over tiles of TC_AT_QUERIES query rows, in each over the heads:
  * logits are computed once more, p is reduced over the heads in the registers where it came to be,
  * and over the tile's rows at its end; no map is stored, and a key's score is written once. The
@@ -12,7 +12,7 @@
  * keys for the device, several blocks share one: each takes a part of the query rows, or (where
  * heads and rows are reduced alike) of the key heads, and the last to arrive puts the parts
  * together in order: which block that is depends on timing, what it adds does not.
- * Precision: as lse.cu; over heads and a tile's rows in fp32, over tiles in double.
+ * Precision: as lse.cu; p, over heads and over a tile's rows in fp32, over tiles in double.
  * Limits: q is fetched by every block; from L2, but for 33 tiles of keys 33 times.
  */
 #include "attention/attention.cuh"
@@ -27,8 +27,8 @@ static_assert(TC_AT_KEYS == 2 * TC_BLOCK, "tiles by prefix");
 struct space {
   char q[TC_RING][SLOT];
   char k[TC_RING][KEY_SLOT];
-  float2 stats[TC_RING][TC_AT_QUERIES];
-  float sums[2][TC_AT_KEYS]; /* of each half of a tile's query rows */
+  double stats[TC_RING][TC_AT_QUERIES]; /* tc_logits::stat, or the caller's log-sum-exp */
+  float sums[2][TC_AT_KEYS];            /* of each half of a tile's query rows */
 };
 
 /* NaN stays. */
@@ -134,7 +134,7 @@ struct fetcher {
     lse = nullptr;
     if (threadIdx.x >= TC_AT_QUERIES || own >= w.t_end) return;
     lse = args.lse == nullptr
-              ? (const char *)(args.stats + (int64_t)(w.start + own) * args.q_heads)
+              ? args.stats + (int64_t)(w.start + own) * args.q_heads * 8
               : (const char *)(args.lse + tc_segment_offset(args, w.b, w.start, args.lse_segment) +
                                list[own] * args.lse_row);
   }
@@ -155,11 +155,11 @@ struct fetcher {
                               rows[i] != nullptr ? bytes : 0);
       }
       if (piece == args.pieces - 1 && lse != nullptr) {
-        float2 *held = &room.stats[slot][threadIdx.x];
+        double *held = &room.stats[slot][threadIdx.x];
         if (args.lse == nullptr) {
           tc_fetch_number<8>(held, lse + lse_at);
         } else {
-          tc_fetch_number<4>(&held->y, lse + lse_at);
+          tc_fetch_number<4>(held, lse + lse_at);
         }
       }
       if (++slot == TC_RING) slot = 0;
@@ -171,16 +171,17 @@ struct fetcher {
 
 /* Puts p of a head to what this thread has of the tile. limit: the last key that each of its rows
  * sees, from the warp's first on. */
-template <bool MASKED, bool MAX>
-__device__ inline void take(const float (&c)[2][NI][4], float (&p)[2][NI][4],
-                            const float2 (&stats)[4], float scale, const int32_t (&limit)[4]) {
+template <int DTYPE, bool MASKED, bool MAX>
+__device__ inline void take(const tc_attention_args &args,
+                            const typename tc_logits<DTYPE>::value (&c)[2][NI][4],
+                            float (&p)[2][NI][4], const typename tc_logits<DTYPE>::stat (&stats)[4],
+                            const int32_t (&limit)[4]) {
 #pragma unroll
   for (int r = 0; r < 4; r++) {
 #pragma unroll
     for (int j = 0; j < 2 * NI; j++) {
-      const float x = c[r / 2][j / 2][r % 2 * 2 + j % 2] - stats[r].x;
       float &held = p[r / 2][j / 2][r % 2 * 2 + j % 2];
-      float paid = tc_exp2(__fmaf_rn(x, scale, -stats[r].y));
+      float paid = tc_logits<DTYPE>::paid(args, c[r / 2][j / 2][r % 2 * 2 + j % 2], stats[r]);
       if (MASKED && tc_key_of(j / 2, j % 2) > limit[r]) paid = 0.0f;
       held = MAX ? greater(held, paid) : held + paid;
     }
@@ -222,8 +223,9 @@ __device__ inline void finish(const tc_attention_args &args, const work &w, doub
 }
 
 template <int DTYPE, bool WIDE>
-__global__ void __launch_bounds__(TC_AT_THREADS, 2)
+__global__ void __launch_bounds__(TC_AT_THREADS, DTYPE == TAILCUT_F32 ? 1 : 2)
     attention_keys(const __grid_constant__ tc_attention_args args) {
+  typedef tc_logits<DTYPE> logits;
   extern __shared__ __align__(128) char shared[];
   space &room = *(space *)shared;
   const int warp = (int)threadIdx.x >> 5;
@@ -258,7 +260,7 @@ __global__ void __launch_bounds__(TC_AT_THREADS, 2)
       limit[r] = own >= w.t_end ? -1 : args.causal ? args.list[w.start + own] - first : TC_AT_KEYS;
     }
     for (int32_t head = w.k_head * args.group; head < w.k_head_end * args.group; head++) {
-      float c[2][NI][4];
+      typename logits::value c[2][NI][4];
       tc_clear(c);
       for (int piece = 0; piece < args.pieces; piece++) {
         int key_at = key_slot + (args.pieces > 2 ? 0 : piece);
@@ -271,25 +273,23 @@ __global__ void __launch_bounds__(TC_AT_THREADS, 2)
                                  args.head_bytes - piece * TC_DEPTH, c);
         }
         if (piece == args.pieces - 1 && !idle) {
-          float2 stats[4];
+          typename logits::stat stats[4];
 #pragma unroll
           for (int r = 0; r < 4; r++) {
-            stats[r] = room.stats[slot][row0 + tc_row_of(r / 2, r % 2 * 2)];
-            if (args.lse == nullptr) continue;
-            stats[r].x = 0.0f;
-            stats[r].y =
-                isfinite(stats[r].y) ? stats[r].y * 1.44269504f : __int_as_float(TC_NAN_BITS);
+            const double *held = &room.stats[slot][row0 + tc_row_of(r / 2, r % 2 * 2)];
+            stats[r] = args.lse == nullptr ? *(const typename logits::stat *)held
+                                           : logits::given(*(const float *)held);
           }
           if (masked) {
             if (args.head_max) {
-              take<true, true>(c, p, stats, args.scale, limit);
+              take<DTYPE, true, true>(args, c, p, stats, limit);
             } else {
-              take<true, false>(c, p, stats, args.scale, limit);
+              take<DTYPE, true, false>(args, c, p, stats, limit);
             }
           } else if (args.head_max) {
-            take<false, true>(c, p, stats, args.scale, limit);
+            take<DTYPE, false, true>(args, c, p, stats, limit);
           } else {
-            take<false, false>(c, p, stats, args.scale, limit);
+            take<DTYPE, false, false>(args, c, p, stats, limit);
           }
         }
         if (++slot == TC_RING) slot = 0;

@@ -10,11 +10,11 @@
  * is known on the device only, so the blocks stay and take them in turns; where there are too few
  * tiles, several blocks share one's keys, and the last to arrive puts their sums together in order:
  * which block that is depends on timing, what it adds does not.
- * Precision: fp32; products of fp16 and bf16 by mma.sync, of fp32 by fma. The greatest x is taken
- * off before the scale is put on, so that huge logits lose nothing. A NaN among the logits makes
- * the sum NaN, as infinity does; so does a row of which all are -infinity.
- * Products are summed in fp32, so that METHOD.md's tolerances hold for logits to about 50 (fp32) and
- * 10,000 (fp16, bf16), and scores are NaN where a sum overflows; the CPU's hold for all.
+ * Precision: products of fp16 and bf16 are summed in fp32 by mma.sync, so that METHOD.md's tolerance
+ * holds for logits to about 10,000, and scores are NaN where a sum overflows; those of fp32 are
+ * summed in double. The greatest x is taken off before the scale is put on, so that huge logits lose
+ * nothing. A NaN among the logits makes the sum NaN, as infinity does; so does a row of which all
+ * are -infinity.
  * Limits: q of more than TC_RING pieces (fp16: 192 channels) is fetched again with each tile of
  * keys.
  */
@@ -29,17 +29,16 @@ constexpr int SLOT = TC_AT_ROWS * TC_DEPTH, KEY_SLOT = TC_AT_KEYS * TC_DEPTH;
 struct space {
   char q[TC_RING][SLOT];
   char k[TC_RING][KEY_SLOT];
-  union {
-    int64_t offsets[TC_AT_ROWS]; /* bytes from q to each pair's channels; -1: no pair */
-    float2 sums[2][TC_AT_ROWS];  /* of each half of the keys */
-  };
+  int64_t offsets[TC_AT_ROWS]; /* bytes from q to each pair's channels; -1: no pair */
 };
 
 /* The sums of two sets of keys as one's. */
-__device__ inline float2 together(float2 a, float2 b, float scale) {
-  const float m = fmaxf(a.x, b.x);
-  const float from = m == -INFINITY ? 0.0f : m;
-  return make_float2(m, a.y * tc_exp2((a.x - from) * scale) + b.y * tc_exp2((b.x - from) * scale));
+template <class T>
+__device__ inline tc_at_sums<T> together(tc_at_sums<T> a, tc_at_sums<T> b, float scale) {
+  const T m = fmax(a.m, b.m);
+  const T from = m == -INFINITY ? 0 : m;
+  return {m, a.sum * tc_exp2((float)(a.m - from) * scale) +
+                 b.sum * tc_exp2((float)(b.m - from) * scale)};
 }
 
 /* A tile of pairs, and the keys against which it is put. */
@@ -82,47 +81,52 @@ __device__ inline work find(const tc_attention_args &args, int64_t unit, int32_t
 
 /* Puts the logits of a tile of keys to the sums of this thread's four pairs. bits: which of the
  * warp's keys are keys; limit: the last that each pair sees, from the warp's first on. */
-template <bool MASKED>
-__device__ inline void take(float (&c)[2][NI][4], float2 (&sums)[4], float scale, uint64_t bits,
+template <bool MASKED, class T>
+__device__ inline void take(T (&c)[2][NI][4], tc_at_sums<T> (&sums)[4], float scale, uint64_t bits,
                             const int32_t (&limit)[4]) {
 #pragma unroll
   for (int r = 0; r < 4; r++) {
-    float m = -INFINITY;
+    T m = -INFINITY;
 #pragma unroll
     for (int j = 0; j < 2 * NI; j++) {
-      float &x = c[r / 2][j / 2][r % 2 * 2 + j % 2];
+      T &x = c[r / 2][j / 2][r % 2 * 2 + j % 2];
       if (MASKED) {
         const int key = tc_key_of(j / 2, j % 2);
         if (!(bits >> key & 1) || key > limit[r]) x = -INFINITY;
       }
-      m = fmaxf(m, x);
+      m = fmax(m, x);
     }
-    m = fmaxf(m, sums[r].x);
-    const float from = m == -INFINITY ? 0.0f : m;
+    m = fmax(m, sums[r].m);
+    const T from = m == -INFINITY ? 0 : m;
     float sum = 0.0f;
 #pragma unroll
     for (int j = 0; j < 2 * NI; j++) {
-      sum += tc_exp2((c[r / 2][j / 2][r % 2 * 2 + j % 2] - from) * scale);
+      sum += tc_exp2((float)(c[r / 2][j / 2][r % 2 * 2 + j % 2] - from) * scale);
     }
-    sums[r] = make_float2(m, sums[r].y * tc_exp2((sums[r].x - from) * scale) + sum);
+    sums[r] = {m, sums[r].sum * tc_exp2((float)(sums[r].m - from) * scale) + sum};
   }
 }
 
 /* What each pair's sums come to: the caller's row of stats. */
+template <int DTYPE>
 __device__ inline void store(const tc_attention_args &args, const work &w, int64_t pair,
-                             float2 sums) {
+                             typename tc_logits<DTYPE>::sums sums) {
+  typedef tc_logits<DTYPE> logits;
   const int64_t place = w.start + pair / args.group;
   const int32_t head = w.k_head * args.group + (int32_t)(pair % args.group);
   /* No sum where all logits are -infinity: none is the greatest. */
-  const float l = sums.y > 0.0f ? log2f(sums.y) : __int_as_float(TC_NAN_BITS);
-  args.stats[place * args.q_heads + head] = make_float2(sums.x, l);
+  const float l = sums.sum > 0.0f ? log2f(sums.sum) : __int_as_float(TC_NAN_BITS);
+  ((typename logits::stat *)args.stats)[place * args.q_heads + head] = logits::of(args, sums.m, l);
 }
 
 template <int DTYPE, bool WIDE>
 __global__ void __launch_bounds__(TC_AT_THREADS, DTYPE == TAILCUT_F32 ? 1 : 2)
     attention_lse(const __grid_constant__ tc_attention_args args) {
   extern __shared__ __align__(128) char shared[];
+  typedef typename tc_logits<DTYPE>::value value;
+  typedef typename tc_logits<DTYPE>::sums sums_t;
   space &room = *(space *)shared;
+  sums_t *const halves = (sums_t *)room.k[0]; /* [2, TC_AT_ROWS], once all keys have passed */
   const int warp = (int)threadIdx.x >> 5;
   const int row0 = warp / 2 * 32, key0 = warp % 2 * 64;
   const bool resident = args.pieces <= TC_RING;
@@ -152,12 +156,12 @@ __global__ void __launch_bounds__(TC_AT_THREADS, DTYPE == TAILCUT_F32 ? 1 : 2)
     __syncthreads();
     const bool idle = w.first_pair + row0 >= w.pairs;
     int32_t last_seen[4];
-    float2 sums[4];
+    sums_t sums[4];
 #pragma unroll
     for (int r = 0; r < 4; r++) {
       const int64_t pair = min(w.first_pair + row0 + tc_row_of(r / 2, r % 2 * 2), w.pairs - 1);
       last_seen[r] = args.causal ? list_row(args, w, pair) : w.n;
-      sums[r] = make_float2(-INFINITY, 0.0f);
+      sums[r] = {-INFINITY, 0.0f};
     }
     const int32_t all_see = args.causal ? list_row(args, w, w.first_pair) : w.n;
 
@@ -190,7 +194,7 @@ __global__ void __launch_bounds__(TC_AT_THREADS, DTYPE == TAILCUT_F32 ? 1 : 2)
     for (int i = 0; i < TC_AHEAD; i++) fetch();
     int slot = 0;
     for (int32_t tile = w.tile; tile < w.end; tile++) {
-      float c[2][NI][4];
+      value c[2][NI][4];
       const int32_t first = tile * TC_AT_KEYS + key0;
       uint64_t here = 0; /* which of the warp's 64 keys there are */
       if (first < w.n) here = bits[first / 32];
@@ -216,36 +220,39 @@ __global__ void __launch_bounds__(TC_AT_THREADS, DTYPE == TAILCUT_F32 ? 1 : 2)
       }
     }
 
-    __syncthreads(); /* nobody reads offsets */
+    __syncthreads(); /* nobody reads keys */
 #pragma unroll
     for (int r = 0; r < 4; r++) {
 #pragma unroll
       for (int mask = 1; mask <= 2; mask <<= 1) {
-        const float2 other = make_float2(__shfl_xor_sync(TC_FULL, sums[r].x, mask),
-                                         __shfl_xor_sync(TC_FULL, sums[r].y, mask));
+        const sums_t other = {__shfl_xor_sync(TC_FULL, sums[r].m, mask),
+                              __shfl_xor_sync(TC_FULL, sums[r].sum, mask)};
         sums[r] = together(sums[r], other, args.scale);
       }
       if ((threadIdx.x & 3) == 0) {
-        room.sums[warp % 2][row0 + tc_row_of(r / 2, r % 2 * 2)] = sums[r];
+        halves[warp % 2 * TC_AT_ROWS + row0 + tc_row_of(r / 2, r % 2 * 2)] = sums[r];
       }
     }
     __syncthreads();
     const int64_t pair = w.first_pair + threadIdx.x;
     const bool mine = threadIdx.x < TC_AT_ROWS && pair < w.pairs;
-    float2 sum = make_float2(0.0f, 0.0f);
-    if (mine) sum = together(room.sums[0][threadIdx.x], room.sums[1][threadIdx.x], args.scale);
+    sums_t sum = {0, 0.0f};
+    if (mine) {
+      sum = together(halves[threadIdx.x], halves[TC_AT_ROWS + threadIdx.x], args.scale);
+    }
     if (splits == 1) {
-      if (mine) store(args, w, pair, sum);
+      if (mine) store<DTYPE>(args, w, pair, sum);
       continue;
     }
     /* Fewer tiles than blocks: unit is the block's number. */
-    if (mine) args.part_stats[unit * TC_AT_ROWS + threadIdx.x] = sum;
+    if (mine) ((sums_t *)args.part_stats)[unit * TC_AT_ROWS + threadIdx.x] = sum;
     if (!tc_arrives_last(args.lasting->blocks + unit / splits, (uint32_t)splits)) continue;
     if (!mine) continue;
-    const float2 *parts = args.part_stats + unit / splits * splits * TC_AT_ROWS + threadIdx.x;
+    const sums_t *parts =
+        (const sums_t *)args.part_stats + unit / splits * splits * TC_AT_ROWS + threadIdx.x;
     sum = parts[0];
     for (int32_t i = 1; i < splits; i++) sum = together(sum, parts[i * TC_AT_ROWS], args.scale);
-    store(args, w, pair, sum);
+    store<DTYPE>(args, w, pair, sum);
   }
 }
 
