@@ -52,7 +52,7 @@ Test(graph, prune_sequence) { replays(TAILCUT_CALL_PRUNE_SEQUENCE); }
 
 /* Every row of the table has its graph, and all use one workspace, in any order. */
 Test(graph, calls_of_all_kinds_take_turns_on_one_workspace) {
-  enum { MOST = 64, TURNS = 150 };
+  enum { MOST = 128, TURNS = 150 };
   int count;
   const tt_backend *backends = tt_backends(&count);
   cudaStream_t stream;
