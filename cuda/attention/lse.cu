@@ -10,11 +10,11 @@
  * is known on the device only, so the blocks stay and take them in turns; where there are too few
  * tiles, several blocks share one's keys, and the last to arrive puts their sums together in order:
  * which block that is depends on timing, what it adds does not.
- * Precision: products of fp16 and bf16 are summed in fp32 by mma.sync, so that METHOD.md's tolerance
- * holds for logits to about 10,000, and scores are NaN where a sum overflows; those of fp32 are
- * summed in double. The greatest x is taken off before the scale is put on, so that huge logits lose
- * nothing. A NaN among the logits makes the sum NaN, as infinity does; so does a row of which all
- * are -infinity.
+ * Precision: products of fp16 and bf16 are summed in fp32 by mma.sync, so that METHOD.md's
+ * tolerance holds for logits to about 10,000, and scores are NaN where a sum overflows; those of
+ * fp32 are summed in double. The greatest x is taken off before the scale is put on, so that huge
+ * logits lose nothing. A NaN among the logits makes the sum NaN, as infinity does; so does a row of
+ * which all are -infinity.
  * Limits: q of more than TC_RING pieces (fp16: 192 channels) is fetched again with each tile of
  * keys.
  */

@@ -5,7 +5,7 @@
  * Formula: u = (1/T) sum over t of t / max(|t|, 1e-8), in blocks of 64 rows; METHOD.md, stage 2.
  * Which call takes which form follows from host bounds alone:
  *   spread  fewer blocks of rows than the device has multiprocessors, rows of whole 16-byte
- *           units, 512 elements or more: a sequence's text, a few images         direction/spread.cu
+ *           units, 512 elements or more: a sequence's text, a few images        direction/spread.cu
  *   tiles   all else: a thread block for a block of rows                         here
  * Strategy of tiles: a warp per row for the norms (dot.cuh), then a thread per one or two columns
  * for the weighted sums, so no sum is ever split; the second reading comes from L1 or L2. The last
