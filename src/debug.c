@@ -5,7 +5,8 @@
  * A row here is the address that a slot stands for. Two rows of a call at one address lose
  * something where either is written: two results in one place, a result on top of a source that is
  * read later, arrays that lie on each other. Two sources in one place lose nothing, and in place a
- * row's own source and result are one. Looked at is what may be read or written as far as that is known
+ * row's own source and result are one. Looked at is what may be read or written as far as that is
+ * known
  * before the call runs: with kept and counts (tailcut_compact) exactly, else every row that is not
  * ABSENT, and as many results as the rule can keep.
  *
