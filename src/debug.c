@@ -6,9 +6,8 @@
  * something where either is written: two results in one place, a result on top of a source that is
  * read later, arrays that lie on each other. Two sources in one place lose nothing, and in place a
  * row's own source and result are one. Looked at is what may be read or written as far as that is
- * known
- * before the call runs: with kept and counts (tailcut_compact) exactly, else every row that is not
- * ABSENT, and as many results as the rule can keep.
+ * known before the call runs: with kept and counts (tailcut_compact) exactly, else every row that
+ * is not ABSENT, and as many results as the rule can keep.
  *
  * Tables, offsets and roles are copied from the device by the backend's `read`, so a call may
  * allocate and wait here. Limits: rows that share some bytes but not the first are not found, nor
