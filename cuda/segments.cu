@@ -8,9 +8,6 @@
  * tiles and candidates. Groups: all threads look whether the offsets ascend, each segment's ends
  * are searched among them, then a warp per segment names its groups. Limits: latency-bound, about
  * one trip to L2 per 4,096 segments or offsets; small calls without groups do without it.
- *
- * Ladder: 1. one block, 4 segments per thread and round. Prediction 3 us up to 4,096 segments, 40
- * us at 10^5; not measured.
  */
 #include <cub/block/block_scan.cuh>
 

@@ -20,8 +20,6 @@
  * TC_RING) * pieces + p says that the tile has p of them or more. A tile begins to count when the
  * word's last owner is done.
  * Precision: exact. Limits: parts of at most 16 KB.
- *
- * Ladder: first version; not measured.
  */
 #include "common/delay.cuh"
 #include "common/sync.cuh"
