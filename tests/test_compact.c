@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* compact: random kept lists on row arrays of every shape: rows of 1 to 16384 bytes, parts,
  * strides, slots and pages, in place, LOCAL and PACKED, small destinations, zero tails, renumbering
- * from a base, keys that turn, damaged lists and group offsets; each against the naive compaction, gaps and
- * neighbours included, and against each other. */
+ * from a base, keys that turn, damaged lists and group offsets; each against the naive
+ * compaction, gaps and neighbours included, and against each other. */
 #include <criterion/criterion.h>
 #include <stdio.h>
 #include <stdlib.h>

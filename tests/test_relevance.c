@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* relevance: MAX_COSINE and ATTENTION close to float64 over dtypes, heads, causality, reductions,
- * strides and layouts; run to run the same bits; prune_sequence equals relevance, cut and compact one after the
- * other for every policy. By hand: test_policies.c; MEAN_COSINE's bits: the table of cases. */
+ * strides and layouts; run to run the same bits; prune_sequence equals relevance, cut and compact
+ * one after the other for every policy. By hand: test_policies.c; MEAN_COSINE's bits: the table of cases. */
 #include <criterion/criterion.h>
 #include <math.h>
 #include <stdio.h>
