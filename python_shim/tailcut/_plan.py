@@ -14,7 +14,7 @@ from ._arrays import CPU, SIZES, Maker, View, features_dtype, maker, small, stre
 from ._errors import conflict, out_of_range
 from ._handle import Handle, handle as handle_of
 from ._load import fail, library, new, new_array
-from ._options import Array, Batch, Merge, Reference, RelevanceOptions, Rule, Selection
+from ._options import Array, Batch, Merge, Merged, Reference, RelevanceOptions, Rule, Selection
 from ._rows import Room, Rows, fill
 
 R = TypeVar("R")
@@ -244,7 +244,7 @@ class Setup:
             self.dsts.append((name, *fill(made[i], entry, name, room, placement, self.making, self.keep)))
         return made
 
-    def give(self, result: Selection, targets: Sequence[Array]) -> Selection:
+    def give(self, result: Selection | Merged, targets: Sequence[Array]) -> Selection | Merged:
         """Puts the destinations where the caller finds them."""
         if self.has_tokens:
             result.tokens, targets = targets[0], targets[1:]
@@ -258,8 +258,9 @@ class Setup:
             total = c_int32.from_address(self.selection.new_cu_seqlens + 4 * self.segments).value
         else:
             total = int(self.counts.array.sum()) if self.counts is not None else 0
-        if is_selection and self.packed:
-            result.kept = result.kept[:total]
+        if self.packed:
+            if is_selection:
+                result.kept = result.kept[:total]
             if result.sizes is not None:
                 result.sizes = result.sizes[:total]
         targets = []
@@ -269,7 +270,7 @@ class Setup:
                     raise out_of_range(f"{name} has room for {target.shape[axis]} rows, but {total} are kept")
                 target = target[:total] if axis == 0 else target[(slice(None),) * axis + (slice(total),)]
             targets.append(target)
-        return self.give(result, targets) if is_selection else tuple(targets)
+        return tuple(targets) if type(result) is tuple else self.give(result, targets)
 
 
 _WANTED = {"scores": "f4", "mask": "u1", "curve": "f4", "ranks": "i4", "group_counts": "i4"}
@@ -333,15 +334,15 @@ def reference_of(cls: Any, setup: Setup, dim: int, dtype: Dtype | None) -> Any:
     if isinstance(cls, Reference):
         made.source, made.lag, made.window, data = cls.source, cls.lag, cls.window, cls.data
     if data is not None:
-        of = view(data, "cls", setup.stream)
+        of = view(data, "reference", setup.stream)
         if of.device != setup.device:
-            raise conflict(f"cls is on device {of.device}, x on {setup.device}")
+            raise conflict(f"reference is on device {of.device}, x on {setup.device}")
         if len(of.shape) not in (1, 2) or of.shape[-1] < dim or len(of.shape) == 2 and of.shape[0] != setup.segments:
-            raise out_of_range(f"cls has shape {list(of.shape)}: [{dim}] or [{setup.segments}, {dim}] is expected")
-        made.dtype = features_dtype(of, None if of.code == "f4" else dtype, "cls")
+            raise out_of_range(f"reference has shape {list(of.shape)}: [{dim}] or [{setup.segments}, {dim}] is expected")
+        made.dtype = features_dtype(of, None if of.code == "f4" else dtype, "reference")
         size, strides = SIZES[of.code], strides_of(of)
         if size != strides[-1] and dim > 1 or strides[0] < 0 or strides[0] % size:
-            raise out_of_range(f"cls has strides {list(of.strides)}: a contiguous last axis is expected")
+            raise out_of_range(f"reference has strides {list(of.strides)}: a contiguous last axis is expected")
         if len(of.shape) == 2 and setup.segments > 1:
             made.segment_stride = strides[0] // size
         setup.keep.append(of)

@@ -48,7 +48,7 @@ class Again:
         if isinstance(cls, Reference):
             source, cls = (cls.source, cls.lag, cls.window), cls.data
         if cls is not None and not isinstance(cls, str):
-            self.cls = of = view(cls, "cls", stream)
+            self.cls = of = view(cls, "reference", stream)
             source = source if type(source) is tuple else None, of.shape, of.strides, of.code, of.device
         to: Any = out
         if out is x.array:
