@@ -87,6 +87,7 @@ typedef struct tc_cuda_space {
   float *block_sums;          /* [blocks of a group's rows, dim] */
   int32_t directions_group; /* segments whose directions are held at a time, <= TC_CHUNK_SEGMENTS */
   char *relevance;          /* scratch of MAX_COSINE or ATTENTION, as much as the greater wants */
+  char *novelty;            /* scratch of NOVELTY, tc_cuda_novelty_scratch bytes */
   char *cut;                /* scratch of the cut, tc_cuda_cut_scratch bytes */
   char *compact;            /* scratch of compact, tc_cuda_compact_scratch bytes */
 } tc_cuda_space;
