@@ -62,6 +62,7 @@ extern "C" cudaError_t tc_cuda_novelty(const tc_cuda *device, const tc_segments 
   args.t = tc_tiles_of(*segments, 0, segments->segments);
   args.tokens = *tokens;
   args.window = window;
+  args.n = -1;
   args.width = tc_token_width(segments, tokens);
   args.scores = scores;
   args.flags = flags;
@@ -74,6 +75,9 @@ extern "C" cudaError_t tc_cuda_novelty(const tc_cuda *device, const tc_segments 
     const int64_t most = (int64_t)segments->max_tokens - segments->prefix_rows;
     args.t.per = most > 0 ? (int32_t)((most + window - 1) / window) : 1;
     args.t.bound = windows = (int64_t)segments->segments * args.t.per;
+    const bool known = segments->cu_seqlens == nullptr && segments->lengths == nullptr &&
+                       segments->start == nullptr;
+    if (known) args.n = (int32_t)(most > 0 ? most : 0);
   } else if (groups->groups == 0) {
     windows = args.t.bound;
   }

@@ -33,6 +33,7 @@ struct tc_novelty_args {
   tc_tiles t;
   tailcut_tokens tokens;
   int32_t window;
+  int32_t n;     /* candidates of every segment, where that needs no look; else -1 */
   int32_t width; /* widest load that fits the rows */
   float *scores;
   int32_t *flags;
@@ -67,28 +68,55 @@ struct tc_window {
   uint32_t count; /* windows of the group */
 };
 
-/* The window with number `number`; called by whole, converged warps. */
-__device__ inline tc_window tc_window_at(const tc_novelty_args &args, int64_t number) {
+/* Window w.index of a group's n candidates from `first` on. */
+__device__ inline void tc_window_cut(const tc_novelty_args &args, int32_t first, int32_t n,
+                                     tc_window *w) {
+  w->count = tc_window_count(args, n);
+  if ((uint32_t)w->index >= w->count) w->b = -1;
+  if (w->b < 0) return;
+  /* floor(i n / count) = i q + floor(i r / count): counts are below 2^15. */
+  const uint32_t i = (uint32_t)w->index, q = (uint32_t)n / w->count;
+  const uint32_t r = (uint32_t)n - q * w->count, from = i * r / w->count;
+  w->first = first + (int32_t)(i * q + from);
+  w->n = (int32_t)(q + ((i + 1) * r / w->count - from));
+}
+
+/* The block's window where finding it takes a look at lengths, offsets or resolve's results; by a
+ * whole warp. Not inlined: it is much code, and uniform batches do without. */
+__device__ __noinline__ inline void tc_window_search(const tc_novelty_args &args,
+                                                     tc_window *found) {
   tc_window w = {-1, 0, 0, 0, -1, 0, 0};
+  const int64_t number = blockIdx.x;
   if (args.g.groups > 0) {
     const tc_group_numbers numbers = {args.g.offsets, args.window};
-    if (number < numbers[0]) return w;
-    w.group = (int32_t)tc_prefix_find(numbers, 0, args.g.groups, number);
-    w.index = (int32_t)(number - numbers[w.group]);
+    if (number >= numbers[0]) {
+      w.group = (int32_t)tc_prefix_find(numbers, 0, args.g.groups, number);
+      w.index = (int32_t)(number - numbers[w.group]);
+    }
   } else if (number < tc_tiles_total(args.t, args.s)) {
     w.group = tc_tile_find(args.t, args.s, number, &w.index);
   }
-  if (w.group < 0) return w;
-  const auto group = tc_group_at(args.s, args.g, nullptr, w.group);
-  w.count = tc_window_count(args, group.n);
-  if (group.b < 0 || (uint32_t)w.index >= w.count) return w;
-  /* floor(i n / count) = i q + floor(i r / count): counts are below 2^15. */
-  const uint32_t i = (uint32_t)w.index, q = (uint32_t)group.n / w.count;
-  const uint32_t r = (uint32_t)group.n - q * w.count, from = i * r / w.count;
-  w.b = group.b;
-  w.start = group.start;
-  w.first = group.first + (int32_t)(i * q + from);
-  w.n = (int32_t)(q + ((i + 1) * r / w.count - from));
+  if (w.group >= 0) {
+    const auto group = tc_group_at(args.s, args.g, nullptr, w.group);
+    w.b = group.b;
+    w.start = group.start;
+    tc_window_cut(args, group.first, group.n, &w);
+  }
+  if ((threadIdx.x & 31) == 0) *found = w;
+}
+
+/* The block's window; by whole blocks. found: in shared memory. */
+__device__ inline tc_window tc_window_of_block(const tc_novelty_args &args, tc_window *found) {
+  if (args.n < 0) {
+    if (threadIdx.x < 32) tc_window_search(args, found);
+    __syncthreads();
+    return *found;
+  }
+  tc_window w = {0, 0, 0, 0, 0, 0, 0};
+  w.b = w.group = (int32_t)(blockIdx.x / (uint32_t)args.t.per);
+  w.index = (int32_t)(blockIdx.x % (uint32_t)args.t.per);
+  w.start = w.b * args.s.max_tokens;
+  tc_window_cut(args, 0, args.n, &w);
   return w;
 }
 
@@ -239,6 +267,7 @@ __device__ inline void tc_finish_window(const tc_novelty_args &args, const tc_wi
   if (warp < 2) {
     if (args.scores == nullptr) return;
     int32_t steps = -1, place = 0;
+#pragma unroll 1
     for (int32_t base = 0; base < w.n; base += 32) {
       const bool live = base + lane < w.n && states[base + lane] == TC_ROW_LIVE;
       const uint32_t mask = __ballot_sync(TC_FULL, live);
@@ -255,6 +284,7 @@ __device__ inline void tc_finish_window(const tc_novelty_args &args, const tc_wi
   }
   if (warp == 2) {
     bool nan = false;
+#pragma unroll 1
     for (int32_t i = lane; i < w.n; i += 32) {
       const uint8_t state = states[i];
       nan |= state == TC_ROW_NOT_FINITE;
@@ -270,10 +300,11 @@ __device__ inline void tc_finish_window(const tc_novelty_args &args, const tc_wi
     }
   }
   if (args.similarities == nullptr) return;
-#pragma unroll 2
+#pragma unroll 1
   for (int32_t i = warp - 2; i < w.n; i += WARPS - 2) {
     int32_t *out = args.similarities + (at + i) * args.window;
     const bool live = states[i] == TC_ROW_LIVE;
+#pragma unroll 1
     for (int32_t j = lane; j < w.n; j += 32) {
       const bool both = live && i != j && states[j] == TC_ROW_LIVE;
       out[j] = both ? words.similarity(i, j) : TC_NO_SIMILARITY;
