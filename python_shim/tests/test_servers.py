@@ -2,6 +2,7 @@
 """tailcut.servers, what needs numpy only: the video rule and OpenVINO's select_tokens against independent statements
 of what the servers do, in float64."""
 from decimal import ROUND_HALF_UP, Decimal
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -85,5 +86,9 @@ def test_select_tokens_otherwise():
     for bad in (dict(pruning_ratio=100), dict(pruning_ratio=-1)):
         with pytest.raises(ValueError, match="percent"):
             openvino.select_tokens(visual, text, **bad)
+    tensors = [SimpleNamespace(data=array, element_type="<Type: 'float32'>") for array in (visual, text)]
+    assert openvino.select_tokens(*tensors, 50) == openvino.select_tokens(visual, text, 50)
+    with pytest.raises(ValueError, match="bfloat16"):
+        openvino.select_tokens(SimpleNamespace(data=visual.astype(np.float16), element_type="<Type: 'bfloat16'>"), text)
     with pytest.raises(ValueError, match=r"\[B, N, D\] and \[M, D\]"):
         openvino.select_tokens(visual[0], text)

@@ -50,5 +50,7 @@ def select_tokens(visual: Any, text: Any, pruning_ratio: float = 30, *, spread: 
 
 
 def _array(of: Any) -> Any:
-    """openvino.Tensor has its values in `data`."""
+    """openvino.Tensor has its values in `data`: those of bfloat16 as if they were float16."""
+    if "bfloat16" in str(getattr(of, "element_type", "")):
+        raise ValueError("bfloat16 of openvino.Tensor cannot be told from float16: convert it")
     return of.data if isinstance(getattr(of, "data", None), np.ndarray) else of
