@@ -82,6 +82,13 @@ class Qwen2_5_VLForConditionalGeneration(torch.nn.Module):
         super().__init__()
         self.config, self.video_pruning_rate = vllm_config.hf_config, vllm_config.video_pruning_rate
         self.is_multimodal_pruning_enabled = bool(self.video_pruning_rate)
+        self.visual = SimpleNamespace(spatial_merge_size=2)
+
+    def iter_mm_grid_thw(self, mm_features):
+        """Of each feature: offset, grid of its tokens, seconds per step of t."""
+        for of in sorted(mm_features, key=lambda of: of.mm_position.offset):
+            t, h, w = of.grid
+            yield of.mm_position.offset, t, h // 2, w // 2, 1.0
 
     def _postprocess_image_embeds_evs(self, image_embeds_split, image_input):
         return tuple(torch.cat([rows, positions_of(thw)], dim=1)

@@ -68,6 +68,7 @@ def engine(vllm, name, tailcut_options, rate=None):
     """vLLM as far as it matters: plugin loaded, model and processor of an architecture made."""
     from tailcut.servers.vllm import register
     sys.modules.pop("tailcut.servers._vllm_models", None)
+    sys.modules.pop("tailcut.servers._vllm_mixins", None)
     register()
     module, _, attribute = vllm.REGISTRY.models[name].partition(":")
     assert module not in sys.modules  # nothing but names so far
@@ -117,7 +118,26 @@ def test_vllm_qwen_images(vllm, dtype):
         count = len(image) - len(image) * 60 // 100
         want = like_mean(image.double().numpy(), count)
         assert len(rows) == count == len(update.replacement(item))
-        assert torch.equal(rows[:, :32], image[want]) and torch.equal(rows[:, 32:], vllm.positions_of(grid)[want].to(dtype))
+        positions = vllm.positions_of(grid)[want]
+        positions[:, 3] = max(grid) // 2  # where the next text begins
+        assert torch.equal(rows[:, :32], image[want]) and torch.equal(rows[:, 32:], positions.to(dtype))
+
+
+def test_vllm_positions(vllm):
+    """Of a prompt with two images, one tall, and a video: text stands behind what is before it, as if nothing had been
+    pruned; as many positions as tokens."""
+    model, _ = engine(vllm, "TailcutQwen2_5_VLForConditionalGeneration", {"ratio": 0.6}, 0.5)
+
+    def feature(modality, grid, offset, length):
+        return SimpleNamespace(modality=modality, grid=grid, mm_position=SimpleNamespace(offset=offset, length=length))
+    features = [feature("video", (4, 8, 12), 40, 48), feature("image", (1, 20, 8), 5, 16), feature("image", (1, 4, 6), 23, 2)]
+    positions, delta = model.get_mrope_input_positions(list(range(95)), features)
+    assert positions.shape == (3, 95) and (positions[0] == positions[2]).all()
+    starts = [0, 5 + 10, 17 + 3, 35 + 6]  # of the text before each, and the last
+    assert positions[0, 21:23].tolist() == [15, 16] and positions[0, 25:40].tolist() == list(range(20, 35))
+    assert positions[0, :5].tolist() == list(range(5)) and positions[0, 88:].tolist() == list(range(41, 48))
+    assert starts[-1] == positions[0, 88] and delta == 48 - 95
+    assert model.get_mrope_input_positions([1, 2, 3], [])[0].tolist() == [[0, 1, 2]] * 3
 
 
 @pytest.mark.parametrize("family", ["Qwen2_5_VL", "Qwen3VL"])

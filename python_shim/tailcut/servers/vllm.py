@@ -9,9 +9,9 @@ TailcutQwen3VLForConditionalGeneration (videos). vLLM calls `register` in each o
 (entry point vllm.general_plugins); it names models, and those that nobody asks for change nothing.
 
 Limits: vLLM indexes by the mask, which waits, and vidcom2 is its own. Qwen2.5-VL's images need
---video-pruning-rate too: without it nothing moves their M-RoPE positions. The rule is a server's:
-keys and values that servers share need it in their salt. Interface of vLLM 0.21 to 0.26, as read;
-tested on a stand-in of it. No server was run.
+--video-pruning-rate too: without it nothing sets their M-RoPE positions. The rule is a server's:
+keys and values that servers share need it in their salt. Interface of vLLM 0.33, tested on a
+stand-in of it; its own EVS functions were run once beside these. No server was run.
 """
 from __future__ import annotations
 
