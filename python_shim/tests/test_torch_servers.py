@@ -119,24 +119,42 @@ def test_vllm_qwen_images(vllm, dtype):
         want = like_mean(image.double().numpy(), count)
         assert len(rows) == count == len(update.replacement(item))
         positions = vllm.positions_of(grid)[want]
-        positions[:, 3] = max(grid) // 2  # where the next text begins
         assert torch.equal(rows[:, :32], image[want]) and torch.equal(rows[:, 32:], positions.to(dtype))
 
 
 def test_vllm_positions(vllm):
-    """Of a prompt with two images, one tall, and a video: text stands behind what is before it, as if nothing had been
-    pruned; as many positions as tokens."""
-    model, _ = engine(vllm, "TailcutQwen2_5_VLForConditionalGeneration", {"ratio": 0.6}, 0.5)
-
-    def feature(modality, grid, offset, length):
-        return SimpleNamespace(modality=modality, grid=grid, mm_position=SimpleNamespace(offset=offset, length=length))
-    features = [feature("video", (4, 8, 12), 40, 48), feature("image", (1, 20, 8), 5, 16), feature("image", (1, 4, 6), 23, 2)]
-    positions, delta = model.get_mrope_input_positions(list(range(95)), features)
-    assert positions.shape == (3, 95) and (positions[0] == positions[2]).all()
-    starts = [0, 5 + 10, 17 + 3, 35 + 6]  # of the text before each, and the last
-    assert positions[0, 21:23].tolist() == [15, 16] and positions[0, 25:40].tolist() == list(range(20, 35))
-    assert positions[0, :5].tolist() == list(range(5)) and positions[0, 88:].tolist() == list(range(41, 48))
-    assert starts[-1] == positions[0, 88] and delta == 48 - 95
+    """A prompt with two images, one of them tall, and a video, scheduled in pieces: each token stands where it would
+    stand if nothing had been pruned, after every piece that has been computed."""
+    model, processor = engine(vllm, "TailcutQwen2_5_VLForConditionalGeneration", {"ratio": 0.8}, 0.7)
+    model.config.image_token_id, model.config.video_token_id = 9, 8
+    media = [("image", (1, 20, 8)), ("video", (4, 8, 12)), ("image", (1, 4, 6))]
+    generator = torch.Generator().manual_seed(5)
+    tokens, features, want, rows, base = [], [], [], [], 0
+    for number, (modality, grid) in enumerate(media):
+        text = 70 if number == 0 else 3
+        given = [torch.randn((grid[0] * grid[1] * grid[2] // 4, 16), generator=generator)]
+        made = model.embed_multimodal(data=given, **{f"{modality}_grid_thw": torch.tensor([grid])})[0]
+        tokens += [1] * text
+        want.append(torch.arange(base, base + text).expand(3, -1))
+        features.append(SimpleNamespace(modality=modality, grid=grid, mm_position=SimpleNamespace(
+            offset=len(tokens), length=len(made))))
+        tokens += [9 if modality == "image" else 8] * len(made)
+        want.append(base + text + made[:, -4:-1].T.long())
+        base += text + max(grid[0], grid[1] // 2, grid[2] // 2)
+        rows.append(made)
+    tokens += [1] * 4
+    want = torch.cat([*want, torch.arange(base, base + 4).expand(3, -1)], dim=1)
+    positions, delta = model.get_mrope_input_positions(tokens, features[::-1])
+    is_text = torch.tensor(tokens) == 1
+    assert positions.shape == want.shape and delta == base + 4 - len(tokens)
+    assert torch.equal(positions[:, is_text], want[:, is_text])
+    for start, end in ((0, 75), (75, 79), (79, len(tokens))):  # in the middle of the first image
+        parts = [of[max(start - f.mm_position.offset, 0):max(end - f.mm_position.offset, 0)]
+                 for of, f in zip(rows, features)]
+        parts = [part for part in parts if len(part)]
+        plain, positions, delta = model.recompute_mrope_positions(tokens, parts, positions, start)
+        assert all(torch.equal(a, b[:, :16]) for a, b in zip(plain, parts)) and delta == base + 4 - len(tokens)
+        assert torch.equal(positions[:, :end], want[:, :end])
     assert model.get_mrope_input_positions([1, 2, 3], [])[0].tolist() == [[0, 1, 2]] * 3
 
 

@@ -19,11 +19,8 @@ class _Qwen2_5_VL(Video, Positions, qwen2_5_vl.Qwen2_5_VLForConditionalGeneratio
             raise ValueError("--video-pruning-rate must be above 0: see tailcut.servers.vllm")
 
     def _postprocess_image_embeds_evs(self, images, image_input):
-        """Rows with their positions, which are not compared, behind them: t, h, w, and how far the
-        next text is (vLLM has the grid's width there, which a tall image's own rows pass)."""
+        """Each row's positions stand behind its channels, and are not compared."""
         rows = super()._postprocess_image_embeds_evs(images, image_input)
-        for image, (_, h, w) in zip(rows, image_input["image_grid_thw"].tolist()):
-            image[:, -1] = max(h, w) // self.visual.spatial_merge_size
         return pruned(rows, self.config, images[0].shape[1])
 
 
