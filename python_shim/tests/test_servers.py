@@ -1,14 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
 """tailcut.servers, what needs numpy only: the video rule and OpenVINO's select_tokens against independent statements
 of what the servers do, in float64."""
+import os
+import re
+import subprocess
+import sys
 from decimal import ROUND_HALF_UP, Decimal
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-import paths  # noqa: F401
+import tailcut
 import video
+from paths import SHIM
 from tailcut.servers import evs, openvino
 
 RATES = (0.0, 0.1, 0.25, 1 / 3, 0.5, 0.7, 0.9, 0.99)
@@ -92,3 +98,21 @@ def test_select_tokens_otherwise():
         openvino.select_tokens(SimpleNamespace(data=visual.astype(np.float16), element_type="<Type: 'bfloat16'>"), text)
     with pytest.raises(ValueError, match=r"\[B, N, D\] and \[M, D\]"):
         openvino.select_tokens(visual[0], text)
+
+
+def test_plugin():
+    """The entry point that vLLM looks for is in the package, and reading it brings in neither vLLM nor PyTorch."""
+    name = re.search(r'vllm.general_plugins"\]\ntailcut = "(.*):register"', (SHIM / "pyproject.toml").read_text()).group(1)
+    code = (f"import sys, {name}, tailcut.servers.sglang, tailcut.servers.openvino, tailcut.servers.evs; "
+            f"assert callable({name}.register) and not sys.modules.keys() & {{'torch', 'vllm', 'sglang', 'openvino'}}")
+    package = str(Path(tailcut.__file__).parent.parent)
+    subprocess.run([sys.executable, "-c", code], check=True, env=os.environ | {"PYTHONPATH": package})
+
+
+def test_sizes():
+    """A file per server, each short enough to be read before it is used; sources in C and C++ come with the package."""
+    folder = Path(tailcut.__file__).parent / "servers"
+    assert {path.name for path in folder.iterdir() if path.is_file()} >= {
+        "vllm.py", "sglang.py", "openvino.py", "mtmd.c", "edge_llm.cpp"}
+    for path in (*folder.glob("*.py"), *folder.glob("*.c*")):
+        assert len(path.read_text().splitlines()) < 80, path
