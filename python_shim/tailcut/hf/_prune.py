@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Callable
 
 import torch
@@ -46,7 +46,7 @@ def prune(model: Any, ratio: float | None = None, *, rule: Rule | str | None = N
                  neither, the default rule finds how many; but none of stage 1 where `layer` is given and nothing else of
                  it
     reference    what tokens are compared with: "cls", "mean", "novelty", "lag" (video: what changes between frames
-                 stays; images are compared with MEAN), or a Reference. Default: CLS where the vision tower has one
+                 stays; images beside it as without), or a Reference. Default: CLS where the vision tower has one
     merge        "cos4", "mean" or a Merge: dropped tokens join kept ones instead of being lost
     size_bias    with `merge`: the language model adds the logarithm of a row's size to its attention logits
     layer        stage 2, in front of this decoder layer (counted from 0, at least 1): tokens that say little about the
@@ -207,11 +207,11 @@ class Pruning:
 
     def _decide(self, call: Call) -> None:
         old = call.output.pooler_output
-        reference = self.reference
+        rule, reference = self.rule, self.reference
+        assert rule is not None
         if call.kind == "image" and reference is not None and reference.source == ReferenceSource.LAG:
-            reference = None
-        assert self.rule is not None
-        decision, features = decide(FAMILIES[self.family](call), flat(old), self.rule, reference, self.merge)
+            rule, reference = replace(rule, order="high"), None
+        decision, features = decide(FAMILIES[self.family](call), flat(old), rule, reference, self.merge)
         if self.merge is not None:
             call.output.pooler_output = like(features, old)
         setattr(call.output, _NOTE, decision)
