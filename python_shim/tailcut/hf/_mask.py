@@ -58,7 +58,7 @@ def check_padding(attention_mask: Tensor | None, queries: int) -> Tensor | None:
     if attention_mask is None:
         return None
     if not isinstance(attention_mask, Tensor) or attention_mask.dim() != 2:
-        raise conflict("attention_mask is a prepared one (or the cache a static one); expected [batch, tokens]")
+        raise conflict("attention_mask is a prepared one; expected [batch, tokens]")
     present = attention_mask.bool()
     if not bool(present[:, -1].all()):
         raise conflict("attention_mask pads on the right; expected padding on the left (padding_side='left')")

@@ -54,6 +54,10 @@ def prune(model: Any, ratio: float | None = None, *, rule: Rule | str | None = N
     layer_ratio, layer_rule  how many of a sequence's visual tokens stay there
     relevance    RelevanceOptions of stage 2: MEAN_COSINE (default) or MAX_COSINE
     """
+    if layer is None:
+        for name, value in (("layer_ratio", layer_ratio), ("layer_rule", layer_rule), ("relevance", relevance)):
+            if value is not None:
+                raise conflict(f"{name} is given without layer")
     return Pruning(model, _first_stage(ratio, rule, reference, merge, layer), _reference(model, reference),
                    merge if merge is None or isinstance(merge, Merge) else Merge(merge), size_bias, layer,
                    _rule(layer_ratio, layer_rule, "layer_ratio", "layer_rule", reference=None), relevance)
@@ -72,7 +76,10 @@ def _rule(ratio: float | None, rule: Rule | str | None, ratio_name: str, rule_na
     if ratio is not None:
         lag = reference == "lag" or isinstance(reference, Reference) and reference.source == ReferenceSource.LAG
         return Rule(ratio=ratio, order="low" if lag else "high")
-    return rule if isinstance(rule, Rule) else Rule(rule)
+    made = rule if isinstance(rule, Rule) else Rule(rule)
+    if made.group_k is not None:
+        raise conflict(f"{rule_name}.group_k is given, but the images are not known yet; expected k, for all of them")
+    return made
 
 
 def _reference(model: Any, reference: Reference | str | None) -> Reference | None:
@@ -266,13 +273,15 @@ class Pruning:
     # ----------------------------------------------------------------------------------- the language model
     def _prompt(self, _module: Any, args: Any, kwargs: Any) -> Any:
         cache = kwargs.get("cache")
-        held = 0 if cache is None else cache.get_seq_length()
+        held = 0 if cache is None else int(cache.get_seq_length())
         before = getattr(cache, _NOTE, None) if held else None
         embeds = kwargs.get("inputs_embeds")
         if self._forward is None:
             return None if before is None or embeds is None else self._step(before, held, args, kwargs)
         if before is not None:
             raise unsupported("cache holds a pruned prompt already; expected a new one for new images")
+        if getattr(cache, "is_compileable", False):
+            raise unsupported(f"cache is a {type(cache).__name__}; expected a DynamicCache, whose length is the prompt's")
         batch, tokens = embeds.shape[:2]
         given = check_padding(kwargs.get("attention_mask"), tokens)
         present = torch.ones(batch, tokens, dtype=torch.bool, device=embeds.device) if given is None else (
