@@ -1,10 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """Pruning of a Hugging Face model as it is meant, slowly: one prompt at a time, without padding and without a cache,
 every step from its beginning, in PyTorch's operations and Python's loops. Nothing of tailcut is used here."""
+import inspect
 import math
 from dataclasses import dataclass, field
 
 import torch
+from transformers import LlamaModel
+
+#: what this version of transformers calls its cache
+CACHE = "cache" if "cache" in inspect.signature(LlamaModel.forward).parameters else "past_key_values"
 
 
 # ------------------------------------------------------------------------------------------------- choices

@@ -192,13 +192,13 @@ def test_calls_refused():
         del how["pixel_values"]
         longer = torch.cat([out.sequences, torch.arange(3, 120)[None]], 1)
         with pytest.raises(tailcut.Error, match="tokens come behind a pruned prompt"):
-            model.generate(**how | dict(input_ids=longer, cache=out.cache))
+            model.generate(**how | {"input_ids": longer, slow.CACHE: out[slow.CACHE]})
         with pytest.raises(tailcut.Error, match="2 tokens come behind a pruned prompt"):
-            model(input_ids=torch.tensor([[5, 6]]), cache=out.cache)
+            model(input_ids=torch.tensor([[5, 6]]), **{slow.CACHE: out[slow.CACHE]})
         with pytest.raises(tailcut.Error, match="pruned prompt of 1 sequences, but 2 are given"):
-            model(input_ids=torch.tensor([[5], [6]]), cache=out.cache)
+            model(input_ids=torch.tensor([[5], [6]]), **{slow.CACHE: out[slow.CACHE]})
         with pytest.raises(tailcut.Error, match="cache holds a pruned prompt already"):
-            model(input_ids=ids[:1], pixel_values=pixels[:1], cache=out.cache)
+            model(input_ids=ids[:1], pixel_values=pixels[:1], **{slow.CACHE: out[slow.CACHE]})
 
 
 def test_relevance():

@@ -144,5 +144,5 @@ def test_steps_by_hand():
         for _ in range(STEPS):
             found.append(out.logits[:, -1].argmax(-1))
             mask = torch.cat([mask, torch.ones_like(mask[:, :1])], 1)
-            out = model(input_ids=found[-1][:, None], attention_mask=mask, cache=out.cache, use_cache=True)
+            out = model(input_ids=found[-1][:, None], attention_mask=mask, **{slow.CACHE: out[slow.CACHE]}, use_cache=True)
     assert torch.equal(torch.stack(found, 1), want)

@@ -151,7 +151,7 @@ def test_steps_by_hand(number):
         found = []
         for _ in range(STEPS):
             found.append(int(out.logits[0, -1].argmax()))
-            out = model(input_ids=torch.tensor([found[-1:]]), cache=out.cache, use_cache=True)
+            out = model(input_ids=torch.tensor([found[-1:]]), **{slow.CACHE: out[slow.CACHE]}, use_cache=True)
     assert found == want
 
 

@@ -16,7 +16,7 @@ import transformers
 from .._errors import unsupported
 
 #: transformers: from the first of these versions, below the second
-SUPPORTED = ((5, 24), (6, 0))
+SUPPORTED = ((5, 18), (6, 0))
 
 
 def check_version(version: str) -> None:

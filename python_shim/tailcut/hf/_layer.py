@@ -11,11 +11,11 @@ from .._abi import Role
 from .._calls import prune_sequence
 from .._errors import conflict, unsupported
 from .._options import RelevanceOptions, Rule
-from ._mask import Prompt
+from ._mask import Prompt, cache_of
 from ._place import Part, along_batch, move
 
 
-def prune_rows(hidden: Tensor, roles: Tensor, prompt: Prompt, kwargs: dict[str, Any], cache: Any, layer: int, rule: Rule,
+def prune_rows(hidden: Tensor, roles: Tensor, prompt: Prompt, kwargs: dict[str, Any], layer: int, rule: Rule,
                relevance: RelevanceOptions | None, text_config: Any) -> tuple[Tensor, dict[str, Any], Prompt]:
     """(hidden states, what changes in a layer's arguments, the prompt), of what stays of `hidden` [B, T, D]."""
     found = prune_sequence(hidden.detach(), roles, relevance, rule=rule, out=False, want=())
@@ -31,7 +31,7 @@ def prune_rows(hidden: Tensor, roles: Tensor, prompt: Prompt, kwargs: dict[str, 
             more = along_batch(array, batch)
             named.append((name, len(more)))
             parts += more
-    layers = _layers(cache, layer, hidden.shape[1])
+    layers = _layers(cache_of(kwargs), layer, hidden.shape[1])
     for held in layers:
         parts += [Part(held.keys, token_axis=2), Part(held.values, token_axis=2)]
     present, moved = move(found, parts)
@@ -70,4 +70,4 @@ def _mask(prompt: Prompt, hidden: Tensor, text_config: Any) -> Any:
     if mask is not None and mask.dim() == 4:
         return mask
     from transformers.masking_utils import create_causal_mask
-    return create_causal_mask(config=text_config, inputs_embeds=hidden, attention_mask=mask, cache=None)
+    return create_causal_mask(text_config, hidden, mask, None)

@@ -3,7 +3,9 @@
 their number is added to its key's logits: an additive mask, which eager attention and SDPA take."""
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -41,7 +43,12 @@ class Prompt:
         return torch.where(seen, bias[:, None], torch.finfo(dtype).min).to(dtype)[:, None]
 
 
-def check_additive(text_config: object) -> None:
+def cache_of(given: Any) -> Any:
+    """The cache among arguments or in an output."""
+    return given.get("cache", given.get("past_key_values")) if isinstance(given, Mapping) else None
+
+
+def check_additive(text_config: Any) -> None:
     """Raises where the language model cannot add to its logits."""
     found = getattr(text_config, "_attn_implementation", None)
     if found not in ("eager", "sdpa"):

@@ -24,7 +24,7 @@ from .._errors import conflict, out_of_range, unsupported
 from .._options import Merge, Reference, RelevanceOptions, Rule
 from ._families import FAMILIES, HAVE_CLS, HAVE_VIDEO, Call, flat, like
 from ._layer import prune_rows
-from ._mask import Prompt, check_additive, check_padding
+from ._mask import Prompt, cache_of, check_additive, check_padding
 from ._place import Part, along_batch, kept_of, move, roles_of
 from ._score import Decision, decide
 
@@ -252,13 +252,14 @@ class Pruning:
 
     def _positions(self, given: dict[str, Any], args: Any, kwargs: Any) -> Any:
         """A step behind a pruned prompt whose caller leaves positions to the model: the model would count cached rows."""
-        prompt = getattr(given.get("cache"), _NOTE, None)
-        if prompt is None or given.get("position_ids") is not None or not given["cache"].get_seq_length():
+        cache = cache_of(given)
+        prompt = getattr(cache, _NOTE, None)
+        if prompt is None or given.get("position_ids") is not None or not cache.get_seq_length():
             return None
         tokens = given["input_ids"] if given.get("input_ids") is not None else given["inputs_embeds"]
         mask = given.get("attention_mask")
         if mask is None:
-            start = given["cache"].get_seq_length() + prompt.dropped
+            start = cache.get_seq_length() + prompt.dropped
             positions = torch.full((len(tokens), 1), start, device=tokens.device)
         else:
             positions = mask.long().cumsum(1)[:, -1:] - 1
@@ -272,7 +273,7 @@ class Pruning:
 
     # ----------------------------------------------------------------------------------- the language model
     def _prompt(self, _module: Any, args: Any, kwargs: Any) -> Any:
-        cache = kwargs.get("cache")
+        cache = cache_of(kwargs)
         held = 0 if cache is None else int(cache.get_seq_length())
         before = getattr(cache, _NOTE, None) if held else None
         embeds = kwargs.get("inputs_embeds")
@@ -344,7 +345,7 @@ class Pruning:
         return args, kwargs | {"attention_mask": prompt.mask(1, held + 1, embeds.dtype)}
 
     def _leave_prompt(self, _module: Any, _args: Any, output: Any) -> None:
-        cache = getattr(output, "cache", None)
+        cache = cache_of(output)
         if self._forward is not None and cache is not None:
             setattr(cache, _NOTE, self._forward.prompt)
 
@@ -357,7 +358,7 @@ class Pruning:
             return args, kwargs | (forward.late or {})
         hidden = args[0] if args else kwargs["hidden_states"]
         hidden, forward.late, forward.prompt = prune_rows(
-            hidden, forward.roles, forward.prompt, kwargs, kwargs.get("cache"), number, self.layer_rule, self.relevance,
+            hidden, forward.roles, forward.prompt, kwargs, number, self.layer_rule, self.relevance,
             self.text_config)
         self.lengths.append(forward.prompt.present.sum(1).tolist())
         kwargs = kwargs | forward.late
