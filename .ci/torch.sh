@@ -6,7 +6,7 @@
 #   torch.sh PYTHON
 set -eu
 python=$1
-pip() { "$python" -m pip install -q --disable-pip-version-check "$@"; }
+pip() { "$python" -m pip install -q --disable-pip-version-check --no-warn-conflicts "$@"; }
 imports() { "$python" -c 'import torch; print("PyTorch", torch.__version__)'; }
 
 if imports 2>/dev/null; then exit; fi
