@@ -40,11 +40,31 @@ def _call(prepare: Callable[P, Prepared[R]]) -> Function[P, R]:
     def run(*args: P.args, **kwargs: P.kwargs) -> R:
         return prepare(*args, **kwargs).once()
 
+    return _function(prepare, run)
+
+
+def _call_again(prepare: Callable[P, Prepared[Selection]]) -> Function[P, Selection]:
+    """The same of `prune`, where calls of one form are prepared once."""
+    @functools.wraps(prepare)
+    def run(*args: P.args, **kwargs: P.kwargs) -> Selection:
+        again = Again(*args, **kwargs)
+        known = again.known()
+        if known is not None:
+            return again.run(known)
+        call = prepare(*args, **kwargs)
+        result = call.once()
+        again.remember(call)
+        return result
+
+    return _function(prepare, run)
+
+
+def _function(prepare: Callable[P, Prepared[R]], run: Any) -> Function[P, R]:
     def plan(*args: P.args, **kwargs: P.kwargs) -> Plan[R]:
         return prepare(*args, **kwargs).plan()
 
     plan.__doc__ = f"{prepare.__name__}, prepared to run often: see Plan."
-    run.plan = plan  # type: ignore[attr-defined]
+    run.plan = plan
     del run.__annotations__["return"]
     return cast(Function[P, R], run)
 
@@ -213,7 +233,7 @@ def merge(x: Array, kept: Array, counts: Array, cu_seqlens: Array | None = None,
         entries, len(s.dsts)), result, tokens.dim, window=how.window or 64)
 
 
-@_call
+@_call_again
 def prune(x: Array, reference: Array | Reference | str | None = None, *,
           rule: Rule | str | None = None, batch: Batch | None = None, rows: Sequence[Rows] = (),
           out: Any = None, zero_tail: bool = False, want: Iterable[str] = WANT,
@@ -240,12 +260,6 @@ def prune(x: Array, reference: Array | Reference | str | None = None, *,
     dim        only the first `dim` channels are compared
     """
     first = view(x, "x", stream)
-    again = None
-    if not rows and merge is None:
-        again = Again(first, reference, out, rule, batch,
-                      (tuple(want), placement, zero_tail, dim, dtype, handle), stream)
-        if again.key is not None and (known := again.known()) is not None:
-            return known
     given, prefix = _reference(reference)
     s = Setup(first, first.shape[:-1], batch, handle, stream, prefix)
     kind = _dtype(dtype)
@@ -264,11 +278,9 @@ def prune(x: Array, reference: Array | Reference | str | None = None, *,
         flags, window = flags | RowsFlag.MERGE, window or merge.window or 64
     entries = s.compacted(x, out, flags, rows, most_kept(rule_struct, s) if out is not False or rows else 0, placed, kind)
     s.give(result, [target for _name, target, _axis in s.dsts])
-    call = Prepared(s, Call.PRUNE_VISUAL, "tailcut_prune_visual", (
+    return Prepared(s, Call.PRUNE_VISUAL, "tailcut_prune_visual", (
         s.handle._pointer, s.batch, byref(tokens), byref(against), byref(rule_struct), byref(made), entries,
         len(s.dsts)), result, tokens.dim, window=window)
-    call.again = again if again is not None and again.key is not None else None
-    return call
 
 
 @_call

@@ -45,7 +45,6 @@ class Prepared(Generic[R]):
     def __init__(self, setup: "Setup", call: int, function: str, arguments: tuple[Any, ...], result: R, dim: int = 0,
                  q_heads: int = 0, head_dim: int = 0, window: int = 0) -> None:
         self.setup, self.arguments, self.result = setup, arguments, result
-        self.again: Any = None
         self.function = getattr(library(), function)
         self.size = setup.handle.workspace_size(call, setup.segments, setup.max_tokens, setup.total, dim, setup.groups,
                                                 q_heads, head_dim, window)
@@ -56,12 +55,7 @@ class Prepared(Generic[R]):
         status = self.function(*self.arguments, workspace, size, s.stream)
         if status:
             fail(status)
-        result = self.result
-        if s.on_host and s.trims:
-            result = s.trim(result)
-        if self.again is not None:
-            self.again.remember(self)
-        return result
+        return s.trim(self.result) if s.on_host and s.trims else self.result
 
     def plan(self) -> Plan[R]:
         s = self.setup
@@ -91,8 +85,10 @@ class Setup:
         self.tokens_struct: Any = None
         self.reference_struct: Any = None
         self.rows_struct: Any = None
+        self.rows_entry: Any = None  # its first
+        self.code = first.code
         self.merge_struct: Any = None
-        self.out_as: tuple[str, tuple[int, ...], int | None] | None = None
+        self.out_as: tuple[str, tuple[int, ...], int | None] = "", (), None
         batch = batch or _WHOLE_BATCH
         self.prefix = max(batch.prefix_rows, least_prefix)
         self.lengths = batch.lengths is not None
@@ -219,13 +215,24 @@ class Setup:
 
     def selected(self) -> Selection:
         """New arrays for the tailcut_selection."""
-        arrays, made = {}, self.selection
-        for name, (array, address) in zip(self.names, self.block.make()):
-            arrays[name] = array
+        memory, addresses = self.block.allocate()
+        self.point(addresses)
+        return self.selection_of(self.block.arrays(memory))
+
+    def point(self, addresses: Sequence[int]) -> None:
+        """Their addresses in the struct."""
+        made = self.selection
+        for name, address in zip(self.names, addresses):
             setattr(made, name, address)
+
+    def selection_of(self, arrays: Sequence[Array]) -> Selection:
+        kept, counts, flags, offsets, *wanted = arrays
+        result = Selection(counts, kept, offsets, flags)
+        for name, array in zip(self.names[4:], wanted):
+            setattr(result, name, array)
         for name, value in self.fills.items():
-            self.making.fill(arrays[name], value)
-        return Selection(cu_seqlens=arrays.pop("new_cu_seqlens"), **arrays)
+            self.making.fill(getattr(result, name), value)
+        return result
 
     def compacted(self, x: Any, out: Any, flags: int, rows: Sequence[Rows], kept: int, placement: Placement,
                   dtype: Dtype | None = None) -> Any:
@@ -251,11 +258,15 @@ class Setup:
         result.rows = tuple(targets)
         return result
 
+    def kept_in_all(self) -> int:
+        """The last offset, on the host."""
+        return c_int32.from_address(self.selection.new_cu_seqlens + 4 * self.segments).value
+
     def trim(self, result: Any) -> Any:
         """Host arrays: results that follow each other become as long as they are."""
         is_selection = isinstance(result, Selection)
-        if is_selection:  # the last offset
-            total = c_int32.from_address(self.selection.new_cu_seqlens + 4 * self.segments).value
+        if is_selection:
+            total = self.kept_in_all()
         else:
             total = int(self.counts.array.sum()) if self.counts is not None else 0
         if self.packed:
@@ -263,14 +274,17 @@ class Setup:
                 result.kept = result.kept[:total]
             if result.sizes is not None:
                 result.sizes = result.sizes[:total]
-        targets = []
-        for name, target, axis in self.dsts:
-            if axis is not None:
-                if target.shape[axis] < total:
-                    raise out_of_range(f"{name} has room for {target.shape[axis]} rows, but {total} are kept")
-                target = target[:total] if axis == 0 else target[(slice(None),) * axis + (slice(total),)]
-            targets.append(target)
+        targets = [cut_to(*of, total) for of in self.dsts]
         return tuple(targets) if type(result) is tuple else self.give(result, targets)
+
+
+def cut_to(name: str, target: Any, axis: int | None, total: int) -> Any:
+    """The first `total` rows of a destination along its axis, if it has one."""
+    if axis is None:
+        return target
+    if target.shape[axis] < total:
+        raise out_of_range(f"{name} has room for {target.shape[axis]} rows, but {total} are kept")
+    return target[:total] if axis == 0 else target[(slice(None),) * axis + (slice(total),)]
 
 
 _WANTED = {"scores": "f4", "mask": "u1", "curve": "f4", "ranks": "i4", "group_counts": "i4"}
