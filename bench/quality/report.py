@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """report.py [--check]
 
-Writes the README's tables of the quality bench, between their markers, and bench/pictures/quality.svg from
-bench/results/quality/quality.json, which quality.py leaves. --check changes nothing and exits with status 1 when
-they say something else. Needs Python alone.
+Writes the README's tables of the quality bench, between their markers, and bench/pictures/quality.svg
+from bench/results/quality/quality.json, which quality.py leaves. --check changes nothing and exits
+with status 1 when they say something else. Needs Python alone.
 """
 import json
 import pathlib
@@ -12,20 +12,21 @@ import sys
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 BEGIN, END = "<!-- quality figures -->", "<!-- end of quality -->"
 LAYERS, SHARE, SHARES = (4, 6, 8, 10), 0.22, (0.5, 0.33, 0.22, 0.11)
-RULES = {"cosine": "cosine to CLS", "spread": "the same, spread 0.5", "random": "random", "grid": "grid",
-         "pooling": "pooling", "novelty": "novelty"}
+RULES = {"cosine": "cosine to CLS", "spread": "cosine, spread 0.5", "random": "random",
+         "grid": "grid", "pooling": "pooling", "novelty": "novelty"}
 HOWS = {"drop": "dropped", "merge": "merged, sizes used", "sizes": "dropped, sizes used",
         "nosize": "merged, sizes not used"}
-LINES = (("cosine", "drop", "#b5495b"), ("spread", "drop", "#d98a2b"), ("random", "drop", "#8c959f"),
-         ("grid", "drop", "#57606a"), ("novelty", "drop", "#4c78c8"), ("random", "merge", "#8c959f"),
-         ("novelty", "merge", "#2f9e5b"))
+LINES = (("cosine", "drop", "#b5495b"), ("spread", "drop", "#d98a2b"),
+         ("random", "drop", "#8c959f"), ("grid", "drop", "#57606a"), ("novelty", "drop", "#4c78c8"),
+         ("random", "merge", "#8c959f"), ("novelty", "merge", "#2f9e5b"))
 WIDTH, HEIGHT, LEFT, TOP = 250, 220, 44, 34
 
 
 class Results:
     def __init__(self, path):
         self.all = json.loads(path.read_text(encoding="utf-8"))
-        self.rows = {(row["rule"], row["how"], row["layer"], row["share"]): row for row in self.all["rows"]}
+        self.rows = {(row["rule"], row["how"], row["layer"], row["share"]): row
+                     for row in self.all["rows"]}
 
     def has(self, rule, how, share=SHARE):
         return all((rule, how, layer, share) in self.rows for layer in LAYERS)
@@ -42,15 +43,18 @@ def tables(results):
     whole = results.all
     kinds = {kind: whole["kinds"].count(kind) for kind in ("photograph", "document", "texture")}
     kept = results.rows["novelty", "merge", 6, SHARE]["kept"]
-    lines = [f"{len(whole['images'])} images ({', '.join(f'{n} {kind}s' for kind, n in kinds.items())}), "
-             f"{kept} of {whole['patches']} patches kept (22%), after layers 4, 6, 8, 10 of {whole['layers']} (counted "
-             f"from 0);\nrandom: mean of {whole['seeds']} seeds. {whole['date'][:10]}, `./run bench --quality`.", "",
-             "| rule | the other patches | CLS, mean | CLS, worst image | dense | retrieval |", "|---|---|---|---|---|---|"]
+    what = ", ".join(f"{n} {kind}s" for kind, n in kinds.items())
+    lines = [f"{len(whole['images'])} images ({what}), {kept} of {whole['patches']} patches kept "
+             f"(22%),\nafter layers 4, 6, 8, 10 of {whole['layers']} (counted from 0); random: "
+             f"{whole['seeds']} seeds.\n{whole['date'][:10]}, `./run bench --quality`.", "",
+             "| rule | the other patches | CLS, mean | CLS, worst image | dense | retrieval |",
+             "|---|---|---|---|---|---|"]
     for rule, how in rows_of(results):
-        values = [results.figures(rule, how, key) for key in ("cls", "cls_worst", "dense", "retrieval")]
+        values = [results.figures(rule, how, key)
+                  for key in ("cls", "cls_worst", "dense", "retrieval")]
         lines.append(f"| {RULES[rule]} | {HOWS[how]} | {' | '.join(values)} |")
     lines += ["", "CLS, mean, by the share that is kept:", "",
-              "| rule | the other patches | " + " | ".join(f"{share:.0%}" for share in SHARES) + " |",
+              f"| rule | the other patches | {' | '.join(f'{share:.0%}' for share in SHARES)} |",
               "|---|---|" + "---|" * len(SHARES)]
     for rule, how in rows_of(results):
         if all(results.has(rule, how, share) for share in SHARES):
@@ -67,22 +71,27 @@ def panel(results, x0, title, axis, places, key, low):
     def y(value):
         return TOP + (1 - max(value, low)) / (1 - low) * HEIGHT
 
-    parts = [f'<text x="{x0 + LEFT}" y="20" fill="#1f2328" font-size="13">{title}</text>']
+    def text(at, height, words, place="middle", colour="#57606a"):
+        return (f'<text x="{at:.1f}" y="{height:.1f}" text-anchor="{place}" '
+                f'fill="{colour}">{words}</text>')
+
+    parts = [text(x0 + LEFT, 20, title, "start", "#1f2328")]
     for i in range(6):
         value = low + (1 - low) * i / 5
-        parts.append(f'<path d="M{x0 + LEFT} {y(value):.1f}H{x0 + WIDTH}" stroke="#d8dce2"/>'
-                     f'<text x="{x0 + LEFT - 6}" y="{y(value) + 4:.1f}" text-anchor="end" fill="#57606a">{value:.2f}</text>')
+        parts.append(f'<path d="M{x0 + LEFT} {y(value):.1f}H{x0 + WIDTH}" stroke="#d8dce2"/>')
+        parts.append(text(x0 + LEFT - 6, y(value) + 4, f"{value:.2f}", "end"))
     for i, (label, _place) in enumerate(places):
-        parts.append(f'<text x="{x(i):.1f}" y="{TOP + HEIGHT + 18}" text-anchor="middle" fill="#57606a">{label}</text>')
-    parts.append(f'<text x="{x0 + (LEFT + WIDTH) / 2:.0f}" y="{TOP + HEIGHT + 36}" text-anchor="middle" '
-                 f'fill="#57606a">{axis}</text>')
+        parts.append(text(x(i), TOP + HEIGHT + 18, label))
+    parts.append(text(x0 + (LEFT + WIDTH) / 2, TOP + HEIGHT + 36, axis))
     for rule, how, colour in LINES:
         points = [(x(i), y(results.rows[rule, how, layer, share][key]))
                   for i, (_label, (layer, share)) in enumerate(places)]
         dash = ' stroke-dasharray="5 4"' if how == "drop" else ""
-        parts.append(f'<polyline points="{" ".join(f"{a:.1f},{b:.1f}" for a, b in points)}" fill="none" '
-                     f'stroke="{colour}" stroke-width="2"{dash}/>')
-        parts += [f'<circle cx="{a:.1f}" cy="{b:.1f}" r="2.5" fill="{colour}"/>' for a, b in points]
+        line = " ".join(f"{a:.1f},{b:.1f}" for a, b in points)
+        parts.append(f'<polyline points="{line}" fill="none" stroke="{colour}" '
+                     f'stroke-width="2"{dash}/>')
+        parts += [f'<circle cx="{a:.1f}" cy="{b:.1f}" r="2.5" fill="{colour}"/>'
+                  for a, b in points]
     return parts
 
 
@@ -90,17 +99,19 @@ def picture(results):
     step, width, height = WIDTH + 26, 3 * (WIDTH + 26), TOP + HEIGHT + 100
     layers = [(str(layer), (layer, SHARE)) for layer in range(4, 11)]
     shares = [(f"{share:.0%}", (6, share)) for share in SHARES]
-    lines = [f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" '
-             f'height="{height}" font-family="sans-serif" font-size="11">',
+    lines = [f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" '
+             f'width="{width}" height="{height}" font-family="sans-serif" font-size="11">',
              f'<rect width="{width}" height="{height}" rx="8" fill="#ffffff"/>']
     lines += panel(results, 0, "CLS, mean", "22% kept after layer", layers, "cls", 0.75)
-    lines += panel(results, step, "CLS, worst image", "22% kept after layer", layers, "cls_worst", 0.0)
+    lines += panel(results, step, "CLS, worst image", "22% kept after layer", layers, "cls_worst",
+                   0.0)
     lines += panel(results, 2 * step, "CLS, mean", "kept after layer 6", shares, "cls", 0.75)
     for i, (rule, how, colour) in enumerate(LINES):
         x, y = LEFT + (i % 4) * 190, TOP + HEIGHT + 62 + 20 * (i // 4)
         dash = ' stroke-dasharray="5 4"' if how == "drop" else ""
-        lines.append(f'<path d="M{x} {y - 4}h24" stroke="{colour}" stroke-width="2"{dash}/>'
-                     f'<text x="{x + 30}" y="{y}" fill="#1f2328">{RULES[rule]}, {HOWS[how].split(",")[0]}</text>')
+        lines.append(f'<path d="M{x} {y - 4}h24" stroke="{colour}" stroke-width="2"{dash}/>')
+        lines.append(f'<text x="{x + 30}" y="{y}" fill="#1f2328">{RULES[rule]}, '
+                     f'{HOWS[how].split(",")[0]}</text>')
     return "\n".join(lines) + "\n</svg>\n"
 
 
@@ -119,7 +130,7 @@ def main():
         if path.is_file() and path.read_text(encoding="utf-8") == content:
             continue
         if sys.argv[1:]:
-            raise SystemExit(f"{path}: not what bench/results/quality says; run bench/quality/report.py")
+            raise SystemExit(f"{path}: not what bench/results/quality says; run report.py")
         path.write_text(content, encoding="utf-8")
 
 

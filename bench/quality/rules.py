@@ -21,7 +21,7 @@ RULES = {"cosine": HOWS, "spread": HOWS, "random": HOWS, "grid": HOWS,
 
 
 def fields(k, side):
-    """(rows, columns) of the most fields, at most k, whose number of rows and columns differ by a factor of 2 at most."""
+    """(rows, columns) of the most fields, at most k: from as many columns as rows to twice that."""
     return max(((r, c) for r in range(1, side + 1) for c in range(r, min(2 * r, side) + 1)
                 if r * c <= k), key=lambda rc: (rc[0] * rc[1], rc[0]))
 
@@ -75,7 +75,8 @@ def pooled(rows, k, side):
 
 
 def shorten(rule, how, rows, k, seed, side):
-    """(rows [B, 1 + k', D] fp16, bias [B, 1 + k'] or None, source [B, N]: the kept row that stands for each patch)."""
+    """(rows [B, 1 + k', D] fp16, bias [B, 1 + k'] or None, source [B, N]: which of the k' rows stands
+    for each patch)."""
     b, n = len(rows), side * side
     if rule == "pooling":
         short, sizes, source = pooled(rows, k, side)

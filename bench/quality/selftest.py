@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""selftest.py: the parts of the quality bench that need no download, on a small encoder of random weights.
+"""selftest.py: the parts of the quality bench that need no download, on a small random encoder.
 
-Sizes mean something: an image of copies of few patches, merged to one of each, gives the same CLS where attention
-is told the sizes, and another one where it is not. Kept lists, fields and sources are what rules.py says.
+Sizes mean something: an image of copies of few patches, merged to one of each, gives the same CLS
+where attention is told the sizes, and another one where it is not. Kept lists, fields and sources
+are what rules.py says.
 """
 import os
 import pathlib
@@ -28,7 +29,8 @@ def small_encoder(rng, layers=3, heads=4):
     for _ in range(layers):
         w = {name: draw(DIM, DIM) for name in ("q", "k", "v", "out")}
         w.update(fc1=draw(DIM, 4 * DIM), fc2=draw(4 * DIM, DIM), s1=draw(DIM), s2=draw(DIM))
-        w.update({name + "_b": draw(w[name].shape[1]) for name in ("q", "k", "v", "out", "fc1", "fc2")})
+        for name in ("q", "k", "v", "out", "fc1", "fc2"):
+            w[name + "_b"] = draw(w[name].shape[1])
         w["n1"], w["n2"] = ((1 + draw(DIM), draw(DIM)) for _ in range(2))
         made.append(transformer.Layer(w, heads))
     return transformer.Encoder(made, (1 + draw(DIM), draw(DIM)))
@@ -44,7 +46,8 @@ def main():
     split = small_encoder(rng)
     kinds = rng.standard_normal((IMAGES, 6, DIM)).astype(np.float16)
     which = np.concatenate([np.arange(6), rng.integers(0, 6, SIDE * SIDE - 6)])
-    rows = np.concatenate([rng.standard_normal((IMAGES, 1, DIM)).astype(np.float16), kinds[:, which]], 1)
+    cls = rng.standard_normal((IMAGES, 1, DIM)).astype(np.float16)
+    rows = np.concatenate([cls, kinds[:, which]], 1)
     full = split.rest(rows.astype(np.float32), 0)
     for how, same in (("merge", True), ("sizes", True), ("nosize", False), ("drop", False)):
         short, bias, source = rules.shorten("novelty", how, rows, 6, 0, SIDE)
@@ -53,7 +56,8 @@ def main():
         check(f"copies, {how}: CLS is off by {off}", (off < 1e-4) == same)
         if same:
             dense = np.take_along_axis(final[:, 1:], source[:, :, None], 1)
-            check(f"copies, {how}: the dense map is another", np.abs(dense - full[:, 1:]).max() < 1e-4)
+            off = np.abs(dense - full[:, 1:]).max()
+            check(f"copies, {how}: the dense map is off by {off}", off < 1e-4)
 
     check("erf", abs(transformer.erf(np.float32([0.5, -1]))[1] + 0.8427008) < 1e-6)
     rows = rng.standard_normal((IMAGES, 1 + SIDE * SIDE, DIM)).astype(np.float16)
@@ -61,7 +65,8 @@ def main():
         for how in hows:
             short, bias, source = rules.shorten(rule, how, rows, 14, 1, SIDE)
             count = short.shape[1] - 1
-            check(f"{rule}, {how}: {count} rows", count == (12 if rule in ("grid", "pooling") else 14))
+            wanted = 12 if rule in ("grid", "pooling") else 14
+            check(f"{rule}, {how}: {count} rows", count == wanted)
             check(f"{rule}, {how}: no source", (source.min(), source.max()) == (0, count - 1))
             check(f"{rule}, {how}: bias", (bias is None) == (how in ("drop", "nosize")))
             if bias is not None:

@@ -3,7 +3,7 @@
 
 x: [B, T, D] float32, row 0 of each image CLS. A layer (count from 0, as the graph's names do):
 
-    x += s1 * (softmax(q k^T / sqrt(d) + bias) v W + b)   q, k, v of LayerNorm(x), heads of d channels
+    x += s1 * (softmax(q k^T / sqrt(d) + bias) v W + b)   q, k, v of LayerNorm(x), d a head's width
     x += s2 * (gelu(LayerNorm(x) W + b) W + b)            gelu with erf, to about 1e-7
 
 bias [B, T]: what is added to the logits of each key: ln(size) for merged rows, None for none.
@@ -63,7 +63,8 @@ class Encoder:
         return found
 
     def rest(self, x, after, bias=None):
-        """The final features of rows as they are behind layer `after`; images in parts that stay in a cache."""
+        """The final features of rows as they are behind layer `after`, a few images at a time: what
+        a cache holds."""
         found = []
         for at in range(0, len(x), 4):
             part = x[at:at + 4]
