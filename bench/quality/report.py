@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """report.py [--check]
 
-Writes the README's tables of the quality bench, between their markers, and bench/pictures/quality.svg
-from bench/results/quality/quality.json, which quality.py leaves. --check changes nothing and exits
-with status 1 when they say something else. Needs Python alone.
+Writes the README's tables of the quality bench, between their markers, and the picture
+bench/pictures/quality.svg, from bench/results/quality/quality.json, which quality.py leaves.
+--check changes nothing and exits with status 1 when they say something else. Needs Python alone.
 """
 import json
 import pathlib

@@ -75,8 +75,8 @@ def pooled(rows, k, side):
 
 
 def shorten(rule, how, rows, k, seed, side):
-    """(rows [B, 1 + k', D] fp16, bias [B, 1 + k'] or None, source [B, N]: which of the k' rows stands
-    for each patch)."""
+    """(rows [B, 1 + k', D] fp16, bias [B, 1 + k'] or None, source [B, N]: which of the k' rows
+    stands for each patch)."""
     b, n = len(rows), side * side
     if rule == "pooling":
         short, sizes, source = pooled(rows, k, side)
