@@ -107,7 +107,7 @@ def picture(results):
                    0.0)
     lines += panel(results, 2 * step, "CLS, mean", "kept after layer 6", shares, "cls", 0.75)
     for i, (rule, how, colour) in enumerate(LINES):
-        x, y = LEFT + (i % 4) * 190, TOP + HEIGHT + 62 + 20 * (i // 4)
+        x, y = LEFT + (i % 4) * 200, TOP + HEIGHT + 62 + 20 * (i // 4)
         dash = ' stroke-dasharray="5 4"' if how == "drop" else ""
         lines.append(f'<path d="M{x} {y - 4}h24" stroke="{colour}" stroke-width="2"{dash}/>')
         lines.append(f'<text x="{x + 30}" y="{y}" fill="#1f2328">{RULES[rule]}, '
