@@ -51,7 +51,7 @@ static int list_cuda(tt_backend *list) {
   for (int form = TT_FORM_DEVICE; form <= TT_FORM_SM_80; form++) {
     const tt_backend cuda = {.device_kind = TAILCUT_DEVICE_CUDA,
                              .threads = 1,
-                             .refuses = TT_OPTION_NOVELTY | TT_OPTION_MERGE,
+                             .refuses = TT_OPTION_MERGE,
                              .memory = &tt_memory_cuda,
                              .form = form};
     list[form] = cuda;
@@ -69,7 +69,7 @@ static void set_form(tailcut_handle handle, int form) {
   if (handle->backend->device_kind != TAILCUT_DEVICE_CUDA) return;
   tc_cuda *device = handle->state;
   if (form != TT_FORM_DEVICE) device->fuses = 0;
-  if (form == TT_FORM_SM_80) device->chains = 0;
+  if (form == TT_FORM_SM_80) device->chains = 0, device->smem_block = 99 << 10; /* sm_86's */
 #else
   (void)handle, (void)form;
 #endif
