@@ -102,7 +102,7 @@ def images(dtype, sizes):
 @pytest.mark.parametrize("stacked", [False, True])
 def test_vllm_llava(vllm, dtype, stacked):
     model, processor = engine(vllm, "TailcutLlavaForConditionalGeneration", {"ratio": 0.78})
-    given = images(dtype, [576, 576, 576] if stacked else [576, 40, 1])
+    given = images(dtype, [576, 576, 576] if stacked else [576, 50, 1])
     found = model.embed_multimodal(data=torch.stack(given) if stacked else given)
     (update,) = processor._get_prompt_updates({"image": [len(image) for image in given]}, {}, {})
     for item, (image, rows) in enumerate(zip(given, found)):
