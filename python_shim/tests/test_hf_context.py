@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """tailcut.hf itself: what it leaves behind (nothing), which versions it takes, and what it refuses
 by name."""
+import re
 import subprocess
 import sys
 
@@ -9,6 +10,7 @@ import pytest
 torch = pytest.importorskip("torch", reason="PyTorch is not installed")
 transformers = pytest.importorskip("transformers", reason="transformers is not installed")
 
+import paths  # noqa: E402
 import slow_hf as slow  # noqa: E402
 import tailcut  # noqa: E402
 import tailcut.hf  # noqa: E402
@@ -226,3 +228,17 @@ def test_relevance():
             found[relevance] = generate(model, made, pixels)
     assert found[None] == found["mean_cosine"] != found["max_cosine"]
 
+
+def test_readme():
+    """README's two lines, and its versions."""
+    text = (paths.SHIM / "README.md").read_text()
+    (code,) = (block for block in re.findall(r"^```python\n(.*?)^```", text, re.M | re.S)
+               if "tailcut.hf" in block)
+    model, (made, pixels) = llava(), prompts(1)
+    names = {"model": model, "inputs": dict(input_ids=made[0][None], pixel_values=pixels,
+                                            do_sample=False, pad_token_id=0, eos_token_id=None)}
+    exec(code, names)
+    assert names["tokens"].shape[0] == 1 and names["pruned"].counts == {"image": [18]}
+    assert not vars(model.model).get("tailcut")
+    least, below = tailcut.hf.SUPPORTED
+    assert f"transformers {least[0]}.{least[1]} or newer, below {below[0]}" in text

@@ -9,6 +9,7 @@ from transformers import (CLIPVisionConfig, LlamaConfig, LlavaConfig,  # noqa: E
                           LlavaForConditionalGeneration)
 
 import slow_hf as slow  # noqa: E402
+import tailcut  # noqa: E402
 import tailcut.hf  # noqa: E402
 
 IMAGE, TOKENS, STEPS = 120, 81, 6
@@ -161,3 +162,29 @@ def test_steps_by_hand():
             out = model(input_ids=found[-1][:, None], attention_mask=mask,
                         **{slow.CACHE: out[slow.CACHE]}, use_cache=True)
     assert torch.equal(torch.stack(found, 1), want)
+
+
+@pytest.mark.parametrize("merge", [None, "cos4"])
+def test_behind_a_cached_prefix(merge):
+    """Text that stands in the cache already: stage 1 as in one piece, stage 2 refused."""
+    model, (made, pixels) = llava(), prompts(1, 2)
+    ids, mask = slow.left_padded(made)
+    places = (mask.cumsum(1) - 1).clamp(min=0)
+    some, rest = slice(0, 3), slice(3, None)  # of the shorter prompt, padding
+    with tailcut.hf.prune(model, ratio=0.3, merge=merge), torch.no_grad():
+        want = model(input_ids=ids, attention_mask=mask, position_ids=places, pixel_values=pixels)
+        first = model(input_ids=ids[:, some], attention_mask=mask[:, some],
+                      position_ids=places[:, some], use_cache=True)
+        more = dict(input_ids=ids[:, rest], position_ids=places[:, rest], attention_mask=mask,
+                    pixel_values=pixels, use_cache=True)
+        found = model(**more, **{slow.CACHE: first[slow.CACHE]})
+        assert torch.allclose(found.logits[:, -1], want.logits[:, -1], atol=1e-4)
+        after = torch.cat([mask, torch.ones_like(mask[:, :1])], 1)
+        last = found.logits[:, -1:].argmax(-1)
+        one = [model(input_ids=last, attention_mask=after, **{slow.CACHE: out[slow.CACHE]}).logits
+               for out in (want, found)]
+        assert torch.allclose(*one, atol=1e-4)
+    with tailcut.hf.prune(model, layer=2), torch.no_grad():
+        first = model(input_ids=ids[:, some], use_cache=True)
+        with pytest.raises(tailcut.ArgumentError, match="layer is 2, but the cache held 3 rows"):
+            model(**more, **{slow.CACHE: first[slow.CACHE]})

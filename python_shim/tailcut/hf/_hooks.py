@@ -235,8 +235,9 @@ class Pruning:
         mask = forward.prompt.mask(rows.shape[1], there.shape[1], embeds.dtype)
         if mask is None and cache is None:
             mask = there.long()  # without either, gaps in positions would read as packed sequences
-        changed = {"inputs_embeds": rows, "attention_mask": mask,
-                   "position_ids": placed[0] if len(placed) == 1 else torch.stack(placed)}
+        changed: dict[str, Any] = {
+            "inputs_embeds": rows, "attention_mask": mask,
+            "position_ids": placed[0] if len(placed) == 1 else torch.stack(placed)}
         visual = kwargs.get("visual_pos_masks")
         if visual is not None:
             changed["visual_pos_masks"] = roles == int(Role.CANDIDATE)

@@ -72,7 +72,7 @@ def _cut(units: Units, features: Tensor, rule: Rule, reference: Reference, merge
         rows = [Rows(by_row.view(*lead, -1), flags=RowsFlag.MERGE)]
     found = prune(units.x.detach(), reference, rule=rule, batch=batch, out=False, want=("mask",),
                   merge=merge, rows=rows)
-    mask: Tensor = found.mask.flatten().bool()
+    mask = _made(found.mask).flatten().bool()
     keep = torch.ones_like(there)
     keep[there] = mask[row_of]
     decision = Decision(keep, None, found.counts.tolist())
@@ -81,12 +81,17 @@ def _cut(units: Units, features: Tensor, rule: Rule, reference: Reference, merge
     kept = mask.nonzero()[:, 0]
     by_row[kept] = found.rows[0][:len(kept)]
     by_number = torch.ones(len(by_row), dtype=torch.int32, device=mask.device)
-    by_number[kept] = found.sizes[:len(kept)]
+    by_number[kept] = _made(found.sizes)[:len(kept)]
     features = features.clone()
     features[there] = by_row[row_of]
     decision.sizes = torch.ones(len(there), dtype=torch.int32, device=mask.device)
     decision.sizes[there] = by_number[row_of]
     return decision, features
+
+
+def _made(array: Tensor | None) -> Tensor:
+    assert array is not None  # it was asked for
+    return array
 
 
 def _by_lag(units: Units, features: Tensor, rule: Rule, reference: Reference, merge: Merge | None
