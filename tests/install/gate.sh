@@ -7,7 +7,8 @@
 # The usual call inside a layer (576 candidates and 64 rows of text x 4096 f16, K and V of two layers, in
 # place) is four: direction reads the text twice and score each candidate once, no other row, and the four
 # arrays beside the hidden states move in the same launch.
-# No two accesses race, in 20 random schedules of either.
+# The most usual call by NOVELTY is three launches too; its scores are one that reads each row once.
+# No two accesses race, in 20 random schedules of each.
 #   gate.sh SIMULATOR PROGRAM SCRATCH_DIR
 set -eu
 simulator=$1 program=$2 scratch=$3
@@ -91,8 +92,16 @@ if [ "$moved" -lt 100 ]; then
   failed=1
 fi
 
+"$simulator" --quiet --stats "$scratch/stats.json" -- "$program" "$(row_of 'clip 576x1024 novelty')" 0 1 >"$scratch/said"
+cat "$scratch/said"
+rows=$((576 * 64))
+expect "launches" "$(total kernel_launches)" 3
+most "instructions of a warp, novelty_whole" "$(per_warp novelty_whole)" 3900
+most "novelty_whole: load sectors" "$(of novelty_whole load_sectors)" $((rows * 1005 / 1000))
+expect "novelty_whole: sectors of rows, news" "$(of novelty_whole footprint_read_sectors)" $((rows + 4))
+
 # Every launch has an order of its own: one process for all schedules of a call.
-for name in 'clip 576x1024' 'sequence' 'sequence long rows'; do
+for name in 'clip 576x1024' 'clip 576x1024 novelty' 'sequence' 'sequence long rows'; do
   "$simulator" --quiet --seed 7 --race-exit 86 --stats "$scratch/stats.json" -- \
     "$program" "$(row_of "$name")" 0 20 new >"$scratch/said" 2>&1 || {
     cat "$scratch/said" >&2
