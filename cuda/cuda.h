@@ -87,6 +87,7 @@ typedef struct tc_cuda_space {
   float *block_sums;          /* [blocks of a group's rows, dim] */
   int32_t directions_group; /* segments whose directions are held at a time, <= TC_CHUNK_SEGMENTS */
   char *relevance;          /* scratch of MAX_COSINE or ATTENTION, as much as the greater wants */
+  char *novelty;            /* scratch of NOVELTY, tc_cuda_novelty_scratch bytes */
   char *cut;                /* scratch of the cut, tc_cuda_cut_scratch bytes */
   char *compact;            /* scratch of compact, tc_cuda_compact_scratch bytes */
 } tc_cuda_space;
@@ -161,6 +162,19 @@ cudaError_t tc_cuda_attention(const tc_cuda *device, const tc_segments *segments
                               const uint8_t *roles, const tailcut_relevance_options *options,
                               float *scores, int32_t *flags, char *scratch,
                               tc_cuda_lasting *lasting, const tc_chain *chain);
+
+/* novelty/: scores of NOVELTY, and the similarities that merging wants. similarities
+ * [total * window]: at row number r and place j of r's window, r * window + j, is p_rj (METHOD.md),
+ * TC_NO_SIMILARITY where r or the row at j is blank, or j is r itself; entries past the window's
+ * length are unspecified. scores or similarities may be NULL: not wanted. flags and stores_flags as
+ * tc_cuda_score's. window: 64, 128 or 256. scratch: bytes that nothing else in the call touches and
+ * that need not be zero. */
+#define TC_NO_SIMILARITY INT32_MIN
+size_t tc_cuda_novelty_scratch(const tc_cuda *device, const tailcut_limits *limits);
+cudaError_t tc_cuda_novelty(const tc_cuda *device, const tc_segments *segments,
+                            const tc_groups *groups, const tailcut_tokens *tokens, int32_t window,
+                            float *scores, int32_t *flags, int stores_flags, int32_t *similarities,
+                            char *scratch, tc_cuda_lasting *lasting, const tc_chain *chain);
 
 /* cut.cu: what a cut reports of every segment (and group). Members that are NULL are not wanted;
  * counts and kept are always given. kept: LOCAL, segment-local indices by row number. */
@@ -241,7 +255,7 @@ cudaError_t tc_cuda_fused_rest(const tc_cuda *device, const tc_fused_call *call,
 /* <step>.cu: tc_cuda_load_<step> loads every kernel of the step (lazy loading would allocate in a
  * run call) and sets attributes. device.c calls them all. */
 #define TC_CUDA_STEPS(X) \
-  X(resolve) X(score) X(direction) X(maxcos) X(attention) X(cut) X(compact) X(fused)
+  X(resolve) X(score) X(novelty) X(direction) X(maxcos) X(attention) X(cut) X(compact) X(fused)
 #define TC_CUDA_LOAD(step) cudaError_t tc_cuda_load_##step(tc_cuda *device);
 TC_CUDA_STEPS(TC_CUDA_LOAD)
 #undef TC_CUDA_LOAD
