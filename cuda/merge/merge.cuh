@@ -10,7 +10,7 @@ constexpr int TC_MERGED_ARRAYS = 8; /* of a launch */
 
 /* What is known of a window: how many of its candidates are kept, and what of its segment says
  * where a result is put. */
-struct tc_merge_window {
+struct alignas(16) tc_merge_window {
   int32_t b, start, first;
   int32_t kept, members; /* kept 0: nothing of it is read */
   int32_t count, offset; /* rows of its segment's result; new_cu of the segment, or 0 */
@@ -19,11 +19,11 @@ struct tc_merge_window {
 
 /* Of a window that begins with candidate i of a segment, at start + i + ..: entry e is the e-th of
  * the rows that are read, those of a result one after the other; entry k is the k-th kept row. */
-struct tc_merge_member {
+struct alignas(8) tc_merge_member {
   float weight;
   int32_t row; /* of the window */
 };
-struct tc_merge_result {
+struct alignas(8) tc_merge_result {
   int32_t row;       /* of the segment's result */
   uint16_t end, own; /* behind its last member; the one that is the kept row itself */
 };

@@ -94,13 +94,23 @@ __device__ inline void store_piece(char *to, const uint4 &v, int width, int byte
   }
 }
 
-/* Value i of the 16 bytes w, exactly. */
-template <int DTYPE>
-__device__ inline float value_of(const uint32_t (&w)[4], int i) {
-  if (DTYPE == TAILCUT_F32) return __uint_as_float(w[i & 3]);
-  const uint32_t pair = w[i / 2];
-  if (DTYPE == TAILCUT_BF16) return __uint_as_float(i & 1 ? pair & 0xFFFF0000u : pair << 16);
-  return __half2float(__ushort_as_half((unsigned short)(i & 1 ? pair >> 16 : pair)));
+/* The values of 16 bytes, exactly. */
+template <int DTYPE, int VALUES>
+__device__ inline void widen(const uint4 &v, float (&x)[VALUES]) {
+  const uint32_t w[4] = {v.x, v.y, v.z, v.w};
+#pragma unroll
+  for (int i = 0; i < VALUES; i++) {
+    if (DTYPE == TAILCUT_F32) x[i] = __uint_as_float(w[i & 3]);
+    if (DTYPE == TAILCUT_BF16) {
+      x[i] = __uint_as_float(i & 1 ? w[i / 2] & 0xFFFF0000u : w[i / 2] << 16);
+    }
+    if (DTYPE == TAILCUT_F16 && i % 2 == 0) {
+      __half2 pair;
+      memcpy(&pair, &w[i / 2], sizeof pair);
+      const float2 both = __half22float2(pair);
+      x[i] = both.x, x[i + 1] = both.y;
+    }
+  }
 }
 
 /* Rounded to nearest even; a NaN becomes the quiet one without payload. */
@@ -120,15 +130,13 @@ __device__ inline uint4 mean_of(const rows_space<SIZE> &s, const uint4 *staged, 
   float sum[VALUES];
 #pragma unroll
   for (int i = 0; i < VALUES; i++) sum[i] = 0.0f;
-#pragma unroll 2
+#pragma unroll 4
   for (int e = begin; e < end; e++) {
-    if (s.from[e] < 0) continue;
-    const uint4 v = staged[e * pitch];
-    const uint32_t w[4] = {v.x, v.y, v.z, v.w};
+    const float weight = s.weight[e];
+    float x[VALUES];
+    widen<DTYPE>(staged[e * pitch], x);
 #pragma unroll
-    for (int i = 0; i < VALUES; i++) {
-      sum[i] = __fmaf_rn(s.weight[e], value_of<DTYPE>(w, i), sum[i]);
-    }
+    for (int i = 0; i < VALUES; i++) sum[i] = __fmaf_rn(weight, x[i], sum[i]);
   }
   uint32_t w[4] = {0, 0, 0, 0};
 #pragma unroll
@@ -152,9 +160,10 @@ __device__ inline void locate(const rows_args &args, const tc_row_array &a,
   if (i < w.members) {
     const tc_merge_member member = args.plan.members[at + i];
     const int64_t row = (int64_t)w.first + args.prefix_rows + member.row;
-    s.weight[i] = member.weight;
-    s.from[i] = tc_row_offset(a, a.src_slots, a.src_row_stride, a.src_segment_stride, args.flat,
-                              w.start + row, w.b, row);
+    const int64_t from = tc_row_offset(a, a.src_slots, a.src_row_stride, a.src_segment_stride,
+                                       args.flat, w.start + row, w.b, row);
+    s.weight[i] = from < 0 ? 0.0f : member.weight;
+    s.from[i] = from;
   }
   if (i < w.kept) {
     const tc_merge_result result = args.plan.results[at + i];
@@ -173,9 +182,8 @@ __device__ inline void add_weights(const tc_merge_window &w, rows_space<SIZE> &s
   float total = 0.0f;
   int there = 0;
   for (int e = k > 0 ? s.result[k - 1].end : 0; e < s.result[k].end; e++) {
-    if (s.from[e] < 0) continue;
     total = __fadd_rn(total, s.weight[e]);
-    there++;
+    there += s.from[e] >= 0;
   }
   s.total[k] = there > 1 ? total : 0.0f;
 }
@@ -227,8 +235,9 @@ __device__ inline void merge_slice(const rows_args &args, int64_t number, int32_
   if (mine > 0) {
 #pragma unroll 4
     for (int32_t e = line; e < w.members; e += lines) {
-      if (s.from[e] < 0) continue;
-      if (a.width == 16) {
+      if (s.from[e] < 0) { /* adds nothing: a sum is never -0 */
+        here[e * pitch] = make_uint4(0, 0, 0, 0);
+      } else if (a.width == 16) {
         tc_copy_16(tc_shared_address(here + e * pitch), src + s.from[e]);
       } else {
         here[e * pitch] = load_piece(src + s.from[e], a.width, mine);
