@@ -48,4 +48,13 @@ __device__ inline void tc_mma(float (&c)[4], const uint32_t (&a)[4], uint32_t b0
   }
 }
 
+/* c += a b, 16 x 8 x 32, of signed bytes in integers. */
+__device__ inline void tc_mma_bytes(int32_t (&c)[4], const uint32_t (&a)[4], uint32_t b0,
+                                    uint32_t b1) {
+  asm("mma.sync.aligned.m16n8k32.row.col.s32.s8.s8.s32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, "
+      "{%8, %9}, {%0, %1, %2, %3};"
+      : "+r"(c[0]), "+r"(c[1]), "+r"(c[2]), "+r"(c[3])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+}
+
 #endif /* TAILCUT_TENSOR_CUH_ */

@@ -110,12 +110,6 @@ static tailcut_status start(tailcut_handle handle, const tc_call *call, int32_t 
   int previous = 0;
   tailcut_status status = tc_run_can_turn(call);
   if (status != TAILCUT_OK) return status;
-  if (call->reference.source == TAILCUT_REFERENCE_NOVELTY) {
-    return tc_fail(TAILCUT_ERROR_UNSUPPORTED,
-                   "reference->source is NOVELTY (%d), which is not in the CUDA backend yet: use a "
-                   "CPU handle",
-                   TAILCUT_REFERENCE_NOVELTY);
-  }
   memset(&run, 0, sizeof run);
   run.device = handle->state;
   run.call = call;

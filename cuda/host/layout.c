@@ -44,6 +44,7 @@ size_t tc_cuda_lay_out(tc_cuda_space *space, void *workspace, const tc_cuda *dev
   const int cuts = prunes || kind == TAILCUT_CALL_CUT;
   const int part = kind == TAILCUT_CALL_MERGE;
   const int merges = l->window > 0 && (part || kind == TAILCUT_CALL_PRUNE_VISUAL);
+  const int novelty = merges || (l->window > 0 && kind == TAILCUT_CALL_SCORE);
   char *base = workspace;
   size_t used = 0;
   memset(space, 0, sizeof *space);
@@ -54,11 +55,11 @@ size_t tc_cuda_lay_out(tc_cuda_space *space, void *workspace, const tc_cuda *dev
   space->flags = take(base, &used, segments * 4);
   if (cuts || part) {
     space->kept = take(base, &used, rows * 4);
-    space->group_segment = take(base, &used, groups * 4);
   }
+  if (cuts || novelty) space->group_segment = take(base, &used, groups * 4);
+  if (novelty) space->novelty = take(base, &used, tc_cuda_novelty_scratch(device, l));
   if (merges) {
     space->similarities = take(base, &used, rows * (size_t)l->window * 4);
-    space->novelty = take(base, &used, tc_cuda_novelty_scratch(device, l));
     space->merge = take(base, &used, tc_cuda_merge_scratch(device, l));
   }
   if (cuts) {

@@ -22,6 +22,13 @@ tailcut_status tc_run_resolve(tc_cuda_run *run, int32_t *flags) {
 tailcut_status tc_run_score(tc_cuda_run *run, float *scores, int32_t *flags, int stores_flags) {
   const tc_call *call = run->call;
   const int32_t segments = call->batch.segments;
+  if (call->reference.source == TAILCUT_REFERENCE_NOVELTY) {
+    LAUNCH(novelty, run->device, &run->segments, &run->groups, &call->tokens,
+           call->reference.window, scores, flags, stores_flags,
+           call->merge.window > 0 ? run->space.similarities : NULL, run->space.novelty,
+           run->space.lasting);
+    return TAILCUT_OK;
+  }
   if (call->reference.source != TAILCUT_REFERENCE_MEAN) {
     LAUNCH(score, run->device, &run->segments, &call->tokens, &call->reference, 0, segments, scores,
            flags, stores_flags);

@@ -24,7 +24,7 @@ T *take(char *base, size_t *used, int64_t count) {
 }
 
 size_t lay_out(const tailcut_limits &limits, char *base, tc_merge_plan *plan) {
-  const int64_t windows = tc_windows_most(limits), rows = limits.total_tokens;
+  const int64_t windows = (int64_t)tc_windows_most(&limits), rows = limits.total_tokens;
   size_t used = 0;
   plan->windows = take<tc_merge_window>(base, &used, windows);
   plan->read = take<uint32_t>(base, &used, windows);
@@ -60,15 +60,16 @@ extern "C" cudaError_t tc_cuda_merge(const tc_cuda *device, const tc_merge_call 
   tc_chain link = *chain;
   args.s = call->segments;
   args.g = call->groups;
-  args.windows = tc_windows_of(args.s, args.g, call->options.window);
-  if (args.windows.bound <= 0) return cudaSuccess;
+  args.window = call->options.window;
+  args.t = tc_windows_of(args.s, args.g, args.window, &args.numbers);
+  if (args.numbers <= 0) return cudaSuccess;
   args.kept = call->kept;
   args.counts = call->counts;
   args.new_cu = call->new_cu;
   args.options = call->options;
   args.sizes_packed = call->sizes_placement == TAILCUT_PACKED;
   args.tidied = call->tidied;
-  args.early = args.windows.bound <= device->sms;
+  args.early = args.numbers <= device->sms;
   args.similarities = call->similarities;
   lay_out(call->limits, call->scratch, &args.plan);
   const cudaError_t error = tc_merge_plan_windows(args, &link);

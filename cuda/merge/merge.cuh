@@ -3,6 +3,7 @@
 #ifndef TAILCUT_MERGE_CUH_
 #define TAILCUT_MERGE_CUH_
 
+#include "common/block.cuh"
 #include "common/launch.cuh"
 #include "common/windows.cuh"
 
@@ -44,7 +45,9 @@ constexpr uint32_t TC_NOT_READ = 1u << 31;
 struct tc_merge_args {
   tc_segments s;
   tc_groups g;
-  tc_windows windows;
+  tc_tiles t;
+  int32_t window;
+  int64_t numbers;                       /* of windows: no number is this or higher */
   const int32_t *kept, *counts, *new_cu; /* kept: LOCAL */
   tailcut_merge_options options;
   int32_t sizes_packed, tidied; /* tidied: by `place` and not by `kept` */

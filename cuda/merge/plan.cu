@@ -49,7 +49,7 @@ __device__ inline void find_places(const tc_merge_args &args, const tc_window &w
                                    plan_space<SIZE> &s) {
   const int32_t i = (int32_t)threadIdx.x;
   if (args.tidied) {
-    s.place[i] = i < w.n && k > 0 ? args.plan.place[w.start + w.first + i] : -1;
+    s.place[i] = i < w.n ? args.plan.place[w.start + w.first + i] : -1;
     __syncthreads();
     return;
   }
@@ -86,7 +86,7 @@ __device__ inline void plan_window(const tc_merge_args &args, const tc_window &w
   const int32_t i = (int32_t)threadIdx.x, k = args.counts[w.b];
   const int64_t at = (int64_t)w.start + w.first;
   const int32_t offset = args.new_cu != nullptr ? args.new_cu[w.b] : 0;
-  find_places(args, w, k < 0 || k > w.most ? 0 : k, s);
+  find_places(args, w, k, s);
   const bool is_kept = s.place[i] >= 0;
   int32_t kept, total, own = block.prefix((int32_t)is_kept, &kept);
   if (is_kept) s.kept[own] = i;
@@ -148,9 +148,9 @@ __global__ void __launch_bounds__(SIZE) merge_plan(const __grid_constant__ tc_me
   __shared__ plan_space<SIZE> space;
   if (args.early) tc_let_next_start();
   tc_wait_previous();
-  for (int64_t number = blockIdx.x; number < args.windows.bound; number += gridDim.x) {
-    const tc_window w = tc_window_at(args.windows, args.s, args.g, number);
-    if (w.n > 0) {
+  for (int64_t number = blockIdx.x; number < args.numbers; number += gridDim.x) {
+    const tc_window w = tc_window_at(args, number);
+    if (w.b >= 0) {
       __syncthreads(); /* the window before is no longer asked for */
       plan_window<SIZE>(args, w, number, space);
     } else if (threadIdx.x == 0) {
@@ -163,8 +163,8 @@ __global__ void __launch_bounds__(SIZE) merge_plan(const __grid_constant__ tc_me
 }  // namespace
 
 cudaError_t tc_merge_plan_windows(const tc_merge_args &args, const tc_chain *chain) {
-  const unsigned grid = tc_grid(args.windows.bound);
-  switch (args.windows.size) {
+  const unsigned grid = tc_grid(args.numbers);
+  switch (args.window) {
     case 64:
       return tc_launch(merge_plan<64>, grid, 64, 0, chain, args);
     case 128:

@@ -310,8 +310,8 @@ int32_t slice_of(const tc_cuda *device, const tc_merge_args &args, const tailcut
     all += rows[i].part_bytes;
     if (rows[i].part_bytes > widest) widest = rows[i].part_bytes;
   }
-  int32_t bytes = STAGED / args.windows.size;
-  while (bytes > LEAST_SLICE && args.windows.bound * (all / bytes + 1) < device->sms) bytes /= 2;
+  int32_t bytes = STAGED / args.window;
+  while (bytes > LEAST_SLICE && args.numbers * (all / bytes + 1) < device->sms) bytes /= 2;
   const int64_t row = (widest + 15) / 16 * 16;
   return row < bytes ? (int32_t)row : bytes;
 }
@@ -340,12 +340,12 @@ cudaError_t launch(const tc_cuda *device, const tc_merge_args &args, const tailc
   }
   a.whole = *read;
   a.slices = a.first[count];
-  a.work = args.windows.bound * a.slices;
+  a.work = args.numbers * a.slices;
   if (in_place) a.ticket = (unsigned long long *)&lasting->merge_ticket;
-  const size_t shared = (size_t)args.windows.size * (size_t)a.slice_bytes;
-  void (*const kernel)(rows_args) = args.windows.size == 64    ? merge_rows<64>
-                                    : args.windows.size == 128 ? merge_rows<128>
-                                                               : merge_rows<256>;
+  const size_t shared = (size_t)args.window * (size_t)a.slice_bytes;
+  void (*const kernel)(rows_args) = args.window == 64    ? merge_rows<64>
+                                    : args.window == 128 ? merge_rows<128>
+                                                         : merge_rows<256>;
   return tc_launch(kernel, tc_grid(a.work), THREADS, shared, chain, a);
 }
 
