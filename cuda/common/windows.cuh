@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* windows: how the windows of NOVELTY and merging are dealt to blocks. A grid is sized from host
  * bounds; which window a number stands for, if any, is found on the device. Args: a kernel's, with
- * segments `s`, groups `g`, the size `window` of a window, and tiles `t` of tc_windows_of. */
+ * segments `s`, groups `g`, the size `window` of a window, and what tc_windows_of says: tiles `t`,
+ * and `n`, the candidates of every segment, where that needs no look; else -1. */
 #ifndef TAILCUT_WINDOWS_CUH_
 #define TAILCUT_WINDOWS_CUH_
 
@@ -30,29 +31,56 @@ struct tc_window {
   uint32_t count; /* windows of the group */
 };
 
-/* The window with number `number`; called by whole, converged warps. */
+/* Window w.index of a group's n candidates from `first` on. */
 template <class Args>
-__device__ inline tc_window tc_window_at(const Args &args, int64_t number) {
+__device__ inline void tc_window_cut(const Args &args, int32_t first, int32_t n, tc_window *w) {
+  w->count = tc_window_count(args, n);
+  if ((uint32_t)w->index >= w->count) w->b = -1;
+  if (w->b < 0) return;
+  /* floor(i n / count) = i q + floor(i r / count): counts are below 2^15. */
+  const uint32_t i = (uint32_t)w->index, q = (uint32_t)n / w->count;
+  const uint32_t r = (uint32_t)n - q * w->count, from = i * r / w->count;
+  w->first = first + (int32_t)(i * q + from);
+  w->n = (int32_t)(q + ((i + 1) * r / w->count - from));
+}
+
+/* Window `number` where finding it takes a look at lengths, offsets or resolve's results; by a whole
+ * warp. Not inlined: it is much code, and uniform batches do without. */
+template <class Args>
+__device__ __noinline__ inline void tc_window_search(const Args &args, int64_t number,
+                                                     tc_window *found) {
   tc_window w = {-1, 0, 0, 0, -1, 0, 0};
   if (args.g.groups > 0) {
     const tc_group_numbers numbers = {args.g.offsets, args.window};
-    if (number < numbers[0]) return w;
-    w.group = (int32_t)tc_prefix_find(numbers, 0, args.g.groups, number);
-    w.index = (int32_t)(number - numbers[w.group]);
+    if (number >= numbers[0]) {
+      w.group = (int32_t)tc_prefix_find(numbers, 0, args.g.groups, number);
+      w.index = (int32_t)(number - numbers[w.group]);
+    }
   } else if (number < tc_tiles_total(args.t, args.s)) {
     w.group = tc_tile_find(args.t, args.s, number, &w.index);
   }
-  if (w.group < 0) return w;
-  const auto group = tc_group_at(args.s, args.g, nullptr, w.group);
-  w.count = tc_window_count(args, group.n);
-  if (group.b < 0 || (uint32_t)w.index >= w.count) return w;
-  /* floor(i n / count) = i q + floor(i r / count): counts are below 2^15. */
-  const uint32_t i = (uint32_t)w.index, q = (uint32_t)group.n / w.count;
-  const uint32_t r = (uint32_t)group.n - q * w.count, from = i * r / w.count;
-  w.b = group.b;
-  w.start = group.start;
-  w.first = group.first + (int32_t)(i * q + from);
-  w.n = (int32_t)(q + ((i + 1) * r / w.count - from));
+  if (w.group >= 0) {
+    const auto group = tc_group_at(args.s, args.g, nullptr, w.group);
+    w.b = group.b;
+    w.start = group.start;
+    tc_window_cut(args, group.first, group.n, &w);
+  }
+  if ((threadIdx.x & 31) == 0) *found = w;
+}
+
+/* Window `number`; by whole blocks. found: in shared memory. */
+template <class Args>
+__device__ inline tc_window tc_window_of_block(const Args &args, int64_t number, tc_window *found) {
+  if (args.n < 0) {
+    if (threadIdx.x < 32) tc_window_search(args, number, found);
+    __syncthreads();
+    return *found;
+  }
+  tc_window w = {0, 0, 0, 0, 0, 0, 0};
+  w.b = w.group = (int32_t)((uint32_t)number / (uint32_t)args.t.per);
+  w.index = (int32_t)((uint32_t)number % (uint32_t)args.t.per);
+  w.start = w.b * args.s.max_tokens;
+  tc_window_cut(args, 0, args.n, &w);
   return w;
 }
 
@@ -66,21 +94,20 @@ __device__ inline int64_t tc_first_window(const Args &args, int32_t number, int3
 
 /* -------------------------------------------------------------------------------------- host -- */
 
-/* The tiles of windows, and into *bound a number that is above all of theirs. */
-static inline tc_tiles tc_windows_of(const tc_segments &s, const tc_groups &g, int32_t window,
-                                     int64_t *bound) {
-  tc_tiles t = tc_tiles_of(s, 0, s.segments);
-  if (g.groups > 0) {
-    *bound = s.total / window + g.groups;
-    return t;
-  }
-  if (t.deal == TC_EVENLY) {
-    const int64_t most = (int64_t)s.max_tokens - s.prefix_rows;
-    t.per = most > 0 ? (int32_t)((most + window - 1) / window) : 1;
-    t.bound = (int64_t)s.segments * t.per;
-  }
-  *bound = t.bound;
-  return t;
+/* Fills in t and n, for s, g and window. Returns how many numbers there may be. */
+template <class Args>
+static inline int64_t tc_windows_of(Args *args) {
+  const tc_segments &s = args->s;
+  args->t = tc_tiles_of(s, 0, s.segments);
+  args->n = -1;
+  if (args->g.groups > 0) return s.total / args->window + args->g.groups;
+  if (args->t.deal != TC_EVENLY) return args->t.bound;
+  const int64_t most = (int64_t)s.max_tokens - s.prefix_rows;
+  const bool known = s.cu_seqlens == nullptr && s.lengths == nullptr && s.start == nullptr;
+  args->t.per = most > 0 ? (int32_t)((most + args->window - 1) / args->window) : 1;
+  args->t.bound = (int64_t)s.segments * args->t.per;
+  if (known) args->n = (int32_t)(most > 0 ? most : 0);
+  return args->t.bound;
 }
 
 /* No call has more: one for each 64 rows, and one that is not full for each group. */

@@ -61,7 +61,7 @@ extern "C" cudaError_t tc_cuda_merge(const tc_cuda *device, const tc_merge_call 
   args.s = call->segments;
   args.g = call->groups;
   args.window = call->options.window;
-  args.t = tc_windows_of(args.s, args.g, args.window, &args.numbers);
+  args.numbers = tc_windows_of(&args);
   if (args.numbers <= 0) return cudaSuccess;
   args.kept = call->kept;
   args.counts = call->counts;

@@ -46,7 +46,7 @@ struct tc_merge_args {
   tc_segments s;
   tc_groups g;
   tc_tiles t;
-  int32_t window;
+  int32_t window, n;
   int64_t numbers;                       /* of windows: no number is this or higher */
   const int32_t *kept, *counts, *new_cu; /* kept: LOCAL */
   tailcut_merge_options options;

@@ -146,17 +146,18 @@ __device__ inline void plan_window(const tc_merge_args &args, const tc_window &w
 template <int SIZE>
 __global__ void __launch_bounds__(SIZE) merge_plan(const __grid_constant__ tc_merge_args args) {
   __shared__ plan_space<SIZE> space;
+  __shared__ tc_window found;
   if (args.early) tc_let_next_start();
   tc_wait_previous();
   for (int64_t number = blockIdx.x; number < args.numbers; number += gridDim.x) {
-    const tc_window w = tc_window_at(args, number);
+    const tc_window w = tc_window_of_block(args, number, &found);
     if (w.b >= 0) {
-      __syncthreads(); /* the window before is no longer asked for */
       plan_window<SIZE>(args, w, number, space);
     } else if (threadIdx.x == 0) {
       args.plan.windows[number] = {};
       args.plan.read[number] = TC_NOT_READ;
     }
+    __syncthreads(); /* this window is no longer asked for */
   }
 }
 

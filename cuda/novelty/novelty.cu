@@ -53,8 +53,6 @@ extern "C" cudaError_t tc_cuda_novelty(const tc_cuda *device, const tc_segments 
   tc_chain behind = *chain;
   args.s = *segments;
   args.g = *groups;
-  int64_t windows;
-  args.t = tc_windows_of(*segments, *groups, window, &windows);
   args.tokens = *tokens;
   args.window = window;
   args.width = tc_token_width(segments, tokens);
@@ -64,6 +62,7 @@ extern "C" cudaError_t tc_cuda_novelty(const tc_cuda *device, const tc_segments 
   args.similarities = similarities;
   args.news = (tc_window_news *)scratch;
   args.arrived = count <= TC_CHUNK_SEGMENTS ? lasting->blocks : nullptr;
+  const int64_t windows = tc_windows_of(&args);
   cudaError_t error;
   if (tc_novelty_whole_takes(device, args)) {
     error = tc_novelty_whole(args, (unsigned)windows, chain);

@@ -31,8 +31,9 @@ struct tc_novelty_args {
   tc_segments s;
   tc_groups g;
   tc_tiles t;
-  int32_t window;
   tailcut_tokens tokens;
+  int32_t window;
+  int32_t n;     /* candidates of every segment, where that needs no look; else -1 */
   int32_t width; /* widest load that fits the rows */
   float *scores;
   int32_t *flags;
@@ -182,6 +183,7 @@ __device__ inline void tc_finish_window(const tc_novelty_args &args, const tc_wi
   if (warp < 2) {
     if (args.scores == nullptr) return;
     int32_t steps = -1, place = 0;
+#pragma unroll 1
     for (int32_t base = 0; base < w.n; base += 32) {
       const bool live = base + lane < w.n && states[base + lane] == TC_ROW_LIVE;
       const uint32_t mask = __ballot_sync(TC_FULL, live);
@@ -198,6 +200,7 @@ __device__ inline void tc_finish_window(const tc_novelty_args &args, const tc_wi
   }
   if (warp == 2) {
     bool nan = false;
+#pragma unroll 1
     for (int32_t i = lane; i < w.n; i += 32) {
       const uint8_t state = states[i];
       nan |= state == TC_ROW_NOT_FINITE;
@@ -213,10 +216,11 @@ __device__ inline void tc_finish_window(const tc_novelty_args &args, const tc_wi
     }
   }
   if (args.similarities == nullptr) return;
-#pragma unroll 2
+#pragma unroll 1
   for (int32_t i = warp - 2; i < w.n; i += WARPS - 2) {
     int32_t *out = args.similarities + (at + i) * args.window;
     const bool live = states[i] == TC_ROW_LIVE;
+#pragma unroll 1
     for (int32_t j = lane; j < w.n; j += 32) {
       const bool both = live && i != j && states[j] == TC_ROW_LIVE;
       out[j] = both ? words.similarity(i, j) : TC_NO_SIMILARITY;

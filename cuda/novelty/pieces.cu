@@ -21,9 +21,11 @@ constexpr int WARPS = 16, THREADS = 32 * WARPS;
 constexpr uint32_t PIECE = 65536; /* bytes of shared memory that a piece takes */
 
 size_t triangle_of(int32_t window) { return (size_t)window * (window - 1) / 2 * 4; }
-/* Behind the piece, or the triangle over it: scales (then roots) and states. */
+/* Where the rest begins, behind the piece or the triangle over it: scales (then roots), states,
+ * and which window it is. */
+size_t rest_of(size_t words) { return words > PIECE ? words : PIECE; }
 size_t shared_of(int32_t window, size_t words) {
-  return (words > PIECE ? words : PIECE) + (size_t)window * 5;
+  return rest_of(words) + (size_t)window * 5 + sizeof(tc_window);
 }
 
 __device__ inline uint32_t row_of(uint32_t i) { return i * (i - 1) / 2; } /* of a triangle */
@@ -207,7 +209,8 @@ __global__ void __launch_bounds__(THREADS, 1)
   float *scales = reinterpret_cast<float *>(shared + bytes_end), *roots = scales;
   uint8_t *states = reinterpret_cast<uint8_t *>(shared + bytes_end + WINDOW * 4);
   tc_wait_previous();
-  const tc_window w = tc_window_at(args, blockIdx.x);
+  const tc_window w = tc_window_of_block(
+      args, blockIdx.x, reinterpret_cast<tc_window *>(shared + bytes_end + WINDOW * 5));
   if (w.b < 0) return;
   const uint32_t dim = (uint32_t)args.tokens.dim;
   const int64_t stride = args.tokens.row_stride * (args.tokens.dtype == TAILCUT_F32 ? 4 : 2);
@@ -265,9 +268,9 @@ size_t tc_novelty_pieces_words(const tc_cuda *device, int32_t window) {
 cudaError_t tc_novelty_pieces(const tc_novelty_args &args, unsigned windows,
                               const tc_chain *chain) {
   const int32_t window = args.window;
-  const size_t shared = shared_of(window, args.words != nullptr ? 0 : triangle_of(window));
-  return tc_launch(KERNELS[window / 128], windows, THREADS, shared, chain, args,
-                   (uint32_t)(shared - (size_t)window * 5));
+  const size_t words = args.words != nullptr ? 0 : triangle_of(window);
+  return tc_launch(KERNELS[window / 128], windows, THREADS, shared_of(window, words), chain, args,
+                   (uint32_t)rest_of(words));
 }
 
 cudaError_t tc_novelty_pieces_load(const tc_cuda *device) {

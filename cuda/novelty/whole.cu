@@ -15,7 +15,7 @@
  *
  * Shared memory: bytes [64][channels], in units of 16, unit u of row r at u ^ (r & 7); over them
  * keys, the pair (2u, 2u + 1) of row r at u * 512 + ((u ^ r) << 3), and partial sums; behind them
- * the rows' own products (then their roots) and states.
+ * the rows' own products (then their roots), states, and which window it is.
  */
 #include "novelty/novelty.cuh"
 
@@ -34,7 +34,9 @@ uint32_t bytes_of(int32_t dtype, int quads) {
   return bytes > KEYS + SUMS ? bytes : KEYS + SUMS;
 }
 
-size_t shared_of(int32_t dtype, int quads) { return bytes_of(dtype, quads) + ROWS * 5; }
+size_t shared_of(int32_t dtype, int quads) {
+  return bytes_of(dtype, quads) + ROWS * 5 + sizeof(tc_window);
+}
 
 /* Four values of 16 bits (two words) times a power of two, as bytes. */
 __device__ inline uint32_t half_bytes(uint32_t a, uint32_t b, __half2 factor) {
@@ -310,7 +312,8 @@ __global__ void __launch_bounds__(THREADS, BLOCKS)
   float *roots = reinterpret_cast<float *>(shared + bytes_end);
   uint8_t *states = reinterpret_cast<uint8_t *>(shared + bytes_end + ROWS * 4);
   tc_wait_previous();
-  const tc_window w = tc_window_at(args, blockIdx.x);
+  const tc_window w = tc_window_of_block(
+      args, blockIdx.x, reinterpret_cast<tc_window *>(shared + bytes_end + ROWS * 5));
   if (w.b < 0) return;
   const uint32_t dim = (uint32_t)args.tokens.dim, row_bytes = dim * (DTYPE == TAILCUT_F32 ? 4 : 2);
   const int quads = (int)((row_bytes + 511) / 512);

@@ -68,7 +68,7 @@ static void set_form(tailcut_handle handle, int form) {
   if (handle->backend->device_kind != TAILCUT_DEVICE_CUDA) return;
   tc_cuda *device = handle->state;
   if (form != TT_FORM_DEVICE) device->fuses = 0;
-  if (form == TT_FORM_SM_80) device->chains = 0;
+  if (form == TT_FORM_SM_80) device->chains = 0, device->smem_block = 99 << 10; /* sm_86's */
 #else
   (void)handle, (void)form;
 #endif

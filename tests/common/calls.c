@@ -24,6 +24,8 @@
  * kernel can tell where each segment is (uniform batches; few segments), and the mean direction,
  * which relevance begins with; behind a cut of groups their lists are joined; PACKED kept are
  * compacted, and arrays of several forms or more than 128 of one in a launch each. */
+#define NOVELTY .source = TAILCUT_REFERENCE_NOVELTY, .window = 64
+
 const tt_call_row tt_call_rows[] = {
     {"score", SCORE, TT_UNIFORM, 4, 40, 48, 2, .replays = 50},
     {"score lengths row", SCORE, TT_LENGTHS, 5, 40, 264, 2, .source = ROW},
@@ -127,10 +129,21 @@ const tt_call_row tt_call_rows[] = {
     {"sequence attention groups", SEQUENCE, TT_RAGGED, 4, 90, 48, 7, .policy = TAILCUT_ATTENTION,
      .dtype = TAILCUT_BF16, .rows = TT_CALL_TOKENS, .groups = 9},
     {"prune groups", PRUNE, TT_UNIFORM, 3, 70, 48, 5, .rows = TT_CALL_TOKENS, .groups = 8},
+    {"score novelty", SCORE, TT_RAGGED, 5, 150, 48, 2, NOVELTY},
+    {"score novelty groups f32", SCORE, TT_LENGTHS, 4, 290, 27, 2, .dtype = TAILCUT_F32,
+     .groups = 9, .source = TAILCUT_REFERENCE_NOVELTY, .window = 256, .replays = 20},
+    {"prune novelty", PRUNE, TT_UNIFORM, 3, 130, 48, 2, .chain = 3, NOVELTY, .bare = 1,
+     .rows = TT_CALL_TOKENS, .replays = 30},
+    {"prune novelty lengths bf16", PRUNE, TT_LENGTHS, 2, 130, 520, 3, .dtype = TAILCUT_BF16,
+     NOVELTY, .rows = TT_CALL_TOKENS, .replays = 20},
+    {"prune novelty 1100 segments", PRUNE, TT_RAGGED, 1100, 4, 8, 5, NOVELTY, .rows = TT_CALL_APART,
+     .bare = 1, .replays = 5},
     {"layer 640x4096", SEQUENCE, TT_UNIFORM, 1, 640, 4096, 4, .bare = 1, .rows = TT_CALL_TOKENS,
      .layers = 2, .texts = 64, .replays = -1},
     {"clip 576x1024", PRUNE, TT_UNIFORM, 1, 576, 1024, 3, .bare = 1, .rows = TT_CALL_TOKENS,
      .replays = -1},
+    {"clip 576x1024 novelty", PRUNE, TT_UNIFORM, 1, 576, 1024, 3, NOVELTY, .bare = 1,
+     .rows = TT_CALL_TOKENS, .replays = -1},
 };
 const int tt_call_row_count = sizeof tt_call_rows / sizeof tt_call_rows[0];
 
@@ -393,6 +406,7 @@ tailcut_limits tt_call_limits(const tt_call_row *row) {
   limits.max_tokens = row->max_tokens;
   limits.total_tokens = (int64_t)row->segments * row->max_tokens;
   limits.groups = row->groups;
+  limits.window = row->window;
   if (row->policy == TAILCUT_ATTENTION) limits.q_heads = Q_HEADS, limits.head_dim = HEAD_DIM;
   limits.dim = row->kind == CUT || row->kind == COMPACT ? 0 : row->dim;
   return limits;
@@ -420,6 +434,7 @@ static tailcut_status call_on(const tt_call *c, tailcut_handle handle, int32_t k
   if (row->source) reference.source = row->source;
   reference.data = row->gap ? at[MATRIX] : at[VECTOR];
   if (row->gap) reference.segment_stride = tokens.segment_stride;
+  if (row->window) reference.data = NULL, reference.window = row->window;
   if (row->detector) rule.detector = row->detector;
   rule.spread = row->spread;
   s.counts = at[COUNTS], s.kept = at[KEPT], s.kept_placement = placement;

@@ -43,6 +43,7 @@ typedef struct tt_call_row {
   int32_t policy;  /* of relevance, default MEAN_COSINE; others are not bare */
   int32_t turns;   /* their keys turn, from the positions that the call renumbers, where it does */
   int32_t texts;   /* a sequence's query rows behind its candidates; 0: any roles anywhere */
+  int32_t window;  /* source NOVELTY: its window */
 } tt_call_row;
 
 extern const tt_call_row tt_call_rows[];

@@ -34,7 +34,7 @@ from refusals import refusal_cases
 FILES = ["kept", "counts", "offsets", "flags", "mask"]
 OUTPUTS = {"cut": FILES, "prune": FILES + ["out", "scores"], "prune-seq": FILES + ["out", "scores"]}
 # Words of a command line that another device than the CPU may refuse, as long as it says so.
-CPU_ONLY = {"--novelty", "--merge"}
+CPU_ONLY = {"--merge"}
 FLAG_WORDS = {FLAG_WHOLE: ["kept whole"], FLAG_NAN: ["NaN", "is a number"], FLAG_BAD: ["bad (norm", "no query"],
               FLAG_NO_SCORE: ["NaN", "is a number"]}
 
