@@ -82,7 +82,9 @@ const tt_backend *tt_backends(int *count) {
     if (wanted == NULL || wanted[0] == '\0') wanted = "cpu";
     if (strncmp(wanted, "cpu", 3) == 0) n = list_cpu(list);
     if (strncmp(wanted, "cuda", 4) == 0) n = list_cuda(list);
-    if (strcmp(wanted, "cpu") != 0 && strcmp(wanted, "cuda") != 0) { /* one by its name */
+    if (strcmp(wanted, "cuda-simulated") == 0) {
+      n -= n > 0;
+    } else if (strcmp(wanted, "cpu") != 0 && strcmp(wanted, "cuda") != 0) { /* one by its name */
       int i = 0;
       while (i < n && strcmp(wanted, list[i].name) != 0) i++;
       if (i < n) list[0] = list[i];
