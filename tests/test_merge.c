@@ -239,5 +239,5 @@ static void run_calls(int calls, int damage, uint64_t seed) {
   cr_assert_eq(bad, 0, "%d of %d calls differ", bad, calls * count);
 }
 
-Test(merge, sound_lists) { run_calls(40, 0, 21); }
-Test(merge, damaged_lists) { run_calls(60, 1, 22); }
+Test(merge, sound_lists) { run_calls(20, 0, 21); }
+Test(merge, damaged_lists) { run_calls(30, 1, 22); }
