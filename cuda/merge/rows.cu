@@ -232,16 +232,20 @@ __device__ inline void merge_slice(const rows_args &args, int64_t number, int32_
   locate(args, a, w, s);
   __syncthreads();
   tc_delay(0);
-  if (mine > 0) {
+  if (mine > 0 && a.width == 16) {
 #pragma unroll 4
     for (int32_t e = line; e < w.members; e += lines) {
-      if (s.from[e] < 0) { /* adds nothing: a sum is never -0 */
-        here[e * pitch] = make_uint4(0, 0, 0, 0);
-      } else if (a.width == 16) {
+      if (s.from[e] >= 0) {
         tc_copy_16(tc_shared_address(here + e * pitch), src + s.from[e]);
-      } else {
-        here[e * pitch] = load_piece(src + s.from[e], a.width, mine);
+      } else { /* adds nothing: a sum is never -0 */
+        here[e * pitch] = make_uint4(0, 0, 0, 0);
       }
+    }
+  } else if (mine > 0) {
+#pragma unroll 1
+    for (int32_t e = line; e < w.members; e += lines) {
+      const bool there = s.from[e] >= 0;
+      here[e * pitch] = load_piece(src + (there ? s.from[e] : 0), a.width, there ? mine : 0);
     }
   }
   tc_copy_commit();
