@@ -128,7 +128,7 @@ def test_rows_in_place_and_padded():
 
 def test_wrong_device():
     x = np.ones((5, 8), np.float32)
-    with pytest.raises(tailcut.ArgumentError, match="cls is on device"):
+    with pytest.raises(tailcut.ArgumentError, match="reference is on device"):
         tailcut.prune(Device.of(x), x[0])
     with pytest.raises(tailcut.ArgumentError, match="batch.cu_seqlens is on device"):
         tailcut.prune(Device.of(x), "mean", batch=Batch(cu_seqlens=[0, 5]))
