@@ -106,7 +106,8 @@ extern "C" cudaError_t tc_cuda_compact(const tc_cuda *device, const tc_segments 
   call.lists.kept = kept;
   call.lists.counts = counts;
   call.lists.new_cu = new_cu;
-  call.lists.kept_packed = kept_placement == TAILCUT_PACKED;
+  call.lists.kept_packed = kept_placement != TAILCUT_LOCAL;
+  call.lists.tidied = kept_placement == TC_KEPT_TIDIED;
   call.scratch = scratch;
   call.lasting = lasting;
   call.chain = *chain;

@@ -101,11 +101,6 @@ __global__ void __launch_bounds__(TC_SLAB_THREADS, 4)
   }
 }
 
-__device__ inline void copy_to_shared(void *to, const char *from) {
-  asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(tc_shared_address(to)), "l"(from)
-               : "memory");
-}
-
 /* A thread's next entries of a list of `length`. Two threads share an entry; of those before them a
  * warp asks for the first alone, as it has the others. */
 __device__ inline void load_entries(const int32_t *kept, int32_t j, int32_t length,
@@ -136,7 +131,7 @@ __global__ void __launch_bounds__(TC_SLAB_THREADS)
   if (w.live) {
 #pragma unroll 4
     for (int32_t i = w.line; i < segment.n; i += lines, from += lines * a.src_row) {
-      copy_to_shared(&staged[i * columns + w.column], from);
+      tc_copy_16(tc_shared_address(&staged[i * columns + w.column]), from);
     }
   }
   asm volatile("cp.async.wait_all;" ::: "memory");

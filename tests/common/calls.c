@@ -15,7 +15,9 @@
 /* Launches: a part is itself, prune_visual score, cut, compact; before them resolve, unless a
  * kernel can tell where each segment is (uniform batches; few segments), and the mean direction,
  * which relevance begins with; behind a cut of groups their lists are joined; PACKED kept are
- * compacted, and arrays of several forms or more than 128 of one in a launch each. */
+ * compacted, and arrays of several forms or more than 128 of one in a launch each. Merging is
+ * novelty, unless that has scored, the plan and the rows, before which lists from outside are
+ * tidied; all other arrays are compacted behind. */
 #define NOVELTY .source = TAILCUT_REFERENCE_NOVELTY, .window = 64
 
 const tt_call_row tt_call_rows[] = {
@@ -128,10 +130,23 @@ const tt_call_row tt_call_rows[] = {
      .rows = TT_CALL_TOKENS, .replays = 10},
     {"prune novelty 1100 segments", PRUNE, TT_RAGGED, 1100, 4, 8, 5, NOVELTY, .rows = TT_CALL_APART,
      .bare = 1, .replays = 2},
+    {"merge", TAILCUT_CALL_MERGE, TT_UNIFORM, 3, 130, 48, 5, .merges = 64,
+     .rows = TT_CALL_TOKENS | TT_CALL_SMALL, .replays = 10},
+    {"merge ragged packed", TAILCUT_CALL_MERGE, TT_RAGGED, 5, 150, 40, 5, .dtype = TAILCUT_F32,
+     .packed = 1, .merges = 128, .rows = TT_CALL_APART | TT_CALL_WIDE | TT_CALL_TAIL,
+     .replays = 10},
+    {"merge groups", TAILCUT_CALL_MERGE, TT_LENGTHS, 4, 290, 27, 5, .merges = 256, .groups = 9,
+     .rows = TT_CALL_TOKENS | TT_CALL_WIDE, .replays = 10},
+    {"prune novelty merge", PRUNE, TT_UNIFORM, 3, 130, 48, 4, NOVELTY, .bare = 1, .merges = 64,
+     .rows = TT_CALL_TOKENS, .replays = 10},
+    {"prune merge ragged bf16", PRUNE, TT_RAGGED, 5, 150, 264, 6, .dtype = TAILCUT_BF16,
+     .merges = 128, .rows = TT_CALL_TOKENS | TT_CALL_WIDE | TT_CALL_SLOTS, .replays = 10},
     {"layer 640x4096", SEQUENCE, TT_UNIFORM, 1, 640, 4096, 4, .bare = 1, .rows = TT_CALL_TOKENS,
      .layers = 2, .texts = 64, .replays = -1},
     {"clip 576x1024", PRUNE, TT_UNIFORM, 1, 576, 1024, 3, .bare = 1, .rows = TT_CALL_TOKENS,
      .replays = -1},
+    {"clip 576x1024 merge", PRUNE, TT_UNIFORM, 1, 576, 1024, 4, NOVELTY, .bare = 1, .merges = 64,
+     .rows = TT_CALL_TOKENS, .replays = -1},
     {"clip 576x1024 novelty", PRUNE, TT_UNIFORM, 1, 576, 1024, 3, NOVELTY, .bare = 1,
      .rows = TT_CALL_TOKENS, .replays = -1},
 };
@@ -178,7 +193,7 @@ tailcut_limits tt_call_limits(const tt_call_row *row) {
   limits.max_tokens = row->max_tokens;
   limits.total_tokens = (int64_t)row->segments * row->max_tokens;
   limits.groups = row->groups;
-  limits.window = row->window;
+  limits.window = row->merges ? row->merges : row->window;
   if (row->policy == TAILCUT_ATTENTION) limits.q_heads = Q_HEADS, limits.head_dim = HEAD_DIM;
   limits.dim = row->kind == CUT || row->kind == COMPACT ? 0 : row->dim;
   return limits;
@@ -194,6 +209,7 @@ tailcut_status tt_call_on(const tt_call *c, tailcut_handle handle, int32_t kind,
   tailcut_relevance_options options = TAILCUT_RELEVANCE_OPTIONS_INITIALIZER;
   tailcut_rule rule = TAILCUT_RULE_INITIALIZER;
   tailcut_selection s = TAILCUT_SELECTION_INITIALIZER;
+  tailcut_merge_options merge = TAILCUT_MERGE_OPTIONS_INITIALIZER;
   tailcut_rows rows[MOST_ROWS];
   void *at[BUFFERS];
   for (int i = 0; i < BUFFERS; i++) at[i] = c->buffers[i].side[side];
@@ -214,6 +230,9 @@ tailcut_status tt_call_on(const tt_call *c, tailcut_handle handle, int32_t kind,
   s.curve = at[CURVE], s.ranks = at[RANKS], s.host_counts = at[HOST_COUNTS];
   s.scores = kind == PRUNE || kind == SEQUENCE ? at[SCORES] : NULL;
   s.mask = at[MASK], s.group_counts = at[GROUP_COUNTS];
+  merge.window = row->merges, merge.sizes_in = at[SIZES_IN];
+  merge.sizes_out = at[SIZES], merge.joins_out = at[JOINS];
+  if (row->merges && kind == PRUNE) s.merge = &merge;
   if (row->policy) options.policy = row->policy;
   if (row->policy) rule.scale = TAILCUT_SCALE_UNIT;
   if (row->policy == TAILCUT_ATTENTION) {
@@ -241,6 +260,9 @@ tailcut_status tt_call_on(const tt_call *c, tailcut_handle handle, int32_t kind,
     case COMPACT:
       return tailcut_compact(handle, &batch, at[KEPT], placement, at[COUNTS], at[NEW_CU], rows,
                              c->num_rows, w.data, w.size, stream);
+    case TAILCUT_CALL_MERGE:
+      return tailcut_merge(handle, &batch, &tokens, at[KEPT], placement, at[COUNTS], at[NEW_CU],
+                           &merge, rows, c->num_rows, w.data, w.size, stream);
     default:
       return tailcut_prune_visual(handle, &batch, &tokens, &reference, &rule, &s, rows, c->num_rows,
                                   w.data, w.size, stream);
