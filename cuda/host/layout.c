@@ -54,6 +54,7 @@ size_t tc_cuda_lay_out(tc_cuda_space *space, void *workspace, const tc_cuda *dev
   if (cuts) {
     space->new_cu = take(base, &used, (segments + 1) * 4);
     space->kept = take(base, &used, rows * 4);
+    space->marks = take(base, &used, prunes ? (rows / 32 + segments) * sizeof(tc_mark) : 0);
     space->group_segment = take(base, &used, groups * 4);
     space->group_counts = take(base, &used, groups * 4);
     space->group_kept = take(base, &used, groups > 0 ? rows * 4 : 0);
