@@ -58,8 +58,7 @@ most "score: load sectors beside the reference" \
   $(($(of score load_sectors) - 576 * row_sectors)) $((rows * 105 / 100))
 expect "score: sectors of rows and reference" "$(of score footprint_read_sectors)" \
   $((rows + row_sectors))
-# Every block of compact looks the kept list up.
-most "compact: load sectors" "$(of compact_staged load_sectors)" $((rows * 120 / 100))
+most "compact: load sectors" "$(of compact_staged load_sectors)" $((rows * 105 / 100))
 expect "compact: store_bytes" "$(of compact_staged store_bytes)" $((moved * row_bytes))
 expect "compact: footprint_write_sectors" "$(of compact_staged footprint_write_sectors)" \
   $((moved * row_sectors))
@@ -78,7 +77,7 @@ rows=$((576 * row_sectors))
 vector=$((4096 * 4 / 32)) # the mean direction, which lanes read 16 bytes of 32 at a time
 expect "launches" "$(total kernel_launches)" 4
 expect "launches of direction_spread" "$(of direction_spread launches)" 1
-expect "launches of compact_slab" "$(of compact_slab launches)" 1
+expect "launches of compact_rows" "$(of compact_rows launches)" 1
 most "instructions of a warp, direction_spread" "$(per_warp direction_spread)" 900
 most "instructions of a warp, score" "$(per_warp score)" 1250
 most "direction_spread: load sectors" "$(of direction_spread load_sectors)" $((2 * text * 130 / 100))
@@ -88,7 +87,7 @@ most "score: load sectors beside the direction" \
   $(($(of score load_sectors) - 576 * 2 * vector)) $((rows * 105 / 100))
 most "score: sectors of candidates and direction" "$(of score footprint_read_sectors)" \
   $(((rows + vector) * 1005 / 1000))
-expect "compact_slab: store_bytes" "$(of compact_slab store_bytes)" $((moved * row_bytes))
+expect "compact_rows: store_bytes" "$(of compact_rows store_bytes)" $((moved * row_bytes))
 if [ "$moved" -lt 100 ]; then
   echo "only $moved rows moved" >&2
   failed=1
