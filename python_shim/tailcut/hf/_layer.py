@@ -61,9 +61,10 @@ def _layers(cache: Any, layer: int, rows: int) -> list[Any]:
         if type(of) is not DynamicLayer:
             raise unsupported(f"layer is {layer}: the cache's layer {number} is a "
                               f"{type(of).__name__}; expected a DynamicCache with full attention")
-        if of.get_seq_length() != rows:
-            raise conflict(f"layer is {layer}, but the cache held {of.get_seq_length() - rows} rows "
-                           "before this prompt; expected an empty one")
+        before = of.get_seq_length() - rows
+        if before:
+            raise conflict(f"layer is {layer}, but the cache held {before} rows before this prompt; "
+                           "expected an empty one")
     return held
 
 
