@@ -209,8 +209,8 @@ __global__ void __launch_bounds__(THREADS, 1)
   float *scales = reinterpret_cast<float *>(shared + bytes_end), *roots = scales;
   uint8_t *states = reinterpret_cast<uint8_t *>(shared + bytes_end + WINDOW * 4);
   tc_wait_previous();
-  const tc_window w =
-      tc_window_of_block(args, reinterpret_cast<tc_window *>(shared + bytes_end + WINDOW * 5));
+  const tc_window w = tc_window_of_block(
+      args, blockIdx.x, reinterpret_cast<tc_window *>(shared + bytes_end + WINDOW * 5));
   if (w.b < 0) return;
   const uint32_t dim = (uint32_t)args.tokens.dim;
   const int64_t stride = args.tokens.row_stride * (args.tokens.dtype == TAILCUT_F32 ? 4 : 2);

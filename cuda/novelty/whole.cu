@@ -173,8 +173,8 @@ __global__ void __launch_bounds__(THREADS, BLOCKS)
   float *roots = reinterpret_cast<float *>(shared + bytes_end);
   uint8_t *states = reinterpret_cast<uint8_t *>(shared + bytes_end + ROWS * 4);
   tc_wait_previous();
-  const tc_window w =
-      tc_window_of_block(args, reinterpret_cast<tc_window *>(shared + bytes_end + ROWS * 5));
+  const tc_window w = tc_window_of_block(
+      args, blockIdx.x, reinterpret_cast<tc_window *>(shared + bytes_end + ROWS * 5));
   if (w.b < 0) return;
   const uint32_t dim = (uint32_t)args.tokens.dim, row_bytes = dim * (DTYPE == TAILCUT_F32 ? 4 : 2);
   const int quads = (int)((row_bytes + 511) / 512);
