@@ -2,8 +2,8 @@
 /* novelty: what the kernels that score windows share: which window a block has, rows as bytes, the
  * farthest-point loop, the scores of first rows. novelty.cu says how all fits together.
  *
- * A key is a similarity and where it was found, (p + 2^20) << 9 | place << KEY: 31 bits, so that
- * the least key is the next row of METHOD.md's step 5, ties and all, and so that no key is
+ * A key is a similarity and what names the place it was found at, (p + 2^20) << 9 | 9 bits: 31, so
+ * that the least key is the next row of METHOD.md's step 5, ties and all, and so that no key is
  * TC_NO_KEY, which stands for rows that take no part, or no part any more. */
 #ifndef TAILCUT_NOVELTY_CUH_
 #define TAILCUT_NOVELTY_CUH_
@@ -170,11 +170,10 @@ __device__ inline void tc_tell(const tc_novelty_args &args, const tc_window &w, 
   tc_score_firsts(args.news + (number - w.index), w.count, args.scores);
 }
 
-/* -------------------------------------------------------------------------------- all of that -- */
+/* ------------------------------------------------------------------------------- all of that -- */
 
 /* Steps 5 and 6, flags and similarities of a window, by all warps of its block. states: of its
- * rows, 32 of them at least; words as above, with similarity(i, j), their p. `first_of`: the key
- * that names a place. */
+ * rows; words as above, with key_of(place), a key that names it, and similarity(i, j), their p. */
 template <int WARPS, class Words>
 __device__ inline void tc_finish_window(const tc_novelty_args &args, const tc_window &w,
                                         int64_t number, const Words &words, const uint8_t *states) {

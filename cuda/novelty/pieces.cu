@@ -7,8 +7,8 @@
  * to bytes and multiplied while each warp keeps the sums of its blocks of 16 x 16 in registers (of
  * 136 blocks above the diagonal of 256 rows it has 9 at most: 72 registers). Similarities then lie
  * in a triangle: row j's with the rows before it from j (j - 1) / 2 on. Row j's with the rows
- * behind it are in steps of j, j + 1 ...: 32 neighbours of them, from a multiple of 32 on, are in 32
- * banks.
+ * behind it are in steps of j, j + 1 ...: 32 neighbours of them, from a multiple of 32 on, are in
+ * 32 banks.
  * Precision: exact. Limits: rows whose bytes would fit are read twice as well; 256 rows' triangle
  * (130,560 bytes) is in the workspace where a block has less shared memory than that, at its first
  * row's place (n rows have n * 128 words and want n (n - 1) / 2).
