@@ -133,7 +133,7 @@ const tt_call_row tt_call_rows[] = {
     {"prune novelty 1100 segments", PRUNE, TT_RAGGED, 1100, 4, 8, 5, NOVELTY, .rows = TT_CALL_APART,
      .bare = 1, .replays = 5},
     {"merge", TAILCUT_CALL_MERGE, TT_UNIFORM, 3, 130, 48, 5, .merges = 64,
-     .rows = TT_CALL_TOKENS | TT_CALL_SMALL, .replays = 30},
+     .rows = TT_CALL_TOKENS | TT_CALL_SMALL},
     {"merge ragged packed", TAILCUT_CALL_MERGE, TT_RAGGED, 5, 150, 40, 5, .dtype = TAILCUT_F32,
      .packed = 1, .merges = 128, .rows = TT_CALL_APART | TT_CALL_WIDE | TT_CALL_TAIL,
      .replays = 20},
