@@ -72,6 +72,13 @@ typedef struct tc_cuda_lasting {
   uint32_t moved[TC_CHUNK_SEGMENTS];  /* fused: blocks of a segment that know what is kept */
 } tc_cuda_lasting;
 
+/* What a cut may say of 32 candidates of a segment: which of them stay (bit i: the i-th), and how
+ * many of the segment's before them do. tc_mark_of (segments.cuh) says which entry. */
+typedef struct tc_mark {
+  uint32_t stay;
+  int32_t before;
+} tc_mark;
+
 /* The workspace of a call, laid out by layout.c. Pointers a call kind does not use are NULL. */
 typedef struct tc_cuda_space {
   tc_cuda_lasting *lasting;
@@ -82,6 +89,7 @@ typedef struct tc_cuda_space {
   int32_t *group_kept;        /* kept indices by row number, before groups are joined */
   float *scores;              /* by row number */
   int32_t *kept;              /* LOCAL kept indices by row number */
+  tc_mark *marks;             /* [rows / 32 + segments] of a cut that leaves them */
   int32_t *counts;            /* [segments] */
   int32_t *new_cu;            /* [segments + 1] */
   float *directions;          /* [directions_group, dim] */
@@ -217,6 +225,8 @@ typedef struct tc_cuda_cut_out {
   int32_t *host_counts;
   uint8_t *mask;
   int32_t *group_counts;
+  tc_mark *marks;    /* by short cuts of segments only, */
+  int32_t no_list;   /* which then need not write kept */
 } tc_cuda_cut_out;
 
 /* A cut, and what its kernels get. in_flags [segments] or NULL: BAD_REFERENCE and INVALID bits that
@@ -253,9 +263,13 @@ cudaError_t tc_cuda_cut(const tc_cuda *device, const tc_cut_args *args, char *sc
 #define TC_MOST_TURNED 65536    /* parts of a row */
 size_t tc_cuda_compact_scratch(const tc_cuda *device, const tailcut_limits *limits);
 cudaError_t tc_cuda_compact(const tc_cuda *device, const tc_segments *segments, const int32_t *kept,
-                            int32_t kept_placement, const int32_t *counts, const int32_t *new_cu,
-                            const tailcut_rows *rows, int32_t num_rows, char *scratch,
-                            tc_cuda_lasting *lasting, const tc_chain *chain);
+                            int32_t kept_placement, const tc_mark *marks, const int32_t *counts,
+                            const int32_t *new_cu, const tailcut_rows *rows, int32_t num_rows,
+                            char *scratch, tc_cuda_lasting *lasting, const tc_chain *chain);
+/* staged.cu: whether compact had better move these arrays, all of them, by marks than by kept: then
+ * the call's cut leaves them and compact gets them (else NULL). */
+int tc_cuda_compact_stages(const tc_cuda *device, const tc_segments *segments,
+                           const tailcut_rows *rows, int32_t num_rows);
 
 /* Whether a rule without spread is cut without sorting, where no curve and no ranks are asked
  * for. */

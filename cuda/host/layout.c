@@ -53,9 +53,7 @@ size_t tc_cuda_lay_out(tc_cuda_space *space, void *workspace, const tc_cuda *dev
   space->n = take(base, &used, (segments + 1) * 4);
   space->tiles = take(base, &used, (segments + 1) * 4);
   space->flags = take(base, &used, segments * 4);
-  if (cuts || part) {
-    space->kept = take(base, &used, rows * 4);
-  }
+  if (cuts || part) space->kept = take(base, &used, rows * 4);
   if (cuts || novelty) space->group_segment = take(base, &used, groups * 4);
   if (novelty) space->novelty = take(base, &used, tc_cuda_novelty_scratch(device, l));
   if (merges) {
@@ -64,6 +62,7 @@ size_t tc_cuda_lay_out(tc_cuda_space *space, void *workspace, const tc_cuda *dev
   }
   if (cuts) {
     space->new_cu = take(base, &used, (segments + 1) * 4);
+    space->marks = take(base, &used, prunes ? (rows / 32 + segments) * sizeof(tc_mark) : 0);
     space->group_counts = take(base, &used, groups * 4);
     space->group_kept = take(base, &used, groups > 0 ? rows * 4 : 0);
     space->cut = take(base, &used, tc_cuda_cut_scratch(device, l));

@@ -19,8 +19,8 @@ static tc_fused_call fused_call(tc_cuda_run *run, float *scores, uint64_t rides,
                                 tailcut_rows *rows) {
   const tc_call *call = run->call;
   tc_fused_call fused;
-  fused.cut =
-      tc_run_cut_args(run, scores, run->space.flags, tc_run_packs_kept(run) || tc_run_any_packed(call));
+  fused.cut = tc_run_cut_args(run, scores, run->space.flags,
+                              tc_run_packs_kept(run) || tc_run_any_packed(call));
   fused.tokens = &call->tokens;
   fused.reference = &call->reference;
   fused.rows = rows;
@@ -42,6 +42,15 @@ static tailcut_status score_rows(tc_cuda_run *run, float *scores) {
   return tc_run_score(run, scores, flags, !resolves);
 }
 
+/* Whether the cut tells compact what stays by marks. */
+static int stages(const tc_cuda_run *run) {
+  const tc_call *call = run->call;
+  tailcut_rows rows[TC_FUSED_ARRAYS];
+  if (call->num_rows > TC_FUSED_ARRAYS || tc_run_packs_kept(run)) return 0;
+  for (int32_t i = 0; i < call->num_rows; i++) rows[i] = tc_rows_at(call, i);
+  return tc_cuda_compact_stages(run->device, &run->segments, rows, call->num_rows);
+}
+
 tailcut_status tc_run_prune(tc_cuda_run *run) {
   const tc_call *call = run->call;
   float *scores = call->selection.scores != NULL ? call->selection.scores : run->space.scores;
@@ -57,6 +66,7 @@ tailcut_status tc_run_prune(tc_cuda_run *run) {
   if (status == TAILCUT_OK && merges) status = tc_run_similarities(run);
   if (status != TAILCUT_OK) return status;
   if (fusion == TC_FUSE_NOTHING) {
+    if (!merges && stages(run)) run->marks = run->space.marks;
     status = tc_run_cut(run, scores, run->space.flags, packs_kept || tc_run_any_packed(call));
     if (status != TAILCUT_OK) return status;
   } else {

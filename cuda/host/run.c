@@ -87,7 +87,9 @@ tc_cut_args tc_run_cut_args(tc_cuda_run *run, const float *scores, int32_t *scor
 
 tailcut_status tc_run_cut(tc_cuda_run *run, const float *scores, int32_t *scored_flags,
                           int needs_offsets) {
-  const tc_cut_args args = tc_run_cut_args(run, scores, scored_flags, needs_offsets);
+  tc_cut_args args = tc_run_cut_args(run, scores, scored_flags, needs_offsets);
+  args.out.marks = run->marks;
+  args.out.no_list = run->marks != NULL && run->call->selection.kept == NULL;
   LAUNCH(cut, run->device, &args, run->space.cut);
   return TAILCUT_OK;
 }
@@ -131,8 +133,8 @@ static tailcut_status compact_pass(tc_cuda_run *run, int turning, uint64_t done,
       count += rows_of_pass(call, i, turning, &rows[count]);
     }
     if (count == 0 || (count < TC_ROWS_PER_LAUNCH && i < all - 1)) continue;
-    LAUNCH(compact, run->device, &run->segments, kept, kept_placement, counts, new_cu, rows, count,
-           run->space.compact, run->space.lasting);
+    LAUNCH(compact, run->device, &run->segments, kept, kept_placement, run->marks, counts, new_cu,
+           rows, count, run->space.compact, run->space.lasting);
     count = 0;
   }
   return TAILCUT_OK;

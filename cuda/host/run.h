@@ -14,6 +14,7 @@ typedef struct tc_cuda_run {
   tc_cuda_space space;
   int32_t *resolved_flags; /* [segments] where segments are resolved */
   tc_chain chain;
+  tc_mark *marks; /* the space's, where the cut leaves them for compact; else NULL */
 } tc_cuda_run;
 
 /* LAUNCH(step, arguments but the chain): the error is named after the step. */

@@ -19,10 +19,11 @@
 
 namespace {
 
-constexpr int WARPS = 4; /* of a block of `firsts` */
+constexpr int WARPS = 4; /* of a block of novelty_firsts */
 
 /* A warp scores the first rows of a group. */
-__global__ void __launch_bounds__(32 * WARPS) firsts(const __grid_constant__ tc_novelty_args args) {
+__global__ void __launch_bounds__(32 * WARPS)
+    novelty_firsts(const __grid_constant__ tc_novelty_args args) {
   const int32_t number = (int32_t)(blockIdx.x * WARPS + threadIdx.x / 32);
   tc_wait_previous();
   if (number >= tc_group_count(args.s, args.g)) return;
@@ -78,12 +79,13 @@ extern "C" cudaError_t tc_cuda_novelty(const tc_cuda *device, const tc_segments 
   }
   if (error != cudaSuccess || scores == nullptr || args.arrived != nullptr) return error;
   behind.follows = device->chains;
-  return tc_launch(firsts, (unsigned)((count + WARPS - 1) / WARPS), 32 * WARPS, 0, &behind, args);
+  return tc_launch(novelty_firsts, (unsigned)((count + WARPS - 1) / WARPS), 32 * WARPS, 0, &behind,
+                   args);
 }
 
 extern "C" cudaError_t tc_cuda_load_novelty(tc_cuda *device) {
   cudaError_t error = tc_novelty_whole_load(device);
   if (error == cudaSuccess) error = tc_novelty_pieces_load(device);
-  tc_load(firsts, &error);
+  tc_load(novelty_firsts, &error);
   return error;
 }

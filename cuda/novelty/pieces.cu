@@ -202,7 +202,7 @@ __device__ inline void with_dtype(int32_t dtype, F f) {
 
 template <int WINDOW>
 __global__ void __launch_bounds__(THREADS, 1)
-    pieces(const __grid_constant__ tc_novelty_args args, uint32_t bytes_end) {
+    novelty_pieces(const __grid_constant__ tc_novelty_args args, uint32_t bytes_end) {
   extern __shared__ __align__(1024) char shared[];
   constexpr uint32_t PITCH = sums<WINDOW>::PITCH, RUNS = PITCH / TC_RUN_ELEMENTS;
   constexpr int AHEAD = WINDOW == 256 ? 2 : 4; /* as many as registers are left for */
@@ -257,7 +257,7 @@ __global__ void __launch_bounds__(THREADS, 1)
 }
 
 typedef void (*pieces_kernel)(tc_novelty_args, uint32_t);
-const pieces_kernel KERNELS[3] = {pieces<64>, pieces<128>, pieces<256>};
+const pieces_kernel KERNELS[3] = {novelty_pieces<64>, novelty_pieces<128>, novelty_pieces<256>};
 
 }  // namespace
 
