@@ -50,6 +50,7 @@ Test(graph, cut) { replays(TAILCUT_CALL_CUT); }
 Test(graph, compact) { replays(TAILCUT_CALL_COMPACT); }
 Test(graph, relevance) { replays(TAILCUT_CALL_RELEVANCE); }
 Test(graph, prune_visual) { replays(TAILCUT_CALL_PRUNE_VISUAL); }
+Test(graph, merge) { replays(TAILCUT_CALL_MERGE); }
 Test(graph, prune_sequence) { replays(TAILCUT_CALL_PRUNE_SEQUENCE); }
 
 /* Every row of the table has its graph, and all use one workspace, in any order. */
