@@ -12,6 +12,12 @@ __device__ inline uint32_t tc_shared_address(const void *p) {
   return (uint32_t)__cvta_generic_to_shared(p);
 }
 
+/* cp.async of 16 bytes. */
+__device__ inline void tc_copy_unit(void *to, const char *from) {
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(tc_shared_address(to)), "l"(from)
+               : "memory");
+}
+
 /* Ends a group of this thread's cp.async; waits until all groups but the last PENDING are there. */
 __device__ inline void tc_copy_commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
 template <int PENDING>

@@ -27,19 +27,13 @@ struct staged_args {
   tc_arrays<TC_FEW_ARRAYS> arrays;
 };
 
-__device__ inline void copy_to_shared(void *to, const char *from) {
-  asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(tc_shared_address(to)), "l"(from)
-               : "memory");
-}
-
 __global__ void __launch_bounds__(THREADS)
     compact_staged(const __grid_constant__ staged_args args) {
   extern __shared__ uint4 staged[]; /* the segment's candidates, the slice's units of each */
   tc_let_next_start();
   const int index = tc_array_of(args.arrays, blockIdx.x);
   const tc_row_array &a = args.arrays.array[index];
-  const tc_slice_work w =
-      tc_slice_of(a, blockIdx.x - (uint32_t)args.arrays.first[index], THREADS);
+  const tc_slice_work w = tc_slice_of(a, blockIdx.x - (uint32_t)args.arrays.first[index], THREADS);
   const tc_segment segment = tc_segment_at(args.lists.s, w.b); /* not resolved: inputs only */
   const int32_t prefix_rows = args.lists.s.prefix_rows, lane = (int32_t)(threadIdx.x & 31);
   char *const at = a.dst + (tc_segment_offset(args.lists, a, w.b, segment.start) + w.offset);
@@ -47,7 +41,7 @@ __global__ void __launch_bounds__(THREADS)
   if (w.live) {
 #pragma unroll 4
     for (int32_t i = w.line; i < segment.n; i += w.lines, from += w.lines * a.src_row_stride) {
-      copy_to_shared(&staged[i * COLUMNS + w.column], from);
+      tc_copy_unit(&staged[i * COLUMNS + w.column], from);
     }
   }
   asm volatile("cp.async.wait_all;" ::: "memory");
@@ -107,9 +101,4 @@ cudaError_t tc_compact_staged(tc_compact_call *call, const tc_mark *marks, const
                    (size_t)tc_most_candidates(s) * 16 * COLUMNS, &call->chain, args);
 }
 
-void tc_load_compact_staged(cudaError_t *error) {
-  tc_load(compact_staged, error);
-  if (*error != cudaSuccess) return;
-  *error = cudaFuncSetAttribute(compact_staged, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                MOST_SHARED);
-}
+void tc_load_compact_staged(cudaError_t *error) { tc_load(compact_staged, error, MOST_SHARED); }
