@@ -3,7 +3,8 @@
  * ViT-L/14 at 336 pixels; 64 of them are out of every cache; 16384 tokens are a video; a sequence
  * inside a language model is 2304 image tokens and 64 of text. prune_sequence: a layer that is
  * 4096 wide with 8 heads of K/V; of LLaVA-1.5-7B and -13B; of Qwen2.5-VL-7B; of a model of 70B
- * parameters. */
+ * parameters. novelty: the scores of that source; prune_novelty and prune_merge: prune_visual with
+ * it, and with what is dropped merged as well. */
 #include "bench.h"
 
 const bench_case bench_cases[] = {
@@ -27,6 +28,11 @@ const bench_case bench_cases[] = {
     {"prune_visual", 1, 576, 1024, TAILCUT_F32, .quick = true},
     {"prune_visual", 64, 576, 1024, TAILCUT_F16, .quick = false},
     {"prune_visual", 1, 16384, 1024, TAILCUT_F16, .quick = false},
+    {"novelty", 1, 576, 1024, TAILCUT_F16, .quick = false},
+    {"prune_novelty", 1, 576, 1024, TAILCUT_F16, .quick = true},
+    {"prune_novelty", 64, 576, 1024, TAILCUT_F16, .quick = false},
+    {"prune_merge", 1, 576, 1024, TAILCUT_F16, .quick = true},
+    {"prune_merge", 64, 576, 1024, TAILCUT_F16, .quick = false},
     BENCH_SEQUENCE(576, 64, 4096, F16, 2, 8, false, true),
     BENCH_SEQUENCE(576, 64, 4096, F16, 2, 32, false, false),
     BENCH_SEQUENCE(576, 64, 5120, F16, 2, 40, false, false),

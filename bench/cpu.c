@@ -36,6 +36,7 @@ typedef struct call {
 struct world {
   const bench_case *c;
   int (*run)(const call *call);
+  bool novelty, merges;
   int32_t threads;
   int64_t total;
   size_t row_bytes, token_bytes;
@@ -63,8 +64,11 @@ static tailcut_tokens tokens_of(const call *c) {
 static tailcut_reference reference_of(const call *c) {
   tailcut_reference reference = TAILCUT_REFERENCE_INITIALIZER;
   reference.data = c->w->tokens;
+  if (c->w->novelty) reference.source = TAILCUT_REFERENCE_NOVELTY, reference.data = NULL;
   return reference;
 }
+
+static const tailcut_merge_options merge_options = TAILCUT_MERGE_OPTIONS_INITIALIZER;
 
 static tailcut_selection selection_of(const call *c) {
   tailcut_selection selection = TAILCUT_SELECTION_INITIALIZER;
@@ -81,6 +85,7 @@ static tailcut_rows rows_of(const call *c) {
   rows.dst = c->out->rows;
   rows.part_bytes = (int64_t)c->w->row_bytes;
   rows.placement = c->in_place ? TAILCUT_LOCAL : TAILCUT_PACKED;
+  if (c->w->merges) rows.flags = TAILCUT_ROWS_MERGE, rows.dtype = c->w->c->dtype;
   return rows;
 }
 
@@ -109,6 +114,12 @@ static int run_cut(const call *c) {
 static int run_compact(const call *c) {
   const outputs *made = &c->w->expected;
   const tailcut_rows rows = rows_of(c);
+  const tailcut_tokens tokens = tokens_of(c);
+  if (c->w->merges) {
+    return bench_done(tailcut_merge(c->w->cpu.handle[c->handle], &c->w->batch, &tokens, made->kept,
+                                    TAILCUT_LOCAL, made->counts, made->cu, &merge_options, &rows, 1,
+                                    ROOM(c)));
+  }
   return bench_done(tailcut_compact(c->w->cpu.handle[c->handle], &c->w->batch, made->kept,
                                     TAILCUT_LOCAL, made->counts, made->cu, &rows, 1, ROOM(c)));
 }
@@ -122,8 +133,9 @@ static int run_relevance(const call *c) {
 static int run_prune_visual(const call *c) {
   const tailcut_tokens tokens = tokens_of(c);
   const tailcut_reference reference = reference_of(c);
-  const tailcut_selection selection = selection_of(c);
+  tailcut_selection selection = selection_of(c);
   const tailcut_rows rows = rows_of(c);
+  if (c->w->merges) selection.merge = &merge_options;
   return bench_done(tailcut_prune_visual(c->w->cpu.handle[c->handle], &c->w->batch, &tokens,
                                          &reference, NULL, &selection, &rows, 1, ROOM(c)));
 }
@@ -259,6 +271,10 @@ static int open_cpu(bench_scene *scene) {
       {"compact packed", "compact in place", run_compact, TAILCUT_CALL_COMPACT},
       {"relevance", NULL, run_relevance, TAILCUT_CALL_RELEVANCE},
       {"prune_visual packed", "prune_visual in place", run_prune_visual, TAILCUT_CALL_PRUNE_VISUAL},
+      {"novelty", NULL, run_score, TAILCUT_CALL_SCORE},
+      {"prune_novelty packed", "prune_novelty in place", run_prune_visual,
+       TAILCUT_CALL_PRUNE_VISUAL},
+      {"prune_merge packed", "prune_merge in place", run_prune_visual, TAILCUT_CALL_PRUNE_VISUAL},
   };
   const bench_case *c = scene->what;
   size_t s = 0;
@@ -273,6 +289,8 @@ static int open_cpu(bench_scene *scene) {
   scene->data = w;
   w->c = c;
   w->run = steps[s].run;
+  w->merges = strcmp(c->step, "prune_merge") == 0;
+  w->novelty = w->merges || strstr(c->step, "novelty") != NULL;
   w->threads = scene->threads > 0 ? scene->threads : tc_team_cores();
   w->total = (int64_t)c->segments * c->tokens;
   w->row_bytes = (size_t)(c->dim * bench_dtype_size(c->dtype));
@@ -298,8 +316,10 @@ static int open_cpu(bench_scene *scene) {
   }
   tailcut_limits limits = TAILCUT_LIMITS_INITIALIZER;
   limits.segments = c->segments, limits.max_tokens = c->tokens, limits.dim = c->dim;
+  if (w->novelty) limits.window = 64; /* the default */
   /* The oracle calls the parts, too. */
-  int status = bench_cpu_open(&w->cpu, &limits, TAILCUT_CALL_SCORE, steps[s].kind, w->threads);
+  int status = bench_cpu_open(&w->cpu, &limits, TAILCUT_CALL_SCORE,
+                              w->merges ? TAILCUT_CALL_MERGE : steps[s].kind, w->threads);
   if (status == CLI_OK) {
     status = check(w, steps[s].other != NULL, steps[s].kind == TAILCUT_CALL_COMPACT);
   }

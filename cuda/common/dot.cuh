@@ -176,9 +176,9 @@ __device__ inline float tc_sum(const float *a) {
   return tc_across<DTYPE>(tc_group_sum<DTYPE>(a), 0);
 }
 
-/* The norm of a row, of which RUNS runs are loaded together. */
+/* The squared norm of a row, of which RUNS runs are loaded together. */
 template <int DTYPE, int BYTES, int RUNS>
-__device__ inline float tc_row_norm(const char *row, uint32_t dim) {
+__device__ inline float tc_row_square(const char *row, uint32_t dim) {
   float square[8];
   tc_clear(square);
   for (uint32_t run = 0; run * TC_RUN_ELEMENTS < dim; run += RUNS) {
@@ -200,7 +200,12 @@ __device__ inline float tc_row_norm(const char *row, uint32_t dim) {
       }
     }
   }
-  return __fsqrt_rn(tc_sum<DTYPE>(square));
+  return tc_sum<DTYPE>(square);
+}
+
+template <int DTYPE, int BYTES, int RUNS>
+__device__ inline float tc_row_norm(const char *row, uint32_t dim) {
+  return __fsqrt_rn(tc_row_square<DTYPE, BYTES, RUNS>(row, dim));
 }
 
 /* What a row counts for where only its direction does. */

@@ -12,10 +12,9 @@ __device__ inline uint32_t tc_shared_address(const void *p) {
   return (uint32_t)__cvta_generic_to_shared(p);
 }
 
-/* cp.async of 16 bytes. */
-__device__ inline void tc_copy_unit(void *to, const char *from) {
-  asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(tc_shared_address(to)), "l"(from)
-               : "memory");
+/* 16 bytes on their way from global memory, past L1. */
+__device__ inline void tc_copy_16(uint32_t to, const void *from) {
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(to), "l"(from) : "memory");
 }
 
 /* Ends a group of this thread's cp.async; waits until all groups but the last PENDING are there. */
@@ -47,6 +46,15 @@ __device__ inline void tc_mma(float (&c)[4], const uint32_t (&a)[4], uint32_t b0
         : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
         : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
   }
+}
+
+/* c += a b, 16 x 8 x 32, of signed bytes in integers. */
+__device__ inline void tc_mma_bytes(int32_t (&c)[4], const uint32_t (&a)[4], uint32_t b0,
+                                    uint32_t b1) {
+  asm("mma.sync.aligned.m16n8k32.row.col.s32.s8.s8.s32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, "
+      "{%8, %9}, {%0, %1, %2, %3};"
+      : "+r"(c[0]), "+r"(c[1]), "+r"(c[2]), "+r"(c[3])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 }
 
 #endif /* TAILCUT_TENSOR_CUH_ */

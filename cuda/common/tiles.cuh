@@ -79,15 +79,16 @@ __device__ inline int32_t tc_tile_by_start(const tc_segments &s, int64_t tile, i
 }
 
 /* The last of lo .. hi - 1 whose prefix sum is `target` or less, where prefix[lo] <= target <
- * prefix[hi]. Called by whole, converged warps: 32 probes at a time, since each round is a trip to
- * L2 and a binary search would take five times as many. */
-template <class T>
-__device__ inline int64_t tc_prefix_find(const T *prefix, int64_t lo, int64_t hi, int64_t target) {
+ * prefix[hi] (one of lo .. hi - 1 in any case, if the sums do not ascend). prefix: a pointer or what
+ * can be indexed like one. Called by whole, converged warps: 32 probes at a time, since each round
+ * is a trip to L2 and a binary search would take five times as many. */
+template <class P>
+__device__ inline int64_t tc_prefix_find(P prefix, int64_t lo, int64_t hi, int64_t target) {
   while (hi - lo > 1) { /* prefix[lo] <= target < prefix[hi] */
     const int64_t step = (hi - lo + 31) / 32;
     const int64_t probe = lo + (int64_t)(threadIdx.x & 31) * step;
     const bool below = probe < hi && prefix[probe] <= target;
-    const int steps = __popc(__ballot_sync(TC_FULL, below)) - 1;
+    const int steps = __popc(__ballot_sync(TC_FULL, below) & ~1u);
     lo += steps * step;
     hi = lo + step < hi ? lo + step : hi;
   }

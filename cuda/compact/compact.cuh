@@ -15,7 +15,7 @@ constexpr int TC_FEW_ARRAYS = 8; /* what a small parameter block holds */
 struct tc_lists {
   tc_segments s;
   const int32_t *kept, *counts, *new_cu;
-  int32_t kept_packed;
+  int32_t kept_packed, tidied; /* tidied: was PACKED, is LOCAL and sound (TC_KEPT_TIDIED) */
 };
 
 /* Segment b's result in an array. */
@@ -36,7 +36,7 @@ __device__ inline bool tc_take_result(const tc_lists &lists, bool packed, int64_
   r->start = segment.start;
   r->k = damaged || (packed ? (int64_t)offset : 0) + count > dst_rows ? 0 : count;
   r->dst_start = packed ? offset : segment.start;
-  r->kept = lists.kept + (lists.kept_packed ? offset : segment.start);
+  r->kept = lists.kept + (lists.kept_packed && !lists.tidied ? offset : segment.start);
   return !lists.kept_packed || (offset >= 0 && (int64_t)offset + r->k <= lists.s.total);
 }
 

@@ -41,7 +41,7 @@ __global__ void __launch_bounds__(THREADS)
   if (w.live) {
 #pragma unroll 4
     for (int32_t i = w.line; i < segment.n; i += w.lines, from += w.lines * a.src_row_stride) {
-      tc_copy_unit(&staged[i * COLUMNS + w.column], from);
+      tc_copy_16(tc_shared_address(&staged[i * COLUMNS + w.column]), from);
     }
   }
   asm volatile("cp.async.wait_all;" ::: "memory");

@@ -208,8 +208,8 @@ __device__ inline void sums(const spread_args &args, uint32_t ticket, sums_space
       int32_t block = 0;
       const int32_t i = at.find(space, r, &block);
       if (i < 0 || slice * SLICE + c * 16 >= dim * size) continue;
-      tc_copy_unit(&space.stages[stage][r][c],
-                   columns + ((int64_t)(base + block) * TC_BLOCK + i) * stride + c * 16);
+      tc_copy_16(tc_shared_address(&space.stages[stage][r][c]),
+                 columns + ((int64_t)(base + block) * TC_BLOCK + i) * stride + c * 16);
     }
   };
   const auto weight = [&](const cursor<DTYPE> &at, int32_t base) {

@@ -32,3 +32,11 @@ print("compiled:", tuple(fixed.shape), tuple(padded.shape), counts.tolist())
 features.requires_grad_()
 encode(features)[0].sum().backward()
 assert (features.grad.abs().sum(-1) > 0).sum() == 4 * 144
+
+# What is different stays, and what is dropped joins it: attention after this adds log(sizes) to the
+# logits of these keys.
+merged = tailcut.torch.prune(features[:, 1:], "novelty", rule=quarter, merge="cos4")
+bias = torch.log(merged.sizes.float())[:, None, None, :]
+keys = merged.tokens.view(4, 144, 16, 64).transpose(1, 2)
+attended = torch.nn.functional.scaled_dot_product_attention(keys, keys, keys, attn_mask=bias)
+print("merged:", tuple(attended.shape), "for", int(merged.sizes.sum()), "tokens")

@@ -82,6 +82,21 @@ def features_dtype(view: View, dtype: Dtype | None, name: str) -> int:
 
 
 # ------------------------------------------------------------------------------------------------- views
+def numpy_address(array: np.ndarray[Any, Any]) -> int:
+    try:  # a third of the time of __array_interface__
+        return addressof(c_char.from_buffer(array))  # type: ignore[arg-type]
+    except (TypeError, ValueError, BufferError):  # it is read only, strided, empty, or of bfloat16
+        return array.__array_interface__["data"][0]  # type: ignore[no-any-return]
+
+
+def torch_address(array: Any) -> int:
+    return array.data_ptr() or _of_nothing(array.shape)
+
+
+def is_torch(kind: type) -> bool:
+    return kind.__module__.partition(".")[0] == "torch"
+
+
 def _of_numpy(array: np.ndarray[Any, Any], name: str) -> View:
     code = _codes.get(array.dtype) or _numpy_code(array.dtype, name)
     data, read_only = array.__array_interface__["data"]
@@ -200,26 +215,42 @@ class Maker:
 
 
 class Block:
-    """Arrays that are made together; `make` gives each with its address. One allocation for each kind of element."""
+    """Arrays that are made together: first their memory, then the arrays, where the first may be as
+    short as its results. One allocation for each kind of element."""
 
     def __init__(self, making: Maker, specs: Sequence[Spec]) -> None:
-        self.making, self.shapes = making, [shape for shape, _code in specs]
-        self.parts: dict[str, list[tuple[int, int, int]]] = {}  # by code: (number, first element, behind the last)
-        for i, (shape, code) in enumerate(specs):
-            part = self.parts.setdefault(code, [])
-            first = part[-1][2] if part else 0
-            part.append((i, first, first + _elements(shape)))
+        self.making, self.specs, self.places = making, specs, []
+        self.lengths: dict[str, int] = {}  # elements by code
+        for shape, code in specs:
+            self.places.append((code, self.lengths.get(code, 0)))
+            self.lengths[code] = self.lengths.get(code, 0) + _elements(shape)
+
+    def allocate(self) -> tuple[Any, list[int]]:
+        """(the memory, the arrays' addresses)."""
+        memory = {code: self.making.empty((length,), code) for code, length in self.lengths.items()}
+        bases = {code: view(array, "a new array").data for code, array in memory.items()}
+        return memory, [bases[code] + first * SIZES[code] for code, first in self.places]
+
+    def arrays(self, memory: Any, first: int | None = None) -> list[Any]:
+        """The arrays; `first`: elements of the first one, which has one axis then."""
+        made = []
+        for (shape, _code), (code, at) in zip(self.specs, self.places):
+            piece = memory[code][at:at + _elements(shape)]
+            made.append(piece if len(shape) == 1 else piece.reshape(shape))
+        if first is not None:
+            made[0] = made[0][:first]
+        return made
+
+    late = False  # whether `one` is worth while
+
+    def one(self, memory: Any, number: int, first: int | None = None) -> Any:
+        """The array of that number alone."""
+        return self.arrays(memory, first)[number]
 
     def make(self) -> list[tuple[Any, int]]:
-        made: list[Any] = [None] * len(self.shapes)
-        for code, part in self.parts.items():
-            memory = self.making.empty((part[-1][2],), code)
-            base = view(memory, "a new array").data
-            for i, first, end in part:
-                piece = memory[first:end]
-                shape = self.shapes[i]
-                made[i] = piece if len(shape) == 1 else piece.reshape(shape), base + first * SIZES[code]
-        return made
+        """Arrays and addresses."""
+        memory, addresses = self.allocate()
+        return list(zip(self.arrays(memory), addresses))
 
 
 class _NumpyMaker(Maker):
@@ -231,17 +262,25 @@ class _NumpyBlock(Block):
     """All in one allocation, 64 bytes apart at least."""
 
     def __init__(self, making: Maker, specs: Sequence[Spec]) -> None:
-        self.places, self.end = [], 0
+        self.making, self.layout, self.end = making, [], 0
         for shape, code in specs:
-            self.places.append((shape, _NUMPY[code], self.end))
+            self.layout.append((shape, _NUMPY[code], self.end))
             self.end += (_elements(shape) * SIZES[code] + 63) & ~63
+        self.offsets = [offset for _shape, _dtype, offset in self.layout]
 
-    def make(self) -> list[tuple[Any, int]]:
+    def allocate(self) -> tuple[Any, list[int]]:
         memory = np.empty(self.end + 64, np.uint8)
-        base = addressof(c_char.from_buffer(memory))  # type: ignore[arg-type]  # half the time of __array_interface__
+        base = numpy_address(memory)
         start = -base & 63
         base += start
-        return [(np.ndarray(shape, dtype, memory, start + place), base + place) for shape, dtype, place in self.places]
+        return (memory, start), [base + offset for offset in self.offsets]
+
+    def arrays(self, memory: Any, first: int | None = None) -> list[Any]:
+        block, start = memory
+        made = [np.ndarray(shape, dtype, block, start + at) for shape, dtype, at in self.layout]
+        if first is not None:
+            made[0] = made[0][:first]
+        return made
 
 
 def _elements(shape: tuple[int, ...]) -> int:
@@ -258,15 +297,63 @@ def _numpy_empty(shape: tuple[int, ...], code: str) -> Any:
 NUMPY = _NumpyMaker(_numpy_empty)
 
 
+class _TorchMaker(Maker):
+    def __init__(self, device: Any) -> None:
+        torch = sys.modules["torch"]
+        self.dtypes = {"f4": torch.float32, "i4": torch.int32, "u1": torch.uint8}
+        self.none = torch.empty(0, dtype=torch.int32, device=device)
+        super().__init__(
+            lambda shape, code: torch.empty(shape, dtype=self.dtypes[code], device=device))
+
+    def block(self, specs: Sequence[Spec]) -> Block:
+        return _TorchBlock(self, specs)
+
+
+class _TorchBlock(Block):
+    """All in one allocation of words, and each array when it is asked for: every call of PyTorch takes
+    a microsecond or more."""
+
+    late = True
+
+    def __init__(self, making: _TorchMaker, specs: Sequence[Spec]) -> None:
+        self.new, self.whole = making.none.new_empty, 0
+        self.offsets: list[int] = []  # bytes
+        self.pieces: list[tuple[int, int, Any, int, Any]] = []
+        for shape, code in specs:
+            elements = _elements(shape)
+            words = elements * SIZES[code] + 3 >> 2
+            self.offsets.append(4 * self.whole)
+            self.pieces.append((self.whole, self.whole + words, None if code == "i4" else making.dtypes[code],
+                                elements, None if len(shape) == 1 else shape))
+            self.whole += words
+
+    def allocate(self) -> tuple[Any, list[int]]:
+        memory = self.new(self.whole)
+        base = memory.data_ptr() or 64
+        return memory, [base + offset for offset in self.offsets]
+
+    def arrays(self, memory: Any, first: int | None = None) -> list[Any]:
+        return [self.one(memory, number, first) for number in range(len(self.pieces))]
+
+    def one(self, memory: Any, number: int, first: int | None = None) -> Any:
+        begin, end, dtype, elements, shape = self.pieces[number]
+        if first is not None and number == 0:
+            return memory[begin:begin + first]
+        array = memory[begin:end]
+        if dtype is not None:
+            array = array.view(dtype)
+            if len(array) != elements:  # bytes that are no whole words
+                array = array[:elements]
+        return array if shape is None else array.view(shape)
+
+
 _torch_makers: dict[Any, Maker] = {}
 
 
 def _torch_maker(device: Any) -> Maker:
     found = _torch_makers.get(device)
     if found is None:
-        torch = sys.modules["torch"]
-        dtypes = {"f4": torch.float32, "i4": torch.int32, "u1": torch.uint8}
-        found = _torch_makers[device] = Maker(lambda shape, code: torch.empty(shape, dtype=dtypes[code], device=device))
+        found = _torch_makers[device] = _TorchMaker(device)
     return found
 
 
@@ -275,8 +362,7 @@ def maker(of: View) -> Maker:
     kind = type(of.array)
     if kind is np.ndarray:
         return NUMPY
-    if kind.__module__.partition(".")[0] == "torch" or "torch" in sys.modules and isinstance(
-            of.array, sys.modules["torch"].Tensor):
+    if is_torch(kind) or "torch" in sys.modules and isinstance(of.array, sys.modules["torch"].Tensor):
         return _torch_maker(of.array.device)
     if of.on_host:
         return NUMPY
@@ -288,15 +374,14 @@ def maker(of: View) -> Maker:
     return Maker(lambda shape, code: space.empty(shape, dtype=dtypes[code]))
 
 
-def like(of: View, shape: tuple[int, ...], making: Maker) -> Any:
-    """A new array with the elements of `of`."""
-    array = of.array
+def like(array: Any, code: str, shape: tuple[int, ...], making: Maker) -> Any:
+    """A new array with the elements of `array`."""
     if isinstance(array, np.ndarray):
         return np.empty(shape, array.dtype)
     if making is NUMPY:
-        return np.empty(shape, np.uint16 if of.code == "bf2" else of.code)
+        return np.empty(shape, np.uint16 if code == "bf2" else code)
     if hasattr(array, "new_empty"):
-        return array.new_empty(shape)
+        return array.new_empty(*shape)
     return array.__array_namespace__().empty(shape, dtype=array.dtype)
 
 

@@ -11,12 +11,13 @@ from ctypes import addressof, byref
 from typing import Any, Callable, Generic, Iterable, ParamSpec, Protocol, Sequence, TypeVar, cast
 
 from . import _abi
-from ._abi import Call, Dtype, Placement, Policy, ReferenceSource, RowsFlag
+from ._abi import Call, Dtype, Placement, Policy, Power, ReferenceSource, RowsFlag
 from ._arrays import View, view
 from ._errors import conflict
 from ._handle import Handle
 from ._load import fail, library
-from ._options import Array, Batch, Merge, Reference, RelevanceOptions, Rule, Scores, Selection, member
+from ._options import (Array, Batch, Merge, Merged, Reference, RelevanceOptions, Rule, Scores, Selection, member,
+                       merging)
 from ._plan import Plan, Prepared, Setup, most_kept, reference_of, relevance_of, rule_of
 from ._reuse import Again
 from ._rows import Rows
@@ -39,11 +40,31 @@ def _call(prepare: Callable[P, Prepared[R]]) -> Function[P, R]:
     def run(*args: P.args, **kwargs: P.kwargs) -> R:
         return prepare(*args, **kwargs).once()
 
+    return _function(prepare, run)
+
+
+def _call_again(prepare: Callable[P, Prepared[Selection]]) -> Function[P, Selection]:
+    """The same of `prune`, where calls of one form are prepared once."""
+    @functools.wraps(prepare)
+    def run(*args: P.args, **kwargs: P.kwargs) -> Selection:
+        again = Again(*args, **kwargs)
+        known = again.known()
+        if known is not None:
+            return again.run(known)
+        call = prepare(*args, **kwargs)
+        result = call.once()
+        again.remember(call)
+        return result
+
+    return _function(prepare, run)
+
+
+def _function(prepare: Callable[P, Prepared[R]], run: Any) -> Function[P, R]:
     def plan(*args: P.args, **kwargs: P.kwargs) -> Plan[R]:
         return prepare(*args, **kwargs).plan()
 
     plan.__doc__ = f"{prepare.__name__}, prepared to run often: see Plan."
-    run.plan = plan  # type: ignore[attr-defined]
+    run.plan = plan
     del run.__annotations__["return"]
     return cast(Function[P, R], run)
 
@@ -71,25 +92,26 @@ def _reference(cls: Any) -> tuple[Any, int]:
 
 
 @_call
-def score(x: Array, cls: Array | Reference | str | None = None, *, batch: Batch | None = None, dim: int | None = None,
-          dtype: Dtype | str | None = None, handle: Handle | None = None, stream: int | None = None) -> Prepared[Scores]:
+def score(x: Array, reference: Array | Reference | str | None = None, *,
+          batch: Batch | None = None, dim: int | None = None, dtype: Dtype | str | None = None, handle: Handle | None = None, stream: int | None = None) -> Prepared[Scores]:
     """Cosine of each token to a reference, in bits that are the same everywhere.
 
-    x      [rows.., D] float16, bfloat16 or float32 (uint16 with dtype="bf16"); any strides but along D
-    cls    the reference: [D] or [B, D] in x's dtype or float32; "row" (the segment's first row is the CLS token);
-           "mean" or None (the mean direction of the segment's tokens); a Reference
-    batch  how rows form segments, where the shape does not say it
-    dim    only the first `dim` channels are compared
+    x          [rows.., D] float16, bfloat16 or float32 (uint16 with dtype="bf16"); any strides but along D
+    reference  what tokens are compared with: [D] or [B, D] in x's dtype or float32, such as the CLS token; "row" (the
+               segment's first row is the CLS token); "mean" or None (the mean direction of the segment's tokens);
+               "novelty" (each other: how different a token is from all that score higher); a Reference
+    batch      how rows form segments, where the shape does not say it
+    dim        only the first `dim` channels are compared
     """
-    cls, prefix = _reference(cls)
+    given, prefix = _reference(reference)
     first, s = _start(x, "x", 1, batch, handle, stream, prefix)
     kind = _dtype(dtype)
     tokens = s.tokens(first, dim, kind)
-    reference = reference_of(cls, s, tokens.dim, kind)
+    against = reference_of(given, s, tokens.dim, kind)
     result, scores, flags = _score_outputs(s)
     return Prepared(s, Call.SCORE, "tailcut_score", (
-        s.handle._pointer, s.batch, byref(tokens), byref(reference), scores, flags), result, tokens.dim,
-        window=reference.window or (64 if reference.source == ReferenceSource.NOVELTY else 0))
+        s.handle._pointer, s.batch, byref(tokens), byref(against), scores, flags), result, tokens.dim,
+        window=against.window or (64 if against.source == ReferenceSource.NOVELTY else 0))
 
 
 def _score_outputs(s: Setup) -> tuple[Scores, int, int]:
@@ -176,17 +198,55 @@ def compact(rows: Sequence[Rows | Array], kept: Array, counts: Array, cu_seqlens
 
 
 @_call
-def prune(x: Array, cls: Array | Reference | str | None = None, *, rule: Rule | str | None = None,
-          batch: Batch | None = None, rows: Sequence[Rows] = (), out: Any = None, zero_tail: bool = False,
-          want: Iterable[str] = WANT, placement: Placement | str = Placement.PACKED, merge: Merge | None = None,
+def merge(x: Array, kept: Array, counts: Array, cu_seqlens: Array | None = None, *,
+          merge: Merge | Power | str = Power.COS4, batch: Batch | None = None, rows: Sequence[Rows] = (), out: Any = None,
+          zero_tail: bool = False, want: Iterable[str] = (), kept_placement: Placement | str = Placement.PACKED,
+          placement: Placement | str = Placement.PACKED, dim: int | None = None, dtype: Dtype | str | None = None,
+          handle: Handle | None = None, stream: int | None = None) -> Prepared[Merged]:
+    """Compaction that loses nothing, for kept lists from anywhere: each row that is not kept joins the kept one of its
+    window that is most like it, and the kept rows become weighted means of what they stand for.
+
+    x                         as in `prune`; its first `dim` channels say how alike rows are
+    kept, counts, cu_seqlens  of a Selection
+    merge                     how much joining rows count, windows and sizes: a Merge, or its power ("mean", "cos4")
+    rows                      more arrays: merged with RowsFlag.MERGE, compacted without
+    out, zero_tail, placement as in `prune`
+    want                      "joins"
+    """
+    how, placed, want = merging(merge), member(Placement, placement, "placement"), tuple(want)
+    if any(name != "joins" for name in want):
+        raise conflict(f"want is {list(want)}; expected joins or nothing")
+    first, s = _start(x, "x", 1, batch, handle, stream)
+    kind = _dtype(dtype)
+    tokens = s.tokens(first, dim, kind)
+    local = member(Placement, kept_placement, "kept_placement")
+    kept_at = s.small(kept, "i4", "kept").data
+    s.counts = s.small(counts, "i4", "counts", s.segments)
+    s.trims, s.packed = True, local == Placement.PACKED
+    offsets_at = None if cu_seqlens is None else s.small(cu_seqlens, "i4", "cu_seqlens", s.segments + 1).data
+    result = Merged(**s.merges(how, want))
+    flags = RowsFlag.MERGE | (RowsFlag.ZERO_TAIL if zero_tail else 0)
+    entries = s.compacted(x, out, flags, rows, max(s.max_tokens - s.prefix, 0), placed, kind)
+    s.give(result, [target for _name, target, _axis in s.dsts])
+    return Prepared(s, Call.MERGE, "tailcut_merge", (
+        s.handle._pointer, s.batch, byref(tokens), kept_at, local, s.counts.data, offsets_at, byref(s.merge_struct),
+        entries, len(s.dsts)), result, tokens.dim, window=how.window or 64)
+
+
+@_call_again
+def prune(x: Array, reference: Array | Reference | str | None = None, *,
+          rule: Rule | str | None = None, batch: Batch | None = None, rows: Sequence[Rows] = (),
+          out: Any = None, zero_tail: bool = False, want: Iterable[str] = WANT,
+          placement: Placement | str = Placement.PACKED, merge: Merge | Power | str | None = None,
           dim: int | None = None, dtype: Dtype | str | None = None, handle: Handle | None = None,
           stream: int | None = None) -> Prepared[Selection]:
     """Prunes visual tokens: scores them against a reference, cuts the sorted scores, keeps the head in its order and
     compacts the tokens and any other arrays to it. Equal, bit for bit, to score, cut and compact.
 
     x          [rows.., D] float16, bfloat16 or float32 (uint16 with dtype="bf16"); any strides but along D
-    cls        the reference: [D] or [B, D] in x's dtype or float32; "row" (the segment's first row is the CLS token
-               and no candidate); "mean" or None (the mean direction of the segment's tokens); a Reference
+    reference  what tokens are compared with: [D] or [B, D] in x's dtype or float32, such as the CLS token; "row" (the
+               segment's first row is the CLS token and no candidate); "mean" or None (the mean direction of the
+               segment's tokens); "novelty" (each other: what is different stays); a Reference
     rule       how many stay; default: OTSU finds it. A Rule, or a detector's name
     batch      how rows form segments, where the shape does not say it
     rows       more arrays to compact
@@ -195,37 +255,32 @@ def prune(x: Array, cls: Array | Reference | str | None = None, *, rule: Rule | 
     zero_tail  clears the rows of `out` behind the last result
     want       what else to return: "scores", "mask", "curve", "ranks", "group_counts"
     placement  of kept and of new arrays
-    merge      dropped tokens are merged into kept ones: in `out`, and in Rows with RowsFlag.MERGE. `want` may have "joins"
+    merge      dropped tokens are merged into kept ones: in `out`, and in Rows with RowsFlag.MERGE. A Merge, or its power
+               ("mean", "cos4"). `want` may have "joins"
     dim        only the first `dim` channels are compared
     """
     first = view(x, "x", stream)
-    again = None
-    if not rows and merge is None:
-        again = Again(first, cls, out, rule, batch, (tuple(want), placement, zero_tail, dim, dtype, handle), stream)
-        if again.key is not None and (known := again.known()) is not None:
-            return known
-    cls, prefix = _reference(cls)
+    given, prefix = _reference(reference)
     s = Setup(first, first.shape[:-1], batch, handle, stream, prefix)
     kind = _dtype(dtype)
     tokens = s.tokens(first, dim, kind)
-    reference = reference_of(cls, s, tokens.dim, kind)
+    against = reference_of(given, s, tokens.dim, kind)
     rule_struct = rule_of(rule, s)
     placed = member(Placement, placement, "placement")
     made, result = s.select([name for name in want if name != "joins" or merge is None], placed)
     flags = RowsFlag.ZERO_TAIL if zero_tail else 0
-    window = reference.window or (64 if reference.source == ReferenceSource.NOVELTY else 0)
+    window = against.window or (64 if against.source == ReferenceSource.NOVELTY else 0)
     if merge is not None:
+        merge = merging(merge)
         for name, array in s.merges(merge, want).items():
             setattr(result, name, array)
         made.merge = addressof(s.merge_struct)
         flags, window = flags | RowsFlag.MERGE, window or merge.window or 64
     entries = s.compacted(x, out, flags, rows, most_kept(rule_struct, s) if out is not False or rows else 0, placed, kind)
     s.give(result, [target for _name, target, _axis in s.dsts])
-    call = Prepared(s, Call.PRUNE_VISUAL, "tailcut_prune_visual", (
-        s.handle._pointer, s.batch, byref(tokens), byref(reference), byref(rule_struct), byref(made), entries,
+    return Prepared(s, Call.PRUNE_VISUAL, "tailcut_prune_visual", (
+        s.handle._pointer, s.batch, byref(tokens), byref(against), byref(rule_struct), byref(made), entries,
         len(s.dsts)), result, tokens.dim, window=window)
-    call.again = again if again is not None and again.key is not None else None
-    return call
 
 
 @_call

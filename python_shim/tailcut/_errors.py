@@ -52,3 +52,7 @@ def out_of_range(message: str) -> ArgumentError:
 
 def unknown_value(message: str) -> ArgumentError:
     return ArgumentError(Status.ERROR_ENUM, message)
+
+
+def unsupported(message: str) -> UnsupportedError:
+    return UnsupportedError(Status.ERROR_UNSUPPORTED, message)

@@ -175,6 +175,10 @@ class Merge:
         object.__setattr__(self, "power", member(Power, self.power, "merge.power"))
 
 
+def merging(merge: Merge | Power | str) -> Merge:
+    return merge if isinstance(merge, Merge) else Merge(merge)
+
+
 @dataclass(frozen=True)
 class RelevanceOptions:
     """What relevance is. MEAN_COSINE (default) and MAX_COSINE compare hidden states; ATTENTION reads q and k."""
@@ -220,5 +224,15 @@ class Selection:
     group_counts: Array | None = None  #: int32 [groups]: rows kept of each
     tokens: Array | None = None        #: the kept rows of the first array
     sizes: Array | None = None         #: int32, placed as kept, with merging: tokens that each kept row stands for
-    joins: Array | None = None         #: int32 by row, with merging: the candidate that candidate i joins, -1 for none
+    joins: Array | None = None         #: int32 by row, with merging: as Merged.joins
     rows: tuple[Array, ...] = ()       #: those of each Rows, in its order
+
+
+@dataclass
+class Merged:
+    """What `merge` gives; cut to size as a Selection is."""
+
+    sizes: Array                 #: int32, placed as `kept` is: tokens that each kept row stands for
+    tokens: Array | None = None  #: the merged rows of the first array
+    joins: Array | None = None   #: int32 by row: the candidate that candidate i joins, itself where kept, -1 for none
+    rows: tuple[Array, ...] = ()  #: those of each Rows, in its order

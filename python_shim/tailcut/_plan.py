@@ -14,7 +14,7 @@ from ._arrays import CPU, SIZES, Maker, View, features_dtype, maker, small, stre
 from ._errors import conflict, out_of_range
 from ._handle import Handle, handle as handle_of
 from ._load import fail, library, new, new_array
-from ._options import Array, Batch, Merge, Reference, RelevanceOptions, Rule, Selection
+from ._options import Array, Batch, Merge, Merged, Reference, RelevanceOptions, Rule, Selection
 from ._rows import Room, Rows, fill
 
 R = TypeVar("R")
@@ -45,7 +45,6 @@ class Prepared(Generic[R]):
     def __init__(self, setup: "Setup", call: int, function: str, arguments: tuple[Any, ...], result: R, dim: int = 0,
                  q_heads: int = 0, head_dim: int = 0, window: int = 0) -> None:
         self.setup, self.arguments, self.result = setup, arguments, result
-        self.again: Any = None
         self.function = getattr(library(), function)
         self.size = setup.handle.workspace_size(call, setup.segments, setup.max_tokens, setup.total, dim, setup.groups,
                                                 q_heads, head_dim, window)
@@ -56,12 +55,7 @@ class Prepared(Generic[R]):
         status = self.function(*self.arguments, workspace, size, s.stream)
         if status:
             fail(status)
-        result = self.result
-        if s.on_host and s.trims:
-            result = s.trim(result)
-        if self.again is not None:
-            self.again.remember(self)
-        return result
+        return s.trim(self.result) if s.on_host and s.trims else self.result
 
     def plan(self) -> Plan[R]:
         s = self.setup
@@ -91,8 +85,10 @@ class Setup:
         self.tokens_struct: Any = None
         self.reference_struct: Any = None
         self.rows_struct: Any = None
+        self.rows_entry: Any = None  # its first
+        self.code = first.code
         self.merge_struct: Any = None
-        self.out_as: tuple[str, tuple[int, ...], int | None] | None = None
+        self.out_as: tuple[str, tuple[int, ...], int | None] = "", (), None
         batch = batch or _WHOLE_BATCH
         self.prefix = max(batch.prefix_rows, least_prefix)
         self.lengths = batch.lengths is not None
@@ -219,13 +215,24 @@ class Setup:
 
     def selected(self) -> Selection:
         """New arrays for the tailcut_selection."""
-        arrays, made = {}, self.selection
-        for name, (array, address) in zip(self.names, self.block.make()):
-            arrays[name] = array
+        memory, addresses = self.block.allocate()
+        self.point(addresses)
+        return self.selection_of(self.block.arrays(memory))
+
+    def point(self, addresses: Sequence[int]) -> None:
+        """Their addresses in the struct."""
+        made = self.selection
+        for name, address in zip(self.names, addresses):
             setattr(made, name, address)
+
+    def selection_of(self, arrays: Sequence[Array]) -> Selection:
+        kept, counts, flags, offsets, *wanted = arrays
+        result = Selection(counts, kept, offsets, flags)
+        for name, array in zip(self.names[4:], wanted):
+            setattr(result, name, array)
         for name, value in self.fills.items():
-            self.making.fill(arrays[name], value)
-        return Selection(cu_seqlens=arrays.pop("new_cu_seqlens"), **arrays)
+            self.making.fill(getattr(result, name), value)
+        return result
 
     def compacted(self, x: Any, out: Any, flags: int, rows: Sequence[Rows], kept: int, placement: Placement,
                   dtype: Dtype | None = None) -> Any:
@@ -244,32 +251,40 @@ class Setup:
             self.dsts.append((name, *fill(made[i], entry, name, room, placement, self.making, self.keep)))
         return made
 
-    def give(self, result: Selection, targets: Sequence[Array]) -> Selection:
+    def give(self, result: Selection | Merged, targets: Sequence[Array]) -> Selection | Merged:
         """Puts the destinations where the caller finds them."""
         if self.has_tokens:
             result.tokens, targets = targets[0], targets[1:]
         result.rows = tuple(targets)
         return result
 
+    def kept_in_all(self) -> int:
+        """The last offset, on the host."""
+        return c_int32.from_address(self.selection.new_cu_seqlens + 4 * self.segments).value
+
     def trim(self, result: Any) -> Any:
         """Host arrays: results that follow each other become as long as they are."""
         is_selection = isinstance(result, Selection)
-        if is_selection:  # the last offset
-            total = c_int32.from_address(self.selection.new_cu_seqlens + 4 * self.segments).value
+        if is_selection:
+            total = self.kept_in_all()
         else:
             total = int(self.counts.array.sum()) if self.counts is not None else 0
-        if is_selection and self.packed:
-            result.kept = result.kept[:total]
+        if self.packed:
+            if is_selection:
+                result.kept = result.kept[:total]
             if result.sizes is not None:
                 result.sizes = result.sizes[:total]
-        targets = []
-        for name, target, axis in self.dsts:
-            if axis is not None:
-                if target.shape[axis] < total:
-                    raise out_of_range(f"{name} has room for {target.shape[axis]} rows, but {total} are kept")
-                target = target[:total] if axis == 0 else target[(slice(None),) * axis + (slice(total),)]
-            targets.append(target)
-        return self.give(result, targets) if is_selection else tuple(targets)
+        targets = [cut_to(*of, total) for of in self.dsts]
+        return tuple(targets) if type(result) is tuple else self.give(result, targets)
+
+
+def cut_to(name: str, target: Any, axis: int | None, total: int) -> Any:
+    """The first `total` rows of a destination along its axis, if it has one."""
+    if axis is None:
+        return target
+    if target.shape[axis] < total:
+        raise out_of_range(f"{name} has room for {target.shape[axis]} rows, but {total} are kept")
+    return target[:total] if axis == 0 else target[(slice(None),) * axis + (slice(total),)]
 
 
 _WANTED = {"scores": "f4", "mask": "u1", "curve": "f4", "ranks": "i4", "group_counts": "i4"}
@@ -333,15 +348,15 @@ def reference_of(cls: Any, setup: Setup, dim: int, dtype: Dtype | None) -> Any:
     if isinstance(cls, Reference):
         made.source, made.lag, made.window, data = cls.source, cls.lag, cls.window, cls.data
     if data is not None:
-        of = view(data, "cls", setup.stream)
+        of = view(data, "reference", setup.stream)
         if of.device != setup.device:
-            raise conflict(f"cls is on device {of.device}, x on {setup.device}")
+            raise conflict(f"reference is on device {of.device}, x on {setup.device}")
         if len(of.shape) not in (1, 2) or of.shape[-1] < dim or len(of.shape) == 2 and of.shape[0] != setup.segments:
-            raise out_of_range(f"cls has shape {list(of.shape)}: [{dim}] or [{setup.segments}, {dim}] is expected")
-        made.dtype = features_dtype(of, None if of.code == "f4" else dtype, "cls")
+            raise out_of_range(f"reference has shape {list(of.shape)}: [{dim}] or [{setup.segments}, {dim}] is expected")
+        made.dtype = features_dtype(of, None if of.code == "f4" else dtype, "reference")
         size, strides = SIZES[of.code], strides_of(of)
         if size != strides[-1] and dim > 1 or strides[0] < 0 or strides[0] % size:
-            raise out_of_range(f"cls has strides {list(of.strides)}: a contiguous last axis is expected")
+            raise out_of_range(f"reference has strides {list(of.strides)}: a contiguous last axis is expected")
         if len(of.shape) == 2 and setup.segments > 1:
             made.segment_stride = strides[0] // size
         setup.keep.append(of)

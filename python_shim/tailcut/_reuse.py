@@ -1,20 +1,26 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Prune again what was pruned before: a call whose arrays have the shapes, strides and types of an earlier one, and
-whose options are the same, takes that one's arguments and changes the addresses.
+"""Prune again what was pruned before: a call whose arrays have the shapes, strides and types of an
+earlier one, and whose options are the same, takes that one's arguments and changes the addresses.
 
-A thread has a few such calls of its own. One is taken out while it is in use, so that a signal handler that prunes too
-meets none of them half changed; nothing in them keeps a caller's array alive.
+numpy's arrays and PyTorch's tensors are told apart by their own attributes, which takes a
+microsecond; others by a View. A thread has a few such calls of its own. One is taken out while it
+is in use, so that a signal handler that prunes too meets none of them half changed; nothing in them
+keeps a caller's array alive.
 """
 from __future__ import annotations
 
 import threading
-from typing import Any, Hashable
+from typing import Any, Callable, Hashable
 
-from ._arrays import View, like, stream_of, view
-from ._options import Batch, Reference, Rule
-from ._plan import Prepared
+import numpy as np
+
+from ._arrays import is_torch, like, numpy_address, stream_of, torch_address, view
+from ._load import fail
+from ._options import Batch, Reference, Rule, Selection
+from ._plan import Prepared, Setup, cut_to
 
 _MOST = 64
+Facts = tuple[Hashable, int, Any]  # what has to be equal, the address, what holds it
 
 
 class _Calls(threading.local):
@@ -25,73 +31,170 @@ class _Calls(threading.local):
 _calls = _Calls()
 
 
+# ------------------------------------------------------------------------------- what an array is
+def _of_numpy(array: Any, _name: str, _stream: int | None) -> Facts:
+    same = array.shape, array.strides, array.dtype, array.flags.writeable
+    return same, numpy_address(array), None
+
+
+def _of_torch(array: Any, _name: str, _stream: int | None) -> Facts:
+    return (array.shape, array.stride(), array.dtype, array.device), torch_address(array), None
+
+
+def _of_any(array: Any, name: str, stream: int | None) -> Facts:
+    of = view(array, name, stream)
+    kind = type(array), getattr(array, "dtype", None)
+    return (of.shape, of.strides, of.code, of.device, of.read_only, kind), of.data, of
+
+
+_looks: dict[type, Callable[[Any, str, int | None], Facts]] = {np.ndarray: _of_numpy}
+
+
+def _facts(array: Any, name: str, stream: int | None) -> Facts:
+    look = _looks.get(type(array))
+    if look is None:
+        # A subclass may mean something else by these attributes.
+        kind = type(array)
+        look = _looks[kind] = _of_torch if is_torch(kind) and kind.__name__ == "Tensor" else _of_any
+    return look(array, name, stream)
+
+
+# ---------------------------------------------------------------------------------------- results
+class _Late(Selection):
+    """A Selection whose arrays are made when they are first asked for."""
+
+    def __init__(self, setup: Setup, memory: Any, first: int | None) -> None:
+        self.__dict__["_late"] = setup.block, memory, first, setup.names
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Selection, tuple(getattr(self, name) for name in Selection.__dataclass_fields__)
+
+
+def _late(name: str, in_struct: str, default: Any) -> property:
+    def get(self: _Late) -> Any:
+        own = self.__dict__
+        if name not in own:
+            block, memory, first, names = own["_late"]
+            own[name] = default
+            if in_struct in names:
+                own[name] = block.one(memory, names.index(in_struct), first)
+        return own[name]
+
+    def put(self: _Late, value: Any) -> None:
+        self.__dict__[name] = value
+
+    return property(get, put)
+
+
+_Late.__name__ = _Late.__qualname__ = "Selection"
+for _name in Selection.__dataclass_fields__:
+    setattr(_Late, _name, _late(_name, {"cu_seqlens": "new_cu_seqlens"}.get(_name, _name),
+                                () if _name == "rows" else None))
+
+
+# ------------------------------------------------------------------------------------------ calls
 class Again:
-    """The arrays of a call, and `key`: what has to be equal for another's arguments to do (None: never the same)."""
+    """A call of prune, and `key`: what has to be equal for another's arguments to do (None: never)."""
 
-    __slots__ = ("x", "cls", "out", "key", "stream")
+    __slots__ = ("key", "x", "out", "stream", "x_at", "reference_at", "out_at", "keep")
 
-    def __init__(self, x: View, cls: Any, out: Any, rule: Rule | str | None, batch: Batch | None,
-                 options: tuple[Any, ...], stream: int | None) -> None:
-        self.x, self.stream = x, stream
-        self.cls = self.out = None
+    def __init__(self, x: Any = None, reference: Any = None, *more: Any, rule: Any = None,
+                 batch: Batch | None = None, rows: Any = (), merge: Any = None, out: Any = None,
+                 want: Any = None, stream: int | None = None, **options: Any) -> None:
         self.key: Hashable = None
-        if isinstance(rule, Rule):
-            rule = rule._bytes()  # type: ignore[assignment]
-            if rule is None:
+        if rows or merge is not None or more or x is None:
+            return
+        if isinstance(rule, Rule) and (rule := rule._bytes()) is None:
+            return
+        if want is not None and type(want) is not tuple:
+            if type(want) not in (set, list, frozenset):
                 return
+            want = tuple(want)
         prefix = 0
         if batch is not None:
             if not batch._is_plain():
                 return
             prefix = batch.prefix_rows
-        source: Any = cls
-        if isinstance(cls, Reference):
-            source, cls = (cls.source, cls.lag, cls.window), cls.data
-        if cls is not None and not isinstance(cls, str):
-            self.cls = of = view(cls, "cls", stream)
-            source = source if type(source) is tuple else None, of.shape, of.strides, of.code, of.device
+        self.x, self.out, self.stream = x, out, stream
+        own, self.x_at, self.keep = _facts(x, "x", stream)
+        source: Any = reference
+        if isinstance(reference, Reference):
+            source, reference = (reference.source, reference.lag, reference.window), reference.data
+        self.reference_at = 0
+        if reference is not None and type(reference) is not str:
+            facts, self.reference_at, keep = _facts(reference, "reference", stream)
+            source, self.keep = (source if type(source) is tuple else None, facts), (self.keep, keep)
         to: Any = out
-        if out is x.array:
-            to, self.out = True, x
+        self.out_at = 0
+        if out is x:
+            to, self.out_at = True, self.x_at
         elif out is not None and out is not False:
-            self.out = of = view(out, "out", stream)
-            to = of.shape, of.strides, of.code, of.device, of.read_only
-        self.key = (x.shape, x.strides, x.code, x.device, x.read_only, type(x.array), getattr(x.array, "dtype", None),
-                    source, to, rule, prefix, options)
+            to, self.out_at, keep = _facts(out, "out", stream)
+            self.keep = self.keep, keep
+        self.key = type(x), own, source, to, rule, prefix, want, *options.items()
 
-    def known(self) -> Prepared[Any] | None:
-        """An earlier call, with this one's addresses."""
-        found = _calls.known.pop(self.key, None)
-        if found is None:
+    def known(self) -> Prepared[Selection] | None:
+        """An earlier call."""
+        try:
+            return _calls.known.pop(self.key, None)
+        except TypeError:  # an option that has no hash: the call itself will say what it makes of it
+            self.key = None
             return None
-        s, x = found.setup, self.x
-        s.tokens_struct.data = x.data
-        if self.cls is not None:
-            s.reference_struct.data = self.cls.data
-        s.stream = stream_of(x, self.stream)
-        result = s.selected()
-        if s.rows_struct is not None:
-            assert s.out_as is not None
-            name, shape, axis = s.out_as
-            target = self.out
-            if target is None:
-                target = view(like(x, shape, s.making), name)
-            s.rows_struct[0].src, s.rows_struct[0].dst = x.data, target.data
-            s.dsts.append((name, target.array, axis))
-            result.tokens = target.array
-        found.result, found.again = result, self
-        return found
 
-    def remember(self, call: Prepared[Any]) -> None:
-        """For the next; after it ran."""
-        s = call.setup
-        if s.dsts:
-            if s.out_as is None:
-                name, target, axis = s.dsts[0]
-                s.out_as = name, tuple(target.shape), axis
-            s.dsts.clear()
-        s.keep.clear()
-        call.result = call.again = None
+    def run(self, call: Prepared[Selection]) -> Selection:
+        """The earlier call with this one's addresses."""
+        s, x = call.setup, self.x
+        s.tokens_struct.data = self.x_at
+        if self.reference_at:
+            s.reference_struct.data = self.reference_at
+        on_host = s.on_host
+        stream = 0 if on_host else stream_of(view(x, "x", self.stream), self.stream)
+        entry, target = s.rows_entry, self.out
+        if entry is not None:
+            at = self.out_at
+            if target is None:
+                target = like(x, s.code, s.out_as[1], s.making)
+                _same, at, _keep = _facts(target, "out", None)
+            entry.src, entry.dst = self.x_at, at
+        block, total, result = s.block, None, None
+        memory, addresses = block.allocate()
+        s.point(addresses)
+        if s.fills:
+            result = s.selection_of(block.arrays(memory))
+        size = call.size
+        workspace, _holder = s.handle.workspace(size, s.making, stream)
+        status = call.function(*call.arguments, workspace, size, stream)
+        if status:
+            fail(status)
+        if on_host:
+            total = s.kept_in_all()
+        if result is None:
+            first = total if s.packed else None
+            result = _Late(s, memory, first) if block.late else s.selection_of(block.arrays(memory, first))
+        elif on_host and s.packed:
+            result.kept = result.kept[:total]
+        if entry is not None:
+            name, shape, axis = s.out_as
+            if total is None or axis is None or total == shape[axis]:
+                result.tokens = target
+            elif block.late and self.out is None and axis == 0:
+                result.tokens = target.resize_(total, *shape[1:])  # a third of a slice's time
+            else:
+                result.tokens = cut_to(name, target, axis, total)
         if len(_calls.known) >= _MOST:
             _calls.known.clear()
+        _calls.known[self.key] = call
+        return result
+
+    def remember(self, call: Prepared[Selection]) -> None:
+        """For the next; after it ran."""
+        if self.key is None:
+            return
+        s = call.setup
+        if s.dsts:
+            name, target, axis = s.dsts[0]
+            s.out_as, s.rows_entry = (name, tuple(target.shape), axis), s.rows_struct[0]
+            s.dsts.clear()
+        s.keep.clear()
+        call.result = None  # type: ignore[assignment]
         _calls.known[self.key] = call

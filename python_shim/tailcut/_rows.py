@@ -216,7 +216,7 @@ def _destination(rows: Rows, name: str, src: View | None, lies: Layout | None, r
         shape[lies.axis] = room.packed if packed else room.total
         if lies.outer:
             raise conflict(f"{name}.dst is missing: no array is made for rows that come from pages")
-    return like(src, tuple(shape[1:] if packed and lies.outer else shape), making), axis
+    return like(src.array, src.code, tuple(shape[1:] if packed and lies.outer else shape), making), axis
 
 
 def _pages(made: Any, rows: Rows, name: str, lies: Layout | None, to: Layout, room: Room, keep: list[Any]) -> None:

@@ -1,177 +1,202 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Pruning as PyTorch operators (torch.ops.tailcut.prune and prune_): they trace, so torch.compile(fullgraph=True) and
-CUDA graphs take them; outputs and workspace come from torch's allocator, work goes to the current stream, and nothing
-waits for a count. Gradients flow to the rows that are kept.
+"""Pruning as PyTorch operators (torch.ops.tailcut.*): they trace, so torch.compile(fullgraph=True)
+and CUDA graphs take them; outputs and workspace come from torch's allocator, work goes to the
+current stream, and nothing waits for a count. Gradients flow to the rows that are kept.
 
-Shapes are static: [B, room, D], room being what tailcut.kept_count says. TOPK and RATIO fill it exactly; other rules
-fill counts[b] rows of it, the rest is zero and its `kept` -1. Importing this imports torch.
+Shapes are static: results are [B, room, ..]. Segment b's are the first counts[b], the rest is zero
+(numbers of rows: -1). For prune and cut, room is what tailcut.kept_count says: TOPK and RATIO fill
+it exactly, other rules up to max_keep. Without the batch's axis for [N, D]. Functions whose name
+ends in _ work in place and have no gradient. Importing this imports torch.
 """
 from __future__ import annotations
 
-from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Sequence
 
 import torch
 from torch import Tensor
 
-from ._abi import Detector, Placement, ReferenceSource
-from ._calls import kept_count, prune as _prune
-from ._errors import conflict
-from ._options import Batch, Reference, Rule
+from . import _torch_gradients, _torch_ops as _ops  # noqa: F401  (they make the operators)
+from ._abi import Policy, Power, ReferenceSource
+from ._options import Merge, Reference, RelevanceOptions, Rule, member, merging
 
-_EXACT = (Detector.TOPK, Detector.RATIO)
+Source = Tensor | Reference | str | None
 
 
 class Pruned(NamedTuple):
-    """What `prune` gives; without the batch's axis for [N, D]."""
+    """What `prune` gives, and `prune_sequence`."""
 
     tokens: Tensor  #: [B, room, D]
-    kept: Tensor    #: int32 [B, room]: numbers of the kept candidates, ascending, then -1
+    kept: Tensor    #: int32 [B, room]: kept candidates (rows of a sequence), ascending, then -1
     counts: Tensor  #: int32 [B]: how many; on the device
+    sizes: Tensor | None = None  #: int32 [B, room], with merging: tokens a row stands for, then 0;
+    #:                              in later layers logits of keys + log(sizes)
+    joins: Tensor | None = None  #: int32 [B, N], with merging: what candidate i joins, -1 for none
+    rows: tuple[Tensor, ...] = ()  #: prune_sequence: those of `rows`
 
 
-def prune(x: Tensor, cls: Tensor | Reference | str | None = None, *, rule: Rule | str | None = None,
-          prefix_rows: int = 0, dim: int | None = None) -> Pruned:
+def prune(x: Tensor, reference: Source = None, *, rule: Rule | str | None = None,
+          prefix_rows: int = 0, dim: int | None = None,
+          merge: Merge | Power | str | None = None) -> Pruned:
     """tailcut.prune with static shapes.
 
-    x     [B, N, D] or [N, D], float16, bfloat16 or float32; any strides but along D
-    cls   [D] or [B, D] in x's dtype or float32; "row", "mean" or None, or a Reference
-    rule  its max_keep is what bounds `room` where the number of kept tokens depends on the data
+    x          [B, N, D] or [N, D], float16, bfloat16 or float32; any strides but along D
+    reference  [D] or [B, D] in x's dtype or float32; "row", "mean" or None, "novelty", a Reference
+    rule       its max_keep bounds `room` where the number of kept tokens depends on the data
+    merge      dropped tokens are merged into kept ones: a Merge (sizes_in int32 [B, N]), or its
+               power. A result's gradient goes to its members by their weights, which count as
+               constants (they come from rounded integers), as does the choice of members
     """
-    source, lag, prefix_rows = _source(cls, prefix_rows)
-    vector = cls if isinstance(cls, Tensor) else cls.data if isinstance(cls, Reference) else None
-    return Pruned(*torch.ops.tailcut.prune(x, vector, _word(rule), source, lag, prefix_rows, dim or x.shape[-1]))
+    arguments = _arguments(x, reference, rule, prefix_rows, dim)
+    if merge is None:
+        return Pruned(*torch.ops.tailcut.prune(x, *arguments))
+    return Pruned(*torch.ops.tailcut.prune_merge(x, *arguments, *_merging(merge)))
 
 
-def prune_(x: Tensor, cls: Tensor | Reference | str | None = None, *, rule: Rule | str | None = None,
-           prefix_rows: int = 0, dim: int | None = None) -> Pruned:
-    """The same in place, without a gradient: result rows go to the front of x (of each x[b]), and `tokens` is a view of
+def prune_(x: Tensor, reference: Source = None, *, rule: Rule | str | None = None,
+           prefix_rows: int = 0, dim: int | None = None,
+           merge: Merge | Power | str | None = None) -> Pruned:
+    """The same in place: result rows go to the front of x (of each x[b]), and `tokens` is a view of
     them; rows behind counts[b] are unspecified."""
-    source, lag, prefix_rows = _source(cls, prefix_rows)
-    vector = cls if isinstance(cls, Tensor) else cls.data if isinstance(cls, Reference) else None
-    kept, counts = torch.ops.tailcut.prune_(x, vector, _word(rule), source, lag, prefix_rows, dim or x.shape[-1])
-    return Pruned(x.narrow(-2, 0, kept.shape[-1]), kept, counts)
+    arguments = _arguments(x, reference, rule, prefix_rows, dim)
+    if merge is None:
+        found = torch.ops.tailcut.prune_(x, *arguments)
+    else:
+        found = torch.ops.tailcut.prune_merge_(x, *arguments, *_merging(merge))
+    return Pruned(x.narrow(-2, 0, found[0].shape[-1]), *found)
 
 
-def _source(cls: Any, prefix_rows: int) -> tuple[int, int, int]:
+def score(x: Tensor, reference: Source = None, *, prefix_rows: int = 0,
+          dim: int | None = None) -> tuple[Tensor, Tensor]:
+    """(float32 scores [B, N], int32 flags [B]) for `cut`; as tailcut.score. They have no
+    gradient."""
+    source, lag, prefix_rows = _source(reference, prefix_rows)
+    return torch.ops.tailcut.score(x, _vector(reference), source, lag, prefix_rows,
+                                   dim or x.shape[-1])  # type: ignore[no-any-return]
+
+
+def cut(scores: Tensor, rule: Rule | str | None = None, *, flags: Tensor | None = None,
+        prefix_rows: int = 0) -> tuple[Tensor, Tensor]:
+    """(kept [B, room], counts [B]) from float32 scores [B, N] or [N] of any kind, higher is better.
+    With Rule(scale="unit") and the flags of `score`: what `prune` keeps."""
+    return torch.ops.tailcut.cut(  # type: ignore[no-any-return]
+        scores, flags, _ops.rule_word(rule), prefix_rows)
+
+
+def compact(rows: Sequence[Tensor], kept: Tensor, counts: Tensor, *,
+            token_axis: int | Sequence[int] | None = None,
+            prefix_rows: int = 0) -> tuple[Tensor, ...]:
+    """The kept rows of any arrays, one behind another: each with `room` in place of its tokens.
+
+    rows          arrays of any dtype, any strides: [B, N, ...], K and V [B, H, N, d], ...; axis 0
+                  is the batch's where kept has one
+    kept, counts  of `prune`, `cut` or `prune_sequence`: int32 [B, room] and [B]. On the device they
+                  are not looked at; where more than room are counted, a segment has no results
+    token_axis    which axis numbers the tokens, of all or of each. Default: 1 in a batch, else 0
+    prefix_rows   rows before the first that `kept` numbers
+    """
+    axes = _axes(rows, kept, token_axis)
+    return tuple(torch.ops.tailcut.compact(list(rows), axes, kept, counts, prefix_rows))
+
+
+def compact_(rows: Sequence[Tensor], kept: Tensor, counts: Tensor, *,
+             token_axis: int | Sequence[int] | None = None,
+             prefix_rows: int = 0) -> tuple[Tensor, ...]:
+    """The same in place; returns views of the first `room` rows. What is behind counts[b] is
+    unspecified."""
+    axes = _axes(rows, kept, token_axis)
+    torch.ops.tailcut.compact_(list(rows), axes, kept, counts, prefix_rows)
+    return tuple(array.narrow(axis, 0, kept.shape[-1]) for array, axis in zip(rows, axes))
+
+
+def merge(x: Tensor, kept: Tensor, counts: Tensor, *, merge: Merge | Power | str = Power.COS4,
+          prefix_rows: int = 0, dim: int | None = None) -> Pruned:
+    """tailcut.merge: kept rows of x become weighted means of what joins them. kept, counts as in
+    `compact`; merge and its gradient as in `prune`."""
+    tokens, sizes, joins = torch.ops.tailcut.merge(x, kept, counts, *_merging(merge), prefix_rows,
+                                                   dim or x.shape[-1])
+    return Pruned(tokens, kept, counts, sizes, joins)
+
+
+def prune_sequence(x: Tensor, roles: Tensor, options: RelevanceOptions | Policy | str | None = None,
+                   *, rule: Rule | str | None = None, rows: Sequence[Tensor] = (),
+                   token_axis: int | Sequence[int] | None = None, room: int | None = None,
+                   dim: int | None = None) -> Pruned:
+    """tailcut.prune_sequence with static shapes: hidden states and any arrays beside them, pruned
+    inside a layer. All rows but candidates stay, and kept and counts cover them.
+
+    x           [B, T, D] or [T, D]
+    roles       uint8 [B, T] or [T], bits of tailcut.Role
+    options     as in tailcut.relevance; q, k and lse get no gradient
+    rows        position ids [B, T], K/V of earlier layers [B, H, T, d], ...
+    token_axis  of `rows`, as in `compact`
+    room        rows of a sequence that results have room for; default: all T. With c candidates
+                each, under a rule that says k: T - c + tailcut.kept_count(rule, c). A sequence that
+                keeps more has no results (on the host: an error)
+    """
+    axes = _axes(rows, roles, token_axis)
+    arguments = _sequence(x, roles, options, rows, axes, rule, room, dim)
+    tokens, kept, counts, moved = torch.ops.tailcut.prune_sequence(x, *arguments)
+    return Pruned(tokens, kept, counts, rows=tuple(moved))
+
+
+def prune_sequence_(x: Tensor, roles: Tensor,
+                    options: RelevanceOptions | Policy | str | None = None, *,
+                    rule: Rule | str | None = None, rows: Sequence[Tensor] = (),
+                    token_axis: int | Sequence[int] | None = None, room: int | None = None,
+                    dim: int | None = None) -> Pruned:
+    """The same in place, x and each of `rows`; tokens and rows are views of the first `room`. What
+    is behind counts[b] is unspecified."""
+    axes = _axes(rows, roles, token_axis)
+    arguments = _sequence(x, roles, options, rows, axes, rule, room, dim)
+    kept, counts = torch.ops.tailcut.prune_sequence_(x, *arguments)
+    size = kept.shape[-1]
+    return Pruned(x.narrow(-2, 0, size), kept, counts,
+                  rows=tuple(array.narrow(axis, 0, size) for array, axis in zip(rows, axes)))
+
+
+# ----------------------------------------------------------------------------- operators' arguments
+def _vector(reference: Source) -> Tensor | None:
+    return reference if isinstance(reference, Tensor) else (
+        reference.data if isinstance(reference, Reference) else None)
+
+
+def _source(reference: Source, prefix_rows: int) -> tuple[int, int, int]:
     """(source, lag or window, prefix rows)."""
-    if cls is None:
+    if reference is None:
         return int(ReferenceSource.MEAN), 0, prefix_rows
-    if isinstance(cls, Tensor):
+    if isinstance(reference, Tensor):
         return int(ReferenceSource.GIVEN), 0, prefix_rows
-    given = Reference(cls) if isinstance(cls, str) else cls
+    given = Reference(reference) if isinstance(reference, str) else reference
     row = given.source == ReferenceSource.ROW
     return int(given.source), given.lag or given.window, max(prefix_rows, 1 if row else 0)
 
 
-# ------------------------------------------------------------------------------------------ rules as text
-# An operator's arguments are numbers, tensors and strings: a rule travels as "detector=TOPK k=144".
-def _word(rule: Rule | str | None) -> str:
-    if rule is None or isinstance(rule, str):
-        return f"detector={rule or 'otsu'}"
-    if rule.group_k is not None:
-        raise conflict("rule.group_k: an operator has one k for all")
-    default, words = Rule(), [f"detector={rule.detector.name}"]  # type: ignore[union-attr]
-    for name in rule.__dataclass_fields__:
-        value = getattr(rule, name)
-        if name not in ("detector", "group_k") and value is not None and value != getattr(default, name):
-            words.append(f"{name}={getattr(value, 'name', None) or repr(value)}")
-    return " ".join(words)
+def _arguments(x: Tensor, reference: Source, rule: Rule | str | None, prefix_rows: int,
+               dim: int | None) -> tuple[Any, ...]:
+    return (_vector(reference), _ops.rule_word(rule), *_source(reference, prefix_rows),
+            dim or x.shape[-1])
 
 
-@lru_cache(maxsize=256)
-def _rule(word: str) -> Rule:
-    fields: dict[str, Any] = {}
-    for part in word.split():
-        name, _, value = part.partition("=")
-        fields[name] = value if name in ("detector", "rounding", "order", "scale") else (
-            float(value) if "." in value or "e" in value or "n" in value else int(value))
-    return Rule(**fields)
+def _merging(merge: Merge | Power | str) -> tuple[int, int, Tensor | None]:
+    how = merging(merge)
+    return int(how.power), how.window, how.sizes_in
 
 
-@lru_cache(maxsize=4096)
-def _room(word: str, candidates: int) -> int:
-    return kept_count(_rule(word), max(candidates, 0))
+def _axes(rows: Sequence[Tensor], like: Tensor,
+          token_axis: int | Sequence[int] | None) -> list[int]:
+    if token_axis is None or isinstance(token_axis, int):
+        axis = like.dim() - 1 if token_axis is None else token_axis
+        return [axis % array.dim() for array in rows]
+    return [axis % array.dim() for axis, array in zip(token_axis, rows, strict=True)]
 
 
-# --------------------------------------------------------------------------------------------- operators
-_ARGUMENTS = "Tensor? cls, str rule, int source, int lag, int prefix_rows, int dim"
-torch.library.define("tailcut::prune", f"(Tensor x, {_ARGUMENTS}) -> (Tensor tokens, Tensor kept, Tensor counts)")
-torch.library.define("tailcut::prune_", f"(Tensor(a!) x, {_ARGUMENTS}) -> (Tensor kept, Tensor counts)")
-
-
-def _shapes(x: Tensor, word: str, prefix_rows: int) -> tuple[tuple[int, ...], int]:
-    """(the batch's axis or none, room)."""
-    if x.dim() not in (2, 3):
-        raise conflict(f"x has shape {list(x.shape)}: [N, D] or [B, N, D] is expected")
-    return tuple(x.shape[:-2]), _room(word, int(x.shape[-2]) - prefix_rows)
-
-
-def _run(x: Tensor, cls: Tensor | None, word: str, source: int, lag: int, prefix_rows: int, dim: int,
-         out: Tensor) -> tuple[Tensor, Tensor]:
-    lead, room = _shapes(x, word, prefix_rows)
-    rule = _rule(word)
-    exact = rule.detector in _EXACT
-    reference: Any = cls if source == ReferenceSource.GIVEN else Reference(ReferenceSource(source), **{
-        "window" if source == ReferenceSource.NOVELTY else "lag": lag})
-    packed = exact and bool(lead)
-    into = out.view(-1, out.shape[-1]) if packed and out is not x else out
-    found = _prune(x, reference, rule=rule, batch=Batch(prefix_rows=prefix_rows) if prefix_rows else None, out=into,
-                   zero_tail=out is not x and not exact, want=(), dim=dim,
-                   placement=Placement.PACKED if packed else Placement.LOCAL)
-    kept: Tensor = found.kept  # at the start of memory that counts are in too: an operator's outputs share none
-    kept = kept[:lead[0] * room].view(*lead, room) if packed else kept[..., :room].contiguous()
-    return kept, found.counts.clone()
-
-
-def _count(lead: tuple[int, ...]) -> int:
-    return lead[0] if lead else 1
-
-
-@torch.library.impl("tailcut::prune", ("cpu", "cuda"))
-def _prune_kernel(x: Tensor, cls: Tensor | None, rule: str, source: int, lag: int, prefix_rows: int,
-                  dim: int) -> tuple[Tensor, Tensor, Tensor]:
-    lead, room = _shapes(x, rule, prefix_rows)
-    tokens = torch.empty((*lead, room, x.shape[-1]), dtype=x.dtype, device=x.device)
-    return (tokens, *_run(x, cls, rule, source, lag, prefix_rows, dim, tokens))
-
-
-@torch.library.impl("tailcut::prune_", ("cpu", "cuda"))
-def _prune_in_place_kernel(x: Tensor, cls: Tensor | None, rule: str, source: int, lag: int, prefix_rows: int,
-                           dim: int) -> tuple[Tensor, Tensor]:
-    return _run(x, cls, rule, source, lag, prefix_rows, dim, x)
-
-
-@torch.library.register_fake("tailcut::prune")
-def _prune_fake(x: Tensor, cls: Tensor | None, rule: str, source: int, lag: int, prefix_rows: int,
-                dim: int) -> tuple[Tensor, Tensor, Tensor]:
-    lead, room = _shapes(x, rule, prefix_rows)
-    return (torch.empty((*lead, room, x.shape[-1]), dtype=x.dtype, device=x.device),
-            *_prune_in_place_fake(x, cls, rule, source, lag, prefix_rows, dim))
-
-
-@torch.library.register_fake("tailcut::prune_")
-def _prune_in_place_fake(x: Tensor, cls: Tensor | None, rule: str, source: int, lag: int, prefix_rows: int,
-                         dim: int) -> tuple[Tensor, Tensor]:
-    lead, room = _shapes(x, rule, prefix_rows)
-    return (torch.empty((*lead, room), dtype=torch.int32, device=x.device),
-            torch.empty((_count(lead),), dtype=torch.int32, device=x.device))
-
-
-# ------------------------------------------------------------------------------------------------ gradient
-def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    x, _cls, _word, _source, _lag, ctx.prefix_rows, _dim = inputs
-    ctx.save_for_backward(output[1])
-    ctx.shape = x.shape
-
-
-def _backward(ctx: Any, grad: Tensor, _kept: Any, _counts: Any) -> tuple[Any, ...]:
-    """The choice is constant: each kept row gets its result's gradient, the others none."""
-    (kept,) = ctx.saved_tensors
-    rows = kept.clamp(min=0).long() + ctx.prefix_rows
-    grad = grad * (kept >= 0).unsqueeze(-1)
-    into = torch.zeros(ctx.shape, dtype=grad.dtype, device=grad.device)
-    return into.scatter_add(-2, rows.unsqueeze(-1).expand_as(grad), grad), None, None, None, None, None, None
-
-
-torch.library.register_autograd("tailcut::prune", _backward, setup_context=_save)
+def _sequence(x: Tensor, roles: Tensor, options: Any, rows: Sequence[Tensor], axes: list[int],
+              rule: Rule | str | None, room: int | None, dim: int | None) -> tuple[Any, ...]:
+    if options is None:
+        options = RelevanceOptions()
+    elif not isinstance(options, RelevanceOptions):
+        options = RelevanceOptions(member(Policy, options, "options.policy"))
+    return (roles, list(rows), axes, x.shape[-2] if room is None else room, _ops.rule_word(rule),
+            dim or x.shape[-1], options.q, options.k, options.lse, int(options.policy),
+            options.causal, options.last_query, int(options.head_reduction),
+            int(options.query_reduction))

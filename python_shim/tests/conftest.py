@@ -21,3 +21,4 @@ hypothesis.settings.load_profile("suite")
 
 # What needs more than numpy is asked for by name.
 collect_ignore = [f"test_{name}.py" for name in ("cuda", "torch") if not os.environ.get(f"TAILCUT_TEST_{name.upper()}")]
+collect_ignore_glob = [] if os.environ.get("TAILCUT_TEST_TORCH") else ["test_torch_*.py"]

@@ -61,7 +61,7 @@ def test_plan(seed):
 
 @given(SEEDS)
 def test_parts(seed):
-    """score or relevance, cut, compact: the same bits as the fused call."""
+    """score or relevance, cut, compact or merge: the same bits as the fused call."""
     request, form, one_cls = ask.case_of(seed)
     if request.kind == "cut":
         return
@@ -84,6 +84,19 @@ def test_parts(seed):
     for name in ("counts", "kept", "cu_seqlens", "flags", "mask"):
         assert ask.same_bits(getattr(got, name), getattr(want, name)), name
     if request.merge is not None:
+        same["merge"] = how["merge"]
+        for again in (tailcut.merge, tailcut.merge.plan):
+            merged = again(given_[0], got.kept, got.counts, got.cu_seqlens, want=("joins",), **same | {
+                "batch": how["batch"]})
+            if again is not tailcut.merge:
+                merged = merged()
+                merged.tokens, merged.sizes = (a[:len(got.kept)] for a in (merged.tokens, merged.sizes))
+            for name in ("tokens", "sizes"):
+                assert ask.same_bits(getattr(merged, name), getattr(want, name)), name
+            joins = [joins.reshape(-1) for joins in (merged.joins, want.joins)]
+            for a, b in zip(request.cu[:-1], request.cu[1:]):
+                end = max(a, b - how["batch"].prefix_rows)
+                assert ask.same_bits(joins[0][a:end], joins[1][a:end])
         return
     (tokens,) = tailcut.compact([tailcut.Rows(given_[0], token_axis=1 if form == "batch" else 0)], got.kept, got.counts,
                                 got.cu_seqlens, batch=how["batch"])

@@ -112,7 +112,7 @@ def test_nothing_is_kept():
     assert [ref() for ref in alive] == [None] * 3
 
 
-@pytest.mark.parametrize("how", [{}, {"rule": tailcut.Rule(k=9)}, {"rule": "chord", "want": ()}, {"out": False},
+@pytest.mark.parametrize("how", [{}, {"rule": tailcut.Rule(k=9)}, {"rule": "chord", "want": ()}, {"out": False}, {"want": ()},
                                  {"placement": "local", "rule": tailcut.Rule(ratio=0.5)}, {"zero_tail": True},
                                  {"batch": tailcut.Batch(prefix_rows=3)}, {"dim": 20}])
 @pytest.mark.parametrize("source", ["given", "each", "row", "mean", "lag"])

@@ -51,7 +51,6 @@ static int list_cuda(tt_backend *list) {
   for (int form = TT_FORM_DEVICE; form <= TT_FORM_SM_80; form++) {
     const tt_backend cuda = {.device_kind = TAILCUT_DEVICE_CUDA,
                              .threads = 1,
-                             .refuses = TT_OPTION_NOVELTY | TT_OPTION_MERGE,
                              .memory = &tt_memory_cuda,
                              .form = form};
     list[form] = cuda;
@@ -69,7 +68,7 @@ static void set_form(tailcut_handle handle, int form) {
   if (handle->backend->device_kind != TAILCUT_DEVICE_CUDA) return;
   tc_cuda *device = handle->state;
   if (form != TT_FORM_DEVICE) device->fuses = 0;
-  if (form == TT_FORM_SM_80) device->chains = 0;
+  if (form == TT_FORM_SM_80) device->chains = 0, device->smem_block = 99 << 10; /* sm_86's */
 #else
   (void)handle, (void)form;
 #endif
@@ -83,7 +82,9 @@ const tt_backend *tt_backends(int *count) {
     if (wanted == NULL || wanted[0] == '\0') wanted = "cpu";
     if (strncmp(wanted, "cpu", 3) == 0) n = list_cpu(list);
     if (strncmp(wanted, "cuda", 4) == 0) n = list_cuda(list);
-    if (strcmp(wanted, "cpu") != 0 && strcmp(wanted, "cuda") != 0) { /* one by its name */
+    if (strcmp(wanted, "cuda-simulated") == 0) {
+      n -= n > 0;
+    } else if (strcmp(wanted, "cpu") != 0 && strcmp(wanted, "cuda") != 0) { /* one by its name */
       int i = 0;
       while (i < n && strcmp(wanted, list[i].name) != 0) i++;
       if (i < n) list[0] = list[i];

@@ -42,8 +42,9 @@ typedef enum tt_form {
 } tt_form;
 
 /* The list, in a fixed order; [0] is the oracle (scalar, one thread) where the CPU is tested.
- * TAILCUT_TEST_BACKENDS=cpu|cuda or the name of one picks (default cpu). Aborts with a message when
- * there is nothing to test: never empty. */
+ * TAILCUT_TEST_BACKENDS=cpu|cuda or the name of one picks (default cpu); cuda-simulated: without
+ * sm-80, which is the chain where no launches ever overlap. Aborts with a message when there is
+ * nothing to test: never empty. */
 const tt_backend *tt_backends(int *count);
 
 /* A handle of a backend; aborts with the library's message on failure. */

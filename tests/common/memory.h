@@ -23,6 +23,7 @@ typedef struct tt_memory {
   /* Host memory that the device may write to: pinned, where it needs that. */
   void *(*alloc_host)(size_t bytes);
   void (*release_host)(void *host);
+  int tight; /* TT_TIGHT is a place of its own */
 } tt_memory;
 
 extern const tt_memory tt_memory_cpu;

@@ -85,5 +85,5 @@ static void cpu_sync(void) {}
 
 static void *cpu_alloc_host(size_t bytes) { return cpu_alloc(bytes, 0); }
 
-const tt_memory tt_memory_cpu = {"cpu",       cpu_alloc, cpu_copy,       cpu_copy,
-                                 cpu_release, cpu_sync,  cpu_alloc_host, cpu_release};
+const tt_memory tt_memory_cpu = {"cpu",    cpu_alloc,      cpu_copy,    cpu_copy, cpu_release,
+                                 cpu_sync, cpu_alloc_host, cpu_release, 1};

@@ -62,8 +62,9 @@ static void *cuda_alloc_host(size_t bytes) {
 
 static void cuda_release_host(void *host) { check(cudaFreeHost(host), "cudaFreeHost"); }
 
-const tt_memory tt_memory_cuda = {"cuda",       cuda_alloc, cuda_upload,     cuda_download,
-                                  cuda_release, cuda_sync,  cuda_alloc_host, cuda_release_host};
+const tt_memory tt_memory_cuda = {"cuda",          cuda_alloc,        cuda_upload,
+                                  cuda_download,   cuda_release,      cuda_sync,
+                                  cuda_alloc_host, cuda_release_host, 0};
 
 #else
 typedef int tt_memory_cuda_is_not_built;

@@ -18,8 +18,7 @@ typedef struct tt_outcome {
 
 /* Every row of the given kinds (tt_kind bits) on every backend. heavy: 0 without the heavy rows, 1
  * with them, 2 these alone.
- * What is not run is said on stdout. The environment's TAILCUT_TEST_HALF
- * (0 or 1) leaves every other case out. */
+ * What is not run is said on stdout. */
 tt_outcome tt_run_cases(unsigned kinds, int heavy, const tt_backend *backends, int count);
 
 /* One case, from the table or made up, on several backends with a handle each: the number of wrong

@@ -17,6 +17,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from itertools import chain
 
@@ -29,14 +30,15 @@ from crafted import crafted_cases
 from crafted_options import option_cases
 from cut import FLAG_BAD, FLAG_NAN, FLAG_NO_SCORE, FLAG_WHOLE, rule_of
 from dress import dressed
+from forked import Forked
 from refusals import refusal_cases
 
 FILES = ["kept", "counts", "offsets", "flags", "mask"]
 OUTPUTS = {"cut": FILES, "prune": FILES + ["out", "scores"], "prune-seq": FILES + ["out", "scores"]}
-# Words of a command line that another device than the CPU may refuse, as long as it says so.
-CPU_ONLY = {"--novelty", "--merge"}
 FLAG_WORDS = {FLAG_WHOLE: ["kept whole"], FLAG_NAN: ["NaN", "is a number"], FLAG_BAD: ["bad (norm", "no query"],
               FLAG_NO_SCORE: ["NaN", "is a number"]}
+
+workers = threading.local()
 
 
 def same(got, want):
@@ -122,11 +124,6 @@ def stderr_problems(text, want, converted):
     return problems
 
 
-def is_cpu_only(done, args):
-    said = done.returncode == 1 and "use a CPU handle" in done.stderr
-    return said and args.device != "cpu" and CPU_ONLY & set(done.args)
-
-
 def refusal_problems(case, done, place, asked):
     """A line that must be refused: the status, one line that has the word, and no output."""
     status, expected = case.refused
@@ -195,6 +192,16 @@ def command_line(case, rng, place, args):
     return argv, wanted, piped, stdin
 
 
+def run(argv, stream, args):
+    """The command line in a process of its own, or by the child of this worker's one."""
+    if not args.forked:
+        return subprocess.run(argv, stdin=stream, capture_output=True, timeout=args.timeout)
+    if not hasattr(workers, "forked") or not workers.forked.alive():
+        workers.forked = Forked(args.forked)
+        args.started.append(workers.forked)
+    return workers.forked.run(argv, stream, args.timeout)
+
+
 def run_case(case, index, args):
     """Runs one case; returns (problems, reproducing command line)."""
     rng = np.random.default_rng([args.seed, 99, index])
@@ -205,13 +212,10 @@ def run_case(case, index, args):
     want, got = {}, [f"got-{o}.npy" for o in wanted]
     try:
         with open(stdin or os.devnull, "rb") as stream:
-            done = subprocess.run(argv, stdin=stream, capture_output=True, timeout=args.timeout)
+            done = run(argv, stream, args)
         done.stderr = done.stderr.decode("utf-8", "replace")
         if case.refused:
             problems = refusal_problems(case, done, place, got)
-        elif is_cpu_only(done, args):
-            args.refused += 1
-            problems, got = [], []
         elif done.returncode != 0:
             problems = [f"exit status {done.returncode}: {done.stderr.strip()[:400]}"]
         else:
@@ -249,6 +253,7 @@ def all_cases(args):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tailcut", required=True, metavar="PATH", help="the command to check")
+    parser.add_argument("--forked", metavar="PROGRAM", help="this runs the command's lines (forked.c)")
     parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:i")
     parser.add_argument("--cases", type=int, default=500, help="random cases after the crafted ones")
     parser.add_argument("--seed", type=int, default=1)
@@ -266,7 +271,7 @@ def main():
     if not os.access(args.tailcut, os.X_OK):
         print(f"check.py: {args.tailcut} is not a program", file=sys.stderr)
         return 1
-    args.refused = 0
+    args.started = []
     args.threads = [int(t) for t in args.threads.split(",")]
     args.keep = os.path.abspath(args.keep or tempfile.mkdtemp(prefix="tailcut-failed-"))
     os.makedirs(args.keep, exist_ok=True)
@@ -289,12 +294,12 @@ def main():
                 settle(*pending.pop(0))
         for case, future in pending:
             settle(case, future)
+    if any(forked.close() for forked in args.started):
+        failed += 1
     if failed:
         print(f"inputs and expectations of the failed cases: {args.keep}")
     elif not os.listdir(args.keep):
         os.rmdir(args.keep)
-    if args.refused:
-        print(f"of these {args.refused} ask for what {args.device} refuses: checked is that it says so")
     print(f"{passed} passed, {failed} failed")
     return 1 if failed or not passed else 0
 

@@ -7,7 +7,10 @@
 # The usual call inside a layer (576 candidates and 64 rows of text x 4096 f16, K and V of two layers, in
 # place) is four: direction reads the text twice and score each candidate once, no other row, and the four
 # arrays beside the hidden states move in the same launch.
-# No two accesses race, in 20 random schedules of either.
+# The most usual call by NOVELTY is three launches too; its scores are one that reads each row once.
+# Novelty, cut and merging of that one image, in place, are four: the likeness and who joins whom come
+# from one read of each row, the merged rows from one more.
+# No two accesses race, in 20 random schedules of each.
 #   gate.sh SIMULATOR PROGRAM SCRATCH_DIR
 set -eu
 simulator=$1 program=$2 scratch=$3
@@ -90,19 +93,43 @@ if [ "$moved" -lt 100 ]; then
   failed=1
 fi
 
-for name in 'clip 576x1024' 'sequence' 'sequence long rows'; do
-  row=$(row_of "$name")
-  seed=1
-  while [ $seed -le 20 ]; do
-    "$simulator" --quiet --seed $seed --race-exit 86 --stats "$scratch/stats.json" -- \
-      "$program" "$row" 0 1 >"$scratch/said" 2>&1 || {
-      cat "$scratch/said" >&2
-      echo "$name: seed $seed fails" >&2
-      exit 1
-    }
-    expect "race_hazards of $name with seed $seed" "$(total race_hazards)" 0
-    seed=$((seed + 1))
-  done
-  echo "$name: 20 seeds without a hazard"
+"$simulator" --quiet --stats "$scratch/stats.json" -- "$program" "$(row_of 'clip 576x1024 novelty')" 0 1 >"$scratch/said"
+cat "$scratch/said"
+rows=$((576 * 64))
+expect "launches" "$(total kernel_launches)" 3
+most "instructions of a warp, novelty_whole" "$(per_warp novelty_whole)" 3900
+most "novelty_whole: load sectors" "$(of novelty_whole load_sectors)" $((rows * 1005 / 1000))
+expect "novelty_whole: sectors of rows, news" "$(of novelty_whole footprint_read_sectors)" $((rows + 4))
+
+"$simulator" --quiet --stats "$scratch/stats.json" -- "$program" "$(row_of 'clip 576x1024 merge')" 0 1 >"$scratch/said"
+cat "$scratch/said"
+kept=$(sed -n 's/^kept \([0-9]*\) .*/\1/p' "$scratch/said")
+row_bytes=2048
+rows=$((576 * row_bytes / 32))
+expect "launches" "$(total kernel_launches)" 4
+most "instructions of a warp, merge_plan" "$(per_warp merge_plan)" 1300
+most "instructions of a warp, merge_rows" "$(per_warp merge_rows)" 550
+most "novelty: load sectors" "$(of whole load_sectors)" $((rows * 105 / 100))
+# Every slice of a window looks its plan up.
+most "merge_rows: load sectors" "$(of merge_rows load_sectors)" $((rows * 125 / 100))
+most "merge_rows: sectors of rows and plan" "$(of merge_rows footprint_read_sectors)" \
+  $((rows * 101 / 100))
+most "merge_rows: store_bytes" "$(of merge_rows store_bytes)" $((kept * row_bytes))
+if [ "$kept" -lt 100 ] || [ "$kept" -gt 500 ]; then
+  echo "$kept rows kept" >&2
+  failed=1
+fi
+
+# Every launch has an order of its own: one process for all schedules of a call.
+for name in 'clip 576x1024' 'clip 576x1024 novelty' 'sequence' 'sequence long rows' \
+  'prune novelty merge' 'merge groups'; do
+  "$simulator" --quiet --seed 7 --race-exit 86 --stats "$scratch/stats.json" -- \
+    "$program" "$(row_of "$name")" 0 20 new >"$scratch/said" 2>&1 || {
+    cat "$scratch/said" >&2
+    echo "$name: 20 random schedules fail" >&2
+    exit 1
+  }
+  expect "race_hazards of $name" "$(total race_hazards)" 0
+  echo "$name: 20 random schedules without a hazard"
 done
 [ "$failed" -eq 0 ]

@@ -1,0 +1,91 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * novelty: how much each candidate differs from those of its window that are chosen before it, and
+ * the similarities that this is made of.
+ *
+ * Formula: METHOD.md, NOVELTY. Strategy: a block scores a window, from rows to scores, in one of
+ * two forms: whole.cu, the usual rows and windows of 64, which are read once; pieces.cu, all else.
+ * Only the scores of first rows wait for others, for their group's greatest value: a window's is
+ * known with the first step of its loop, so each tells it then, and the last of a group to do so
+ * writes those scores while the loops of other windows still run. Groups beyond the counters that
+ * a workspace has get theirs from a kernel behind. One launch, else two. Precision: exact.
+ *
+ * Ladder (576 x 1024 fp16, B images, H100; none of it measured): the prototype of the first form
+ * was counted at 10.5 us for B = 1, 45 for B = 64, 78 for 65,536 rows. About 21,000 instructions of
+ * a warp a window, of which rows take 12,000; the loop is 62 steps of about 100 cycles, 3.4 us, and
+ * hides behind other blocks from B = 16 on.
+ */
+#include "novelty/novelty.cuh"
+
+namespace {
+
+constexpr int WARPS = 4; /* of a block of novelty_firsts */
+
+/* A warp scores the first rows of a group. */
+__global__ void __launch_bounds__(32 * WARPS)
+    novelty_firsts(const __grid_constant__ tc_novelty_args args) {
+  const int32_t number = (int32_t)(blockIdx.x * WARPS + threadIdx.x / 32);
+  tc_wait_previous();
+  if (number >= tc_group_count(args.s, args.g)) return;
+  const auto group = tc_group_at(args.s, args.g, nullptr, number);
+  if (group.b < 0 || group.n <= 0) return;
+  tc_score_firsts(args.news + tc_first_window(args, number, group.start),
+                  tc_window_count(args, group.n), args.scores);
+}
+
+size_t aligned(size_t bytes) {
+  return (bytes + TAILCUT_WORKSPACE_ALIGNMENT - 1) & ~(size_t)(TAILCUT_WORKSPACE_ALIGNMENT - 1);
+}
+
+}  // namespace
+
+extern "C" size_t tc_cuda_novelty_scratch(const tc_cuda *device, const tailcut_limits *limits) {
+  return aligned(tc_windows_most(limits) * sizeof(tc_window_news)) +
+         (size_t)limits->total_tokens * tc_novelty_pieces_words(device, limits->window) * 4;
+}
+
+extern "C" cudaError_t tc_cuda_novelty(const tc_cuda *device, const tc_segments *segments,
+                                       const tc_groups *groups, const tailcut_tokens *tokens,
+                                       int32_t window, float *scores, int32_t *flags,
+                                       int stores_flags, int32_t *similarities, char *scratch,
+                                       tc_cuda_lasting *lasting, const tc_chain *chain) {
+  const int32_t count = tc_group_count(*segments, *groups);
+  tc_novelty_args args = {};
+  tc_chain behind = *chain;
+  args.s = *segments;
+  args.g = *groups;
+  args.tokens = *tokens;
+  args.window = window;
+  args.width = tc_token_width(segments, tokens);
+  args.scores = scores;
+  args.flags = flags;
+  args.stores_flags = stores_flags != 0;
+  args.similarities = similarities;
+  args.news = (tc_window_news *)scratch;
+  args.arrived = count <= TC_CHUNK_SEGMENTS ? lasting->blocks : nullptr;
+  const int64_t windows = tc_windows_of(&args);
+  cudaError_t error;
+  if (tc_novelty_whole_takes(device, args)) {
+    error = tc_novelty_whole(args, (unsigned)windows, chain);
+  } else {
+    tailcut_limits limits = TAILCUT_LIMITS_INITIALIZER;
+    limits.segments = segments->segments;
+    limits.groups = groups->groups;
+    limits.total_tokens = segments->total;
+    if (tc_novelty_pieces_words(device, window) > 0) {
+      args.words = (uint32_t *)(scratch + aligned(tc_windows_most(&limits) * sizeof *args.news));
+    }
+    error = tc_novelty_pieces(args, (unsigned)windows, chain);
+  }
+  if (error != cudaSuccess || scores == nullptr || args.arrived != nullptr) return error;
+  behind.follows = device->chains;
+  return tc_launch(novelty_firsts, (unsigned)((count + WARPS - 1) / WARPS), 32 * WARPS, 0, &behind,
+                   args);
+}
+
+extern "C" cudaError_t tc_cuda_load_novelty(tc_cuda *device) {
+  cudaError_t error = tc_novelty_whole_load(device);
+  if (error == cudaSuccess) error = tc_novelty_pieces_load(device);
+  tc_load(novelty_firsts, &error);
+  return error;
+}

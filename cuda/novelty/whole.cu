@@ -1,0 +1,402 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * whole: windows of up to 64 rows whose bytes all fit shared memory; one block each.
+ *
+ * Formula: METHOD.md, NOVELTY. Strategy: a warp loads whole rows, all loads of a row (QUADS 16 and
+ * fewer: two rows) before the first use, sums the squares in the law's order, and makes bytes of
+ * what it holds: a row is read once. fp16 becomes bytes in half arithmetic: 1536 + q is exact, one
+ * fma rounds to it, its low byte is q. The bytes' products are mma of 8-bit integers. Q Q^T is
+ * symmetric, and the fragments of 16 rows as A are those of the same rows as B: 10 of 16 blocks of
+ * 16 x 16 and 10 ldmatrix per 32 channels. Four roles (blocks 00 01 11, 22 23 33, 02 03, 12 13)
+ * times two halves of the channels make 8 warps; partial sums meet in shared memory, over bytes
+ * that nobody needs any more. Then one warp walks from point to point, 8 dependent instructions a
+ * step: a key's own bits are where the next row's keys are. Another tells the group meanwhile.
+ * Precision: exact. Limits: rows of up to 7,168 bytes at aligned places.
+ *
+ * Shared memory: bytes [64][channels], in units of 16, unit u of row r at u ^ (r & 7); over them
+ * keys, the pair (2u, 2u + 1) of row r at u * 512 + ((u ^ r) << 3), and partial sums; behind them
+ * the rows' own products (then their roots), states, and which window it is.
+ */
+#include "novelty/novelty.cuh"
+
+namespace {
+
+constexpr int WARPS = 8, THREADS = 32 * WARPS, ROWS = 64, PARTS = WARPS / 4;
+constexpr int PAIRS = 40; /* of sums: what a lane has of the 10 blocks, in pairs */
+constexpr uint32_t KEYS = ROWS * ROWS * 4, SUMS = PARTS * PAIRS * 32 * 8;
+
+constexpr __host__ __device__ uint32_t channels_of_quad(int dtype) {
+  return dtype == TAILCUT_F32 ? 128 : 256;
+}
+
+uint32_t bytes_of(int32_t dtype, int quads) {
+  const uint32_t bytes = ROWS * channels_of_quad(dtype) * (uint32_t)quads;
+  return bytes > KEYS + SUMS ? bytes : KEYS + SUMS;
+}
+
+size_t shared_of(int32_t dtype, int quads) {
+  return bytes_of(dtype, quads) + ROWS * 5 + sizeof(tc_window);
+}
+
+/* Four values of 16 bits (two words) times a power of two, as bytes. */
+__device__ inline uint32_t half_bytes(uint32_t a, uint32_t b, __half2 factor) {
+  const uint32_t origin = 0x66006600u, least = 0x65816581u, most = 0x667F667Fu; /* 1536 -+ 127 */
+  __half2 x[2], lo, hi, zero;
+  memcpy(&x[0], &a, 4);
+  memcpy(&x[1], &b, 4);
+  memcpy(&lo, &least, 4);
+  memcpy(&hi, &most, 4);
+  memcpy(&zero, &origin, 4);
+  uint32_t q[2];
+#pragma unroll
+  for (int i = 0; i < 2; i++) {
+    const __half2 v = __hmin2(__hmax2(__hfma2(x[i], factor, zero), lo), hi);
+    memcpy(&q[i], &v, 4);
+  }
+  return __byte_perm(q[0], q[1], 0x6420);
+}
+
+/* x of a tiny row times 2^18: exact, and no half is too large then. */
+__device__ inline uint32_t lifted(uint32_t w) {
+  const uint32_t up = 0x78007800u, more = 0x48004800u; /* 2^15, 2^3 */
+  __half2 x, a, b;
+  memcpy(&x, &w, 4);
+  memcpy(&a, &up, 4);
+  memcpy(&b, &more, 4);
+  x = __hmul2(__hmul2(x, a), b);
+  memcpy(&w, &x, 4);
+  return w;
+}
+
+/* A row as it lies in its warp's registers. */
+template <int DTYPE, int QUADS>
+struct row_quads {
+  static constexpr int PER_RUN = DTYPE == TAILCUT_F32 ? 2 : 1;
+  static constexpr int RUNS = QUADS / PER_RUN;
+  static_assert(QUADS % PER_RUN == 0, "whole runs");
+  tc_eight<DTYPE> x[RUNS];
+
+  __device__ inline uint32_t *quad(int q) { return x[q / PER_RUN].w + 4 * (q % PER_RUN); }
+
+  /* Quads past the row's end are read as its last, and cleared by `clear`. */
+  __device__ inline void load(const char *row, uint32_t bytes) {
+#pragma unroll
+    for (int q = 0; q < QUADS; q++) {
+      const uint32_t at = (uint32_t)q * 512 + (threadIdx.x & 31) * 16;
+      tc_load_quad<16>(row + min(at, bytes - 16), quad(q));
+    }
+  }
+  __device__ inline void clear(uint32_t bytes) {
+    if (bytes % (512 * PER_RUN) == 0) return;
+#pragma unroll
+    for (int q = 0; q < QUADS; q++) {
+      const bool absent = (uint32_t)q * 512 + (threadIdx.x & 31) * 16 >= bytes;
+#pragma unroll
+      for (int i = 0; i < 4; i++) {
+        if (absent) quad(q)[i] = 0;
+      }
+    }
+  }
+
+  /* METHOD.md's squared norm of `quads` quads, but for the tree across groups. */
+  __device__ inline float group_square(int quads) const {
+    float square[8];
+    tc_clear(square);
+#pragma unroll
+    for (int run = 0; run < RUNS; run++) {
+      if (run * PER_RUN >= quads) break;
+#pragma unroll
+      for (int k = 0; k < 8; k++) {
+        const float v = tc_widen<DTYPE>(x[run], k);
+        square[k] = __fmaf_rn(v, v, square[k]);
+      }
+    }
+    return tc_group_sum<DTYPE>(square);
+  }
+
+  /* The bytes of row `number` to shared memory; returns this lane's part of their product. */
+  __device__ inline int32_t store(uint32_t bytes, uint32_t number, uint32_t pitch, int quads,
+                                  int32_t shift) {
+    const uint32_t lane = threadIdx.x & 31;
+    const uint32_t row = bytes + number * pitch, turn = number & 7;
+    int32_t product = 0;
+    if constexpr (DTYPE == TAILCUT_F16) {
+      if (shift > 15) {
+        shift = min(shift - 18, 15); /* there all but zeros are 127 in any case */
+#pragma unroll
+        for (int q = 0; q < QUADS; q++) {
+#pragma unroll
+          for (int i = 0; i < 4; i++) x[q].w[i] = lifted(x[q].w[i]);
+        }
+      }
+      const __half2 factor =
+          __half2half2(__ushort_as_half((unsigned short)(((shift + 15) & 31) << 10)));
+#pragma unroll
+      for (int q = 0; q < QUADS; q++) {
+        if (q >= quads) break;
+        const uint32_t a = half_bytes(x[q].w[0], x[q].w[1], factor);
+        const uint32_t b = half_bytes(x[q].w[2], x[q].w[3], factor);
+        product = __dp4a((int32_t)b, (int32_t)b, __dp4a((int32_t)a, (int32_t)a, product));
+        const uint32_t unit = (uint32_t)q * 16 + (lane >> 1);
+        asm volatile(
+            "st.shared.v2.u32 [%0], {%1, %2};" ::"r"(row + ((unit ^ turn) << 4) + (lane & 1) * 8),
+            "r"(a), "r"(b)
+            : "memory");
+      }
+    } else {
+      const float factor = tc_bits_float((uint32_t)(127 + shift) << 23);
+      constexpr int WORDS = DTYPE == TAILCUT_F32 ? 1 : 2; /* of bytes, of a quad */
+#pragma unroll
+      for (int q = 0; q < QUADS; q++) {
+        if (q >= quads) break;
+        uint32_t packed[WORDS];
+#pragma unroll
+        for (int h = 0; h < WORDS; h++) {
+          uint32_t v[4];
+#pragma unroll
+          for (int i = 0; i < 4; i++) {
+            const int k = DTYPE == TAILCUT_F32 ? 4 * (q % PER_RUN) + i : 4 * h + i;
+            v[i] = tc_byte_of(tc_widen<DTYPE>(x[q / PER_RUN], k), factor);
+          }
+          packed[h] = tc_low_bytes(v[0], v[1], v[2], v[3]);
+          product = __dp4a((int32_t)packed[h], (int32_t)packed[h], product);
+        }
+        const uint32_t unit = (uint32_t)q * 8 * WORDS + lane * WORDS / 4;
+        const uint32_t to = row + ((unit ^ turn) << 4) + lane * WORDS % 4 * 4;
+        if constexpr (WORDS == 1) {
+          asm volatile("st.shared.u32 [%0], %1;" ::"r"(to), "r"(packed[0]) : "memory");
+        } else {
+          asm volatile("st.shared.v2.u32 [%0], {%1, %2};" ::"r"(to), "r"(packed[0]),
+                       "r"(packed[WORDS - 1])
+                       : "memory");
+        }
+      }
+    }
+    return product;
+  }
+};
+
+/* Keys in shared memory. */
+struct square_keys {
+  static constexpr int ROWS = 2;
+  uint32_t keys, own; /* where all are; where this lane's of row 0 */
+
+  __device__ static inline uint32_t at(uint32_t keys, uint32_t pair, uint32_t row) {
+    return (keys + pair * 512) | ((pair ^ row) << 3);
+  }
+  __device__ explicit inline square_keys(uint32_t keys_)
+      : keys(keys_), own(at(keys_, threadIdx.x & 31, 0)) {}
+  __device__ static inline uint32_t key_of(int32_t place) { return (uint32_t)place << 3; }
+  __device__ inline int32_t row(int k) const { return 2 * (int32_t)(threadIdx.x & 31) + k; }
+  __device__ inline void load(uint32_t key, uint32_t (&out)[2]) const {
+    asm volatile("ld.shared.v2.u32 {%0, %1}, [%2];"
+                 : "=r"(out[0]), "=r"(out[1])
+                 : "r"((key & 0x1F8) ^ own));
+  }
+  __device__ inline int32_t similarity(int32_t i, int32_t j) const {
+    uint32_t key;
+    asm volatile("ld.shared.u32 %0, [%1];"
+                 : "=r"(key)
+                 : "r"(at(keys, (uint32_t)j >> 1, (uint32_t)i) + (uint32_t)(j & 1) * 4));
+    return (int32_t)(key >> TC_KEY_SHIFT) - TC_UNIT;
+  }
+};
+
+/* Blocks of 16 rows by 16 columns of a role: pairs of sums from SLOT on, block h in 4 of them. */
+__device__ inline int slot_of(int role) { return role < 2 ? 12 * role : 24 + 8 * (role - 2); }
+
+/* The products of this warp's blocks over its part of the channels, into the partial sums. */
+__device__ inline void multiply(uint32_t bytes, uint32_t pitch, uint32_t sums) {
+  const uint32_t lane = threadIdx.x & 31;
+  const int warp = (int)(threadIdx.x >> 5), role = warp & 3, part = warp >> 2;
+  const uint32_t turn = lane & 7, half = lane >> 4;
+  const uint32_t own = bytes + (turn + ((lane >> 3) & 1) * 8) * pitch, block = 16 * pitch;
+  const uint32_t steps = pitch / (32 * PARTS), from = (uint32_t)part * steps;
+  int32_t c[6][4] = {};
+  if (role < 2) {
+    const uint32_t a0 = own + (uint32_t)role * 2 * block, a1 = a0 + block;
+#pragma unroll 4
+    for (uint32_t step = from; step < from + steps; step++) {
+      const uint32_t at = ((step * 2 + half) ^ turn) << 4;
+      uint32_t f[4], g[4];
+      tc_load_matrices(f, a0 + at);
+      tc_load_matrices(g, a1 + at);
+      tc_mma_bytes(c[0], f, f[0], f[2]);
+      tc_mma_bytes(c[1], f, f[1], f[3]);
+      tc_mma_bytes(c[2], f, g[0], g[2]);
+      tc_mma_bytes(c[3], f, g[1], g[3]);
+      tc_mma_bytes(c[4], g, g[0], g[2]);
+      tc_mma_bytes(c[5], g, g[1], g[3]);
+    }
+  } else {
+    const uint32_t a0 = own + (uint32_t)(role - 2) * block, a1 = own + 2 * block, a2 = a1 + block;
+#pragma unroll 4
+    for (uint32_t step = from; step < from + steps; step++) {
+      const uint32_t at = ((step * 2 + half) ^ turn) << 4;
+      uint32_t f[4], g[4], h[4];
+      tc_load_matrices(f, a0 + at);
+      tc_load_matrices(g, a1 + at);
+      tc_load_matrices(h, a2 + at);
+      tc_mma_bytes(c[0], f, g[0], g[2]);
+      tc_mma_bytes(c[1], f, g[1], g[3]);
+      tc_mma_bytes(c[2], f, h[0], h[2]);
+      tc_mma_bytes(c[3], f, h[1], h[3]);
+    }
+  }
+  __syncthreads(); /* no byte is needed any more */
+  const uint32_t to = sums + (uint32_t)((part * PAIRS + slot_of(role)) * 32) * 8 + lane * 8;
+#pragma unroll
+  for (int h = 0; h < 6; h++) {
+#pragma unroll
+    for (int e = 0; e < 2; e++) {
+      if (h >= 4 && role >= 2) continue;
+      asm volatile("st.shared.v2.u32 [%0], {%1, %2};" ::"r"(to + (uint32_t)(h * 2 + e) * 256),
+                   "r"(c[h][e * 2]), "r"(c[h][e * 2 + 1])
+                   : "memory");
+    }
+  }
+}
+
+/* Partial sums to keys: a warp takes every eighth pair of sums. */
+__device__ inline void make_keys(uint32_t keys, uint32_t sums, const float *roots,
+                                 const uint8_t *states) {
+  const int lane = (int)(threadIdx.x & 31), warp = (int)(threadIdx.x >> 5);
+#pragma unroll 1
+  for (int pair = warp; pair < PAIRS; pair += WARPS) {
+    const int role = pair < 12 ? 0 : pair < 24 ? 1 : pair < 32 ? 2 : 3, own = pair - slot_of(role);
+    const int h = own >> 2;
+    const int a = role < 2 ? role * 2 + (h == 2) : role - 2;
+    const int b = role < 2 ? role * 2 + (h > 0) : 2 + h;
+    const int i = a * 16 + (lane >> 2) + (own & 1) * 8;
+    const int j = b * 16 + (own >> 1 & 1) * 8 + (lane & 3) * 2;
+    int32_t g[2] = {0, 0};
+#pragma unroll
+    for (int part = 0; part < PARTS; part++) {
+      int32_t v[2];
+      asm volatile("ld.shared.v2.u32 {%0, %1}, [%2];"
+                   : "=r"(v[0]), "=r"(v[1])
+                   : "r"(sums + (uint32_t)((part * PAIRS + pair) * 32 + lane) * 8));
+      g[0] += v[0];
+      g[1] += v[1];
+    }
+    const float root = roots[i];
+    uint32_t key[2];
+#pragma unroll
+    for (int e = 0; e < 2; e++) {
+      const uint32_t p = tc_similarity(g[e], root, roots[j + e]) << TC_KEY_SHIFT;
+      const bool none = states[i] != TC_ROW_LIVE || states[j + e] != TC_ROW_LIVE || i == j + e;
+      key[e] = none ? TC_NO_KEY : p | square_keys::key_of(j + e);
+      if (a != b) {
+        asm volatile("st.shared.u32 [%0], %1;" ::"r"(
+                         square_keys::at(keys, (uint32_t)i >> 1, (uint32_t)(j + e)) + (i & 1) * 4),
+                     "r"(none ? TC_NO_KEY : p | square_keys::key_of(i))
+                     : "memory");
+      }
+    }
+    asm volatile("st.shared.v2.u32 [%0], {%1, %2};" ::"r"(
+                     square_keys::at(keys, (uint32_t)j >> 1, (uint32_t)i)),
+                 "r"(key[0]), "r"(key[1])
+                 : "memory");
+  }
+}
+
+/* TOGETHER: rows of which a warp has all loads under way. */
+template <int DTYPE, int QUADS, int TOGETHER, int BLOCKS>
+__global__ void __launch_bounds__(THREADS, BLOCKS)
+    novelty_whole(const __grid_constant__ tc_novelty_args args, uint32_t bytes_end) {
+  extern __shared__ __align__(1024) char shared[];
+  const uint32_t lane = threadIdx.x & 31;
+  const int32_t warp = (int32_t)(threadIdx.x >> 5), tid = (int32_t)threadIdx.x;
+  const uint32_t bytes = tc_shared_address(shared);
+  int32_t *products = reinterpret_cast<int32_t *>(shared + bytes_end);
+  float *roots = reinterpret_cast<float *>(shared + bytes_end);
+  uint8_t *states = reinterpret_cast<uint8_t *>(shared + bytes_end + ROWS * 4);
+  tc_wait_previous();
+  const tc_window w = tc_window_of_block(
+      args, blockIdx.x, reinterpret_cast<tc_window *>(shared + bytes_end + ROWS * 5));
+  if (w.b < 0) return;
+  const uint32_t dim = (uint32_t)args.tokens.dim, row_bytes = dim * (DTYPE == TAILCUT_F32 ? 4 : 2);
+  const int quads = (int)((row_bytes + 511) / 512);
+  const uint32_t pitch = (uint32_t)quads * channels_of_quad(DTYPE);
+  const int64_t stride = args.tokens.row_stride * (DTYPE == TAILCUT_F32 ? 4 : 2);
+  const char *rows =
+      (const char *)args.tokens.data + tc_token_offset(args.s, args.tokens, w.b, w.start, w.first);
+  if (tid >= w.n && tid < ROWS) {
+    states[tid] = TC_ROW_ABSENT;
+    products[tid] = 1;
+  }
+#pragma unroll 1
+  for (int32_t i = warp * TOGETHER; i < w.n; i += WARPS * TOGETHER) {
+    row_quads<DTYPE, QUADS> x[TOGETHER];
+#pragma unroll
+    for (int k = 0; k < TOGETHER; k++) x[k].load(rows + min(i + k, w.n - 1) * stride, row_bytes);
+    float square[TOGETHER];
+#pragma unroll
+    for (int k = 0; k < TOGETHER; k++) {
+      x[k].clear(row_bytes);
+      square[k] = x[k].group_square(quads);
+    }
+#pragma unroll
+    for (int k = 0; k < TOGETHER; k++) square[k] = tc_across<DTYPE>(square[k], 0);
+#pragma unroll
+    for (int k = 0; k < TOGETHER; k++) {
+      if (i + k >= w.n) break;
+      const float r = tc_mean_square(square[k], dim);
+      const uint32_t number = (uint32_t)(i + k);
+      int32_t product = x[k].store(bytes, number, pitch, quads, tc_shift_of(r));
+      product = __reduce_add_sync(TC_FULL, product);
+      if (lane == 0) {
+        products[number] = product;
+        states[number] = tc_state_of(r);
+      }
+    }
+  }
+  __syncthreads();
+  multiply(bytes, pitch, bytes + KEYS);
+  if (tid < ROWS) roots[tid] = __fsqrt_rn((float)products[tid]);
+  __syncthreads();
+  make_keys(bytes, bytes + KEYS, roots, states);
+  __syncthreads();
+  tc_let_next_start();
+  tc_finish_window<WARPS>(args, w, blockIdx.x, square_keys(bytes), states);
+}
+
+typedef void (*whole_kernel)(tc_novelty_args, uint32_t);
+constexpr int LENGTHS = 3;
+constexpr int QUADS_OF[LENGTHS] = {4, 8, 14};
+#define OF(type) \
+  { novelty_whole<type, 4, 2, 3>, novelty_whole<type, 8, 1, 2>, novelty_whole<type, 14, 1, 1> }
+const whole_kernel KERNELS[3][LENGTHS] = {OF(TAILCUT_F16), OF(TAILCUT_BF16), OF(TAILCUT_F32)};
+
+}  // namespace
+
+bool tc_novelty_whole_takes(const tc_cuda *device, const tc_novelty_args &args) {
+  const int64_t bytes = args.tokens.dim * (int64_t)tc_dtype_size(args.tokens.dtype);
+  const int quads = (int)((bytes + 511) / 512);
+  return args.window == ROWS && args.width == 16 && bytes % 16 == 0 &&
+         quads <= QUADS_OF[LENGTHS - 1] &&
+         shared_of(args.tokens.dtype, quads) <= (size_t)device->smem_block;
+}
+
+cudaError_t tc_novelty_whole(const tc_novelty_args &args, unsigned windows, const tc_chain *chain) {
+  const int64_t bytes = args.tokens.dim * (int64_t)tc_dtype_size(args.tokens.dtype);
+  const int32_t dtype = args.tokens.dtype;
+  const int quads = (int)((bytes + 511) / 512);
+  int length = 0;
+  while (QUADS_OF[length] < quads) length++;
+  return tc_launch(KERNELS[dtype - 1][length], windows, THREADS, shared_of(dtype, quads), chain,
+                   args, bytes_of(dtype, quads));
+}
+
+cudaError_t tc_novelty_whole_load(const tc_cuda *device) {
+  cudaError_t error = cudaSuccess;
+  for (const auto &of : KERNELS) {
+    for (const whole_kernel kernel : of) {
+      tc_load(kernel, &error);
+      if (error != cudaSuccess) return error;
+      error = cudaFuncSetAttribute((const void *)kernel,
+                                   cudaFuncAttributeMaxDynamicSharedMemorySize, device->smem_block);
+    }
+  }
+  return error;
+}
