@@ -104,6 +104,13 @@ typedef struct tc_cuda_space {
   char *compact;            /* scratch of compact, tc_cuda_compact_scratch bytes */
 } tc_cuda_space;
 
+/* Takes `bytes` of memory from base; with base NULL only counts them. */
+static inline void *tc_take(char *base, size_t *used, size_t bytes) {
+  void *p = base ? base + *used : NULL;
+  *used += (bytes + TAILCUT_WORKSPACE_ALIGNMENT - 1) & ~(size_t)(TAILCUT_WORKSPACE_ALIGNMENT - 1);
+  return p;
+}
+
 /* The directions in a space as the reference of the rows they are the means of. */
 static inline tailcut_reference tc_cuda_directions(const tc_cuda_space *space,
                                                    const tailcut_tokens *tokens) {
@@ -225,8 +232,8 @@ typedef struct tc_cuda_cut_out {
   int32_t *host_counts;
   uint8_t *mask;
   int32_t *group_counts;
-  tc_mark *marks;    /* by short cuts of segments only, */
-  int32_t no_list;   /* which then need not write kept */
+  tc_mark *marks;  /* by short cuts of segments only, */
+  int32_t no_list; /* which then need not write kept */
 } tc_cuda_cut_out;
 
 /* A cut, and what its kernels get. in_flags [segments] or NULL: BAD_REFERENCE and INVALID bits that

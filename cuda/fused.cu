@@ -239,9 +239,7 @@ extern "C" cudaError_t tc_cuda_fused_rest(const tc_cuda *, const tc_fused_call *
 
 extern "C" cudaError_t tc_cuda_load_fused(tc_cuda *) {
   cudaError_t error = cudaSuccess;
-  for (const auto &row : KERNELS) {
-    for (const fused_kernel kernel : row) tc_load(kernel, &error);
-  }
-  for (const fused_kernel kernel : REST) tc_load(kernel, &error);
+  tc_load(KERNELS, &error);
+  tc_load(REST, &error);
   return error;
 }

@@ -25,12 +25,7 @@
  * copies a piece that has two names, which waits for it, hence two pieces in turns.
  * Precision: as METHOD.md, bit for bit. Limits: ANY is simple and slow. MIDDLE with two rows of
  * more than 1,280 fp16 has 15 of its 18 loads under way before the first use.
- *
- * Ladder (576 x 1024 fp16, B images, H100): 1. a block of 8 warps for up to 64 candidates, looping,
- * the reference widened into shared memory: B=1 4.0 us, B=64 40, B=256 125. 2. the prototypes of
- * this form: B=1 2.3 (of which 1.0 is the empty node), B=64 27.0, B=256 98.8: 97% of a pure read;
- * rings in shared memory and blocks that stay 85-93%. 3. this: expected as the prototypes; not
- * measured.
+ * Measured: bench/NOTES.md, "score".
  */
 #include "score.cuh"
 
@@ -41,8 +36,7 @@ namespace {
 
 constexpr int WARPS = 4, THREADS = 32 * WARPS;
 constexpr int MANY = 32; /* candidates an SM from which on a warp takes two: about 8 images */
-constexpr int SOME =
-    16; /* up to which the next kernel's blocks are no burden: up to 2,048 on 132 */
+constexpr int SOME = 16; /* up to which the next kernel's blocks are no burden: 2,048 on 132 */
 
 enum form { SHORT, SHORT_TWO, MIDDLE, MIDDLE_TWO, LONG, ANY }; /* TWO: rows a warp */
 
@@ -322,15 +316,11 @@ extern "C" cudaError_t tc_cuda_mean_cosine(const tc_cuda *device, const tc_segme
 }
 
 extern "C" cudaError_t tc_cuda_load_score(tc_cuda *) {
+  cudaError_t error = cudaSuccess;
   for (const auto &of : CHOICES) {
     for (const auto &row : of) {
-      for (const choice &one : row) {
-        cudaFuncAttributes attributes;
-        if (one.kernel == nullptr) continue;
-        const cudaError_t error = cudaFuncGetAttributes(&attributes, one.kernel);
-        if (error != cudaSuccess) return error;
-      }
+      for (const choice &one : row) tc_load(one.kernel, &error);
     }
   }
-  return cudaSuccess;
+  return error;
 }

@@ -95,11 +95,7 @@ __global__ void __launch_bounds__(block_t::THREADS)
 size_t lay_out(const tc_cuda *device, int64_t segments, int64_t rows, int64_t q_heads, char *base,
                tc_attention_args *args) {
   size_t used = 0;
-  const auto take = [&](size_t bytes) {
-    char *p = base != nullptr ? base + used : nullptr;
-    used += (bytes + 255) / 256 * 256;
-    return p;
-  };
+  const auto take = [&](size_t bytes) { return (char *)tc_take(base, &used, bytes); };
   (void)device;
   if (q_heads == 0) return 0;
   args->list = (int32_t *)take((size_t)rows * 4);
@@ -208,8 +204,9 @@ extern "C" cudaError_t tc_cuda_attention(const tc_cuda *device, const tc_segment
 }
 
 extern "C" cudaError_t tc_cuda_load_attention(tc_cuda *) {
-  cudaFuncAttributes attributes;
-  cudaError_t error = cudaFuncGetAttributes(&attributes, attention_lists);
-  if (error == cudaSuccess) error = tc_attention_load_lse();
-  return error == cudaSuccess ? tc_attention_load_keys() : error;
+  cudaError_t error = cudaSuccess;
+  tc_load(attention_lists, &error);
+  tc_attention_load_lse(&error);
+  tc_attention_load_keys(&error);
+  return error;
 }

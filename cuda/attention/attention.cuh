@@ -59,8 +59,8 @@ cudaError_t tc_attention_lse(const tc_attention_args &args, int32_t dtype, bool 
                              unsigned blocks, const tc_chain *chain);
 cudaError_t tc_attention_keys(const tc_attention_args &args, int32_t dtype, bool wide,
                               unsigned blocks, const tc_chain *chain);
-cudaError_t tc_attention_load_lse();
-cudaError_t tc_attention_load_keys();
+void tc_attention_load_lse(cudaError_t *error);
+void tc_attention_load_keys(cudaError_t *error);
 
 /* Unique, since ceil(n / 32) <= floor(n / 32) + 1. */
 static inline __host__ __device__ int64_t tc_key_word(int64_t start, int64_t b) {

@@ -270,13 +270,4 @@ cudaError_t tc_attention_lse(const tc_attention_args &args, int32_t dtype, bool 
   return tc_launch(KERNELS[dtype - 1][wide], blocks, TC_AT_THREADS, sizeof(space), chain, args);
 }
 
-cudaError_t tc_attention_load_lse() {
-  for (const auto &of : KERNELS) {
-    for (const lse_kernel kernel : of) {
-      const cudaError_t error = cudaFuncSetAttribute(
-          kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)sizeof(space));
-      if (error != cudaSuccess) return error;
-    }
-  }
-  return cudaSuccess;
-}
+void tc_attention_load_lse(cudaError_t *error) { tc_load(KERNELS, error, sizeof(space)); }

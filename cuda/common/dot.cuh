@@ -225,4 +225,9 @@ static inline int tc_token_width(const tc_segments *s, const tailcut_tokens *tok
   return tc_widest(bits);
 }
 
+/* Where tables of kernels by width of loads (16, 8, 4, 2 bytes) have it. */
+static inline int tc_width_column(int width) {
+  return width == 16 ? 0 : width == 8 ? 1 : width == 4 ? 2 : 3;
+}
+
 #endif /* TAILCUT_DOT_CUH_ */

@@ -33,11 +33,19 @@ static inline cudaError_t tc_launch(void (*kernel)(Parameters...), unsigned grid
   return cudaLaunchKernelEx(&config, kernel, arguments...);
 }
 
-/* Loads a kernel, unless *error says that something has failed before. */
+/* Loads a kernel (none: NULL) that is launched with up to `shared` bytes of shared memory, unless
+ * *error says that something has failed before; or all of a table. */
 template <typename... Parameters>
-static inline void tc_load(void (*kernel)(Parameters...), cudaError_t *error) {
+static inline void tc_load(void (*kernel)(Parameters...), cudaError_t *error, size_t shared = 0) {
   cudaFuncAttributes attributes;
-  if (*error == cudaSuccess) *error = cudaFuncGetAttributes(&attributes, kernel);
+  if (*error != cudaSuccess || kernel == nullptr) return;
+  *error = cudaFuncGetAttributes(&attributes, kernel);
+  if (*error != cudaSuccess || shared == 0) return;
+  *error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)shared);
+}
+template <typename T, size_t N>
+static inline void tc_load(const T (&kernels)[N], cudaError_t *error, size_t shared = 0) {
+  for (const T &kernel : kernels) tc_load(kernel, error, shared);
 }
 
 /* Waits until the kernels before are complete and what they wrote is visible. */

@@ -144,10 +144,4 @@ __device__ inline int64_t tc_token_offset(const tc_segments &s, const tailcut_to
   return element * (tokens.dtype == TAILCUT_F32 ? 4 : 2);
 }
 
-/* To the segment's first row, prefix or candidate. */
-__device__ inline int64_t tc_first_row_offset(const tc_segments &s, const tailcut_tokens &tokens,
-                                              int32_t b, int32_t start) {
-  return tc_token_offset(s, tokens, b, start, -(int64_t)s.prefix_rows);
-}
-
 #endif /* TAILCUT_SEGMENTS_CUH_ */

@@ -127,8 +127,7 @@ cudaError_t launch(tc_compact_call *call, const tailcut_rows *const *rows,
   for (int32_t i = held[TILES]; i < held[SLABS]; i++) {
     work[i] = tc_deal_tiles(s, args.tiles, &array[i]);
   }
-  const int log =
-      slab_columns_log(call->device, s, array + held[SLABS], count - held[SLABS]);
+  const int log = slab_columns_log(call->device, s, array + held[SLABS], count - held[SLABS]);
   for (int32_t i = held[SLABS]; i < count; i++) {
     array[i].columns_log = (uint8_t)log;
     array[i].slices = tc_slices(array[i], log);
@@ -190,8 +189,9 @@ extern "C" size_t tc_cuda_compact_scratch(const tc_cuda *, const tailcut_limits 
 extern "C" cudaError_t tc_cuda_compact(const tc_cuda *device, const tc_segments *segments,
                                        const int32_t *kept, int32_t kept_placement,
                                        const tc_mark *marks, const int32_t *counts,
-                                       const int32_t *new_cu, const tailcut_rows *rows, int32_t num_rows, char *scratch,
-                                       tc_cuda_lasting *lasting, const tc_chain *chain) {
+                                       const int32_t *new_cu, const tailcut_rows *rows,
+                                       int32_t num_rows, char *scratch, tc_cuda_lasting *lasting,
+                                       const tc_chain *chain) {
   tc_compact_call call = {};
   if (segments->segments <= 0) return cudaSuccess;
   call.device = device;

@@ -23,7 +23,7 @@
 namespace tc_rest {
 
 constexpr int THREADS = 256;
-constexpr int HELD = 4;    /* rows of which a thread holds a unit */
+constexpr int HELD = 4;              /* rows of which a thread holds a unit */
 constexpr int ROWS = HELD * THREADS; /* of a group, of one unit each */
 constexpr int COLUMNS = 32;
 
@@ -212,7 +212,7 @@ __device__ __forceinline__ void move(const ARGS &args, int64_t block, int64_t bl
     const int index = tc_array_of(args.arrays, number);
     const tc_row_array &a = args.arrays.array[index];
     const int64_t at = number - args.arrays.first[index], task = quotient(at, a.slices);
-    __syncthreads(); /* the array and range of the work before are no longer used */
+    __syncthreads();        /* the array and range of the work before are no longer used */
     if (threadIdx.x < 32) { /* one warp asks */
       row_range found = {};
       found.slice = at - task * a.slices;

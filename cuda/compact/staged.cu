@@ -101,9 +101,4 @@ cudaError_t tc_compact_staged(tc_compact_call *call, const tc_mark *marks, const
                    (size_t)tc_most_candidates(s) * 16 * COLUMNS, &call->chain, args);
 }
 
-void tc_load_compact_staged(cudaError_t *error) {
-  tc_load(compact_staged, error);
-  if (*error != cudaSuccess) return;
-  *error = cudaFuncSetAttribute(compact_staged, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                MOST_SHARED);
-}
+void tc_load_compact_staged(cudaError_t *error) { tc_load(compact_staged, error, MOST_SHARED); }

@@ -26,11 +26,7 @@
  * scratch, which a kernel of its own makes zero at the start of a call. Precision: bytes are
  * copied.
  * Limits: up to 32 segments, rows of 16-byte units at aligned places, 512 bytes at least, no slots,
- * no zeroed tails.
- *
- * Ladder (H100, the prototype's figures: bandwidth/compact.cuh, treg<16,4>; this code: not
- * measured): one segment of 64K rows of 2 KB, 26% kept, 32 us; 60% 64. One loop for both roles
- * spilled at 56 registers; a loop for each does not. Simulated: 1.012 times the least load sectors.
+ * no zeroed tails. Measured: bench/NOTES.md, "compact".
  */
 #include "common/delay.cuh"
 #include "compact/tickets.cuh"

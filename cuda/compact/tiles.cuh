@@ -83,8 +83,9 @@ __device__ __forceinline__ void tc_move_tile(const tc_lists &lists, const tc_til
   const int32_t first = space.first;
   if (first >= r.k) return;
   if (unit >= (uint32_t)a.units) return;
-  const char *from = a.src + (tc_segment_offset(lists, a, r.b, r.start) + prefix_rows * a.src_row_stride +
-                              tc_unit_offset(a, a.src_part_stride, unit));
+  const char *from =
+      a.src + (tc_segment_offset(lists, a, r.b, r.start) + prefix_rows * a.src_row_stride +
+               tc_unit_offset(a, a.src_part_stride, unit));
   char *to = a.dst + (tc_result_offset(lists, a, r) + (first + line) * a.dst_row_stride +
                       tc_unit_offset(a, a.dst_part_stride, unit));
   int32_t i[TC_TILE_HELD];
@@ -95,7 +96,8 @@ __device__ __forceinline__ void tc_move_tile(const tc_lists &lists, const tc_til
     /* Whole and sound tiles have loads in a branch of their own: they all go before the first is
      * waited for. A damaged entry's load is harmless and not stored. */
 #pragma unroll
-    for (int m = 0; m < TC_TILE_HELD; m++) v[m] = *(const uint4 *)(from + max(i[m], 0) * a.src_row_stride);
+    for (int m = 0; m < TC_TILE_HELD; m++)
+      v[m] = *(const uint4 *)(from + max(i[m], 0) * a.src_row_stride);
   } else {
 #pragma unroll
     for (int m = 0; m < TC_TILE_HELD; m++) {
@@ -122,8 +124,8 @@ static inline int64_t tc_deal_tiles(const tc_segments &s, const tc_tiles &tiles,
   const int64_t room = most < a->dst_rows || a->packed ? most : a->dst_rows;
   a->per = (int32_t)(room > 0 ? (room + tile - 1) / tile : 1);
   a->slices = tc_slices(*a, a->columns_log);
-  return a->slices * (tiles.deal == TC_EVENLY ? (int64_t)a->per * s.segments
-                                              : tiles.bound * (TC_BLOCK / tile));
+  return a->slices *
+         (tiles.deal == TC_EVENLY ? (int64_t)a->per * s.segments : tiles.bound * (TC_BLOCK / tile));
 }
 
 #endif /* TAILCUT_COMPACT_TILES_CUH_ */

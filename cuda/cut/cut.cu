@@ -65,7 +65,9 @@ extern "C" cudaError_t tc_cuda_cut(const tc_cuda *device, const tc_cut_args *arg
 }
 
 extern "C" cudaError_t tc_cuda_load_cut(tc_cuda *) {
-  cudaError_t error = tc_cut_short_load();
-  if (error == cudaSuccess) error = tc_cut_join_load();
-  return error == cudaSuccess ? tc_cut_long_load() : error;
+  cudaError_t error = cudaSuccess;
+  tc_cut_short_load(&error);
+  tc_cut_join_load(&error);
+  tc_cut_long_load(&error);
+  return error;
 }

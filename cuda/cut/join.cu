@@ -68,8 +68,4 @@ cudaError_t tc_cut_join(const tc_cut_args &args, const tc_chain *chain) {
   return tc_launch(cut_join, (unsigned)args.segments.segments, THREADS, 0, chain, args);
 }
 
-cudaError_t tc_cut_join_load() {
-  cudaError_t error = cudaSuccess;
-  tc_load(cut_join, &error);
-  return error;
-}
+void tc_cut_join_load(cudaError_t *error) { tc_load(cut_join, error); }

@@ -32,11 +32,7 @@ struct long_plan {
 size_t carve(tc_long *a, char *scratch, int64_t slots, int64_t rows) {
   const int64_t tiles = rows / (TC_LONG_THREADS * 4) + slots;
   size_t used = 0;
-  const auto take = [&](size_t bytes) {
-    char *p = scratch != nullptr ? scratch + used : nullptr;
-    used += (bytes + 255) / 256 * 256;
-    return p;
-  };
+  const auto take = [&](size_t bytes) { return tc_take(scratch, &used, bytes); };
   a->ticket = (uint32_t *)take(4);
   a->tiles = (tc_long_tile *)take(sizeof(tc_long_tile) * tiles);
   a->found = (uint32_t *)take(sizeof(uint32_t) * tiles);
@@ -178,11 +174,7 @@ __global__ void __launch_bounds__(TC_LONG_THREADS) stats(const __grid_constant__
   __shared__ tc_long_block::space space;
   __shared__ tc_long_tile tile;
   tc_long_block block(space);
-  tc_wait_previous();
-  tc_let_next_start();
-  tc_long_open(a, blockIdx.x, tile);
-  __syncthreads();
-  if (tile.number < 0) return;
+  if (!tc_long_begin(a, tile)) return;
   const tc_cut_group c = tc_long_group(a, tile);
   const uint32_t tau_key = tc_tau_key(a.cut.rule);
   tc_long_rows<QUADS> rows;
@@ -247,12 +239,11 @@ cudaError_t tc_cut_long(const tc_cuda *device, const tc_cut_args *args, char *sc
   return error;
 }
 
-cudaError_t tc_cut_long_load() {
-  cudaError_t error = cudaSuccess;
-  tc_load(begin, &error);
-  TC_LONG_LOAD(stats, &error);
-  if (error == cudaSuccess) error = tc_long_otsu_load();
-  if (error == cudaSuccess) error = tc_long_select_load();
-  if (error == cudaSuccess) error = tc_long_sort_load();
-  return error == cudaSuccess ? tc_long_emit_load() : error;
+void tc_cut_long_load(cudaError_t *error) {
+  tc_load(begin, error);
+  TC_LONG_LOAD(stats, error);
+  tc_long_otsu_load(error);
+  tc_long_select_load(error);
+  tc_long_sort_load(error);
+  tc_long_emit_load(error);
 }

@@ -18,7 +18,7 @@
 size_t tc_cut_long_scratch(const tailcut_limits *limits);
 cudaError_t tc_cut_long(const tc_cuda *device, const tc_cut_args *args, char *scratch,
                         const tc_chain *chain);
-cudaError_t tc_cut_long_load(void);
+void tc_cut_long_load(cudaError_t *error);
 
 #define TC_LONG_THREADS 512
 #define TC_LONG_WARPS (TC_LONG_THREADS / 32)
@@ -94,10 +94,10 @@ cudaError_t tc_long_otsu(const tc_long &a, int quads, bool counts, tc_chain *cha
 cudaError_t tc_long_select(const tc_long &a, int quads, tc_chain *chain);
 cudaError_t tc_long_sort(const tc_long &a, int quads, tc_chain *chain);
 cudaError_t tc_long_emit(const tc_long &a, int quads, tc_long_mode mode, tc_chain *chain);
-cudaError_t tc_long_otsu_load(void);
-cudaError_t tc_long_select_load(void);
-cudaError_t tc_long_sort_load(void);
-cudaError_t tc_long_emit_load(void);
+void tc_long_otsu_load(cudaError_t *error);
+void tc_long_select_load(cudaError_t *error);
+void tc_long_sort_load(cudaError_t *error);
+void tc_long_emit_load(cudaError_t *error);
 
 /* kernel<quads>; all three loaded. */
 #define TC_LONG_OF(kernel, quads) ((quads) == 1 ? kernel<1> : (quads) == 2 ? kernel<2> : kernel<4>)
@@ -112,6 +112,15 @@ __device__ __forceinline__ void tc_long_open(const tc_long &a, uint32_t tile,
   if (threadIdx.x < 16) {
     ((uint32_t *)&shared)[threadIdx.x] = __ldcg((const uint32_t *)(a.tiles + tile) + threadIdx.x);
   }
+}
+
+/* The same for this block behind the kernel's wait; false: it has no tile. */
+__device__ __forceinline__ bool tc_long_begin(const tc_long &a, tc_long_tile &shared) {
+  tc_wait_previous();
+  tc_let_next_start();
+  tc_long_open(a, blockIdx.x, shared);
+  __syncthreads();
+  return shared.number >= 0;
 }
 
 __device__ __forceinline__ tc_cut_group tc_long_group(const tc_long &a, const tc_long_tile &tile) {

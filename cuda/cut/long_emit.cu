@@ -233,12 +233,10 @@ cudaError_t tc_long_emit(const tc_long &a, int quads, tc_long_mode mode, tc_chai
   return tc_launch(kernel, blocks, TC_LONG_THREADS, 0, chain, a);
 }
 
-cudaError_t tc_long_emit_load() {
-  cudaError_t error = cudaSuccess;
+void tc_long_emit_load(cudaError_t *error) {
   for (int mode = 0; mode < TC_LONG_MODES; mode++) {
     for (int quads = 1; quads <= 4; quads *= 2) {
-      tc_load(TC_LONG_OF(emit_of, quads)((tc_long_mode)mode), &error);
+      tc_load(TC_LONG_OF(emit_of, quads)((tc_long_mode)mode), error);
     }
   }
-  return error;
 }

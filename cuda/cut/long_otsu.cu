@@ -32,11 +32,7 @@ __global__ void __launch_bounds__(TC_LONG_THREADS) fill(const __grid_constant__ 
     dynamic[i] = make_uint4(0, 0, 0, 0);
   }
   if (t == 0) magnitude = candidates = 0;
-  tc_wait_previous();
-  tc_let_next_start();
-  tc_long_open(a, blockIdx.x, tile);
-  __syncthreads();
-  if (tile.number < 0) return;
+  if (!tc_long_begin(a, tile)) return;
   tc_long_state &state = a.states[tile.slot];
   tc_long_rows<QUADS> rows;
   uint32_t offsets[4 * QUADS];
@@ -282,11 +278,10 @@ cudaError_t tc_long_otsu(const tc_long &a, int quads, bool counts, tc_chain *cha
   return error;
 }
 
-cudaError_t tc_long_otsu_load() {
-  cudaError_t error = cudaFuncSetAttribute(fill<4>, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                           (int)fill_bytes(4));
-  TC_LONG_LOAD(fill, &error);
-  TC_LONG_LOAD(refine, &error);
-  tc_load(count, &error);
-  return error;
+void tc_long_otsu_load(cudaError_t *error) {
+  tc_load(fill<1>, error);
+  tc_load(fill<2>, error);
+  tc_load(fill<4>, error, fill_bytes(4));
+  TC_LONG_LOAD(refine, error);
+  tc_load(count, error);
 }

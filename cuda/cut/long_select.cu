@@ -65,8 +65,4 @@ cudaError_t tc_long_select(const tc_long &a, int quads, tc_chain *chain) {
   return error;
 }
 
-cudaError_t tc_long_select_load() {
-  cudaError_t error = cudaSuccess;
-  TC_LONG_LOAD(digit, &error);
-  return error;
-}
+void tc_long_select_load(cudaError_t *error) { TC_LONG_LOAD(digit, error); }

@@ -35,6 +35,17 @@ __device__ __forceinline__ uint64_t item_at(const tc_long &a, const tc_cut_group
   return (uint64_t)key << 32 | (uint32_t)i;
 }
 
+template <int QUADS>
+__device__ __forceinline__ void load_items(const tc_long &a, const tc_cut_group &c,
+                                           const tc_long_tile &tile, int pass,
+                                           uint64_t (&items)[4 * QUADS]) {
+#pragma unroll
+  for (int i = 0; i < 4 * QUADS; i++) {
+    const int32_t at = place_of<QUADS>(tile, i);
+    items[i] = at < c.group.n ? item_at(a, c, tile.base, pass, at) : 0;
+  }
+}
+
 __device__ __forceinline__ uint32_t digit_of(uint64_t item, int pass) {
   return (uint32_t)(item >> (32 + 8 * pass)) & (DIGITS - 1);
 }
@@ -46,18 +57,10 @@ __global__ void __launch_bounds__(TC_LONG_THREADS)
   __shared__ uint32_t counts[DIGITS];
   const uint32_t t = threadIdx.x;
   if (t < DIGITS) counts[t] = 0;
-  tc_wait_previous();
-  tc_let_next_start();
-  tc_long_open(a, blockIdx.x, tile);
-  __syncthreads();
-  if (tile.number < 0) return;
+  if (!tc_long_begin(a, tile)) return;
   const tc_cut_group c = tc_long_group(a, tile);
   uint64_t items[4 * QUADS];
-#pragma unroll
-  for (int i = 0; i < 4 * QUADS; i++) {
-    const int32_t at = place_of<QUADS>(tile, i);
-    items[i] = at < c.group.n ? item_at(a, c, tile.base, pass, at) : 0;
-  }
+  load_items<QUADS>(a, c, tile, pass, items);
 #pragma unroll
   for (int i = 0; i < 4 * QUADS; i++) {
     if (place_of<QUADS>(tile, i) < c.group.n) atomicAdd(&counts[digit_of(items[i], pass)], 1u);
@@ -111,11 +114,7 @@ __global__ void __launch_bounds__(TC_LONG_THREADS, 1)
   const uint32_t t = threadIdx.x;
   for (uint32_t i = t; i < TC_LONG_WARPS * DIGITS; i += TC_LONG_THREADS) (&s.places[0][0])[i] = 0;
   if (t == 0) s.magnitude = 0;
-  tc_wait_previous();
-  tc_let_next_start();
-  tc_long_open(a, blockIdx.x, tile);
-  __syncthreads();
-  if (tile.number < 0) return;
+  if (!tc_long_begin(a, tile)) return;
   const tc_cut_group c = tc_long_group(a, tile);
   uint64_t items[4 * QUADS];
   uint32_t ranks[4 * QUADS]; /* among the warp's rows of the same digit */
@@ -222,11 +221,9 @@ cudaError_t tc_long_sort(const tc_long &a, int quads, tc_chain *chain) {
   return tc_launch(TC_LONG_OF(mark, quads), grid, TC_LONG_THREADS, 0, chain, a);
 }
 
-cudaError_t tc_long_sort_load() {
-  cudaError_t error = cudaSuccess;
-  TC_LONG_LOAD(count, &error);
-  TC_LONG_LOAD(scatter, &error);
-  TC_LONG_LOAD(mark, &error);
-  tc_load(decide, &error);
-  return error;
+void tc_long_sort_load(cudaError_t *error) {
+  TC_LONG_LOAD(count, error);
+  TC_LONG_LOAD(scatter, error);
+  TC_LONG_LOAD(mark, error);
+  tc_load(decide, error);
 }

@@ -87,7 +87,7 @@ __global__ void __launch_bounds__(THREADS, 2)
   constexpr int COLUMNS = BYTES >= 2 * tc_type<DTYPE>::size ? 2 : 1;
   __shared__ float weights[TC_BLOCK];
   __shared__ uint8_t list[TC_BLOCK]; /* rows of the block that count */
-  __shared__ int listed, total, last;
+  __shared__ int listed, total;
   const uint32_t dim = (uint32_t)args.tokens.dim, lane = threadIdx.x & 31, warp = threadIdx.x / 32;
   const int64_t stride = args.tokens.row_stride * tc_type<DTYPE>::size;
   const int64_t tiles = tc_tiles_total(args.t, args.s);
@@ -136,15 +136,7 @@ __global__ void __launch_bounds__(THREADS, 2)
     }
     if (args.arrived != nullptr) {
       const int32_t blocks = (segment.n + TC_BLOCK - 1) / TC_BLOCK;
-      uint32_t *arrived = args.arrived + (b - args.t.first);
-      tc_delay(0);
-      __threadfence(); /* our sums before our arrival */
-      __syncthreads();
-      if (threadIdx.x == 0) last = atomicAdd(arrived, 1u) == (uint32_t)blocks - 1;
-      __syncthreads();
-      if (last) {
-        __threadfence(); /* everybody's arrival before their sums */
-        if (threadIdx.x == 0) *arrived = 0;
+      if (tc_arrives_last(args.arrived + (b - args.t.first), (uint32_t)blocks)) {
         if (roles != nullptr) atomicAdd(&total, count_rows(roles, segment.n));
         __syncthreads();
         for (uint32_t d = threadIdx.x; d < dim; d += THREADS) {
@@ -211,8 +203,7 @@ extern "C" cudaError_t tc_cuda_direction(const tc_cuda *device, const tc_segment
   if (tc_direction_spreads(device, args)) {
     return tc_direction_spread(device, args, space->lasting, chain);
   }
-  const int width = tc_token_width(segments, tokens);
-  const int column = width == 16 ? 0 : width == 8 ? 1 : width == 4 ? 2 : 3;
+  const int column = tc_width_column(tc_token_width(segments, tokens));
   const cudaError_t error =
       tc_launch(KERNELS[tokens->dtype - 1][column], tc_grid(args.t.bound), THREADS, 0, chain, args);
   if (error != cudaSuccess || !is_long) return error;
@@ -222,14 +213,9 @@ extern "C" cudaError_t tc_cuda_direction(const tc_cuda *device, const tc_segment
 }
 
 extern "C" cudaError_t tc_cuda_load_direction(tc_cuda *) {
-  cudaFuncAttributes attributes;
-  for (const auto &row : KERNELS) {
-    for (const direction_kernel kernel : row) {
-      if (kernel == nullptr) continue;
-      const cudaError_t error = cudaFuncGetAttributes(&attributes, kernel);
-      if (error != cudaSuccess) return error;
-    }
-  }
-  const cudaError_t error = tc_direction_spread_load();
-  return error != cudaSuccess ? error : cudaFuncGetAttributes(&attributes, direction_finish);
+  cudaError_t error = cudaSuccess;
+  tc_load(KERNELS, &error);
+  tc_load(direction_finish, &error);
+  tc_direction_spread_load(&error);
+  return error;
 }

@@ -6,6 +6,7 @@
 #include "common/delay.cuh"
 #include "common/dot.cuh"
 #include "common/launch.cuh"
+#include "common/sync.cuh"
 #include "common/tiles.cuh"
 
 struct tc_direction_args {
@@ -24,7 +25,7 @@ struct tc_direction_args {
 bool tc_direction_spreads(const tc_cuda *device, const tc_direction_args &args);
 cudaError_t tc_direction_spread(const tc_cuda *device, const tc_direction_args &args,
                                 tc_cuda_lasting *lasting, const tc_chain *chain);
-cudaError_t tc_direction_spread_load(void);
+void tc_direction_spread_load(cudaError_t *error);
 
 /* Which of the first 64 rows from `roles` on count, a bit each; `rows` there are. Called by whole,
  * converged warps. */

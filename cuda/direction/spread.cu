@@ -15,7 +15,6 @@
  * Precision: as METHOD.md, bit for bit. Limits: rows of whole 16-byte units; roles of a segment
  * are looked at once for each 128 bytes of columns.
  */
-#include "common/sync.cuh"
 #include "common/tensor.cuh"
 #include "direction/direction.cuh"
 
@@ -139,11 +138,6 @@ struct cursor {
   }
 };
 
-__device__ inline void copy_unit(void *to, const char *from) {
-  asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(tc_shared_address(to)), "l"(from)
-               : "memory");
-}
-
 /* Which rows of a window count, and which of its blocks have any. Called by the whole block. */
 template <int DTYPE>
 __device__ inline void open_window(const spread_args &args, const tc_segment &segment, int32_t base,
@@ -214,8 +208,8 @@ __device__ inline void sums(const spread_args &args, uint32_t ticket, sums_space
       int32_t block = 0;
       const int32_t i = at.find(space, r, &block);
       if (i < 0 || slice * SLICE + c * 16 >= dim * size) continue;
-      copy_unit(&space.stages[stage][r][c],
-                columns + ((int64_t)(base + block) * TC_BLOCK + i) * stride + c * 16);
+      tc_copy_16(tc_shared_address(&space.stages[stage][r][c]),
+                 columns + ((int64_t)(base + block) * TC_BLOCK + i) * stride + c * 16);
     }
   };
   const auto weight = [&](const cursor<DTYPE> &at, int32_t base) {
@@ -342,11 +336,4 @@ cudaError_t tc_direction_spread(const tc_cuda *device, const tc_direction_args &
   return tc_launch(KERNELS[d.tokens.dtype - 1], (unsigned)blocks, THREADS, 0, chain, args);
 }
 
-cudaError_t tc_direction_spread_load() {
-  for (const spread_kernel kernel : KERNELS) {
-    cudaFuncAttributes attributes;
-    const cudaError_t error = cudaFuncGetAttributes(&attributes, kernel);
-    if (error != cudaSuccess) return error;
-  }
-  return cudaSuccess;
-}
+void tc_direction_spread_load(cudaError_t *error) { tc_load(KERNELS, error); }

@@ -46,7 +46,9 @@ static tailcut_status score_rows(tc_cuda_run *run, float *scores) {
 static int stages(const tc_cuda_run *run) {
   const tc_call *call = run->call;
   tailcut_rows rows[TC_FUSED_ARRAYS];
-  if (call->num_rows > TC_FUSED_ARRAYS || tc_run_packs_kept(run)) return 0;
+  if (call->num_rows > TC_FUSED_ARRAYS || tc_run_packs_kept(run) || call->merge.window > 0) {
+    return 0;
+  }
   for (int32_t i = 0; i < call->num_rows; i++) rows[i] = tc_rows_at(call, i);
   return tc_cuda_compact_stages(run->device, &run->segments, rows, call->num_rows);
 }

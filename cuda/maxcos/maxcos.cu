@@ -210,11 +210,7 @@ const prepare_kernel PREPARE[3][4] = {
 /* Takes memory for `args` from scratch (NULL: only counts). */
 size_t carve(tc_maxcos_args *args, char *scratch, size_t segments, size_t rows) {
   size_t used = 0;
-  const auto take = [&](size_t bytes) {
-    char *p = scratch != nullptr ? scratch + used : nullptr;
-    used += (bytes + 255) / 256 * 256;
-    return p;
-  };
+  const auto take = [&](size_t bytes) { return tc_take(scratch, &used, bytes); };
   args->form = (int32_t *)take(4);
   args->items = (int64_t *)take(8 * (segments + 1));
   args->shapes = (tc_maxcos_shape *)take(sizeof(tc_maxcos_shape) * segments);
@@ -249,10 +245,9 @@ extern "C" cudaError_t tc_cuda_maxcos(const tc_cuda *device, const tc_segments *
   const int width = tc_token_width(segments, tokens);
   const bool aligned = width == 16 && tokens->dim % (16 / tc_dtype_size(tokens->dtype)) == 0;
   args.first_form = aligned ? 0 : TC_MAXCOS_UNALIGNED;
-  const int column = width == 16 ? 0 : width == 8 ? 1 : width == 4 ? 2 : 3;
   const int64_t parts = TC_BLOCK / WARPS * args.t.bound, blocks = args.t.bound / (WARPS / 2) + 1;
   const tc_chain next = {chain->stream, device->chains};
-  cudaError_t error = tc_launch(PREPARE[tokens->dtype - 1][column],
+  cudaError_t error = tc_launch(PREPARE[tokens->dtype - 1][tc_width_column(width)],
                                 tc_grid(segments->segments + parts), THREADS, 0, chain, args);
   if (error != cudaSuccess) return error;
   error = tc_maxcos_product(args, aligned, &next);
@@ -261,14 +256,9 @@ extern "C" cudaError_t tc_cuda_maxcos(const tc_cuda *device, const tc_segments *
 }
 
 extern "C" cudaError_t tc_cuda_load_maxcos(tc_cuda *) {
-  cudaFuncAttributes attributes;
-  for (const auto &row : PREPARE) {
-    for (const prepare_kernel kernel : row) {
-      if (kernel == nullptr) continue;
-      const cudaError_t error = cudaFuncGetAttributes(&attributes, kernel);
-      if (error != cudaSuccess) return error;
-    }
-  }
-  const cudaError_t error = tc_maxcos_product_load();
-  return error != cudaSuccess ? error : cudaFuncGetAttributes(&attributes, finish);
+  cudaError_t error = cudaSuccess;
+  tc_load(PREPARE, &error);
+  tc_maxcos_product_load(&error);
+  tc_load(finish, &error);
+  return error;
 }

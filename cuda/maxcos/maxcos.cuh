@@ -83,6 +83,6 @@ __device__ inline int64_t tc_maxcos_cycles(int32_t dim) {
 
 /* product.cu. aligned: rows are whole 16-byte pieces. */
 cudaError_t tc_maxcos_product(const tc_maxcos_args &args, bool aligned, const tc_chain *chain);
-cudaError_t tc_maxcos_product_load(void);
+void tc_maxcos_product_load(cudaError_t *error);
 
 #endif /* TAILCUT_MAXCOS_CUH_ */

@@ -119,13 +119,4 @@ cudaError_t tc_maxcos_product(const tc_maxcos_args &args, bool aligned, const tc
                    TC_MAXCOS_THREADS, TC_MAXCOS_SHARED, chain, args);
 }
 
-cudaError_t tc_maxcos_product_load(void) {
-  for (const auto &row : KERNELS) {
-    for (const product_kernel kernel : row) {
-      const cudaError_t error = cudaFuncSetAttribute(
-          kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, TC_MAXCOS_SHARED);
-      if (error != cudaSuccess) return error;
-    }
-  }
-  return cudaSuccess;
-}
+void tc_maxcos_product_load(cudaError_t *error) { tc_load(KERNELS, error, TC_MAXCOS_SHARED); }

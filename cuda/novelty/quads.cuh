@@ -81,7 +81,7 @@ struct tc_row_quads {
         square[k] = __fmaf_rn(v, v, square[k]);
       }
     }
-    return tc_group<DTYPE>(square);
+    return tc_group_sum<DTYPE>(square);
   }
 
   /* The bytes of row `number` to shared memory; returns this lane's part of their product. */
