@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""compare.py [--numpy] [--torch [--sequence]] [--rounds N] [--json FILE]
+"""compare.py [--numpy] [--torch [--sequence | --batch]] [--rounds N] [--json FILE]
 
 The whole fused prune of one image (576 x 1024: cosine to a reference, stable sort, OTSU's cut, kept
 rows in their order) on all cores, against the same steps in numpy and PyTorch (CPU).
@@ -9,7 +9,7 @@ spin for some milliseconds after a call and would be in the way of the next cont
 starts with a pause until they sleep, then with calls that are not timed. Medians. First
 every contender's kept tokens are compared with tailcut's. Exit status 1 when they differ by more
 than rounding can do. --sequence: a sequence inside a language model's layer instead
-(compare_sequence.py), PyTorch eager and compiled.
+(compare_sequence.py), PyTorch eager and compiled. --batch: eight images in one call, likewise.
 """
 import argparse
 import ctypes
@@ -20,7 +20,7 @@ import statistics
 import sys
 import time
 
-TOKENS, DIM = 576, 1024
+TOKENS, DIM, IMAGES = 576, 1024, 8
 # Seconds of pause and of calls not timed; calls timed. After a pause the cores of a virtual machine take
 # some tens of milliseconds to come back to speed, all the more when two have to.
 PAUSE, SETTLE, CALLS = 0.03, 0.1, 24
@@ -78,7 +78,8 @@ class Tailcut:
     ctypes)."""
 
     def __init__(self, library, np, x, c):
-        self.keep = x, c
+        """x: [images, TOKENS, DIM]"""
+        self.keep, images = (x, c), len(x)
         lib = ctypes.CDLL(library)
         lib.tailcut_last_error.restype = ctypes.c_char_p
         lib.tailcut_build_info.restype = ctypes.c_char_p
@@ -86,20 +87,20 @@ class Tailcut:
         config = made(Config, lib.tailcut_version(), 1, 0, 0)
         self.lib = lib
         self.check(lib.tailcut_create(ctypes.byref(handle), ctypes.byref(config)))
-        limits = made(Limits, 1, TOKENS, 0, DIM, 0, 0)
+        limits = made(Limits, images, TOKENS, 0, DIM, 0, 0)
         self.check(lib.tailcut_workspace_size(handle, PRUNE_VISUAL, ctypes.byref(limits),
                                               ctypes.byref(size)))
         room = np.zeros(size.value + 256, np.uint8)
         workspace = P((room.ctypes.data + 255) // 256 * 256)
         self.check(lib.tailcut_workspace_init(handle, workspace, size, None))
-        self.out = aligned(np, np.zeros_like(x))
-        self.kept = np.empty(TOKENS, np.int32)
-        self.count = np.zeros(1, np.int32)
+        self.out = aligned(np, np.zeros_like(x)).reshape(-1, DIM)
+        self.kept = np.empty((images, TOKENS), np.int32)
+        self.counts = np.zeros(images, np.int32)
         dtype = F16 if x.dtype == np.float16 else F32
-        batch = made(Batch, 1, TOKENS, 0, None, None, 0)
+        batch = made(Batch, images, TOKENS, 0, None, None, 0)
         tokens = made(Tokens, x.ctypes.data, dtype, DIM, 0, 0)
         reference = made(Reference, GIVEN, 0, c.ctypes.data, 0)
-        selection = made(Selection, self.count.ctypes.data, self.kept.ctypes.data, LOCAL)
+        selection = made(Selection, self.counts.ctypes.data, self.kept.ctypes.data, LOCAL)
         rows = made(Rows, x.ctypes.data, self.out.ctypes.data, x.itemsize * DIM, 1, PACKED, 0, 4)
         self.keep += batch, tokens, reference, selection, rows, room
         address = ctypes.addressof
@@ -114,9 +115,11 @@ class Tailcut:
             sys.exit("compare.py: " + self.lib.tailcut_last_error().decode())
 
     def result(self):
+        """(numbers of the kept rows of the whole batch, those rows)"""
         self.call()
-        k = int(self.count[0])
-        return self.kept[:k].tolist(), self.out[:k]
+        kept = [b * TOKENS + int(row) for b, k in enumerate(self.counts)
+                for row in self.kept[b, :k]]
+        return kept, self.out[:len(kept)]
 
 
 # ------------------------------------------------------------------------------- the same, by hand
@@ -158,13 +161,39 @@ def torch_prune(torch, x, c, matrix_vector):
     return prune
 
 
-def features(np, dtype):
+def torch_batch(torch, x, c, product, compiled):
+    """Of [images, TOKENS, DIM]. The boolean index, whose length depends on the data, is eager."""
+    ks = torch.arange(1, TOKENS, dtype=torch.float64)
+    weight, ranks = 1 / (ks * (TOKENS - ks)), torch.arange(TOKENS)
+
+    def choose(x, c):
+        a, b = x.float(), c.float()
+        norms = torch.linalg.vector_norm(a, dim=2) * torch.linalg.vector_norm(b)
+        dots = (a * b).sum(2) if product else a @ b
+        s = (dots / norms.clamp_min(1e-8)).clamp(-1, 1)
+        best, order = torch.sort(s, dim=1, descending=True, stable=True)
+        sums = torch.cumsum(best, 1, dtype=torch.float64)
+        d = TOKENS * sums[:, :-1] - ks * sums[:, -1:]
+        k = torch.argmax(d * d * weight, 1) + 1
+        return torch.zeros_like(s, dtype=torch.bool).scatter(1, order, ranks < k[:, None])
+
+    chosen = torch.compile(choose, fullgraph=True, dynamic=False) if compiled else choose
+
+    def prune():
+        mask = chosen(x, c)
+        return torch.nonzero(mask.view(-1))[:, 0], x[mask]
+
+    return prune
+
+
+def features(np, dtype, images=1):
     """Random rows, one in four of which leans towards the reference, more or less."""
     random = np.random.default_rng(1)
     c = random.standard_normal(DIM)
-    lean = np.where(random.random(TOKENS) < 0.25, random.uniform(0.5, 2, TOKENS), 0.1)
-    x = random.standard_normal((TOKENS, DIM)) + lean[:, None] * c
-    return aligned(np, x.astype(dtype)), c.astype(dtype)
+    rows = images * TOKENS
+    lean = np.where(random.random(rows) < 0.25, random.uniform(0.5, 2, rows), 0.1)
+    x = random.standard_normal((rows, DIM)) + lean[:, None] * c
+    return aligned(np, x.astype(dtype).reshape(images, TOKENS, DIM)), c.astype(dtype)
 
 
 def aligned(np, a):
@@ -216,7 +245,7 @@ def table(times, found, rows, columns):
     base = statistics.median(times["tailcut"])
     for name, us in times.items():
         median, (kept, off) = statistics.median(us), found[name]
-        print(f"| {columns['dtype']:5} | {name:26} | {median:9.1f} | {min(us):10.1f} "
+        print(f"| {columns['dtype']:5} | {name:34} | {median:9.1f} | {min(us):10.1f} "
               f"| {median / base:23.1f} | {kept:4} | {off:9} |", flush=True)
         rows.append({**columns, "name": name, "us_median": median, "us_min": min(us),
                      "ratio": median / base, "kept": kept, "differing": off})
@@ -229,8 +258,9 @@ def compare_images(np, torch, options):
         x, c = features(np, dtype)
         tailcut = Tailcut(options.library, np, x, c)
         kept, out = tailcut.result()
-        bad |= not np.array_equal(out, x[kept])
+        bad |= not np.array_equal(out, x.reshape(-1, DIM)[kept])
         contenders, found = {"tailcut": tailcut.call}, {"tailcut": (len(kept), 0)}
+        x = x[0]
         if options.numpy or not options.torch:
             contenders["numpy"] = numpy_prune(np, x, c)
         if torch:
@@ -243,6 +273,27 @@ def compare_images(np, torch, options):
             # Scores that are rounded to fp16 tie and swap at the cut; fp32 ones hardly do.
             bad |= found[name][1] > TOKENS // 50
         table(measure(contenders, options.rounds), found, rows, {"dtype": label})
+    return rows, bad
+
+
+def compare_batches(np, torch, options):
+    """As compare_images."""
+    rows, bad = [], False
+    for dtype, label in ((np.float16, "f16"), (np.float32, "f32")):
+        x, c = features(np, dtype, IMAGES)
+        tailcut = Tailcut(options.library, np, x, c)
+        kept, out = tailcut.result()
+        bad |= not np.array_equal(out, x.reshape(-1, DIM)[kept])
+        contenders, found = {"tailcut": tailcut.call}, {"tailcut": (len(kept), 0)}
+        tx, tc = torch.from_numpy(x), torch.from_numpy(c)
+        for product, how in ((False, "matrix x vector"), (True, "product, sum")):
+            for compiled in (True, False):
+                name = f"PyTorch{' compiled' if compiled else ''}, {how}"
+                contenders[name] = torch_batch(torch, tx, tc, product, compiled)
+                theirs, moved = contenders[name]()
+                found[name] = len(theirs), differing(kept, theirs.tolist())
+                bad |= found[name][1] > IMAGES * TOKENS // 50 or len(moved) != len(theirs)
+        table(measure(contenders, options.rounds), found, rows, {"dtype": label, "images": IMAGES})
     return rows, bad
 
 
@@ -275,14 +326,17 @@ def main():
     parser.add_argument("--numpy", action="store_true")
     parser.add_argument("--torch", action="store_true")
     parser.add_argument("--sequence", action="store_true", help="stage 2 in place of an image")
+    parser.add_argument("--batch", action="store_true", help=f"{IMAGES} images in one call")
     parser.add_argument("--rounds", type=int, default=60)
     parser.add_argument("--json")
     parser.add_argument("--library", default="build/lib/libtailcut.so")
     options = parser.parse_args()
     if options.rounds < 3:
         parser.error("--rounds must be 3 or more")
-    if options.sequence and not options.torch:
-        parser.error("--sequence goes with --torch")
+    if (options.sequence or options.batch) and not options.torch:
+        parser.error("--sequence and --batch go with --torch")
+    if options.sequence and options.batch:
+        parser.error("either --sequence or --batch")
     give_everyone_the_machine()
     import numpy as np
     torch = None
@@ -293,19 +347,22 @@ def main():
 
     print(f"{cpu_name()}, {os.cpu_count()} cores; numpy {np.__version__}"
           + (f"; PyTorch {torch.__version__}, {torch.get_num_threads()} threads" if torch else ""))
-    what = "prune of a sequence" if options.sequence else f"fused prune of {TOKENS} x {DIM}"
+    what = "prune of a sequence" if options.sequence else "fused prune of " + (
+        f"{IMAGES} x " if options.batch else "") + f"{TOKENS} x {DIM}"
     print(f"{what}, all cores; medians of {options.rounds * CALLS} calls in {options.rounds} "
           "interleaved rounds\n")
     if hasattr(os, "getloadavg") and os.getloadavg()[0] > 0.75:
         print(f"The machine is busy (load {os.getloadavg()[0]:.1f}): threads that wait for each other "
               "wait for others, too.\nMedians then say little; the least times are nearer to the "
               "truth.\n")
-    print("| dtype | what                       | median us |   least us | median, times tailcut's "
+    print("| dtype | what                               | median us |   least us | median, times tailcut's "
           "| kept | differing |")
-    print("|-------|----------------------------|----------:|-----------:|------------------------:"
+    print("|-------|------------------------------------|----------:|-----------:|------------------------:"
           "|-----:|----------:|")
-    rows, bad = compare_sequences(torch, options) if options.sequence else compare_images(
-        np, torch, options)
+    if options.sequence:
+        rows, bad = compare_sequences(torch, options)
+    else:
+        rows, bad = (compare_batches if options.batch else compare_images)(np, torch, options)
     if options.json:
         with open(options.json, "w", encoding="utf-8") as file:
             json.dump({"cpu": cpu_name(), "cores": os.cpu_count(), "numpy": np.__version__,

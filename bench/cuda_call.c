@@ -28,6 +28,11 @@ int bench_cuda_issue(const bench_world *w, int32_t kind, bool cuda, char *slot, 
   tailcut_reference reference = TAILCUT_REFERENCE_INITIALIZER;
   reference.data = slot + at->reference;
   reference.segment_stride = w->c->dim;
+  if (w->window > 0) {
+    reference = (tailcut_reference)TAILCUT_REFERENCE_INITIALIZER;
+    reference.source = TAILCUT_REFERENCE_NOVELTY;
+    reference.window = w->window;
+  }
   tailcut_selection selection = TAILCUT_SELECTION_INITIALIZER;
   selection.counts = (int32_t *)(void *)(slot + at->counts);
   selection.kept = (int32_t *)(void *)(slot + at->kept);

@@ -38,6 +38,10 @@ static const bench_case cases[] = {
     MANY_F16("compact"),
     MANY_F16("score"),
     BENCH_SEQUENCE(4096, 2048, 8192, F16, 32, 8, false, false),
+    ONE_F16("novelty"),
+    MANY_F16("novelty"),
+    ONE_F16("prune_novelty"),
+    {"prune_novelty", 64, 576, 1024, TAILCUT_F16, .quick = false},
     ONE_F16("score"),
     ONE_F16("compact"),
     {"score", 8, 576, 1024, TAILCUT_F16, .quick = false},
@@ -68,6 +72,8 @@ static const bench_case cases[] = {
  * that do not fit on chip. */
 static const bench_case small_cases[] = {
     {"score", 2, 40, 64, TAILCUT_F16, .quick = true},
+    {"novelty", 2, 40, 64, TAILCUT_F16, .quick = true},
+    {"prune_novelty", 2, 70, 64, TAILCUT_F16, .quick = true},
     {"cut", 2, 70, 0, TAILCUT_F32, .quick = true},
     {"compact", 2, 40, 64, TAILCUT_BF16, .quick = true},
     {"prune_visual", 2, 40, 64, TAILCUT_F16, .quick = true},

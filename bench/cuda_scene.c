@@ -63,6 +63,7 @@ static int make_workspaces(bench_world *w) {
   limits.segments = w->c->segments;
   limits.max_tokens = w->c->tokens;
   limits.dim = w->c->dim;
+  limits.window = w->window;
   if (w->kind == TAILCUT_CALL_PRUNE_SEQUENCE) limits = bench_sequence_limits(&w->sequence);
   /* The expected rows of compact come from the CPU's prune. */
   const int32_t oracle = w->kind == TAILCUT_CALL_COMPACT ? TAILCUT_CALL_PRUNE_VISUAL : w->kind;
@@ -196,7 +197,7 @@ static int add_variant(bench_scene *scene, const char *name, int place, bool col
 }
 
 static bool can_cub(const bench_world *w) {
-  return w->kind == TAILCUT_CALL_PRUNE_VISUAL && w->row_bytes % 16 == 0 &&
+  return w->kind == TAILCUT_CALL_PRUNE_VISUAL && w->window == 0 && w->row_bytes % 16 == 0 &&
          w->c->tokens <= BENCH_CUB_MOST_TOKENS;
 }
 
@@ -220,13 +221,17 @@ static int add_variants(bench_scene *scene, const char *name, const char *other)
 int bench_cuda_open(bench_scene *scene) {
   static const struct {
     const char *step, *name, *other; /* other: in place */
-    int32_t kind;
+    int32_t kind, window;
   } steps[] = {
-      {"score", "score", NULL, TAILCUT_CALL_SCORE},
-      {"cut", "cut", NULL, TAILCUT_CALL_CUT},
-      {"compact", "compact packed", "compact in place", TAILCUT_CALL_COMPACT},
-      {"prune_visual", "prune_visual packed", "prune_visual in place", TAILCUT_CALL_PRUNE_VISUAL},
-      {"prune_sequence", NULL, "prune_sequence", TAILCUT_CALL_PRUNE_SEQUENCE},
+      {"score", "score", NULL, TAILCUT_CALL_SCORE, 0},
+      {"novelty", "novelty", NULL, TAILCUT_CALL_SCORE, 64},
+      {"cut", "cut", NULL, TAILCUT_CALL_CUT, 0},
+      {"compact", "compact packed", "compact in place", TAILCUT_CALL_COMPACT, 0},
+      {"prune_visual", "prune_visual packed", "prune_visual in place", TAILCUT_CALL_PRUNE_VISUAL,
+       0},
+      {"prune_novelty", "prune_novelty packed", "prune_novelty in place", TAILCUT_CALL_PRUNE_VISUAL,
+       64},
+      {"prune_sequence", NULL, "prune_sequence", TAILCUT_CALL_PRUNE_SEQUENCE, 0},
   };
   const bench_case *c = scene->what;
   size_t s = 0;
@@ -236,6 +241,7 @@ int bench_cuda_open(bench_scene *scene) {
   scene->data = w;
   w->c = c;
   w->kind = steps[s].kind;
+  w->window = steps[s].window;
   w->total = (int64_t)c->segments * c->tokens;
   w->row_bytes = (size_t)(c->dim * bench_dtype_size(c->dtype));
   w->token_bytes = (size_t)w->total * w->row_bytes;

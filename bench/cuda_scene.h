@@ -28,7 +28,8 @@ typedef struct bench_variant {
 
 struct bench_world {
   const bench_case *c;
-  int32_t kind; /* tailcut_call */
+  int32_t kind;   /* tailcut_call */
+  int32_t window; /* of NOVELTY; 0: scores are cosines */
   int64_t total;
   size_t row_bytes, token_bytes;
   tailcut_batch batch;

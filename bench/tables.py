@@ -113,7 +113,8 @@ def summary(results):
 
 
 def figures():
-    folders = sorted(path for path in (ROOT / "bench" / "results").glob("*") if path.is_dir())
+    folders = sorted(path for path in (ROOT / "bench" / "results").glob("*")
+                     if path.is_dir() and path.name != "quality")  # quality/report.py's
     parts = []
     for folder in folders:
         results = read_results(folder.glob("*.json"))

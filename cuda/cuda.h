@@ -65,10 +65,19 @@ typedef struct tc_cuda_lasting {
   uint32_t ticket;  /* work taken so far, by kernels that hand it out */
   uint32_t left;    /* blocks that will take no more */
   uint32_t arrived; /* cut: groups that are done */
-  uint32_t unused[61];
+  uint32_t unused;
+  uint64_t merge_ticket; /* as ticket, where there may be more than 2^32 of them */
+  uint32_t unused_too[58];
   uint32_t blocks[TC_CHUNK_SEGMENTS]; /* direction, fused: blocks of a segment that have arrived */
   uint32_t moved[TC_CHUNK_SEGMENTS];  /* fused: blocks of a segment that know what is kept */
 } tc_cuda_lasting;
+
+/* What a cut may say of 32 candidates of a segment: which of them stay (bit i: the i-th), and how
+ * many of the segment's before them do. tc_mark_of (segments.cuh) says which entry. */
+typedef struct tc_mark {
+  uint32_t stay;
+  int32_t before;
+} tc_mark;
 
 /* The workspace of a call, laid out by layout.c. Pointers a call kind does not use are NULL. */
 typedef struct tc_cuda_space {
@@ -80,6 +89,7 @@ typedef struct tc_cuda_space {
   int32_t *group_kept;        /* kept indices by row number, before groups are joined */
   float *scores;              /* by row number */
   int32_t *kept;              /* LOCAL kept indices by row number */
+  tc_mark *marks;             /* [rows / 32 + segments] of a cut that leaves them */
   int32_t *counts;            /* [segments] */
   int32_t *new_cu;            /* [segments + 1] */
   float *directions;          /* [directions_group, dim] */
@@ -87,7 +97,9 @@ typedef struct tc_cuda_space {
   float *block_sums;          /* [blocks of a group's rows, dim] */
   int32_t directions_group; /* segments whose directions are held at a time, <= TC_CHUNK_SEGMENTS */
   char *relevance;          /* scratch of MAX_COSINE or ATTENTION, as much as the greater wants */
+  int32_t *similarities;    /* [rows * window] tc_cuda_novelty's, for merging */
   char *novelty;            /* scratch of NOVELTY, tc_cuda_novelty_scratch bytes */
+  char *merge;              /* scratch of merging, tc_cuda_merge_scratch bytes */
   char *cut;                /* scratch of the cut, tc_cuda_cut_scratch bytes */
   char *compact;            /* scratch of compact, tc_cuda_compact_scratch bytes */
 } tc_cuda_space;
@@ -176,6 +188,33 @@ cudaError_t tc_cuda_novelty(const tc_cuda *device, const tc_segments *segments,
                             float *scores, int32_t *flags, int stores_flags, int32_t *similarities,
                             char *scratch, tc_cuda_lasting *lasting, const tc_chain *chain);
 
+/* merge/: the kept lists of a call of tailcut_merge made sound: an entry that is not followed
+ * becomes -1, so that compact follows the others and no more. In `tidy`, by row number, LOCAL
+ * (TC_KEPT_TIDIED says so); where the results of candidates are, for tc_cuda_merge, in scratch. */
+#define TC_KEPT_TIDIED 3
+size_t tc_cuda_merge_scratch(const tc_cuda *device, const tailcut_limits *limits);
+cudaError_t tc_cuda_merge_tidy(const tc_cuda *device, const tc_segments *segments,
+                               const int32_t *kept, int32_t kept_placement, const int32_t *counts,
+                               const int32_t *new_cu, const tailcut_limits *limits, int32_t *tidy,
+                               char *scratch, const tc_chain *chain);
+
+/* merge/: merges the dropped rows of arrays (num_rows whole descriptors) into the kept ones, and
+ * writes sizes_out and joins_out of the options (whole). similarities: tc_cuda_novelty's, with
+ * options.window. kept: LOCAL; a cut's lists are sound, those from outside are TIDIED. new_cu may be
+ * NULL where nothing is PACKED. sizes_placement: of sizes_out. limits: what scratch was sized by. */
+typedef struct tc_merge_call {
+  tc_segments segments;
+  tc_groups groups;
+  tailcut_merge_options options;
+  tailcut_limits limits;
+  const int32_t *similarities, *kept, *counts, *new_cu;
+  int32_t tidied, sizes_placement;
+  char *scratch;
+  tc_cuda_lasting *lasting;
+} tc_merge_call;
+cudaError_t tc_cuda_merge(const tc_cuda *device, const tc_merge_call *call,
+                          const tailcut_rows *rows, int32_t num_rows, const tc_chain *chain);
+
 /* cut.cu: what a cut reports of every segment (and group). Members that are NULL are not wanted;
  * counts and kept are always given. kept: LOCAL, segment-local indices by row number. */
 #define TC_CUT_SHORT 8192 /* candidates (with roles: rows) that one block cuts */
@@ -186,6 +225,8 @@ typedef struct tc_cuda_cut_out {
   int32_t *host_counts;
   uint8_t *mask;
   int32_t *group_counts;
+  tc_mark *marks;    /* by short cuts of segments only, */
+  int32_t no_list;   /* which then need not write kept */
 } tc_cuda_cut_out;
 
 /* A cut, and what its kernels get. in_flags [segments] or NULL: BAD_REFERENCE and INVALID bits that
@@ -222,9 +263,13 @@ cudaError_t tc_cuda_cut(const tc_cuda *device, const tc_cut_args *args, char *sc
 #define TC_MOST_TURNED 65536    /* parts of a row */
 size_t tc_cuda_compact_scratch(const tc_cuda *device, const tailcut_limits *limits);
 cudaError_t tc_cuda_compact(const tc_cuda *device, const tc_segments *segments, const int32_t *kept,
-                            int32_t kept_placement, const int32_t *counts, const int32_t *new_cu,
-                            const tailcut_rows *rows, int32_t num_rows, char *scratch,
-                            tc_cuda_lasting *lasting, const tc_chain *chain);
+                            int32_t kept_placement, const tc_mark *marks, const int32_t *counts,
+                            const int32_t *new_cu, const tailcut_rows *rows, int32_t num_rows,
+                            char *scratch, tc_cuda_lasting *lasting, const tc_chain *chain);
+/* staged.cu: whether compact had better move these arrays, all of them, by marks than by kept: then
+ * the call's cut leaves them and compact gets them (else NULL). */
+int tc_cuda_compact_stages(const tc_cuda *device, const tc_segments *segments,
+                           const tailcut_rows *rows, int32_t num_rows);
 
 /* Whether a rule without spread is cut without sorting, where no curve and no ranks are asked
  * for. */
@@ -255,7 +300,8 @@ cudaError_t tc_cuda_fused_rest(const tc_cuda *device, const tc_fused_call *call,
 /* <step>.cu: tc_cuda_load_<step> loads every kernel of the step (lazy loading would allocate in a
  * run call) and sets attributes. device.c calls them all. */
 #define TC_CUDA_STEPS(X) \
-  X(resolve) X(score) X(novelty) X(direction) X(maxcos) X(attention) X(cut) X(compact) X(fused)
+  X(resolve) X(score) X(novelty) X(direction) X(maxcos) X(attention) X(cut) X(merge) X(compact) \
+  X(fused)
 #define TC_CUDA_LOAD(step) cudaError_t tc_cuda_load_##step(tc_cuda *device);
 TC_CUDA_STEPS(TC_CUDA_LOAD)
 #undef TC_CUDA_LOAD

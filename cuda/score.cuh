@@ -195,8 +195,8 @@ struct tc_score_sums {
 
   template <int DTYPE>
   __device__ inline float across() const {
-    const float d = tc_group<DTYPE>(dot), q = tc_group<DTYPE>(square);
-    return tc_score_butterfly<DTYPE, 1>(&d, &q, tc_group<DTYPE>(reference));
+    const float d = tc_group_sum<DTYPE>(dot), q = tc_group_sum<DTYPE>(square);
+    return tc_score_butterfly<DTYPE, 1>(&d, &q, tc_group_sum<DTYPE>(reference));
   }
 };
 

@@ -136,7 +136,7 @@ __device__ inline void tc_clear(float *a) {
 
 /* Sum of one whole group of accumulators: which lane has which group, see above. */
 template <int DTYPE>
-__device__ inline float tc_group(const float *a) {
+__device__ inline float tc_group_sum(const float *a) {
   float b[4];
 #pragma unroll
   for (int k = 0; k < 4; k++) {
@@ -173,7 +173,7 @@ __device__ inline float tc_across(float v, int step) {
 /* The tree of one sum: its value in every lane. */
 template <int DTYPE>
 __device__ inline float tc_sum(const float *a) {
-  return tc_across<DTYPE>(tc_group<DTYPE>(a), 0);
+  return tc_across<DTYPE>(tc_group_sum<DTYPE>(a), 0);
 }
 
 /* The squared norm of a row, of which RUNS runs are loaded together. */

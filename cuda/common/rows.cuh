@@ -20,6 +20,7 @@ struct tc_row_array {
   int32_t part_units, slice_units; /* units of a part; of a slice */
   uint8_t width, columns_log, slot_bytes, base_bytes, in_place, packed, from, zero_tail;
   int8_t page_log; /* page_rows as a power of two; -1: none */
+  int32_t per;     /* tiles of a segment, where they are dealt evenly */
 };
 
 /* Says that p is in global memory, which the compiler cannot see in an address that comes out of

@@ -52,6 +52,11 @@ __device__ inline tc_segment tc_segment_at(const tc_segments &s, int32_t b) {
   return tc_segment_judge(s, b, highest);
 }
 
+/* The place of a segment's first mark: row numbers ascend, so no two segments share one. */
+__device__ inline uint32_t tc_mark_of(int32_t start, int32_t b) {
+  return (uint32_t)start / 32 + (uint32_t)b;
+}
+
 /* What is cut by itself: candidates (with roles: rows) [first, first + n) of segment b. */
 struct tc_group {
   int32_t b; /* -1: no rows, or an invalid segment */

@@ -12,6 +12,11 @@ __device__ inline uint32_t tc_shared_address(const void *p) {
   return (uint32_t)__cvta_generic_to_shared(p);
 }
 
+/* 16 bytes on their way from global memory, past L1. */
+__device__ inline void tc_copy_16(uint32_t to, const void *from) {
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(to), "l"(from) : "memory");
+}
+
 /* Ends a group of this thread's cp.async; waits until all groups but the last PENDING are there. */
 __device__ inline void tc_copy_commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
 template <int PENDING>

@@ -4,6 +4,7 @@
 #ifndef TAILCUT_COMPACT_CUH_
 #define TAILCUT_COMPACT_CUH_
 
+#include "common/delay.cuh"
 #include "common/launch.cuh"
 #include "common/rows.cuh"
 #include "common/tiles.cuh"
@@ -14,7 +15,7 @@ constexpr int TC_FEW_ARRAYS = 8; /* what a small parameter block holds */
 struct tc_lists {
   tc_segments s;
   const int32_t *kept, *counts, *new_cu;
-  int32_t kept_packed;
+  int32_t kept_packed, tidied; /* tidied: was PACKED, is LOCAL and sound (TC_KEPT_TIDIED) */
 };
 
 /* Segment b's result in an array. */
@@ -35,7 +36,7 @@ __device__ inline bool tc_take_result(const tc_lists &lists, bool packed, int64_
   r->start = segment.start;
   r->k = damaged || (packed ? (int64_t)offset : 0) + count > dst_rows ? 0 : count;
   r->dst_start = packed ? offset : segment.start;
-  r->kept = lists.kept + (lists.kept_packed ? offset : segment.start);
+  r->kept = lists.kept + (lists.kept_packed && !lists.tidied ? offset : segment.start);
   return !lists.kept_packed || (offset >= 0 && (int64_t)offset + r->k <= lists.s.total);
 }
 
@@ -76,26 +77,16 @@ __device__ inline int32_t tc_judge_entry(const tc_entry &e, int32_t j, int32_t n
   return e.i > before && e.i >= j && e.i < n ? e.i : -1;
 }
 
-/* An array whose rows are whole units of 16 bytes at aligned places, without slots. */
-struct tc_unit_rows {
-  const char *src;
-  char *dst;
-  int64_t src_row, dst_row, src_segment, dst_segment, src_part, dst_part; /* strides in bytes */
-  int64_t dst_rows;
-  int32_t units, part_units; /* units of a row; of a part */
-  uint8_t columns_log;       /* units side by side in a block's work */
-  uint8_t packed;
-};
-
 /* What a launch is about: arrays, and which of them work number w belongs to. */
 template <int MOST>
 struct tc_arrays {
-  int32_t count, first[MOST + 1]; /* work before each array */
-  tc_unit_rows array[MOST];
+  int32_t count;
+  int64_t first[MOST + 1]; /* work before each array */
+  tc_row_array array[MOST];
 };
 
 template <int MOST>
-__device__ inline int tc_array_of(const tc_arrays<MOST> &arrays, int32_t work) {
+__device__ inline int tc_array_of(const tc_arrays<MOST> &arrays, int64_t work) {
   int lo = 0, hi = arrays.count; /* first[lo] <= work < first[hi] */
   while (hi - lo > 1) {
     const int mid = (lo + hi) / 2;
@@ -108,24 +99,48 @@ __device__ inline int tc_array_of(const tc_arrays<MOST> &arrays, int32_t work) {
   return lo;
 }
 
+/* For arrays whose rows are whole units of 16 bytes at aligned places, without slots. */
+
 /* Bytes from a row's first to unit `unit`. */
-__device__ inline int64_t tc_unit_offset(const tc_unit_rows &a, int64_t part_stride,
+__device__ inline int64_t tc_unit_offset(const tc_row_array &a, int64_t part_stride,
                                          uint32_t unit) {
   if (unit < (uint32_t)a.part_units) return (int64_t)unit * 16;
   const uint32_t part = unit / (uint32_t)a.part_units;
   return part * part_stride + (int64_t)(unit - part * (uint32_t)a.part_units) * 16;
 }
 
-/* Bytes from the array's first row to the segment's. */
-__device__ inline int64_t tc_segment_offset(const tc_lists &lists, const tc_unit_rows &a,
-                                            const tc_result &r) {
-  return lists.s.cu_seqlens != nullptr ? r.start * a.src_row : r.b * a.src_segment;
+/* Bytes from the array's first row to that of segment b, which has row number `start`. */
+__device__ inline int64_t tc_segment_offset(const tc_lists &lists, const tc_row_array &a, int32_t b,
+                                            int32_t start) {
+  return lists.s.cu_seqlens != nullptr ? start * a.src_row_stride : b * a.src_segment_stride;
 }
 
 /* To the first row of its result. */
-__device__ inline int64_t tc_result_offset(const tc_lists &lists, const tc_unit_rows &a,
+__device__ inline int64_t tc_result_offset(const tc_lists &lists, const tc_row_array &a,
                                            const tc_result &r) {
-  return a.packed || lists.s.cu_seqlens != nullptr ? r.dst_start * a.dst_row : r.b * a.dst_segment;
+  const bool flat = a.packed || lists.s.cu_seqlens != nullptr;
+  return flat ? r.dst_start * a.dst_row_stride : r.b * a.dst_segment_stride;
+}
+
+/* A column slice of a segment in place, and the unit of each row that is this thread's. */
+struct tc_slice_work {
+  int32_t b, line, lines;
+  uint32_t column;
+  bool live;
+  int64_t offset; /* from the row to the unit */
+};
+
+__device__ inline tc_slice_work tc_slice_of(const tc_row_array &a, uint32_t at, int32_t threads) {
+  const uint32_t slices = (uint32_t)a.slices, b = at / slices;
+  tc_slice_work w;
+  w.b = (int32_t)b;
+  w.column = threadIdx.x & ((1u << a.columns_log) - 1);
+  w.line = (int32_t)(threadIdx.x >> a.columns_log);
+  w.lines = threads >> a.columns_log;
+  const uint32_t unit = ((at - b * slices) << a.columns_log) + w.column;
+  w.live = unit < (uint32_t)a.units;
+  w.offset = tc_unit_offset(a, a.src_part_stride, unit);
+  return w;
 }
 
 /* -------------------------------------------------------------------------------------- host -- */
@@ -147,43 +162,33 @@ static inline cudaError_t tc_launched(tc_compact_call *call, cudaError_t error) 
   return error;
 }
 
+static inline tc_row_array tc_describe_in(const tc_compact_call *call, const tailcut_rows &r) {
+  return tc_describe(r, call->lists.s.cu_seqlens == nullptr);
+}
+
 static inline int32_t tc_most_candidates(const tc_segments &s) {
   return s.max_tokens > s.prefix_rows ? s.max_tokens - s.prefix_rows : 0;
 }
 
-static inline tc_unit_rows tc_describe_units(const tailcut_rows &r) {
-  tc_unit_rows a = {};
-  a.src = (const char *)r.src;
-  a.dst = (char *)r.dst;
-  a.src_row = r.src_row_stride;
-  a.dst_row = r.dst_row_stride;
-  a.src_segment = r.src_segment_stride;
-  a.dst_segment = r.dst_segment_stride;
-  a.src_part = r.src_part_stride;
-  a.dst_part = r.dst_part_stride;
-  a.dst_rows = r.dst_rows;
-  a.part_units = (int32_t)(r.part_bytes / 16);
-  a.units = a.part_units * r.parts;
-  a.packed = r.placement == TAILCUT_PACKED;
-  return a;
+/* Column slices of 16 << columns_log bytes of a row. */
+static inline int64_t tc_slices(const tc_row_array &a, int columns_log) {
+  return ((a.units - 1) >> columns_log) + 1;
 }
 
-/* The launches of a form, each of up to TC_ROWS_PER_LAUNCH arrays that it serves. */
-cudaError_t tc_compact_slabs(tc_compact_call *call, const tailcut_rows *const *rows, int32_t count);
+/* Whether an array's rows may move as slabs. */
+bool tc_is_slab(const tc_segments &s, const tailcut_rows &r);
+/* The kernels of their own: what they serve, compact.cu says. */
+cudaError_t tc_compact_staged(tc_compact_call *call, const tc_mark *marks, const tailcut_rows *rows,
+                              int32_t count);
 cudaError_t tc_compact_tickets(tc_compact_call *call, const tailcut_rows *const *rows,
                                int32_t count);
-cudaError_t tc_compact_tiles(tc_compact_call *call, const tailcut_rows *const *rows, int32_t count);
-cudaError_t tc_compact_rest(tc_compact_call *call, const tailcut_rows *const *rows, int32_t count);
-/* Arrays with a rotation, of parts of at most TC_LONGEST_TURNED bytes. */
 cudaError_t tc_compact_turn(tc_compact_call *call, const tailcut_rows *const *rows, int32_t count);
 /* Whether tickets can serve an array whose rows are units in place; for how many rows of a batch
  * they need which scratch. */
 bool tc_tickets_serve(const tc_compact_call *call, const tailcut_rows &r);
 size_t tc_compact_tickets_scratch(int64_t rows);
-cudaError_t tc_load_compact_slabs();
-cudaError_t tc_load_compact_tickets();
-cudaError_t tc_load_compact_tiles();
-cudaError_t tc_load_compact_rest();
-cudaError_t tc_load_compact_turn();
+void tc_load_compact_staged(cudaError_t *error);
+void tc_load_compact_tickets(cudaError_t *error);
+void tc_load_compact_turn(cudaError_t *error);
 
 #endif /* TAILCUT_COMPACT_CUH_ */

@@ -1,13 +1,17 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* slab: how a block moves a column slice of a segment's kept rows in place: a batch of rows into
  * registers, a barrier that no thread passes before its bytes are there, the stores. compact.cu
- * says why that is safe from batch to batch; blocks own different bytes: none waits for another. */
+ * says why that is safe from batch to batch; blocks own different bytes: none waits for another.
+ * Entries of the list are looked up once per block. Limits: none; past 8,192 rows tickets serve few
+ * segments better. */
 #ifndef TAILCUT_SLAB_CUH_
 #define TAILCUT_SLAB_CUH_
 
-#include "common/delay.cuh"
+#include "compact/compact.cuh"
 
 constexpr int TC_SLAB_THREADS = 256;
+constexpr int TC_SLAB_HELD = 6;     /* rows of which a thread holds a unit */
+constexpr int TC_SLAB_LISTED = 768; /* rows whose sources are looked up at a time: whole batches */
 
 /* Whether something is wrong: never. A barrier for the block that waits for all loads into v. A
  * load is in flight until its value is used, and a barrier alone does not use it. */
@@ -67,6 +71,41 @@ __device__ __forceinline__ void tc_slab_of_list(char *rows, int64_t row_stride, 
                   const int32_t from = (int32_t)kept[j] + prefix_rows;
                   return from == j ? -1 : from;
                 });
+}
+
+/* Slab `at` of an array: a slice of columns of a segment. source: TC_SLAB_LISTED places in shared
+ * memory. */
+__device__ __forceinline__ void tc_move_slab(const tc_lists &lists, const tc_row_array &a,
+                                             uint32_t at, int32_t *source) {
+  constexpr int EACH = TC_SLAB_LISTED / TC_SLAB_THREADS;
+  const tc_slice_work w = tc_slice_of(a, at, TC_SLAB_THREADS);
+  tc_wait_previous();
+  tc_result r;
+  const tc_segment segment = tc_segment_at(lists.s, w.b);
+  if (!tc_take_result(lists, false, a.dst_rows, w.b, segment, &r)) return;
+  const int32_t prefix_rows = lists.s.prefix_rows;
+  char *to = a.dst + (tc_segment_offset(lists, a, r.b, r.start) + w.offset);
+#pragma unroll 1
+  for (int32_t first = 0; first < r.k; first += TC_SLAB_LISTED) {
+    tc_entry e[EACH];
+#pragma unroll
+    for (int m = 0; m < EACH; m++) {
+      if (first + m * TC_SLAB_THREADS >= r.k) break;
+      e[m] = tc_load_entry(r.kept, first + m * TC_SLAB_THREADS + (int32_t)threadIdx.x, r.k);
+    }
+#pragma unroll
+    for (int m = 0; m < EACH; m++) {
+      if (first + m * TC_SLAB_THREADS >= r.k) break;
+      const int32_t own = m * TC_SLAB_THREADS + (int32_t)threadIdx.x, j = first + own;
+      const int32_t i = tc_judge_entry(e[m], j, r.n);
+      source[own] = i < 0 || i + prefix_rows == j ? -1 : i + prefix_rows;
+    }
+    /* The sources of rows before were last asked for before the last batch's barrier. */
+    __syncthreads();
+    tc_slab<TC_SLAB_HELD>(to, a.src_row_stride, w.live, w.line, w.lines, first,
+                          min(first + TC_SLAB_LISTED, r.k),
+                          [=](int32_t j) { return source[j - first]; });
+  }
 }
 
 #endif /* TAILCUT_SLAB_CUH_ */

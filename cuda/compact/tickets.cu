@@ -137,11 +137,11 @@ __device__ inline void move_tiles(const ticket_args<MOST> &args, board &s) {
       meet();
       continue;
     }
-    const tc_unit_rows &a = args.arrays.array[j.array];
+    const tc_row_array &a = args.arrays.array[j.array];
     const uint32_t unit = j.unit + column;
     const bool live = unit < (uint32_t)a.units;
-    const int64_t stride = a.src_row;
-    char *const at = a.dst + (j.offset + tc_unit_offset(a, a.src_part, unit));
+    const int64_t stride = a.src_row_stride;
+    char *const at = a.dst + (j.offset + tc_unit_offset(a, a.src_part_stride, unit));
     const int32_t *const source = s.sources[slot] + line;
     if (j.kind == SWEEP) {
       meet_or<1, THREADS>(false);
@@ -195,14 +195,14 @@ __global__ void __launch_bounds__(256) compact_clear(uint32_t *words, int64_t co
 
 int64_t tiles_bound(int64_t rows, int64_t tile) { return rows / tile + SEGMENTS; }
 
-int columns_log_of(const tc_unit_rows &a) { /* as wide as leaves no columns idle */
+int columns_log_of(const tc_row_array &a) { /* as wide as leaves no columns idle */
   int log = MOST_LOG;
   while (log > LEAST_LOG && a.units & ((1 << log) - 1)) log--;
   return log;
 }
 
 template <int MOST>
-cudaError_t launch(tc_compact_call *call, const tc_unit_rows *rows, int32_t count,
+cudaError_t launch(tc_compact_call *call, const tc_row_array *rows, int32_t count,
                    int columns_log) {
   const int64_t tile = HELD * MOVERS >> columns_log, total = call->lists.s.total;
   ticket_args<MOST> args;
@@ -215,9 +215,9 @@ cudaError_t launch(tc_compact_call *call, const tc_unit_rows *rows, int32_t coun
   args.arrays.first[0] = 0;
   for (int32_t i = 0; i < count; i++) {
     args.arrays.array[i] = rows[i];
-    args.arrays.first[i + 1] = args.arrays.first[i] + ((rows[i].units - 1) >> columns_log) + 1;
+    args.arrays.first[i + 1] = args.arrays.first[i] + tc_slices(rows[i], columns_log);
   }
-  args.slices = args.arrays.first[count];
+  args.slices = (int32_t)args.arrays.first[count];
   const int64_t most = tiles_bound(total, tile) * args.slices;
   const int64_t running = 4 * (int64_t)call->device->sms;
   return tc_launched(
@@ -235,10 +235,10 @@ cudaError_t clear(tc_compact_call *call, int64_t words) {
 }  // namespace
 
 bool tc_tickets_serve(const tc_compact_call *call, const tailcut_rows &r) {
-  const tc_unit_rows a = tc_describe_units(r);
+  const tc_row_array a = tc_describe_in(call, r);
   const tc_segments &s = call->lists.s;
   return s.segments <= SEGMENTS && a.units >= 1 << LEAST_LOG &&
-         a.dst_rows >= tc_most_candidates(s) && (a.units - 1) >> columns_log_of(a) < SLICES;
+         a.dst_rows >= tc_most_candidates(s) && tc_slices(a, columns_log_of(a)) <= SLICES;
 }
 
 /* Bytes for SLICES slices of tiles of 16 rows: larger tiles have fewer words each. */
@@ -249,12 +249,12 @@ size_t tc_compact_tickets_scratch(int64_t rows) {
 cudaError_t tc_compact_tickets(tc_compact_call *call, const tailcut_rows *const *rows,
                                int32_t count) {
   const int64_t total = call->lists.s.total;
-  tc_unit_rows batch[TC_ROWS_PER_LAUNCH];
+  tc_row_array batch[TC_ROWS_PER_LAUNCH];
   if (!call->cleared) {
     int64_t slices = call->more_arrays ? SLICES : 0;
     for (int32_t i = 0; i < count && slices < SLICES; i++) {
-      const tc_unit_rows a = tc_describe_units(*rows[i]);
-      slices += ((a.units - 1) >> columns_log_of(a)) + 1;
+      const tc_row_array a = tc_describe_in(call, *rows[i]);
+      slices += tc_slices(a, columns_log_of(a));
     }
     if (slices > SLICES) slices = SLICES;
     const int64_t words = slices * tiles_bound(total, LEAST_TILE);
@@ -264,10 +264,10 @@ cudaError_t tc_compact_tickets(tc_compact_call *call, const tailcut_rows *const 
   for (int log = LEAST_LOG; log <= MOST_LOG; log++) {
     int32_t held = 0, slices = 0;
     for (int32_t i = 0; i <= count; i++) {
-      tc_unit_rows a = {};
-      if (i < count) a = tc_describe_units(*rows[i]);
+      tc_row_array a = {};
+      if (i < count) a = tc_describe_in(call, *rows[i]);
       if (i < count && columns_log_of(a) != log) continue;
-      const int32_t more = i < count ? ((a.units - 1) >> log) + 1 : 0;
+      const int32_t more = i < count ? (int32_t)tc_slices(a, log) : 0;
       if (held > 0 && (i == count || slices + more > SLICES)) {
         const cudaError_t error = held <= TC_FEW_ARRAYS
                                       ? launch<TC_FEW_ARRAYS>(call, batch, held, log)
@@ -283,11 +283,8 @@ cudaError_t tc_compact_tickets(tc_compact_call *call, const tailcut_rows *const 
   return cudaSuccess;
 }
 
-cudaError_t tc_load_compact_tickets() {
-  cudaFuncAttributes attributes;
-  cudaError_t error = cudaFuncGetAttributes(&attributes, compact_clear);
-  if (error != cudaSuccess) return error;
-  error = cudaFuncGetAttributes(&attributes, compact_tickets<TC_FEW_ARRAYS>);
-  if (error != cudaSuccess) return error;
-  return cudaFuncGetAttributes(&attributes, compact_tickets<TC_ROWS_PER_LAUNCH>);
+void tc_load_compact_tickets(cudaError_t *error) {
+  tc_load(compact_clear, error);
+  tc_load(compact_tickets<TC_FEW_ARRAYS>, error);
+  tc_load(compact_tickets<TC_ROWS_PER_LAUNCH>, error);
 }

@@ -132,9 +132,9 @@ __device__ void look_up(const ticket_args<MOST> &args, const share *shares, uint
   j.tiles = of.tiles;
   j.kept = of.result.kept;
   j.word = slice * tiles + number + (uint32_t)(of.tiles_end - of.tiles);
-  j.array = tc_array_of(args.arrays, (int32_t)slice);
-  const tc_unit_rows &a = args.arrays.array[j.array];
-  j.offset = tc_segment_offset(args.lists, a, of.result);
+  j.array = tc_array_of(args.arrays, slice);
+  const tc_row_array &a = args.arrays.array[j.array];
+  j.offset = tc_segment_offset(args.lists, a, j.b, of.result.start);
   j.unit = (slice - (uint32_t)args.arrays.first[j.array]) << args.columns_log;
   const int32_t rows = j.kind == PIECE_OF_LIST ? PIECE : tile_rows;
   j.first = (int32_t)number * rows;

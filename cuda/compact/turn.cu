@@ -44,10 +44,9 @@ struct turn_args {
   tc_cuda_lasting *lasting;
   uint32_t tickets, per_group; /* tickets of a group: its tiles */
   int32_t rows;                /* of a tile: a power of two */
-  int32_t arrays, all_pieces;
-  int32_t pieces;           /* of a group; the last group may have fewer */
-  int32_t first[MOST + 1];  /* pieces before each array */
-  tc_row_array array[MOST]; /* slices: pieces of a row; slice_units: units of a piece */
+  int32_t all_pieces;
+  int32_t pieces;         /* of a group; the last group may have fewer */
+  tc_arrays<MOST> arrays; /* first: pieces; slices: pieces of a row; slice_units: units of one */
 };
 
 /* A tile, as its block sees it. */
@@ -268,18 +267,11 @@ __device__ inline void turn_piece(const tailcut_rotation &t, int32_t tile_rows, 
 template <int MOST>
 __device__ inline void take_piece(const turn_args<MOST> &args, int32_t piece, uint32_t held,
                                   board &s) {
-  int lo = 0, hi = args.arrays; /* first[lo] <= piece < first[hi] */
-  while (hi - lo > 1) {
-    const int mid = (lo + hi) / 2;
-    if (args.first[mid] <= piece) {
-      lo = mid;
-    } else {
-      hi = mid;
-    }
-  }
-  const tc_row_array &a = args.array[lo];
+  const int index = tc_array_of(args.arrays, piece);
+  const tc_row_array &a = args.arrays.array[index];
   const tile &t = s.t;
-  const int32_t parts_most = a.slice_units / a.part_units, slice = piece - args.first[lo];
+  const int32_t parts_most = a.slice_units / a.part_units;
+  const int32_t slice = piece - (int32_t)args.arrays.first[index];
   const int64_t first_part = (int64_t)slice * parts_most;
   const int32_t units =
       (int32_t)min((int64_t)a.slice_units, a.units - (int64_t)slice * a.slice_units);
@@ -379,7 +371,7 @@ cudaError_t launch(tc_compact_call *call, const tailcut_rows *const *rows, int32
   args.tiles = tc_tiles_of(s, 0, s.segments);
   args.rotation = tc_rotation_of(rows[0]);
   args.lasting = call->lasting;
-  args.arrays = count;
+  args.arrays.count = count;
   args.rows = ROWS;
   while (args.rows * args.rotation.rotary_dim / 2 > TURNS) args.rows /= 2;
   for (int32_t i = 0; i < count; i++) {
@@ -388,10 +380,10 @@ cudaError_t launch(tc_compact_call *call, const tailcut_rows *const *rows, int32
   const int64_t tiles = args.tiles.bound * (TC_BLOCK / args.rows);
   /* Shorter pieces where there are too few of them. */
   for (int64_t most = PIECE; most >= 256; most /= 2) {
-    args.first[0] = 0;
+    args.arrays.first[0] = 0;
     for (int32_t i = 0; i < count; i++) {
-      tc_row_array *a = &args.array[i];
-      *a = tc_describe(*rows[i], s.cu_seqlens == nullptr);
+      tc_row_array *a = &args.arrays.array[i];
+      *a = tc_describe_in(call, *rows[i]);
       int32_t parts = (int32_t)(most / padded(*rows[i]));
       if (parts < 1) parts = 1;
       if (parts > rows[i]->parts) parts = rows[i]->parts;
@@ -400,9 +392,9 @@ cudaError_t launch(tc_compact_call *call, const tailcut_rows *const *rows, int32
       while (1 << a->columns_log < a->slice_units && 1 << a->columns_log < THREADS / 2) {
         a->columns_log++;
       }
-      args.first[i + 1] = args.first[i] + (int32_t)a->slices;
+      args.arrays.first[i + 1] = args.arrays.first[i] + a->slices;
     }
-    args.all_pieces = args.first[count];
+    args.all_pieces = (int32_t)args.arrays.first[count];
     if (tiles * args.all_pieces >= enough) break;
   }
   int64_t groups = (enough + tiles - 1) / tiles;
@@ -446,9 +438,7 @@ cudaError_t tc_compact_turn(tc_compact_call *call, const tailcut_rows *const *ro
   return cudaSuccess;
 }
 
-cudaError_t tc_load_compact_turn() {
-  cudaFuncAttributes attributes;
-  const cudaError_t error = cudaFuncGetAttributes(&attributes, compact_turn<TC_FEW_ARRAYS>);
-  if (error != cudaSuccess) return error;
-  return cudaFuncGetAttributes(&attributes, compact_turn<TC_ROWS_PER_LAUNCH>);
+void tc_load_compact_turn(cudaError_t *error) {
+  tc_load(compact_turn<TC_FEW_ARRAYS>, error);
+  tc_load(compact_turn<TC_ROWS_PER_LAUNCH>, error);
 }

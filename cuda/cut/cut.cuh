@@ -100,6 +100,23 @@ __device__ __forceinline__ uint8_t *tc_cut_mask(const tc_cut_args &args, const t
   return args.out.mask + c.group.start + c.group.first + args.segments.prefix_rows;
 }
 
+/* Leaves the marks of group c, of which keep[row] says whether row stays. By the whole block. */
+template <class Block>
+__device__ inline void tc_cut_marks(Block &block, const tc_cut_args &args, const tc_cut_group &c,
+                                    const uint8_t *keep) {
+  tc_mark *const to = args.out.marks + tc_mark_of(c.group.start, c.group.b);
+  int32_t before = 0;
+  for (int32_t base = 0; base < c.group.n; base += Block::THREADS) {
+    const int32_t row = base + (int32_t)threadIdx.x;
+    const bool stays = row < c.group.n && keep[row] != 0;
+    const uint32_t word = __ballot_sync(TC_FULL, stays);
+    int32_t total;
+    const int32_t own = block.prefix((int32_t)stays, &total);
+    if (block.lane == 0 && row < c.group.n) to[row / 32] = {word, before + own};
+    before += total;
+  }
+}
+
 /* Called by the whole block that has reported a segment (without groups: a group), once for each.
  * The last of all makes new_cu from the counts. */
 template <class Block>

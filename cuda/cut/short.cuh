@@ -165,6 +165,19 @@ __device__ __noinline__ int32_t tc_short_sort(tc_short_memory<S> &shared, const 
   return tc_cut_block(shared.sorting, args, c, reports, kept != nullptr ? kept : c.kept);
 }
 
+/* Leaves a warp's marks. `before`: rows that stay before its own. */
+template <class S>
+__device__ __forceinline__ void tc_short_mark(const tc_cut_args &args, const tc_cut_group &c,
+                                              int32_t row, const uint32_t (&stay)[S::ITEMS],
+                                              int32_t before) {
+  tc_mark *to = args.out.marks + tc_mark_of(c.group.start, c.group.b) + (uint32_t)row / 32;
+#pragma unroll
+  for (int i = 0; i < S::ITEMS; i++) {
+    if ((threadIdx.x & 31) == 0 && row + i * 32 < c.group.n) to[i] = {stay[i], before};
+    before += __popc(stay[i]);
+  }
+}
+
 /* Group c, of no more than S::ROWS rows; tc_short_prepare has been called. Writes its kept rows to
  * `kept` (any memory of this block's; NULL: where the group's list belongs) and, where `reports`,
  * what args.out asks for. Returns their number, the same in all threads. */
@@ -219,8 +232,10 @@ __device__ __forceinline__ int32_t tc_short_cut(tc_short_memory<S> &shared, cons
     }
   }
   if (kept == nullptr) kept = c.kept;
+  const bool lists = args.out.no_list == 0;
+  if (args.out.marks != nullptr) tc_short_mark<S>(args, c, row, v.stay, next);
 #pragma unroll
-  for (int i = 0; i < S::ITEMS; i++) {
+  for (int i = 0; i < S::ITEMS && lists; i++) {
     if (v.stay[i] >> lane & 1)
       kept[next + __popc(v.stay[i] & below)] = c.group.first + row + i * 32;
     next += __popc(v.stay[i]);

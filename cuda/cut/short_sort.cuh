@@ -79,6 +79,7 @@ __device__ inline int32_t tc_cut_block(tc_block_space<THREADS, ITEMS> &space,
   __syncthreads();
   const int32_t count = tc_emit(
       block, n, [&](int32_t row) { return space.keep[row] != 0; }, c.group.first, kept);
+  if (args.out.marks != nullptr) tc_cut_marks(block, args, c, space.keep);
   if (reports) {
     tc_cut_clear_mask(args, c, (int32_t)threadIdx.x, THREADS);
     if (threadIdx.x == 0)

@@ -110,11 +110,6 @@ static tailcut_status start(tailcut_handle handle, const tc_call *call, int32_t 
   int previous = 0;
   tailcut_status status = tc_run_can_turn(call);
   if (status != TAILCUT_OK) return status;
-  if (call->merge.window > 0) {
-    return tc_fail(TAILCUT_ERROR_UNSUPPORTED,
-                   "selection->merge is given: merging is not in the CUDA backend yet: use a CPU "
-                   "handle");
-  }
   memset(&run, 0, sizeof run);
   run.device = handle->state;
   run.call = call;
@@ -154,12 +149,7 @@ TC_RUN(compact, TAILCUT_CALL_COMPACT, run_compact)
 TC_RUN(relevance, TAILCUT_CALL_RELEVANCE, tc_run_relevance)
 TC_RUN(prune_visual, TAILCUT_CALL_PRUNE_VISUAL, tc_run_prune)
 TC_RUN(prune_sequence, TAILCUT_CALL_PRUNE_SEQUENCE, tc_run_prune)
-
-static tailcut_status cuda_merge(tailcut_handle handle, const tc_call *call) {
-  (void)handle, (void)call;
-  return tc_fail(TAILCUT_ERROR_UNSUPPORTED,
-                 "tailcut_merge is not in the CUDA backend yet: use a CPU handle");
-}
+TC_RUN(merge, TAILCUT_CALL_MERGE, tc_run_merge_part)
 
 const tc_backend tc_backend_cuda = {
     "cuda",

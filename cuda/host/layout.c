@@ -42,27 +42,32 @@ size_t tc_cuda_lay_out(tc_cuda_space *space, void *workspace, const tc_cuda *dev
   const int relevance = kind == TAILCUT_CALL_RELEVANCE || kind == TAILCUT_CALL_PRUNE_SEQUENCE;
   const int prunes = kind == TAILCUT_CALL_PRUNE_VISUAL || kind == TAILCUT_CALL_PRUNE_SEQUENCE;
   const int cuts = prunes || kind == TAILCUT_CALL_CUT;
-  const int novelty =
-      l->window > 0 && (kind == TAILCUT_CALL_SCORE || kind == TAILCUT_CALL_PRUNE_VISUAL);
+  const int part = kind == TAILCUT_CALL_MERGE;
+  const int merges = l->window > 0 && (part || kind == TAILCUT_CALL_PRUNE_VISUAL);
+  const int novelty = merges || (l->window > 0 && kind == TAILCUT_CALL_SCORE);
   char *base = workspace;
   size_t used = 0;
   memset(space, 0, sizeof *space);
-  if (kind == TAILCUT_CALL_MERGE) return 0; /* refused */
   space->lasting = take(base, &used, sizeof *space->lasting);
   space->start = take(base, &used, segments * 4);
   space->n = take(base, &used, (segments + 1) * 4);
   space->tiles = take(base, &used, (segments + 1) * 4);
   space->flags = take(base, &used, segments * 4);
+  if (cuts || part) space->kept = take(base, &used, rows * 4);
+  if (cuts || novelty) space->group_segment = take(base, &used, groups * 4);
+  if (novelty) space->novelty = take(base, &used, tc_cuda_novelty_scratch(device, l));
+  if (merges) {
+    space->similarities = take(base, &used, rows * (size_t)l->window * 4);
+    space->merge = take(base, &used, tc_cuda_merge_scratch(device, l));
+  }
   if (cuts) {
     space->new_cu = take(base, &used, (segments + 1) * 4);
-    space->kept = take(base, &used, rows * 4);
+    space->marks = take(base, &used, prunes ? (rows / 32 + segments) * sizeof(tc_mark) : 0);
     space->group_counts = take(base, &used, groups * 4);
     space->group_kept = take(base, &used, groups > 0 ? rows * 4 : 0);
     space->cut = take(base, &used, tc_cuda_cut_scratch(device, l));
   }
-  if (cuts || novelty) space->group_segment = take(base, &used, groups * 4);
-  if (novelty) space->novelty = take(base, &used, tc_cuda_novelty_scratch(device, l));
-  if (cuts || kind == TAILCUT_CALL_COMPACT) {
+  if (cuts || part || kind == TAILCUT_CALL_COMPACT) {
     space->compact = take(base, &used, tc_cuda_compact_scratch(device, l));
   }
   if (relevance) { /* the policy is not among the limits: any will do */

@@ -4,13 +4,6 @@
  * prune_sequence: the same chain with relevance in score's place. */
 #include "host/run.h"
 
-static int any_packed(const tc_call *call) {
-  for (int32_t i = 0; i < call->num_rows; i++) {
-    if (tc_rows_at(call, i).placement == TAILCUT_PACKED) return 1;
-  }
-  return 0;
-}
-
 /* Whether the kernels of the chain cannot, or had better not, find the segments themselves. */
 static int needs_resolve(const tc_cuda_run *run) {
   const tc_call *call = run->call;
@@ -26,8 +19,8 @@ static tc_fused_call fused_call(tc_cuda_run *run, float *scores, uint64_t rides,
                                 tailcut_rows *rows) {
   const tc_call *call = run->call;
   tc_fused_call fused;
-  fused.cut =
-      tc_run_cut_args(run, scores, run->space.flags, tc_run_packs_kept(run) || any_packed(call));
+  fused.cut = tc_run_cut_args(run, scores, run->space.flags,
+                              tc_run_packs_kept(run) || tc_run_any_packed(call));
   fused.tokens = &call->tokens;
   fused.reference = &call->reference;
   fused.rows = rows;
@@ -49,19 +42,32 @@ static tailcut_status score_rows(tc_cuda_run *run, float *scores) {
   return tc_run_score(run, scores, flags, !resolves);
 }
 
+/* Whether the cut tells compact what stays by marks. */
+static int stages(const tc_cuda_run *run) {
+  const tc_call *call = run->call;
+  tailcut_rows rows[TC_FUSED_ARRAYS];
+  if (call->num_rows > TC_FUSED_ARRAYS || tc_run_packs_kept(run)) return 0;
+  for (int32_t i = 0; i < call->num_rows; i++) rows[i] = tc_rows_at(call, i);
+  return tc_cuda_compact_stages(run->device, &run->segments, rows, call->num_rows);
+}
+
 tailcut_status tc_run_prune(tc_cuda_run *run) {
   const tc_call *call = run->call;
   float *scores = call->selection.scores != NULL ? call->selection.scores : run->space.scores;
   const int packs_kept = tc_run_packs_kept(run);
   uint64_t rides = 0;
-  const tc_fusion fusion =
-      tc_run_counts_candidates(call) ? TC_FUSE_NOTHING : tc_fused_takes(run->device, call, &rides);
+  const int merges = call->merge.window > 0;
+  const tc_fusion fusion = merges || tc_run_counts_candidates(call)
+                               ? TC_FUSE_NOTHING
+                               : tc_fused_takes(run->device, call, &rides);
   tailcut_rows rows[TC_FUSED_ARRAYS];
   tailcut_status status = TAILCUT_OK;
   if (fusion != TC_FUSE_ALL) status = score_rows(run, scores);
+  if (status == TAILCUT_OK && merges) status = tc_run_similarities(run);
   if (status != TAILCUT_OK) return status;
   if (fusion == TC_FUSE_NOTHING) {
-    status = tc_run_cut(run, scores, run->space.flags, packs_kept || any_packed(call));
+    if (!merges && stages(run)) run->marks = run->space.marks;
+    status = tc_run_cut(run, scores, run->space.flags, packs_kept || tc_run_any_packed(call));
     if (status != TAILCUT_OK) return status;
   } else {
     const tc_fused_call fused = fused_call(run, scores, rides, rows);

@@ -24,7 +24,8 @@ tailcut_status tc_run_score(tc_cuda_run *run, float *scores, int32_t *flags, int
   const int32_t segments = call->batch.segments;
   if (call->reference.source == TAILCUT_REFERENCE_NOVELTY) {
     LAUNCH(novelty, run->device, &run->segments, &run->groups, &call->tokens,
-           call->reference.window, scores, flags, stores_flags, NULL, run->space.novelty,
+           call->reference.window, scores, flags, stores_flags,
+           call->merge.window > 0 ? run->space.similarities : NULL, run->space.novelty,
            run->space.lasting);
     return TAILCUT_OK;
   }
@@ -86,7 +87,9 @@ tc_cut_args tc_run_cut_args(tc_cuda_run *run, const float *scores, int32_t *scor
 
 tailcut_status tc_run_cut(tc_cuda_run *run, const float *scores, int32_t *scored_flags,
                           int needs_offsets) {
-  const tc_cut_args args = tc_run_cut_args(run, scores, scored_flags, needs_offsets);
+  tc_cut_args args = tc_run_cut_args(run, scores, scored_flags, needs_offsets);
+  args.out.marks = run->marks;
+  args.out.no_list = run->marks != NULL && run->call->selection.kept == NULL;
   LAUNCH(cut, run->device, &args, run->space.cut);
   return TAILCUT_OK;
 }
@@ -103,15 +106,15 @@ static tailcut_rows packed_kept(const tc_call *call) {
   return r;
 }
 
-/* Array i in the pass of those that turn, or of all others: there it still has its tail. 0: it has
- * nothing to do in this pass. */
+/* Array i in the pass of those that turn, or of all others: there what has turned or been merged
+ * still has its tail. 0: it has nothing to do in this pass. */
 static int rows_of_pass(const tc_call *call, int32_t i, int turning, tailcut_rows *r) {
   *r = tc_rows_at(call, i);
   if (turning) return r->rotation != NULL;
-  if (r->rotation == NULL) return 1;
+  if (r->rotation == NULL && !(r->flags & TAILCUT_ROWS_MERGE)) return 1;
   if (!(r->flags & TAILCUT_ROWS_ZERO_TAIL)) return 0;
   r->rotation = NULL;
-  r->flags |= TC_ROWS_TAIL;
+  r->flags = TAILCUT_ROWS_ZERO_TAIL | TC_ROWS_TAIL;
   return 1;
 }
 
@@ -130,8 +133,8 @@ static tailcut_status compact_pass(tc_cuda_run *run, int turning, uint64_t done,
       count += rows_of_pass(call, i, turning, &rows[count]);
     }
     if (count == 0 || (count < TC_ROWS_PER_LAUNCH && i < all - 1)) continue;
-    LAUNCH(compact, run->device, &run->segments, kept, kept_placement, counts, new_cu, rows, count,
-           run->space.compact, run->space.lasting);
+    LAUNCH(compact, run->device, &run->segments, kept, kept_placement, run->marks, counts, new_cu,
+           rows, count, run->space.compact, run->space.lasting);
     count = 0;
   }
   return TAILCUT_OK;
@@ -143,6 +146,10 @@ tailcut_status tc_run_compact(tc_cuda_run *run, uint64_t done, int packs_kept, c
   if (run->call->rotations > 0) {
     const tailcut_status status =
         compact_pass(run, 1, done, 0, kept, kept_placement, counts, new_cu);
+    if (status != TAILCUT_OK) return status;
+  }
+  if (run->call->merge.window > 0) {
+    const tailcut_status status = tc_run_merge(run, kept, counts, new_cu);
     if (status != TAILCUT_OK) return status;
   }
   return compact_pass(run, 0, done, packs_kept, kept, kept_placement, counts, new_cu);

@@ -14,6 +14,7 @@ typedef struct tc_cuda_run {
   tc_cuda_space space;
   int32_t *resolved_flags; /* [segments] where segments are resolved */
   tc_chain chain;
+  tc_mark *marks; /* the space's, where the cut leaves them for compact; else NULL */
 } tc_cuda_run;
 
 /* LAUNCH(step, arguments but the chain): the error is named after the step. */
@@ -59,6 +60,14 @@ int tc_run_packs_kept(const tc_cuda_run *run);
  * PACKED kept list of a cut where `packs_kept`. */
 tailcut_status tc_run_compact(tc_cuda_run *run, uint64_t done, int packs_kept, const int32_t *kept,
                               int32_t kept_placement, const int32_t *counts, const int32_t *new_cu);
+/* merge.c: similarities of all windows into the space, where scoring has not left them there. */
+tailcut_status tc_run_similarities(tc_cuda_run *run);
+/* Merges those arrays of the call that ask for it. kept: a cut's or TIDIED, so LOCAL. */
+tailcut_status tc_run_merge(tc_cuda_run *run, const int32_t *kept, const int32_t *counts,
+                            const int32_t *new_cu);
+tailcut_status tc_run_merge_part(tc_cuda_run *run);
+/* Whether an array of the call is PACKED. */
+int tc_run_any_packed(const tc_call *call);
 /* Whether compact turns the keys of the call's arrays; if not, why. */
 tailcut_status tc_run_can_turn(const tc_call *call);
 /* Whether compact must be told how many candidates there are in all: a packed tail ends with them,

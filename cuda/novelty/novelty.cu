@@ -19,10 +19,11 @@
 
 namespace {
 
-constexpr int WARPS = 4; /* of a block of `firsts` */
+constexpr int WARPS = 4; /* of a block of novelty_firsts */
 
 /* A warp scores the first rows of a group. */
-__global__ void __launch_bounds__(32 * WARPS) firsts(const __grid_constant__ tc_novelty_args args) {
+__global__ void __launch_bounds__(32 * WARPS)
+    novelty_firsts(const __grid_constant__ tc_novelty_args args) {
   const int32_t number = (int32_t)(blockIdx.x * WARPS + threadIdx.x / 32);
   tc_wait_previous();
   if (number >= tc_group_count(args.s, args.g)) return;
@@ -32,12 +33,6 @@ __global__ void __launch_bounds__(32 * WARPS) firsts(const __grid_constant__ tc_
                   tc_window_count(args, group.n), args.scores);
 }
 
-/* No call has more windows: one for each 64 rows, and one that is not full for each group. */
-size_t most_windows(const tailcut_limits *limits) {
-  const int32_t groups = limits->groups > limits->segments ? limits->groups : limits->segments;
-  return (size_t)limits->total_tokens / 64 + (size_t)groups + 1;
-}
-
 size_t aligned(size_t bytes) {
   return (bytes + TAILCUT_WORKSPACE_ALIGNMENT - 1) & ~(size_t)(TAILCUT_WORKSPACE_ALIGNMENT - 1);
 }
@@ -45,7 +40,7 @@ size_t aligned(size_t bytes) {
 }  // namespace
 
 extern "C" size_t tc_cuda_novelty_scratch(const tc_cuda *device, const tailcut_limits *limits) {
-  return aligned(most_windows(limits) * sizeof(tc_window_news)) +
+  return aligned(tc_windows_most(limits) * sizeof(tc_window_news)) +
          (size_t)limits->total_tokens * tc_novelty_pieces_words(device, limits->window) * 4;
 }
 
@@ -59,10 +54,8 @@ extern "C" cudaError_t tc_cuda_novelty(const tc_cuda *device, const tc_segments 
   tc_chain behind = *chain;
   args.s = *segments;
   args.g = *groups;
-  args.t = tc_tiles_of(*segments, 0, segments->segments);
   args.tokens = *tokens;
   args.window = window;
-  args.n = -1;
   args.width = tc_token_width(segments, tokens);
   args.scores = scores;
   args.flags = flags;
@@ -70,17 +63,7 @@ extern "C" cudaError_t tc_cuda_novelty(const tc_cuda *device, const tc_segments 
   args.similarities = similarities;
   args.news = (tc_window_news *)scratch;
   args.arrived = count <= TC_CHUNK_SEGMENTS ? lasting->blocks : nullptr;
-  int64_t windows = segments->total / window + count;
-  if (groups->groups == 0 && args.t.deal == TC_EVENLY) {
-    const int64_t most = (int64_t)segments->max_tokens - segments->prefix_rows;
-    args.t.per = most > 0 ? (int32_t)((most + window - 1) / window) : 1;
-    args.t.bound = windows = (int64_t)segments->segments * args.t.per;
-    const bool known = segments->cu_seqlens == nullptr && segments->lengths == nullptr &&
-                       segments->start == nullptr;
-    if (known) args.n = (int32_t)(most > 0 ? most : 0);
-  } else if (groups->groups == 0) {
-    windows = args.t.bound;
-  }
+  const int64_t windows = tc_windows_of(&args);
   cudaError_t error;
   if (tc_novelty_whole_takes(device, args)) {
     error = tc_novelty_whole(args, (unsigned)windows, chain);
@@ -90,18 +73,19 @@ extern "C" cudaError_t tc_cuda_novelty(const tc_cuda *device, const tc_segments 
     limits.groups = groups->groups;
     limits.total_tokens = segments->total;
     if (tc_novelty_pieces_words(device, window) > 0) {
-      args.words = (uint32_t *)(scratch + aligned(most_windows(&limits) * sizeof *args.news));
+      args.words = (uint32_t *)(scratch + aligned(tc_windows_most(&limits) * sizeof *args.news));
     }
     error = tc_novelty_pieces(args, (unsigned)windows, chain);
   }
   if (error != cudaSuccess || scores == nullptr || args.arrived != nullptr) return error;
   behind.follows = device->chains;
-  return tc_launch(firsts, (unsigned)((count + WARPS - 1) / WARPS), 32 * WARPS, 0, &behind, args);
+  return tc_launch(novelty_firsts, (unsigned)((count + WARPS - 1) / WARPS), 32 * WARPS, 0, &behind,
+                   args);
 }
 
 extern "C" cudaError_t tc_cuda_load_novelty(tc_cuda *device) {
   cudaError_t error = tc_novelty_whole_load(device);
   if (error == cudaSuccess) error = tc_novelty_pieces_load(device);
-  tc_load(firsts, &error);
+  tc_load(novelty_firsts, &error);
   return error;
 }

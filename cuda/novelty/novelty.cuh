@@ -12,7 +12,7 @@
 #include "common/dot.cuh"
 #include "common/launch.cuh"
 #include "common/tensor.cuh"
-#include "common/tiles.cuh"
+#include "common/windows.cuh"
 
 #define TC_NO_KEY 0xFFFFFFFFu
 #define TC_KEY_SHIFT 9
@@ -43,90 +43,6 @@ struct tc_novelty_args {
   uint32_t *arrived; /* windows of a group that have told their news; NULL: nobody counts them */
   bool stores_flags;
 };
-
-/* ----------------------------------------------------------------------------------- windows -- */
-
-/* Windows are numbered as tiles are (tiles.cuh), with the window for a tile where that is cheap;
- * those of groups by start: group i's begin with number offsets[i] / window + i. Numbers of one
- * group's windows follow each other; some are nobody's. */
-struct tc_group_numbers {
-  const int32_t *offsets;
-  int32_t window;
-  __device__ int64_t operator[](int64_t i) const { return offsets[i] / window + i; }
-};
-
-/* Windows of n candidates. */
-__device__ inline uint32_t tc_window_count(const tc_novelty_args &args, int32_t n) {
-  return ((uint32_t)n + (uint32_t)args.window - 1) / (uint32_t)args.window;
-}
-
-struct tc_window {
-  int32_t b; /* -1: none */
-  int32_t start;
-  int32_t first, n; /* candidates */
-  int32_t group, index;
-  uint32_t count; /* windows of the group */
-};
-
-/* Window w.index of a group's n candidates from `first` on. */
-__device__ inline void tc_window_cut(const tc_novelty_args &args, int32_t first, int32_t n,
-                                     tc_window *w) {
-  w->count = tc_window_count(args, n);
-  if ((uint32_t)w->index >= w->count) w->b = -1;
-  if (w->b < 0) return;
-  /* floor(i n / count) = i q + floor(i r / count): counts are below 2^15. */
-  const uint32_t i = (uint32_t)w->index, q = (uint32_t)n / w->count;
-  const uint32_t r = (uint32_t)n - q * w->count, from = i * r / w->count;
-  w->first = first + (int32_t)(i * q + from);
-  w->n = (int32_t)(q + ((i + 1) * r / w->count - from));
-}
-
-/* The block's window where finding it takes a look at lengths, offsets or resolve's results; by a
- * whole warp. Not inlined: it is much code, and uniform batches do without. */
-__device__ __noinline__ inline void tc_window_search(const tc_novelty_args &args,
-                                                     tc_window *found) {
-  tc_window w = {-1, 0, 0, 0, -1, 0, 0};
-  const int64_t number = blockIdx.x;
-  if (args.g.groups > 0) {
-    const tc_group_numbers numbers = {args.g.offsets, args.window};
-    if (number >= numbers[0]) {
-      w.group = (int32_t)tc_prefix_find(numbers, 0, args.g.groups, number);
-      w.index = (int32_t)(number - numbers[w.group]);
-    }
-  } else if (number < tc_tiles_total(args.t, args.s)) {
-    w.group = tc_tile_find(args.t, args.s, number, &w.index);
-  }
-  if (w.group >= 0) {
-    const auto group = tc_group_at(args.s, args.g, nullptr, w.group);
-    w.b = group.b;
-    w.start = group.start;
-    tc_window_cut(args, group.first, group.n, &w);
-  }
-  if ((threadIdx.x & 31) == 0) *found = w;
-}
-
-/* The block's window; by whole blocks. found: in shared memory. */
-__device__ inline tc_window tc_window_of_block(const tc_novelty_args &args, tc_window *found) {
-  if (args.n < 0) {
-    if (threadIdx.x < 32) tc_window_search(args, found);
-    __syncthreads();
-    return *found;
-  }
-  tc_window w = {0, 0, 0, 0, 0, 0, 0};
-  w.b = w.group = (int32_t)(blockIdx.x / (uint32_t)args.t.per);
-  w.index = (int32_t)(blockIdx.x % (uint32_t)args.t.per);
-  w.start = w.b * args.s.max_tokens;
-  tc_window_cut(args, 0, args.n, &w);
-  return w;
-}
-
-/* The number of the first window of group `number`. */
-__device__ inline int64_t tc_first_window(const tc_novelty_args &args, int32_t number,
-                                          int32_t start) {
-  if (args.g.groups == 0) return tc_tile_first(args.t, args.s, number, start);
-  const tc_group_numbers numbers = {args.g.offsets, args.window};
-  return numbers[number];
-}
 
 /* ------------------------------------------------------------------------------------- bytes -- */
 

@@ -202,15 +202,15 @@ __device__ inline void with_dtype(int32_t dtype, F f) {
 
 template <int WINDOW>
 __global__ void __launch_bounds__(THREADS, 1)
-    pieces(const __grid_constant__ tc_novelty_args args, uint32_t bytes_end) {
+    novelty_pieces(const __grid_constant__ tc_novelty_args args, uint32_t bytes_end) {
   extern __shared__ __align__(1024) char shared[];
   constexpr uint32_t PITCH = sums<WINDOW>::PITCH, RUNS = PITCH / TC_RUN_ELEMENTS;
   constexpr int AHEAD = WINDOW == 256 ? 2 : 4; /* as many as registers are left for */
   float *scales = reinterpret_cast<float *>(shared + bytes_end), *roots = scales;
   uint8_t *states = reinterpret_cast<uint8_t *>(shared + bytes_end + WINDOW * 4);
   tc_wait_previous();
-  const tc_window w =
-      tc_window_of_block(args, reinterpret_cast<tc_window *>(shared + bytes_end + WINDOW * 5));
+  const tc_window w = tc_window_of_block(
+      args, blockIdx.x, reinterpret_cast<tc_window *>(shared + bytes_end + WINDOW * 5));
   if (w.b < 0) return;
   const uint32_t dim = (uint32_t)args.tokens.dim;
   const int64_t stride = args.tokens.row_stride * (args.tokens.dtype == TAILCUT_F32 ? 4 : 2);
@@ -257,7 +257,7 @@ __global__ void __launch_bounds__(THREADS, 1)
 }
 
 typedef void (*pieces_kernel)(tc_novelty_args, uint32_t);
-const pieces_kernel KERNELS[3] = {pieces<64>, pieces<128>, pieces<256>};
+const pieces_kernel KERNELS[3] = {novelty_pieces<64>, novelty_pieces<128>, novelty_pieces<256>};
 
 }  // namespace
 

@@ -303,7 +303,7 @@ __device__ inline void make_keys(uint32_t keys, uint32_t sums, const float *root
 /* TOGETHER: rows of which a warp has all loads under way. */
 template <int DTYPE, int QUADS, int TOGETHER, int BLOCKS>
 __global__ void __launch_bounds__(THREADS, BLOCKS)
-    whole(const __grid_constant__ tc_novelty_args args, uint32_t bytes_end) {
+    novelty_whole(const __grid_constant__ tc_novelty_args args, uint32_t bytes_end) {
   extern __shared__ __align__(1024) char shared[];
   const uint32_t lane = threadIdx.x & 31;
   const int32_t warp = (int32_t)(threadIdx.x >> 5), tid = (int32_t)threadIdx.x;
@@ -312,8 +312,8 @@ __global__ void __launch_bounds__(THREADS, BLOCKS)
   float *roots = reinterpret_cast<float *>(shared + bytes_end);
   uint8_t *states = reinterpret_cast<uint8_t *>(shared + bytes_end + ROWS * 4);
   tc_wait_previous();
-  const tc_window w =
-      tc_window_of_block(args, reinterpret_cast<tc_window *>(shared + bytes_end + ROWS * 5));
+  const tc_window w = tc_window_of_block(
+      args, blockIdx.x, reinterpret_cast<tc_window *>(shared + bytes_end + ROWS * 5));
   if (w.b < 0) return;
   const uint32_t dim = (uint32_t)args.tokens.dim, row_bytes = dim * (DTYPE == TAILCUT_F32 ? 4 : 2);
   const int quads = (int)((row_bytes + 511) / 512);
@@ -365,7 +365,7 @@ typedef void (*whole_kernel)(tc_novelty_args, uint32_t);
 constexpr int LENGTHS = 3;
 constexpr int QUADS_OF[LENGTHS] = {4, 8, 14};
 #define OF(type) \
-  { whole<type, 4, 2, 3>, whole<type, 8, 1, 2>, whole<type, 14, 1, 1> }
+  { novelty_whole<type, 4, 2, 3>, novelty_whole<type, 8, 1, 2>, novelty_whole<type, 14, 1, 1> }
 const whole_kernel KERNELS[3][LENGTHS] = {OF(TAILCUT_F16), OF(TAILCUT_BF16), OF(TAILCUT_F32)};
 
 }  // namespace

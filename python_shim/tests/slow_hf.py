@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Pruning of a Hugging Face model as it is meant, slowly: one prompt at a time, without padding and without a cache,
-every step from its beginning, in PyTorch's operations and Python's loops. Nothing of tailcut is used here."""
+"""Pruning of a Hugging Face model as it is meant, slowly: one prompt at a time, without padding and
+without a cache, every step from its beginning, in PyTorch's operations and Python's loops. Nothing
+of tailcut is used here."""
 import inspect
 import math
 from dataclasses import dataclass, field
@@ -9,13 +10,15 @@ import torch
 from transformers import LlamaModel
 
 #: what this version of transformers calls its cache
-CACHE = "cache" if "cache" in inspect.signature(LlamaModel.forward).parameters else "past_key_values"
+CACHE = ("cache" if "cache" in inspect.signature(LlamaModel.forward).parameters
+         else "past_key_values")
 
 
-# ------------------------------------------------------------------------------------------------- choices
+# ------------------------------------------------------------------------------------------ choices
 def cosines(rows, vector):
     rows, vector = rows.double(), vector.double()
-    return [float(row @ vector / (max(row.norm(), 1e-8) * max(vector.norm(), 1e-8))) for row in rows]
+    return [float(row @ vector / (max(row.norm(), 1e-8) * max(vector.norm(), 1e-8)))
+            for row in rows]
 
 
 def mean_direction(rows):
@@ -48,7 +51,7 @@ def otsu(scores):
     return found
 
 
-# ------------------------------------------------------------------------------------------------- merging
+# ------------------------------------------------------------------------------------------ merging
 def similarities(rows):
     """NOVELTY's: rows in 8 bits, p_ij = rint(2^20 cos)."""
     quantized = []
@@ -61,8 +64,8 @@ def similarities(rows):
 
 
 def merged(compared, rows, kept, window=64):
-    """(rows, sizes) of `kept`: the others join the kept row of their window that is most like them, weighing the fourth
-    power of their cosine."""
+    """(rows, sizes) of `kept`: the others join the kept row of their window that is most like them,
+    weighing the fourth power of their cosine."""
     n, p = len(rows), similarities(compared)
     windows = -(-n // window)
     of = [next(b for b in range(windows) if i < (b + 1) * n // windows) for i in range(n)]
@@ -78,7 +81,7 @@ def merged(compared, rows, kept, window=64):
     return torch.stack(result).to(rows.dtype), [1 + len(members[j]) for j in kept]
 
 
-# ----------------------------------------------------------------------------------------------- generation
+# --------------------------------------------------------------------------------------- generation
 @dataclass
 class Prompt:
     """What the language model is given of one prompt after stage 1."""
@@ -107,7 +110,8 @@ def prompt_of(model, ids, positions, features, kept, sizes=None, deepstack=(), p
         if kept[number]:
             for layer, rows in enumerate(deepstack):
                 prompt.deepstack[layer][len(prompt.embeds)] = rows[number]
-            prompt.add(features[number], positions[..., t], True, 1 if sizes is None else sizes[number])
+            size = 1 if sizes is None else sizes[number]
+            prompt.add(features[number], positions[..., t], True, size)
         number += 1
     assert number == len(features)
     return prompt
@@ -152,7 +156,7 @@ def greedy(model, prompt, steps, layer=None, keeps=None, biased=False):
             mask = torch.where(mask, sizes.log() if biased else 0.0, torch.finfo(torch.float32).min)
             hidden = block(hidden[None], attention_mask=mask[there][:, there][None, None],
                            position_embeddings=(cos, sin))[0]
-            for row, more in (prompt.deepstack[number] if number < len(prompt.deepstack) else {}).items():
+            for row, more in dict(enumerate(prompt.deepstack)).get(number, {}).items():
                 hidden[row] += more
         tokens.append(int(model.lm_head(language.norm(hidden[-1:])).argmax()))
     return tokens, len(stay)

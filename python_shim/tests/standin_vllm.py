@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What tailcut.servers.vllm touches of vLLM, stated anew: names, signatures, shapes and who calls what. Models return
-the embeddings that they are given; the EVS rule is that of tests/conformance/video.py, the independent statement."""
+"""What tailcut.servers.vllm touches of vLLM, stated anew: names, signatures, shapes and who calls
+what. Models return the embeddings that they are given; the EVS rule is the independent statement of
+tests/conformance/video.py."""
 import sys
 from dataclasses import dataclass
 from types import ModuleType, SimpleNamespace
@@ -25,8 +26,10 @@ def compute_retained_tokens_count(tokens_per_frame, num_frames, q):
 
 def compute_retention_mask(video_embeds, video_size_thw, spatial_merge_size, q):
     frames = int(video_size_thw[0])
-    kept, _ = video.server_keeps(video_embeds.reshape(frames, -1, video_embeds.shape[-1]).double().numpy(), q)
-    return torch.zeros(len(video_embeds), dtype=torch.bool).index_fill(0, torch.from_numpy(kept), True)
+    scene = video_embeds.reshape(frames, -1, video_embeds.shape[-1])
+    kept, _ = video.server_keeps(scene.double().numpy(), q)
+    mask = torch.zeros(len(video_embeds), dtype=torch.bool)
+    return mask.index_fill(0, torch.from_numpy(kept), True)
 
 
 class Info:
@@ -67,7 +70,8 @@ class Qwen2_5_VLMultiModalProcessor(LlavaMultiModalProcessor):
             if modality == "video" and q:
                 return [9] * compute_retained_tokens_count(h // 2 * (w // 2), t, q)
             return [9] * (t * h * w // 4)
-        return [PromptReplacement(m, [9], lambda item, m=m: replacement(m, item)) for m in ("image", "video")]
+        return [PromptReplacement(m, [9], lambda item, m=m: replacement(m, item))
+                for m in ("image", "video")]
 
 
 def positions_of(thw):
@@ -91,20 +95,23 @@ class Qwen2_5_VLForConditionalGeneration(torch.nn.Module):
             yield of.mm_position.offset, t, h // 2, w // 2, 1.0
 
     def _postprocess_image_embeds_evs(self, image_embeds_split, image_input):
+        grids = image_input["image_grid_thw"].tolist()
         return tuple(torch.cat([rows, positions_of(thw)], dim=1)
-                     for rows, thw in zip(image_embeds_split, image_input["image_grid_thw"].tolist()))
+                     for rows, thw in zip(image_embeds_split, grids))
 
     def _postprocess_video_embeds_evs(self, video_embeds_split, video_input):
         made = []
         for rows, thw in zip(video_embeds_split, video_input["video_grid_thw"].tolist()):
-            mask = compute_retention_mask(rows, thw, spatial_merge_size=2, q=self.video_pruning_rate)
+            mask = compute_retention_mask(rows, thw, spatial_merge_size=2,
+                                          q=self.video_pruning_rate)
             made.append(torch.cat([rows[mask], positions_of(thw)[mask]], dim=1))
         return tuple(made)
 
     def embed_multimodal(self, **kwargs):
         if "image_grid_thw" in kwargs:
-            images = kwargs["data"]
-            return self._postprocess_image_embeds_evs(images, kwargs) if self.is_multimodal_pruning_enabled else images
+            if not self.is_multimodal_pruning_enabled:
+                return kwargs["data"]
+            return self._postprocess_image_embeds_evs(kwargs["data"], kwargs)
         return self._postprocess_video_embeds_evs(kwargs["data"], kwargs)
 
 
@@ -151,7 +158,8 @@ def install(monkeypatch):
     for name, family in modules.items():
         module(f"vllm.model_executor.models.{name}", **{
             f"{family}{part}": getattr(here, f"{family}{part}", Info)
-            for part in ("ForConditionalGeneration", "MultiModalProcessor", "ProcessingInfo", "DummyInputsBuilder")})
+            for part in ("ForConditionalGeneration", "MultiModalProcessor", "ProcessingInfo",
+                         "DummyInputsBuilder")})
     module("vllm.model_executor.models", __path__=[], **{
         name: sys.modules[f"vllm.model_executor.models.{name}"] for name in modules})
     return here

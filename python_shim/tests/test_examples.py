@@ -22,6 +22,8 @@ def needs_torch(example):
 @pytest.mark.parametrize("example", [e for e in EXAMPLES if not needs_torch(e) or os.environ.get("TAILCUT_TEST_TORCH")],
                          ids=lambda example: example.stem)
 def test_example(example, tmp_path):
+    if "transformers" in example.read_text():
+        pytest.importorskip("transformers", reason="transformers is not installed")
     package = Path(tailcut.__file__).parent.parent
     subprocess.run([sys.executable, example], check=True, cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(package)})
 

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Models that see an image as tiles, against the slow statement: LLaVA-NeXT (each tile against its own CLS; padding and
-newlines between) and InternVL (each tile against its mean)."""
+"""Models that see an image as tiles, against the slow statement: LLaVA-NeXT (each tile against its
+own CLS; padding and newlines between) and InternVL (each tile against its mean)."""
 import pytest
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed")
@@ -11,30 +11,36 @@ import tailcut.hf  # noqa: E402
 
 IMAGE, STEPS, SIZE, PATCH = 120, 6, 24, 4
 GRID = SIZE // PATCH
-TEXT = dict(vocab_size=128, hidden_size=48, intermediate_size=64, num_hidden_layers=4, num_attention_heads=4,
+TEXT = dict(vocab_size=128, hidden_size=48, intermediate_size=64, num_hidden_layers=4,
+            num_attention_heads=4,
             num_key_value_heads=2, initializer_range=0.3)
-VISION = dict(hidden_size=32, intermediate_size=48, num_hidden_layers=3, num_attention_heads=2, initializer_range=0.3)
+VISION = dict(hidden_size=32, intermediate_size=48, num_hidden_layers=3, num_attention_heads=2,
+              initializer_range=0.3)
 
 
 def llava_next():
     torch.manual_seed(0)
-    vision = transformers.CLIPVisionConfig(image_size=SIZE, patch_size=PATCH, projection_dim=32, **VISION)
+    vision = transformers.CLIPVisionConfig(image_size=SIZE, patch_size=PATCH, projection_dim=32,
+                                           **VISION)
     return transformers.LlavaNextForConditionalGeneration(transformers.LlavaNextConfig(
         vision_config=vision, text_config=transformers.LlamaConfig(**TEXT), image_token_index=IMAGE,
-        image_grid_pinpoints=[[SIZE, SIZE], [SIZE, 2 * SIZE], [2 * SIZE, SIZE], [2 * SIZE, 2 * SIZE]])).eval()
+        image_grid_pinpoints=[[SIZE, SIZE], [SIZE, 2 * SIZE], [2 * SIZE, SIZE],
+                              [2 * SIZE, 2 * SIZE]])).eval()
 
 
 def internvl():
     torch.manual_seed(0)
-    vision = transformers.InternVLVisionConfig(image_size=32, patch_size=4, layer_scale_init_value=0.5, **VISION)
+    vision = transformers.InternVLVisionConfig(image_size=32, patch_size=4,
+                                               layer_scale_init_value=0.5, **VISION)
     return transformers.InternVLForConditionalGeneration(transformers.InternVLConfig(
-        vision_config=vision, text_config=transformers.Qwen2Config(**TEXT), image_token_id=IMAGE, image_seq_length=16,
+        vision_config=vision, text_config=transformers.Qwen2Config(**TEXT), image_token_id=IMAGE,
+        image_seq_length=16,
         tie_word_embeddings=False)).eval()
 
 
 def packed(size):
-    """The tokens of a LLaVA-NeXT image of (height, width): (tile, patch), or None for a newline; tile 0 is the
-    thumbnail."""
+    """The tokens of a LLaVA-NeXT image of (height, width): (tile, patch), or None for a newline;
+    tile 0 is the thumbnail."""
     height, width = size
     tall, wide = SIZES[size]
     tokens = [(0, patch) for patch in range(GRID ** 2)]
@@ -46,7 +52,8 @@ def packed(size):
         pad = (len(columns) - int(round(width * len(rows) / height, 7))) // 2
         columns = columns[pad:len(columns) - pad]
     for y in rows:
-        tokens += [(1 + y // GRID * wide + x // GRID, y % GRID * GRID + x % GRID) for x in columns] + [None]
+        tokens += [(1 + y // GRID * wide + x // GRID, y % GRID * GRID + x % GRID)
+                   for x in columns] + [None]
     return tokens
 
 
@@ -113,12 +120,14 @@ def intern_features(model, inputs, keeps, merge):
     return rows, kept, sizes, counts
 
 
-FAMILIES = {"llava_next": (llava_next, next_inputs, next_features, [[(20, 40)], [(40, 48), (45, 20), (24, 24)]]),
+FAMILIES = {"llava_next": (llava_next, next_inputs, next_features,
+                           [[(20, 40)], [(40, 48), (45, 20), (24, 24)]]),
             "internvl": (internvl, intern_inputs, intern_features, [[3], [1, 4]])}
 CASES = {
     "ratio": (dict(ratio=0.3), dict(keeps=slow.share(0.3))),
     "curve": (dict(rule="otsu"), dict(keeps=slow.otsu)),
-    "both": (dict(ratio=0.5, layer=2, layer_ratio=0.4), dict(keeps=slow.share(0.5), layer=2, layer_keeps=slow.share(0.4))),
+    "both": (dict(ratio=0.5, layer=2, layer_ratio=0.4),
+             dict(keeps=slow.share(0.5), layer=2, layer_keeps=slow.share(0.4))),
     "merge": (dict(ratio=0.3, merge="cos4"), dict(keeps=slow.share(0.3), merge=True)),
     "plain": (None, dict()),
 }
@@ -129,19 +138,21 @@ def text(count, seed):
 
 
 def prompt(tokens, seed):
-    return torch.cat([text(3 + seed, seed), *(part for n in tokens for part in (torch.full((n,), IMAGE), text(2, n))),
-                      text(4, seed + 9)])
+    images = [part for n in tokens for part in (torch.full((n,), IMAGE), text(2, n))]
+    return torch.cat([text(3 + seed, seed), *images, text(4, seed + 9)])
 
 
 def slowly(model, ids, inputs, features, keeps=None, merge=False, layer=None, layer_keeps=None):
     rows, kept, sizes, counts = features(model, inputs, keeps, merge)
-    made = slow.prompt_of(model, ids, torch.arange(len(ids)), rows, kept, sizes, placeholders=(IMAGE,))
+    made = slow.prompt_of(model, ids, torch.arange(len(ids)), rows, kept, sizes,
+                          placeholders=(IMAGE,))
     return slow.greedy(model, made, STEPS, layer, layer_keeps, merge)[0], counts
 
 
 def generate(model, made, inputs):
     ids, mask = slow.left_padded(made)
-    found = model.generate(input_ids=ids, attention_mask=mask, max_new_tokens=STEPS, do_sample=False, pad_token_id=0,
+    found = model.generate(input_ids=ids, attention_mask=mask, max_new_tokens=STEPS,
+                           do_sample=False, pad_token_id=0,
                            eos_token_id=None, **inputs)
     return found[:, ids.shape[1]:].tolist()
 
@@ -157,7 +168,8 @@ def test_greedy_tokens(case, family):
     first = len(images[0])
     made = [prompt(tokens[:first], 0), prompt(tokens[first:], 1)]
     at = first if family == "llava_next" else sum(images[0])
-    own = [{name: value[:at] for name, value in inputs.items()}, {name: value[at:] for name, value in inputs.items()}]
+    own = [{name: value[:at] for name, value in inputs.items()},
+           {name: value[at:] for name, value in inputs.items()}]
     want = [slowly(model, ids, some, features, **slowest) for ids, some in zip(made, own)]
     if fast is None:
         found = generate(model, made, inputs)

@@ -1,7 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """PyTorch: its tensors in the core calls, and the operators of tailcut.torch. Run where TAILCUT_TEST_TORCH is set."""
 import copy
+import json
+import os
 import pickle
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +17,7 @@ import ask
 import novelty
 import tailcut
 import tailcut.torch as tt
+from paths import ROOT
 from tailcut import Merge, Placement, Reference, Rows, Rule, _torch_ops
 
 SEEDS = st.integers(0, 2 ** 31)
@@ -339,6 +345,21 @@ def test_refused():
         tt.prune(x[0, 0], cls)
     with pytest.raises(tailcut.ArgumentError, match="reference has shape"):
         tt.prune(x, cls[:5])
+
+
+def test_end_to_end_benchmark(tmp_path):
+    """A tiny model: every case runs, and the two ways of pruning keep the same."""
+    package = Path(tailcut.__file__).parent.parent
+    said = subprocess.run(
+        [sys.executable, ROOT / "bench" / "e2e.py", "--model", "tiny", "--device", "cpu", "--rounds", "1",
+         "--threads", "1", "--json", tmp_path / "e2e.json"], env=os.environ | {"PYTHONPATH": str(package)},
+        capture_output=True, text=True)
+    assert said.returncode == 0, said.stderr
+    found = json.loads((tmp_path / "e2e.json").read_text())
+    rows = {row["name"]: (row["rows_first"], row["rows_last"]) for row in found["rows"]}
+    assert found["differing"] == {"stage 1": 0, "stage 2": 0} and rows.pop("no pruning") == (641, 641)
+    assert rows == {stage + way: (at, at) for stage, at in (("stage 1", 192), ("stage 1 + 2", 129))
+                    for way in ("", ", PyTorch", ", floor")}
 
 
 def test_again():

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""tailcut.servers on PyTorch: the vLLM plugin and SGLang's EVS on stand-ins of their interfaces, against independent
-statements of their rules in float64."""
+"""tailcut.servers on PyTorch: the vLLM plugin and SGLang's EVS on stand-ins of their interfaces,
+against independent statements of their rules in float64."""
 import sys
 from dataclasses import dataclass
 from types import ModuleType, SimpleNamespace
@@ -16,17 +16,19 @@ import video
 from tailcut.servers import evs, openvino
 from test_servers import RATES, most_relevant, wishes
 
+QWEN = "TailcutQwen2_5_VLForConditionalGeneration"
 DTYPES = [torch.float32, torch.float16, torch.bfloat16]
 SCENES = [(name, np.concatenate(videos) if name.startswith("photographs") else videos[0])
           for name, videos, dtype in video.scenes() if dtype != "f32" or name == "photographs"]
 
 
 class NoWait(TorchDispatchMode):
-    """Refuses what makes the host wait for a device: values that go there, and shapes that depend on them."""
+    """Refuses what makes the host wait for a device: values that go there, and shapes that depend
+    on them."""
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        assert not any(word in str(func) for word in ("_local_scalar_dense", "nonzero", "masked_select", "unique",
-                                                      "item", "equal")), func
+        assert not any(word in str(func) for word in (
+            "_local_scalar_dense", "nonzero", "masked_select", "unique", "item", "equal")), func
         masks = [a for a in (args[1] if str(func) == "aten.index.Tensor" else ()) if a is not None]
         assert not any(m.dtype in (torch.bool, torch.uint8) for m in masks), func
         return func(*args, **(kwargs or {}))
@@ -50,8 +52,10 @@ def test_vllm_mask(name, scene, dtype):
     for q in RATES:
         want, gap = video.server_keeps(rows.double().numpy().reshape(scene.shape), q)
         with NoWait():
-            mask = compute_retention_mask(rows, (frames, per_frame * 4, 1 * 4), spatial_merge_size=4, q=q)
-        assert mask.dtype == torch.bool and mask.shape == (frames * per_frame,) and mask[:per_frame].all()
+            mask = compute_retention_mask(rows, (frames, per_frame * 4, 4), spatial_merge_size=4,
+                                          q=q)
+        assert mask.dtype == torch.bool and mask.shape == (frames * per_frame,)
+        assert mask[:per_frame].all()
         assert mask.sum() == standin_vllm.compute_retained_tokens_count(per_frame, frames, q)
         if name.startswith("signs") or gap > video.NEAR:
             decided += 1
@@ -74,7 +78,8 @@ def engine(vllm, name, tailcut_options, rate=None):
     assert module not in sys.modules  # nothing but names so far
     model_class = getattr(__import__(module, fromlist=["*"]), attribute)
     config = SimpleNamespace(**({"tailcut": tailcut_options} if tailcut_options else {}))
-    model = model_class(vllm_config=SimpleNamespace(hf_config=config, video_pruning_rate=rate), prefix="")
+    settings = SimpleNamespace(hf_config=config, video_pruning_rate=rate)
+    model = model_class(vllm_config=settings, prefix="")
     processor, _info, dummy = model_class.parts
     return model, processor(vllm.Info(config, SimpleNamespace(video_pruning_rate=rate)), dummy)
 
@@ -82,7 +87,8 @@ def engine(vllm, name, tailcut_options, rate=None):
 def like_mean(image, count):
     """Rows that are most like the mean direction, ascending, the first of equals; float64."""
     unit = image / np.maximum(np.linalg.norm(image, axis=-1, keepdims=True), 1e-8)
-    return sorted(np.argsort(-(unit @ unit.mean(0)) / np.linalg.norm(unit.mean(0)), kind="stable")[:count].tolist())
+    score = unit @ unit.mean(0) / np.linalg.norm(unit.mean(0))
+    return sorted(np.argsort(-score, kind="stable")[:count].tolist())
 
 
 def images(dtype, sizes):
@@ -96,7 +102,7 @@ def images(dtype, sizes):
 @pytest.mark.parametrize("stacked", [False, True])
 def test_vllm_llava(vllm, dtype, stacked):
     model, processor = engine(vllm, "TailcutLlavaForConditionalGeneration", {"ratio": 0.78})
-    given = images(dtype, [576, 576, 576] if stacked else [576, 40, 1])
+    given = images(dtype, [576, 576, 576] if stacked else [576, 50, 1])
     found = model.embed_multimodal(data=torch.stack(given) if stacked else given)
     (update,) = processor._get_prompt_updates({"image": [len(image) for image in given]}, {}, {})
     for item, (image, rows) in enumerate(zip(given, found)):
@@ -108,24 +114,26 @@ def test_vllm_llava(vllm, dtype, stacked):
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_vllm_qwen_images(vllm, dtype):
     """Positions go with their rows and are not compared."""
-    model, processor = engine(vllm, "TailcutQwen2_5_VLForConditionalGeneration", {"percent": 60}, 0.5)
+    model, processor = engine(vllm, QWEN, {"percent": 60}, 0.5)
     grids = torch.tensor([[1, 12, 16], [1, 8, 10]])
     given = images(dtype, [48, 20])
     found = model.embed_multimodal(data=given, image_grid_thw=grids)
-    update, untouched = processor._get_prompt_updates({}, {}, {"image": grids.tolist(), "video": [[4, 8, 8]]})
+    update, untouched = processor._get_prompt_updates(
+        {}, {}, {"image": grids.tolist(), "video": [[4, 8, 8]]})
     assert len(untouched.replacement(0)) == 32
     for item, (image, rows, grid) in enumerate(zip(given, found, grids.tolist())):
         count = len(image) - len(image) * 60 // 100
         want = like_mean(image.double().numpy(), count)
         assert len(rows) == count == len(update.replacement(item))
         positions = vllm.positions_of(grid)[want]
-        assert torch.equal(rows[:, :32], image[want]) and torch.equal(rows[:, 32:], positions.to(dtype))
+        assert torch.equal(rows[:, :32], image[want])
+        assert torch.equal(rows[:, 32:], positions.to(dtype))
 
 
 def test_vllm_positions(vllm):
-    """A prompt with two images, one of them tall, and a video, scheduled in pieces: each token stands where it would
-    stand if nothing had been pruned, after every piece that has been computed."""
-    model, processor = engine(vllm, "TailcutQwen2_5_VLForConditionalGeneration", {"ratio": 0.8}, 0.7)
+    """A prompt with two images, one of them tall, and a video, scheduled in pieces: each token
+    stands where it would stand if nothing had been pruned, after every piece that was computed."""
+    model, processor = engine(vllm, QWEN, {"ratio": 0.8}, 0.7)
     model.config.image_token_id, model.config.video_token_id = 9, 8
     media = [("image", (1, 20, 8)), ("video", (4, 8, 12)), ("image", (1, 4, 6))]
     generator = torch.Generator().manual_seed(5)
@@ -133,7 +141,8 @@ def test_vllm_positions(vllm):
     for number, (modality, grid) in enumerate(media):
         text = 70 if number == 0 else 3
         given = [torch.randn((grid[0] * grid[1] * grid[2] // 4, 16), generator=generator)]
-        made = model.embed_multimodal(data=given, **{f"{modality}_grid_thw": torch.tensor([grid])})[0]
+        grids = {f"{modality}_grid_thw": torch.tensor([grid])}
+        (made,) = model.embed_multimodal(data=given, **grids)
         tokens += [1] * text
         want.append(torch.arange(base, base + text).expand(3, -1))
         features.append(SimpleNamespace(modality=modality, grid=grid, mm_position=SimpleNamespace(
@@ -153,7 +162,8 @@ def test_vllm_positions(vllm):
                  for of, f in zip(rows, features)]
         parts = [part for part in parts if len(part)]
         plain, positions, delta = model.recompute_mrope_positions(tokens, parts, positions, start)
-        assert all(torch.equal(a, b[:, :16]) for a, b in zip(plain, parts)) and delta == base + 4 - len(tokens)
+        assert all(torch.equal(a, b[:, :16]) for a, b in zip(plain, parts))
+        assert delta == base + 4 - len(tokens)
         assert torch.equal(positions[:, :end], want[:, :end])
     assert model.get_mrope_input_positions([1, 2, 3], [])[0].tolist() == [[0, 1, 2]] * 3
 
@@ -175,16 +185,17 @@ def test_vllm_videos(vllm, family):
     finally:
         vllm.compute_retention_mask = theirs
     assert seen == [None]
-    updates = {u.modality: u for u in processor._get_prompt_updates({}, {}, {"video": grids.tolist()})}
+    updates = processor._get_prompt_updates({}, {}, {"video": grids.tolist()})
+    (update,) = [update for update in updates if update.modality == "video"]
     for item, (rows, kept, grid) in enumerate(zip(given, found, grids.tolist())):
         mask = theirs(rows, grid, 2, 0.7)
-        assert torch.equal(kept[:, :16], rows[mask]) and len(kept) == len(updates["video"].replacement(item))
+        assert torch.equal(kept[:, :16], rows[mask]) and len(kept) == len(update.replacement(item))
         assert torch.equal(kept[:, 16:], vllm.positions_of(grid)[mask].to(kept.dtype))
 
 
 def test_vllm_refuses(vllm):
     with pytest.raises(ValueError, match="--video-pruning-rate"):
-        engine(vllm, "TailcutQwen2_5_VLForConditionalGeneration", {"ratio": 0.5})
+        engine(vllm, QWEN, {"ratio": 0.5})
     for wrong in (None, {"detector": "otsu"}):
         _, processor = engine(vllm, "TailcutLlavaForConditionalGeneration", wrong)
         with pytest.raises(ValueError, match="needs a k, ratio or percent"):
@@ -194,7 +205,7 @@ def test_vllm_refuses(vllm):
         processor._get_prompt_updates({"image": [4]}, {}, {})[0].replacement(0)
 
 
-# ------------------------------------------------------------------------------------------------------- SGLang
+# ------------------------------------------------------------------------------------------ SGLang
 @dataclass(kw_only=True)
 class EVSEmbeddingResult:
     embedding: torch.Tensor
@@ -240,14 +251,17 @@ def test_sglang(monkeypatch, dtype, tiles):
         pass
 
     grids = [(6, 8, 8), (1, 4, 8), (3, 8, 4)]
-    videos = [torch.from_numpy(video.signs(np.random.default_rng(t), t, h * w // 4, 64)).reshape(-1, 64).to(dtype)
-              for t, h, w in grids]
+    scenes = [video.signs(np.random.default_rng(t), t, h * w // 4, 64) for t, h, w in grids]
+    videos = [torch.from_numpy(scene).reshape(-1, 64).to(dtype) for scene in scenes]
     feature = torch.cat(videos)
-    item = SimpleNamespace(thw_grids=grids, feature=feature.reshape(-1, 8, 64) if tiles else feature)
+    item = SimpleNamespace(thw_grids=grids,
+                           feature=feature.reshape(-1, 8, 64) if tiles else feature)
     for q in (0.2, 0.5, 0.8, 0.95):
         found = Fast(q).get_video_feature([item])
-        want = [standin_vllm.compute_retention_mask(rows, grid, 2, q) for rows, grid in zip(videos, grids)]
-        assert torch.equal(found.embedding, torch.cat([rows[mask] for rows, mask in zip(videos, want)]))
+        want = [standin_vllm.compute_retention_mask(rows, grid, 2, q)
+                for rows, grid in zip(videos, grids)]
+        kept = torch.cat([rows[mask] for rows, mask in zip(videos, want)])
+        assert torch.equal(found.embedding, kept)
         assert found.num_tokens_per_frame == [n for mask, grid in zip(want, grids)
                                               for n in mask.reshape(grid[0], -1).sum(1).tolist()]
         assert sum(found.num_tokens_per_frame) == len(found.embedding) == sum(
@@ -259,10 +273,11 @@ def test_sglang(monkeypatch, dtype, tiles):
         Fast(0.5).get_video_feature([item, item])
 
 
-# ----------------------------------------------------------------------------------------------------- OpenVINO
+# ---------------------------------------------------------------------------------------- OpenVINO
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_openvino(dtype):
     visual, text = (torch.from_numpy(array).to(dtype) for array in wishes())
     for ratio in (10, 50, 78, 99):
         got = openvino.select_tokens(visual, text, ratio)
-        assert got == most_relevant(visual.double().numpy(), text.double().numpy(), openvino.rule(77, ratio).k)
+        count = openvino.rule(77, ratio).k
+        assert got == most_relevant(visual.double().numpy(), text.double().numpy(), count)

@@ -54,6 +54,18 @@ static void print_section(int command, cli_section section, const char *title) {
   }
 }
 
+/* What the tables of `./run bench --quality` advise (README, "Which rule to take"). */
+static void print_advice(void) {
+  puts(
+      "\nWhich rule: where later attention can add ln(size) to a key's logits,\n"
+      "    --novelty 64 --merge cos4 --ratio 0.22 --sizes Z.npy\n"
+      "keeps an encoder closest to itself. Where it cannot, the same without --sizes in an\n"
+      "encoder's first half; behind that no score is better than a grid, and similarity to CLS\n"
+      "alone is worse than chance (--spread 0.5 repairs much of it). Similarity, the default,\n"
+      "lets the image say how many tokens stay. All this is fidelity of an encoder, measured by\n"
+      "./run bench --quality, and not accuracy of a language model.");
+}
+
 /* Which options a detector reads, in words. */
 static void print_detectors(void) {
   static const struct {
@@ -91,4 +103,5 @@ void cli_print_help(int command) {
   print_section(command, CLI_SECTION_RUN, "Where it runs, and what it writes");
   print_line("--help", "-h", NULL, "print this text");
   if (command & (CLI_PRUNE | CLI_CUT | CLI_PRUNE_SEQ | CLI_INSPECT)) print_detectors();
+  if (command == CLI_PRUNE) print_advice();
 }

@@ -51,7 +51,6 @@ static int list_cuda(tt_backend *list) {
   for (int form = TT_FORM_DEVICE; form <= TT_FORM_SM_80; form++) {
     const tt_backend cuda = {.device_kind = TAILCUT_DEVICE_CUDA,
                              .threads = 1,
-                             .refuses = TT_OPTION_MERGE,
                              .memory = &tt_memory_cuda,
                              .form = form};
     list[form] = cuda;

@@ -9,10 +9,10 @@
 #include "reference.h"
 
 static const char *const names[] = {
-    "shape",  "tokens", "reference",  "q",           "k",    "roles",
-    "scores", "flags",  "direction",  "counts",      "kept", "new_cu_seqlens",
-    "flags",  "curve",  "ranks",      "host_counts", "mask", "group_counts",
-    "groups", "slots",  "frequencies"};
+    "shape",  "tokens", "reference",   "q",           "k",     "roles",
+    "scores", "flags",  "direction",   "counts",      "kept",  "new_cu_seqlens",
+    "flags",  "curve",  "ranks",       "host_counts", "mask",  "group_counts",
+    "groups", "slots",  "frequencies", "sizes in",    "sizes", "joins"};
 
 static void expect_on_cpu(tt_call *c, int32_t kind) {
   if (tt_call_on(c, c->cpu, kind, HOST, c->cpu_workspace, NULL) == TAILCUT_OK) return;
@@ -60,7 +60,8 @@ static uint8_t *open_bytes(const tt_call *c, int i, size_t bytes) {
   const int64_t gap = c->in_place[i] == 2 ? gap_of(c) : 0;
   if (r.src == r.dst) r.src = scratch + gap;
   r.dst = scratch + gap;
-  r.rotation = NULL; /* keys that turn are no more open than others */
+  r.rotation = NULL;                           /* keys that turn are no more open than others, */
+  r.flags &= ~TAILCUT_ROWS_MERGE, r.dtype = 0; /* nor rows that are merged */
   ref_compact(&batch, c->buffers[KEPT].side[HOST], c->row->packed ? TAILCUT_PACKED : TAILCUT_LOCAL,
               c->buffers[COUNTS].side[HOST], c->buffers[NEW_CU].side[HOST], &r, open + gap, NULL);
   free(scratch);

@@ -137,7 +137,9 @@ void tt_call_fill(tt_call *c, tt_random *random) {
       flags[b] = tt_below(random, 8) ? 0 : 1 << tt_below(random, 4);
     }
   }
-  if (row->kind == TAILCUT_CALL_COMPACT) fill_kept(c, random);
+  if (row->kind == TAILCUT_CALL_COMPACT || row->kind == TAILCUT_CALL_MERGE) fill_kept(c, random);
+  int32_t *sizes = c->buffers[SIZES_IN].side[HOST];
+  for (int64_t i = 0; sizes != NULL && i < c->total; i++) sizes[i] = tt_below(random, 9);
   if (c->buffers[SLOTS].bytes) fill_slots(c, random);
   for (int i = ARRAYS; i < BUFFERS; i++) {
     uint8_t *bytes = c->buffers[i].side[HOST];

@@ -56,6 +56,8 @@ static void add_rows(tt_call *c, unsigned kind) {
                                                                       : scored;
   const int tail = kind == TT_CALL_TAIL || kind == TT_CALL_WIDE_TAIL;
   if (kind == TT_CALL_APART || tail) r->placement = TAILCUT_PACKED;
+  const int scored_too = kind == TT_CALL_TOKENS || kind == TT_CALL_APART || kind == TT_CALL_WIDE;
+  if (c->row->merges && scored_too) r->flags = TAILCUT_ROWS_MERGE, r->dtype = dtype_of(c->row);
   if (kind == TT_CALL_SMALL || tail) r->flags = TAILCUT_ROWS_ZERO_TAIL;
   if (kind == TT_CALL_POSITIONS) r->flags = TAILCUT_ROWS_RENUMBER, c->positions = i + 1;
   if (kind == TT_CALL_PLANES) {
@@ -103,11 +105,13 @@ tt_call *tt_call_new(const tt_call_row *row, const tt_backend *backend) {
   if (scores || row->kind == TAILCUT_CALL_CUT)
     add(c, FLAGS, segments, row->kind != TAILCUT_CALL_RELEVANCE || full);
   if (row->kind == TAILCUT_CALL_PRUNE_SEQUENCE) add(c, FLAGS, segments, 0);
-  if (cuts || row->kind == TAILCUT_CALL_COMPACT) {
+  const int lists = row->kind == TAILCUT_CALL_COMPACT || row->kind == TAILCUT_CALL_MERGE;
+  if (cuts || lists) {
     add(c, COUNTS, segments, 1);
-    add(c, KEPT, rows, full || row->kind == TAILCUT_CALL_COMPACT || row->packed);
-    add(c, NEW_CU, segments + 4, full || row->kind == TAILCUT_CALL_COMPACT);
+    add(c, KEPT, rows, full || lists || row->packed);
+    add(c, NEW_CU, segments + 4, full || lists);
   }
+  for (int id = SIZES_IN; row->merges && id <= JOINS; id++) add(c, id, rows, 1);
   for (int id = OUT_FLAGS; cuts && id <= HOST_COUNTS; id++) {
     add(c, id, id == CURVE || id == RANKS ? rows : segments, (int)full);
   }
@@ -128,7 +132,7 @@ tt_call *tt_call_new(const tt_call_row *row, const tt_backend *backend) {
   const tailcut_limits limits = tt_call_limits(row);
   int32_t largest = row->kind; /* one that serves the parts too */
   size_t most = 0, size;
-  for (int32_t kind = TAILCUT_CALL_SCORE; kind <= TAILCUT_CALL_PRUNE_SEQUENCE; kind++) {
+  for (int32_t kind = TAILCUT_CALL_SCORE; kind <= TAILCUT_CALL_MERGE; kind++) {
     if (tailcut_workspace_size(c->cpu, kind, &limits, &size) != TAILCUT_OK) abort();
     if (size > most) most = size, largest = kind;
   }

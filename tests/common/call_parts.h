@@ -28,6 +28,9 @@ enum {
   GROUPS,
   SLOTS,
   FREQUENCIES,
+  SIZES_IN,
+  SIZES,
+  JOINS,
   ARRAYS /* two for each row array: source and destination */
 };
 enum {

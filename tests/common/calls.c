@@ -15,7 +15,9 @@
 /* Launches: a part is itself, prune_visual score, cut, compact; before them resolve, unless a
  * kernel can tell where each segment is (uniform batches; few segments), and the mean direction,
  * which relevance begins with; behind a cut of groups their lists are joined; PACKED kept are
- * compacted, and arrays of several forms or more than 128 of one in a launch each. */
+ * compacted; arrays that turn, that long segments have, or beyond the 128th in launches of their
+ * own. Merging is novelty, unless that has scored, the plan and the rows, before which lists from
+ * outside are tidied; all other arrays are compacted behind. */
 #define NOVELTY .source = TAILCUT_REFERENCE_NOVELTY, .window = 64
 
 const tt_call_row tt_call_rows[] = {
@@ -35,26 +37,26 @@ const tt_call_row tt_call_rows[] = {
     {"cut long lengths", CUT, TT_LENGTHS, 3, 8700, 0, 14, .replays = 8},
     {"cut long ragged mass", CUT, TT_RAGGED, 4, 8500, 0, 14, .detector = TAILCUT_MASS, .bare = 1,
      .replays = 8},
-    {"compact", COMPACT, TT_UNIFORM, 4, 40, 48, 2, .rows = TT_CALL_TOKENS | TT_CALL_SMALL},
+    {"compact", COMPACT, TT_UNIFORM, 4, 40, 48, 1, .rows = TT_CALL_TOKENS | TT_CALL_SMALL},
     {"compact lengths packed", COMPACT, TT_LENGTHS, 5, 40, 24, 1, .packed = 1,
      .rows = TT_CALL_APART | TT_CALL_WIDE | TT_CALL_POSITIONS | TT_CALL_TAIL},
-    {"compact ragged slots", COMPACT, TT_RAGGED, 5, 40, 24, 2,
+    {"compact ragged slots", COMPACT, TT_RAGGED, 5, 40, 24, 1,
      .rows = TT_CALL_TOKENS | TT_CALL_SLOTS | TT_CALL_WIDE | TT_CALL_TAIL},
     {"compact 40 ragged", COMPACT, TT_RAGGED, 40, 30, 8, 2,
      .rows = TT_CALL_WIDE | TT_CALL_WIDE_TAIL},
     {"prune bare", PRUNE, TT_UNIFORM, 3, 40, 48, 2, .chain = 3, .bare = 1, .rows = TT_CALL_TOKENS},
-    {"prune row", PRUNE, TT_UNIFORM, 3, 41, 264, 4, .source = ROW,
+    {"prune row", PRUNE, TT_UNIFORM, 3, 41, 264, 3, .source = ROW,
      .rows = TT_CALL_TOKENS | TT_CALL_SMALL | TT_CALL_POSITIONS},
-    {"prune lengths", PRUNE, TT_LENGTHS, 5, 40, 48, 4,
+    {"prune lengths", PRUNE, TT_LENGTHS, 5, 40, 48, 3,
      .rows = TT_CALL_TOKENS | TT_CALL_WIDE | TT_CALL_SMALL},
     {"prune lengths row bf16", PRUNE, TT_LENGTHS, 5, 40, 48, 2, .chain = 3, .dtype = TAILCUT_BF16,
      .source = ROW, .bare = 1, .rows = TT_CALL_TOKENS},
     {"prune ragged packed", PRUNE, TT_RAGGED, 5, 40, 48, 3, .packed = 1, .rows = TT_CALL_APART},
     {"prune ragged row f32", PRUNE, TT_RAGGED, 5, 40, 40, 3, .dtype = TAILCUT_F32, .source = ROW,
      .bare = 1, .rows = TT_CALL_APART},
-    {"prune ragged slots", PRUNE, TT_RAGGED, 5, 40, 48, 4, .spread = 0.5, .detector = TAILCUT_CHORD,
+    {"prune ragged slots", PRUNE, TT_RAGGED, 5, 40, 48, 3, .spread = 0.5, .detector = TAILCUT_CHORD,
      .rows = TT_CALL_TOKENS | TT_CALL_SLOTS},
-    {"prune mean", PRUNE, TT_UNIFORM, 3, 70, 48, 4, .chain = 5, .source = MEAN, .bare = 1,
+    {"prune mean", PRUNE, TT_UNIFORM, 3, 70, 48, 4, .chain = 4, .source = MEAN, .bare = 1,
      .rows = TT_CALL_TOKENS | TT_CALL_SMALL},
     {"prune lengths mean", PRUNE, TT_LENGTHS, 5, 70, 48, 4, .source = MEAN, .rows = TT_CALL_TOKENS},
     {"prune ragged mean", PRUNE, TT_RAGGED, 40, 70, 24, 5, .source = MEAN, .rows = TT_CALL_TOKENS,
@@ -65,7 +67,7 @@ const tt_call_row tt_call_rows[] = {
      .rows = TT_CALL_TOKENS},
     {"prune one packed", PRUNE, TT_LENGTHS, 1, 40, 48, 3, .packed = 1,
      .rows = TT_CALL_APART | TT_CALL_POSITIONS},
-    {"prune ragged packed tail", PRUNE, TT_RAGGED, 40, 40, 24, 2, .chain = 5, .bare = 1,
+    {"prune ragged packed tail", PRUNE, TT_RAGGED, 40, 40, 24, 2, .chain = 4, .bare = 1,
      .rows = TT_CALL_TAIL | TT_CALL_TOKENS},
     {"prune one packed tail", PRUNE, TT_LENGTHS, 1, 40, 24, 3, .bare = 1, .rows = TT_CALL_TAIL},
     {"prune wide packed tail", PRUNE, TT_RAGGED, 5, 40, 24, 3, .bare = 1,
@@ -79,9 +81,9 @@ const tt_call_row tt_call_rows[] = {
      .replays = 6},
     {"prune batch", PRUNE, TT_UNIFORM, 18, 40, 48, 1, .chain = 3, .bare = 1, .rows = TT_CALL_TOKENS,
      .replays = 30},
-    {"prune batch row, more rows", PRUNE, TT_LENGTHS, 20, 70, 264, 2, .chain = 4, .source = ROW,
+    {"prune batch row, more rows", PRUNE, TT_LENGTHS, 20, 70, 264, 2, .chain = 3, .source = ROW,
      .bare = 1, .rows = TT_CALL_TOKENS | TT_CALL_SMALL | TT_CALL_POSITIONS, .replays = 30},
-    {"prune batch ragged, packed kept", PRUNE, TT_RAGGED, 17, 40, 48, 2, .chain = 4,
+    {"prune batch ragged, packed kept", PRUNE, TT_RAGGED, 17, 40, 48, 2, .chain = 3,
      .dtype = TAILCUT_BF16, .packed = 1, .bare = 1, .detector = TAILCUT_IQR, .rows = TT_CALL_TOKENS,
      .replays = 30},
     {"relevance", RELEVANCE, TT_UNIFORM, 3, 70, 48, 3, .replays = 50},
@@ -91,49 +93,60 @@ const tt_call_row tt_call_rows[] = {
     {"relevance bare", RELEVANCE, TT_RAGGED, 5, 70, 48, 2, .bare = 1},
     {"sequence", SEQUENCE, TT_UNIFORM, 1, 150, 48, 4, .bare = 1, .rows = TT_CALL_TOKENS,
      .layers = 2, .texts = 40},
-    {"sequence ragged", SEQUENCE, TT_RAGGED, 5, 130, 48, 5, .rows = TT_CALL_TOKENS | TT_CALL_PLANES,
+    {"sequence ragged", SEQUENCE, TT_RAGGED, 5, 130, 48, 4, .rows = TT_CALL_TOKENS | TT_CALL_PLANES,
      .layers = 1},
-    {"sequence lengths f32", SEQUENCE, TT_LENGTHS, 4, 70, 40, 5, .dtype = TAILCUT_F32,
+    {"sequence lengths f32", SEQUENCE, TT_LENGTHS, 4, 70, 40, 4, .dtype = TAILCUT_F32,
      .rows = TT_CALL_TOKENS | TT_CALL_POSITIONS | TT_CALL_SLOTS},
-    {"sequence long rows", SEQUENCE, TT_RAGGED, 2, 40, 1024, 5, .dtype = TAILCUT_BF16,
+    {"sequence long rows", SEQUENCE, TT_RAGGED, 2, 40, 1024, 4, .dtype = TAILCUT_BF16,
      .rows = TT_CALL_TOKENS | TT_CALL_POSITIONS, .texts = 9, .replays = 10},
     {"sequence 40 packed", SEQUENCE, TT_RAGGED, 40, 60, 24, 5, .packed = 1,
      .rows = TT_CALL_APART | TT_CALL_WIDE | TT_CALL_TAIL},
     {"sequence groups", SEQUENCE, TT_RAGGED, 5, 90, 48, 6, .rows = TT_CALL_TOKENS, .groups = 17},
-    {"sequence groups lengths gap", SEQUENCE, TT_LENGTHS, 5, 90, 24, 7, .detector = TAILCUT_GAP,
+    {"sequence groups lengths gap", SEQUENCE, TT_LENGTHS, 5, 90, 24, 6, .detector = TAILCUT_GAP,
      .rows = TT_CALL_TOKENS | TT_CALL_SLOTS, .groups = 12},
-    {"sequence 70 layers", SEQUENCE, TT_RAGGED, 1, 90, 24, 6, .bare = 1,
+    {"sequence 70 layers", SEQUENCE, TT_RAGGED, 1, 90, 24, 5, .bare = 1,
      .rows = TT_CALL_TOKENS | TT_CALL_PLANES, .layers = 70, .replays = 10},
-    {"sequence, keys turn", SEQUENCE, TT_UNIFORM, 1, 150, 48, 6, .bare = 1,
+    {"sequence, keys turn", SEQUENCE, TT_UNIFORM, 1, 150, 48, 5, .bare = 1,
      .rows = TT_CALL_TOKENS | TT_CALL_POSITIONS, .layers = 3, .turns = 1, .texts = 40},
-    {"sequence ragged, keys turn", SEQUENCE, TT_RAGGED, 5, 130, 48, 6,
+    {"sequence ragged, keys turn", SEQUENCE, TT_RAGGED, 5, 130, 48, 5,
      .rows = TT_CALL_TOKENS | TT_CALL_PLANES, .layers = 70, .turns = 1, .replays = 20},
     {"sequence long", SEQUENCE, TT_RAGGED, 1, 8600, 8, 9, .bare = 1, .rows = TT_CALL_TOKENS,
      .replays = 6},
     {"relevance max", RELEVANCE, TT_LENGTHS, 4, 70, 48, 4, .policy = TAILCUT_MAX_COSINE},
     {"relevance attention", RELEVANCE, TT_UNIFORM, 3, 70, 48, 4, .policy = TAILCUT_ATTENTION},
-    {"sequence max ragged", SEQUENCE, TT_RAGGED, 5, 90, 48, 7, .policy = TAILCUT_MAX_COSINE,
+    {"sequence max ragged", SEQUENCE, TT_RAGGED, 5, 90, 48, 6, .policy = TAILCUT_MAX_COSINE,
      .rows = TT_CALL_TOKENS | TT_CALL_PLANES, .layers = 1},
     {"sequence max groups", SEQUENCE, TT_LENGTHS, 4, 90, 40, 7, .policy = TAILCUT_MAX_COSINE,
      .dtype = TAILCUT_F32, .rows = TT_CALL_TOKENS, .groups = 11},
-    {"sequence attention ragged", SEQUENCE, TT_RAGGED, 5, 90, 48, 7, .policy = TAILCUT_ATTENTION,
+    {"sequence attention ragged", SEQUENCE, TT_RAGGED, 5, 90, 48, 6, .policy = TAILCUT_ATTENTION,
      .rows = TT_CALL_TOKENS | TT_CALL_PLANES, .layers = 1},
     {"sequence attention groups", SEQUENCE, TT_RAGGED, 4, 90, 48, 7, .policy = TAILCUT_ATTENTION,
      .dtype = TAILCUT_BF16, .rows = TT_CALL_TOKENS, .groups = 9},
     {"prune groups", PRUNE, TT_UNIFORM, 3, 70, 48, 5, .rows = TT_CALL_TOKENS, .groups = 8},
-    {"score novelty", SCORE, TT_RAGGED, 5, 150, 48, 2, NOVELTY},
+    {"score novelty", SCORE, TT_RAGGED, 5, 150, 48, 2, NOVELTY, .replays = 20},
     {"score novelty groups f32", SCORE, TT_LENGTHS, 4, 290, 27, 2, .dtype = TAILCUT_F32,
-     .groups = 9, .source = TAILCUT_REFERENCE_NOVELTY, .window = 256, .replays = 20},
+     .groups = 9, .source = TAILCUT_REFERENCE_NOVELTY, .window = 256, .replays = 10},
     {"prune novelty", PRUNE, TT_UNIFORM, 3, 130, 48, 2, .chain = 3, NOVELTY, .bare = 1,
-     .rows = TT_CALL_TOKENS, .replays = 30},
-    {"prune novelty lengths bf16", PRUNE, TT_LENGTHS, 2, 130, 520, 3, .dtype = TAILCUT_BF16,
-     NOVELTY, .rows = TT_CALL_TOKENS, .replays = 20},
+     .rows = TT_CALL_TOKENS, .replays = 10},
     {"prune novelty 1100 segments", PRUNE, TT_RAGGED, 1100, 4, 8, 5, NOVELTY, .rows = TT_CALL_APART,
-     .bare = 1, .replays = 5},
+     .bare = 1, .replays = 2},
+    {"merge", TAILCUT_CALL_MERGE, TT_UNIFORM, 3, 130, 48, 5, .merges = 64,
+     .rows = TT_CALL_TOKENS | TT_CALL_SMALL, .replays = 10},
+    {"merge ragged packed", TAILCUT_CALL_MERGE, TT_RAGGED, 5, 150, 40, 5, .dtype = TAILCUT_F32,
+     .packed = 1, .merges = 128, .rows = TT_CALL_APART | TT_CALL_WIDE | TT_CALL_TAIL,
+     .replays = 10},
+    {"merge groups", TAILCUT_CALL_MERGE, TT_LENGTHS, 4, 290, 27, 5, .merges = 256, .groups = 9,
+     .rows = TT_CALL_TOKENS | TT_CALL_WIDE, .replays = 10},
+    {"prune novelty merge", PRUNE, TT_UNIFORM, 3, 130, 48, 4, NOVELTY, .bare = 1, .merges = 64,
+     .rows = TT_CALL_TOKENS, .replays = 10},
+    {"prune merge ragged bf16", PRUNE, TT_RAGGED, 5, 150, 264, 6, .dtype = TAILCUT_BF16,
+     .merges = 128, .rows = TT_CALL_TOKENS | TT_CALL_WIDE | TT_CALL_SLOTS, .replays = 10},
     {"layer 640x4096", SEQUENCE, TT_UNIFORM, 1, 640, 4096, 4, .bare = 1, .rows = TT_CALL_TOKENS,
      .layers = 2, .texts = 64, .replays = -1},
     {"clip 576x1024", PRUNE, TT_UNIFORM, 1, 576, 1024, 3, .bare = 1, .rows = TT_CALL_TOKENS,
      .replays = -1},
+    {"clip 576x1024 merge", PRUNE, TT_UNIFORM, 1, 576, 1024, 4, NOVELTY, .bare = 1, .merges = 64,
+     .rows = TT_CALL_TOKENS, .replays = -1},
     {"clip 576x1024 novelty", PRUNE, TT_UNIFORM, 1, 576, 1024, 3, NOVELTY, .bare = 1,
      .rows = TT_CALL_TOKENS, .replays = -1},
 };
@@ -180,7 +193,7 @@ tailcut_limits tt_call_limits(const tt_call_row *row) {
   limits.max_tokens = row->max_tokens;
   limits.total_tokens = (int64_t)row->segments * row->max_tokens;
   limits.groups = row->groups;
-  limits.window = row->window;
+  limits.window = row->merges ? row->merges : row->window;
   if (row->policy == TAILCUT_ATTENTION) limits.q_heads = Q_HEADS, limits.head_dim = HEAD_DIM;
   limits.dim = row->kind == CUT || row->kind == COMPACT ? 0 : row->dim;
   return limits;
@@ -196,6 +209,7 @@ tailcut_status tt_call_on(const tt_call *c, tailcut_handle handle, int32_t kind,
   tailcut_relevance_options options = TAILCUT_RELEVANCE_OPTIONS_INITIALIZER;
   tailcut_rule rule = TAILCUT_RULE_INITIALIZER;
   tailcut_selection s = TAILCUT_SELECTION_INITIALIZER;
+  tailcut_merge_options merge = TAILCUT_MERGE_OPTIONS_INITIALIZER;
   tailcut_rows rows[MOST_ROWS];
   void *at[BUFFERS];
   for (int i = 0; i < BUFFERS; i++) at[i] = c->buffers[i].side[side];
@@ -216,6 +230,9 @@ tailcut_status tt_call_on(const tt_call *c, tailcut_handle handle, int32_t kind,
   s.curve = at[CURVE], s.ranks = at[RANKS], s.host_counts = at[HOST_COUNTS];
   s.scores = kind == PRUNE || kind == SEQUENCE ? at[SCORES] : NULL;
   s.mask = at[MASK], s.group_counts = at[GROUP_COUNTS];
+  merge.window = row->merges, merge.sizes_in = at[SIZES_IN];
+  merge.sizes_out = at[SIZES], merge.joins_out = at[JOINS];
+  if (row->merges && kind == PRUNE) s.merge = &merge;
   if (row->policy) options.policy = row->policy;
   if (row->policy) rule.scale = TAILCUT_SCALE_UNIT;
   if (row->policy == TAILCUT_ATTENTION) {
@@ -243,6 +260,9 @@ tailcut_status tt_call_on(const tt_call *c, tailcut_handle handle, int32_t kind,
     case COMPACT:
       return tailcut_compact(handle, &batch, at[KEPT], placement, at[COUNTS], at[NEW_CU], rows,
                              c->num_rows, w.data, w.size, stream);
+    case TAILCUT_CALL_MERGE:
+      return tailcut_merge(handle, &batch, &tokens, at[KEPT], placement, at[COUNTS], at[NEW_CU],
+                           &merge, rows, c->num_rows, w.data, w.size, stream);
     default:
       return tailcut_prune_visual(handle, &batch, &tokens, &reference, &rule, &s, rows, c->num_rows,
                                   w.data, w.size, stream);

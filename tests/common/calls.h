@@ -44,6 +44,8 @@ typedef struct tt_call_row {
   int32_t turns;   /* their keys turn, from the positions that the call renumbers, where it does */
   int32_t texts;   /* a sequence's query rows behind its candidates; 0: any roles anywhere */
   int32_t window;  /* source NOVELTY: its window */
+  int32_t merges;  /* the window in which dropped rows are merged into the kept ones, those of the
+                      scored matrix, TT_CALL_APART and TT_CALL_WIDE; 0: they are lost */
 } tt_call_row;
 
 extern const tt_call_row tt_call_rows[];

@@ -73,8 +73,7 @@ const tt_case tt_novelty_cases[] = {
     {"novelty many segments", TT_VISUAL, TT_RAGGED, .segments = 150, .max_tokens = 6, .dim = 16,
      NOVELTY},
     /* Groups. */
-    {"novelty groups", TT_VISUAL, .max_tokens = 300, .groups = TT_GROUPS_SOME, .rows = TT_ROWS_ALL,
-     NOVELTY},
+    {"novelty groups", TT_VISUAL, .max_tokens = 300, .groups = TT_GROUPS_SOME, NOVELTY},
     {"novelty groups are segments", TT_VISUAL, TT_RAGGED, .groups = TT_GROUPS_SEGMENTS, NOVELTY},
     {"novelty groups of one row", TT_VISUAL, .groups = TT_GROUPS_ROWS, NOVELTY},
     {"novelty groups ragged packed", TT_VISUAL, TT_RAGGED, .segments = 9, .max_tokens = 190,
@@ -84,8 +83,7 @@ const tt_case tt_novelty_cases[] = {
      NOVELTY},
     {"novelty groups going back", TT_VISUAL, TT_RAGGED, .groups = TT_GROUPS_BACK, NOVELTY},
     /* Rules. */
-    {"novelty topk", TT_VISUAL, .max_tokens = 150, .detector = TAILCUT_TOPK, .k = 30,
-     .rows = TT_ROWS_ALL, NOVELTY},
+    {"novelty topk", TT_VISUAL, .max_tokens = 150, .detector = TAILCUT_TOPK, .k = 30, NOVELTY},
     {"novelty low", TT_VISUAL, .order = TAILCUT_LOW, .detector = TAILCUT_RATIO, .ratio = 0.5,
      NOVELTY},
     {"novelty threshold", TT_VISUAL, .detector = TAILCUT_THRESHOLD, .tau = 0.2f, NOVELTY},

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* servers/edge_llm.cpp on a stand-in of TensorRT-Edge-LLM's pruning: the prompt is split into text and
- * images, each image is granted ceil(n (1 - ratio)) tokens, at least one, and what the pruner hands to
- * compactToKeepList must be those that a statement of the rule in double precision chooses. */
+/* servers/edge_llm.cpp on a stand-in of TensorRT-Edge-LLM's pruning: the prompt is split into text
+ * and images, each image is granted ceil(n (1 - ratio)) tokens, at least one, and what the pruner
+ * hands to compactToKeepList must be those that a statement in double precision chooses. */
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
@@ -120,7 +120,8 @@ static double norm(double const *row) {
   return std::max(std::sqrt(sum), 1e-8);
 }
 
-/* Text, and of each run of image tokens those with the highest mean cosine to it, the first of equals. */
+/* Text, and of each run of image tokens those with the highest mean cosine to it, the first of
+ * equals. */
 static std::vector<int32_t> statement(std::vector<int32_t> const &ids,
                                       std::vector<double> const &rows, double dropped) {
   std::vector<double> direction(DIM, 0.0), score(ids.size());

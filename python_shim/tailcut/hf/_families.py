@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The models: what each one's features are compared by, and in which order its language model reads them.
+"""The models: what each one's features are compared by, and in which order its language model reads
+them.
 
-A family turns the output of get_image_features or get_video_features into Units. Features are numbered as they lie in
-`pooler_output`, image after image: the order of the placeholders in a prompt.
+A family turns the output of get_image_features or get_video_features into Units. Features are
+numbered as they lie in `pooler_output`, image after image: the order of a prompt's placeholders.
 """
 from __future__ import annotations
 
@@ -38,15 +39,17 @@ def like(features: Tensor, old: Tensor | Sequence[Tensor]) -> Tensor | list[Tens
 
 
 def _tower(call: Call) -> tuple[Tensor | None, int]:
-    """(the tower's features that the projector reads, CLS in row 0: [images, 1 + patches, D], or None where there is no
-    CLS; how many of the rows the language model gets)."""
+    """(the tower's features that the projector reads, CLS in row 0: [images, 1 + patches, D], or
+    None where there is no CLS; how many of the rows the language model gets)."""
     config = call.base.config
     layer = _argument(call, "vision_feature_layer")
     states = call.output.hidden_states
-    x: Tensor = states[layer] if isinstance(layer, int) else torch.cat([states[i] for i in layer], -1)
+    layers = [layer] if isinstance(layer, int) else list(layer)
+    x = torch.cat([states[i] for i in layers], -1)
     vision = config.vision_config
     size, patch = getattr(vision, "image_size", None), getattr(vision, "patch_size", None)
-    has_cls = isinstance(size, int) and isinstance(patch, int) and x.shape[1] == (size // patch) ** 2 + 1
+    has_cls = isinstance(size, int) and isinstance(patch, int) and (
+        x.shape[1] == (size // patch) ** 2 + 1)
     with_cls = _argument(call, "vision_feature_select_strategy") == "full"
     return (x, x.shape[1] - (not with_cls)) if has_cls else (None, x.shape[1])
 
@@ -78,12 +81,13 @@ def _llava(call: Call) -> Units:
 
 
 def _llava_next(call: Call) -> Units:
-    """Where a packed feature came from is found by packing numbers in the model's own way: patches that only pad are
-    left out there, newlines put in."""
+    """Where a packed feature came from is found by packing numbers in the model's own way: patches
+    that only pad are left out there, newlines put in."""
     x, tokens = _tower(call)
     features = flat(call.output.pooler_output)
     tiles = sum(_tiles(call))
-    numbers = torch.arange(tiles * tokens, dtype=torch.float64, device=features.device).view(tiles, tokens, 1)
+    numbers = torch.arange(tiles * tokens, dtype=torch.float64, device=features.device)
+    numbers = numbers.view(tiles, tokens, 1)
     packed, _lengths = call.base.pack_image_features(
         torch.split(numbers, _tiles(call)), call.arguments["image_sizes"],
         vision_feature_select_strategy=_argument(call, "vision_feature_select_strategy"),
@@ -98,7 +102,8 @@ def _llava_next(call: Call) -> Units:
     if x is None:
         row_of[order] = torch.arange(patches, device=source.device)
         return Units(features[order], row_of, starts.tolist())
-    row_of[order] = torch.arange(patches, device=source.device) + tile + 1  # behind the CLS of each tile so far
+    # behind the CLS of each tile so far
+    row_of[order] = torch.arange(patches, device=source.device) + tile + 1
     rows = x.new_empty(int(starts[-1]), x.shape[-1])
     rows[starts[:-1]] = x[:, 0]
     rows[row_of[order]] = x[tile, token + 1]
@@ -117,12 +122,14 @@ def _qwen(call: Call) -> Units:
     units = _pieces(call)
     if call.kind == "video":
         merged = call.base.visual.spatial_merge_size ** 2
-        units.lags = [int(h) * int(w) // merged for _t, h, w in call.arguments["video_grid_thw"].tolist()]
+        grids = call.arguments["video_grid_thw"].tolist()
+        units.lags = [height * width // merged for _frames, height, width in grids]
     return units
 
 
 #: by config.model_type
 FAMILIES: dict[str, Callable[[Call], Units]] = {
-    "llava": _llava, "llava_next": _llava_next, "qwen2_5_vl": _qwen, "qwen3_vl": _qwen, "internvl": _pieces}
+    "llava": _llava, "llava_next": _llava_next, "qwen2_5_vl": _qwen, "qwen3_vl": _qwen,
+    "internvl": _pieces}
 HAVE_CLS = ("llava", "llava_next")
 HAVE_VIDEO = ("qwen2_5_vl", "qwen3_vl")

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Stage 2, in front of a decoder layer: visual rows that say little about the prompt's text leave, and so do their keys
-and values in the layers before. All layers hold as many rows then, and the steps that follow see one length."""
+"""Stage 2, in front of a decoder layer: visual rows that say little about the prompt's text leave,
+and so do their keys and values in the layers before. All layers hold as many rows then, and the
+steps that follow see one length."""
 from __future__ import annotations
 
 from typing import Any
@@ -15,9 +16,11 @@ from ._mask import Prompt, cache_of
 from ._place import Part, along_batch, move
 
 
-def prune_rows(hidden: Tensor, roles: Tensor, prompt: Prompt, kwargs: dict[str, Any], layer: int, rule: Rule,
-               relevance: RelevanceOptions | None, text_config: Any) -> tuple[Tensor, dict[str, Any], Prompt]:
-    """(hidden states, what changes in a layer's arguments, the prompt), of what stays of `hidden` [B, T, D]."""
+def prune_rows(hidden: Tensor, roles: Tensor, prompt: Prompt, kwargs: dict[str, Any], layer: int,
+               rule: Rule, relevance: RelevanceOptions | None, text_config: Any
+               ) -> tuple[Tensor, dict[str, Any], Prompt]:
+    """(hidden states, what changes in a layer's arguments, the prompt), of what stays of `hidden`
+    [B, T, D]."""
     found = prune_sequence(hidden.detach(), roles, relevance, rule=rule, out=False, want=())
     batch = len(hidden)
     parts = [Part(hidden), Part(roles, int(Role.ABSENT))]
@@ -56,11 +59,11 @@ def _layers(cache: Any, layer: int, rows: int) -> list[Any]:
     held = list(cache.layers[:layer])
     for number, of in enumerate(held):
         if type(of) is not DynamicLayer:
-            raise unsupported(f"layer is {layer}: the cache's layer {number} is a {type(of).__name__}, and only a "
-                              "DynamicCache with full attention can be compacted")
-        if of.keys.shape[2] != rows:
-            raise conflict(f"layer is {layer}, but the cache held {of.keys.shape[2] - rows} rows before this prompt; "
-                           "expected an empty one")
+            raise unsupported(f"layer is {layer}: the cache's layer {number} is a "
+                              f"{type(of).__name__}; expected a DynamicCache with full attention")
+        if of.get_seq_length() != rows:
+            raise conflict(f"layer is {layer}, but the cache held {of.get_seq_length() - rows} rows "
+                           "before this prompt; expected an empty one")
     return held
 
 

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Attention masks after pruning. A row that stands for several tokens weighs as many in a softmax when the logarithm of
-their number is added to its key's logits: an additive mask, which eager attention and SDPA take."""
+"""Attention masks after pruning. A row that stands for several tokens weighs as many in a softmax
+when the logarithm of their number is added to its key's logits: an additive mask, which eager
+attention and SDPA take."""
 from __future__ import annotations
 
 from collections.abc import Mapping
@@ -19,7 +20,7 @@ class Prompt:
 
     present: Tensor        #: bool [B, rows]: false where padding
     sizes: Tensor | None   #: int32 [B, rows]
-    tokens: int            #: length of the prompt before pruning, with what stood in the cache already
+    tokens: int            #: length before pruning, with what stood in the cache already
     padded: bool           #: some row is padding
 
     @property
@@ -45,19 +46,23 @@ class Prompt:
 
 def cache_of(given: Any) -> Any:
     """The cache among arguments or in an output."""
-    return given.get("cache", given.get("past_key_values")) if isinstance(given, Mapping) else None
+    if not isinstance(given, Mapping):
+        return None
+    return given["cache"] if "cache" in given else given.get("past_key_values")  # before 5.24
 
 
 def check_additive(text_config: Any) -> None:
     """Raises where the language model cannot add to its logits."""
     found = getattr(text_config, "_attn_implementation", None)
     if found not in ("eager", "sdpa"):
-        raise unsupported(f"merge adds to attention logits, but the model's attn_implementation is {found!r}; expected "
-                          "'sdpa' or 'eager' (or size_bias=False, which loses most of what merging gains)")
+        raise unsupported("merge adds to attention logits, but the model's attn_implementation is "
+                          f"{found!r}; expected 'sdpa' or 'eager' (or size_bias=False, which loses "
+                          "most of what merging gains)")
     types = set(getattr(text_config, "layer_types", None) or ())
-    if types - {"full_attention"} or not types and getattr(text_config, "sliding_window", None) is not None:
-        raise unsupported("merge: the language model has sliding attention; expected full attention (or "
-                          "size_bias=False)")
+    slides = getattr(text_config, "sliding_window", None) is not None
+    if types - {"full_attention"} or not types and slides:
+        raise unsupported("merge: the language model has sliding attention; expected full "
+                          "attention (or size_bias=False)")
 
 
 def check_padding(attention_mask: Tensor | None, queries: int) -> Tensor | None:
@@ -68,7 +73,8 @@ def check_padding(attention_mask: Tensor | None, queries: int) -> Tensor | None:
         raise conflict("attention_mask is a prepared one; expected [batch, tokens]")
     present = attention_mask.bool()
     if not bool(present[:, -1].all()):
-        raise conflict("attention_mask pads on the right; expected padding on the left (padding_side='left')")
+        raise conflict("attention_mask pads on the right; expected padding on the left "
+                       "(padding_side='left')")
     if present.shape[1] < queries:
         raise conflict(f"attention_mask has {present.shape[1]} columns for {queries} tokens")
     return present

@@ -1,15 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """Stage 1, where the vision tower's features leave their model: which of them stay.
 
-| model                  | compared                                            | with           | cut by itself |
-|------------------------|-----------------------------------------------------|----------------|---------------|
-| LLaVA-1.5              | the tower's features that the projector reads       | their CLS      | image         |
-| LLaVA-NeXT             | the same; padding is no candidate, newlines stay    | the tile's CLS | tile          |
-| Qwen2.5-VL, Qwen3-VL   | the merger's output                                 | MEAN, or LAG   | image, video  |
-| InternVL               | the projector's output                              | MEAN           | tile          |
+| model                | compared                              | with           | cut by itself |
+|----------------------|---------------------------------------|----------------|---------------|
+| LLaVA-1.5            | the tower's, before the projector      | their CLS      | image         |
+| LLaVA-NeXT           | the same, but padding; newlines stay  | the tile's CLS | tile          |
+| Qwen2.5-VL, Qwen3-VL | the merger's output                   | MEAN, or LAG   | image, video  |
+| InternVL             | the projector's output                | MEAN           | tile          |
 
-The thumbnail of LLaVA-NeXT and InternVL is a tile like any other. Towers without a CLS token are compared with MEAN on
-what the projector gives.
+The thumbnail of LLaVA-NeXT and InternVL is a tile like any other. Features of a tower without a CLS
+token are compared with MEAN, on what the projector gives.
 """
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from .._rows import Rows
 
 @dataclass
 class Decision:
-    """What stays of one call's images (or videos), feature by feature in the order of the placeholders."""
+    """What stays of one call's images or videos, feature by feature, as placeholders follow."""
 
     keep: Tensor          #: bool [features]
     sizes: Tensor | None  #: int32 [features], with merging
@@ -70,8 +70,9 @@ def _cut(units: Units, features: Tensor, rule: Rule, reference: Reference, merge
         by_row = features.new_zeros(lead.numel(), features.shape[-1])
         by_row[row_of] = features[there]
         rows = [Rows(by_row.view(*lead, -1), flags=RowsFlag.MERGE)]
-    found = prune(units.x.detach(), reference, rule=rule, batch=batch, out=False, want=("mask",), merge=merge, rows=rows)
-    mask: Tensor = found.mask.flatten().bool()
+    found = prune(units.x.detach(), reference, rule=rule, batch=batch, out=False, want=("mask",),
+                  merge=merge, rows=rows)
+    mask = _made(found.mask).flatten().bool()
     keep = torch.ones_like(there)
     keep[there] = mask[row_of]
     decision = Decision(keep, None, found.counts.tolist())
@@ -80,12 +81,17 @@ def _cut(units: Units, features: Tensor, rule: Rule, reference: Reference, merge
     kept = mask.nonzero()[:, 0]
     by_row[kept] = found.rows[0][:len(kept)]
     by_number = torch.ones(len(by_row), dtype=torch.int32, device=mask.device)
-    by_number[kept] = found.sizes[:len(kept)]
+    by_number[kept] = _made(found.sizes)[:len(kept)]
     features = features.clone()
     features[there] = by_row[row_of]
     decision.sizes = torch.ones(len(there), dtype=torch.int32, device=mask.device)
     decision.sizes[there] = by_number[row_of]
     return decision, features
+
+
+def _made(array: Tensor | None) -> Tensor:
+    assert array is not None  # it was asked for
+    return array
 
 
 def _by_lag(units: Units, features: Tensor, rule: Rule, reference: Reference, merge: Merge | None
@@ -95,10 +101,13 @@ def _by_lag(units: Units, features: Tensor, rule: Rule, reference: Reference, me
         raise conflict("reference is LAG, which is for video")
     decisions, merged = [], []
     for lag, start, end in zip(units.lags, units.offsets, units.offsets[1:]):
-        one = Units(units.x[start:end], torch.arange(end - start, device=units.x.device), [0, end - start])
-        decision, some = _cut(one, features[start:end], rule, Reference("lag", lag=reference.lag or lag), merge)
+        numbers = torch.arange(end - start, device=units.x.device)
+        one = Units(units.x[start:end], numbers, [0, end - start])
+        by_lag = Reference("lag", lag=reference.lag or lag)
+        decision, some = _cut(one, features[start:end], rule, by_lag, merge)
         decisions.append(decision)
         merged.append(some)
     sizes = [decision.sizes for decision in decisions if decision.sizes is not None]
-    return Decision(torch.cat([decision.keep for decision in decisions]), torch.cat(sizes) if sizes else None,
-                    [count for decision in decisions for count in decision.counts]), torch.cat(merged)
+    keep = torch.cat([decision.keep for decision in decisions])
+    counts = [count for decision in decisions for count in decision.counts]
+    return Decision(keep, torch.cat(sizes) if sizes else None, counts), torch.cat(merged)

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* TensorRT-Edge-LLM: tailcutRegisterPruner(), before the runtime is made, names the visual pruner
- * "tailcut" (--visualPruneAlgo). Of each image it keeps what is most like the prompt's text, as many
- * tokens as the runtime grants; it waits once, for the list. Limits: fp16, as theirs; without text
- * the first stay. Written from the interface of 2026; a stand-in ran it, no engine. */
+ * "tailcut" (--visualPruneAlgo). Of each image it keeps what is most like the prompt's text, as
+ * many tokens as the runtime grants; it waits once, for the list. Limits: fp16, as theirs; without
+ * text the first stay. Written from the interface of 2026; a stand-in ran it, no engine. */
 #include <stdexcept>
 #include "runtime/preprocess/visualTokenPruner.h"
 #include "tailcut.h"

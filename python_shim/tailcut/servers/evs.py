@@ -13,7 +13,7 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Any, Sequence
 
-from .. import Reference, Rule, Selection, kept_count
+from .. import Reference, Rule, kept_count
 from .. import prune as _prune
 
 
@@ -27,10 +27,10 @@ def retained(tokens_per_frame: int, num_frames: int, q: float) -> int:
     return kept_count(rule(tokens_per_frame, q), tokens_per_frame * num_frames)
 
 
-def prune(video: Any, thw: Sequence[int], merge: int, q: float, tokens: bool = True) -> Selection:
+def prune(video: Any, thw: Sequence[int], merge: int, q: float, tokens: bool = True) -> Any:
     """Prunes one video [T*h*w, C] of float16, bfloat16 or float32. thw is its grid before each
-    merge x merge patches became one token. Gives `mask` (uint8 [T*h*w]) and, where asked for,
-    `tokens` [retained, C]."""
+    merge x merge patches became one token. Gives a Selection with `mask` (uint8 [T*h*w]) and,
+    where asked for, `tokens` [retained, C]."""
     _frames, height, width = map(int, thw)
     per_frame = (height // merge) * (width // merge)
     return _prune(video, Reference("lag", lag=max(per_frame, 1)), rule=rule(per_frame, q),

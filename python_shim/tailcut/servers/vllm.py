@@ -37,7 +37,9 @@ def options(config: Any) -> tuple[Rule, Reference]:
     reference = Reference(fields.pop("reference", "mean"))
     if not fields.keys() & {"k", "ratio", "percent"}:
         raise ValueError('--hf-overrides: "tailcut" needs a k, ratio or percent')
-    return Rule(**({"rounding": "drop-trunc"} if "ratio" in fields else {}) | fields), reference
+    if "ratio" in fields:
+        fields.setdefault("rounding", "drop-trunc")
+    return Rule(**fields), reference
 
 
 def compute_retention_mask(video_embeds: Any, video_size_thw: Any, spatial_merge_size: int,

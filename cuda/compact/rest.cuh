@@ -7,40 +7,28 @@
  * array; a block moves one slice of the units of some rows: for up to 1,024 rows it first works out
  * where they come from and go to (or which number is written), then each thread holds one unit of
  * four rows at a time. All widths share this code but for the access itself, and what a block works
- * on lies in shared memory: 80 registers, three blocks per SM.
+ * on lies in shared memory: 64 registers.
  *   out of place  a block has a tile of 64 result rows (or a part of it) and a slice of 512 bytes
  *   in place      a block has a slice (at least 128 bytes) of a whole segment and sweeps its rows
  * What a block does depends on host bounds only; blocks past the true counts leave at once. Loads
  * are plain ones: the compiler must not take rows for constant.
  * Precision: bytes are copied. Limits: a lone array of narrow rows in place is swept by one block:
  * about 1 us per 1,024 rows [estimate].
- *
- * Ladder: 1. a copy of the code for each width: 110 registers, two blocks per SM. 2. a switch
- * around the accesses: 64, four; when it moved everything: 19.7 us at 64 x 576 x 2 KB in place, 238
- * at one segment of 64K (H100), which is why the other forms exist. 3. no 64-bit division per row
- * or block.
  */
-#include "common/delay.cuh"
+#ifndef TAILCUT_COMPACT_REST_CUH_
+#define TAILCUT_COMPACT_REST_CUH_
+
 #include "compact/compact.cuh"
 
-namespace {
+namespace tc_rest {
 
 constexpr int THREADS = 256;
 constexpr int HELD = 4;    /* rows of which a thread holds a unit */
-constexpr int ROWS = 1024; /* of a group: HELD * THREADS rows of one unit each */
+constexpr int ROWS = HELD * THREADS; /* of a group, of one unit each */
 constexpr int COLUMNS = 32;
 
 /* The descriptor is read again from here on: kept in registers it would not fit. */
 #define FORGET() asm volatile("" ::: "memory")
-
-template <int MOST>
-struct rest_args {
-  tc_lists lists;
-  tc_tiles tiles;
-  int32_t arrays, split;
-  int64_t first[MOST + 1]; /* prefix sums of the arrays' blocks of work */
-  tc_row_array array[MOST];
-};
 
 /* What a block works on: a slice of result rows [from, to) of a segment; those below k move. */
 struct row_range {
@@ -54,7 +42,7 @@ struct row_range {
  * are made, what is written. */
 constexpr int64_t ZERO = -1;
 
-__device__ __noinline__ int64_t quotient(int64_t a, int64_t b) {
+__device__ __noinline__ inline int64_t quotient(int64_t a, int64_t b) {
   if ((uint64_t)a <= UINT32_MAX && (uint64_t)b <= UINT32_MAX) return (uint32_t)a / (uint32_t)b;
   return a / b;
 }
@@ -177,8 +165,8 @@ __device__ inline bool take_segment(const tc_lists &lists, const tc_row_array &a
 }
 
 /* The rows that block of work `task` of an array is about; false: there are none. */
-template <int MOST>
-__device__ inline bool take_task(const rest_args<MOST> &args, const tc_row_array &a, int64_t task,
+template <class ARGS>
+__device__ inline bool take_task(const ARGS &args, const tc_row_array &a, int64_t task,
                                  row_range *range) {
   const tc_segments &s = args.lists.s;
   const bool zeroes = a.zero_tail && !a.packed; /* the rows behind the result */
@@ -210,99 +198,76 @@ __device__ inline bool take_task(const rest_args<MOST> &args, const tc_row_array
   return range->from < range->to;
 }
 
-template <int MOST>
-__global__ void __launch_bounds__(THREADS, 3)
-    compact_rest(const __grid_constant__ rest_args<MOST> args) {
-  __shared__ int64_t src_at[ROWS], dst_at[ROWS];
-  __shared__ tc_row_array array;
-  __shared__ row_range range;
-  tc_wait_previous();
-  const int64_t work = args.first[args.arrays];
-  for (int64_t number = blockIdx.x; number < work; number += gridDim.x) {
-    int lo = 0, hi = args.arrays; /* first[lo] <= number < first[hi] */
-    while (hi - lo > 1) {
-      const int mid = (lo + hi) / 2;
-      if (args.first[mid] <= number) {
-        lo = mid;
-      } else {
-        hi = mid;
-      }
-    }
-    const int64_t slices = args.array[lo].slices, at = number - args.first[lo];
-    const int64_t task = quotient(at, slices);
-    row_range found;
-    found.slice = at - task * slices;
-    if (!take_task(args, args.array[lo], task, &found)) continue; /* the whole block */
+struct space {
+  int64_t src_at[ROWS], dst_at[ROWS];
+  tc_row_array array;
+  row_range range;
+};
+
+/* Block `block` of `blocks` that share the work of the first arrays, `work` pieces of it. */
+template <class ARGS>
+__device__ __forceinline__ void move(const ARGS &args, int64_t block, int64_t blocks, int64_t work,
+                                     space &s) {
+  for (int64_t number = block; number < work; number += blocks) {
+    const int index = tc_array_of(args.arrays, number);
+    const tc_row_array &a = args.arrays.array[index];
+    const int64_t at = number - args.arrays.first[index], task = quotient(at, a.slices);
     __syncthreads(); /* the array and range of the work before are no longer used */
-    if (threadIdx.x < sizeof(tc_row_array) / 8) {
-      ((uint64_t *)&array)[threadIdx.x] = ((const uint64_t *)&args.array[lo])[threadIdx.x];
+    if (threadIdx.x < 32) { /* one warp asks */
+      row_range found = {};
+      found.slice = at - task * a.slices;
+      if (!take_task(args, a, task, &found)) found.to = found.from;
+      if (threadIdx.x == 0) s.range = found;
     }
-    if (threadIdx.x == 0) range = found;
+    if (threadIdx.x < sizeof(tc_row_array) / 8) {
+      ((uint64_t *)&s.array)[threadIdx.x] = ((const uint64_t *)&a)[threadIdx.x];
+    }
     __syncthreads();
-    move_rows(array, range, src_at, dst_at);
+    move_rows(s.array, s.range, s.src_at, s.dst_at);
   }
 }
+
+#undef FORGET
 
 /* -------------------------------------------------------------------------------------- host -- */
 
-/* Parts below a sector of 32 bytes gain nothing from the part beside them. */
-void slice_sweep(tc_row_array *a, int64_t part_bytes, int bytes) {
-  tc_slice(a, part_bytes < 32 ? (int)part_bytes : bytes, COLUMNS);
-}
-
-template <int MOST>
-cudaError_t launch(tc_compact_call *call, const tailcut_rows *const *rows, int32_t count) {
-  const tc_segments &s = call->lists.s;
-  const int64_t tail_tiles = (s.total + TC_BLOCK - 1) / TC_BLOCK;
-  const int64_t enough = 2 * (int64_t)call->device->sms;
-  rest_args<MOST> args;
-  args.lists = call->lists;
-  args.tiles = tc_tiles_of(s, 0, s.segments);
-  args.arrays = count;
+/* Slices and `split` for the first `count` arrays; the work of each. */
+template <class ARGS>
+void deal(ARGS *args, const tailcut_rows *const *rows, int32_t count, int64_t enough,
+          int64_t *work) {
+  const tc_segments &s = args->lists.s;
   int64_t tiles = 0;
   for (int32_t i = 0; i < count; i++) {
-    tc_row_array *a = &args.array[i];
-    *a = tc_describe(*rows[i], s.cu_seqlens == nullptr);
+    tc_row_array *a = &args->arrays.array[i];
     tc_slice(a, 512, COLUMNS);
-    if (!a->in_place) tiles += a->slices * args.tiles.bound;
+    if (!a->in_place) tiles += a->slices * args->tiles.bound;
   }
-  /* Narrower slices and fewer rows per block where that is needed to fill the device. */
-  int bytes = 512;
-  for (int64_t sweeps = 0; bytes >= 32 && sweeps < enough; bytes /= 2) {
+  /* Narrower slices and fewer rows per block where that is needed to fill the device. Parts below
+   * a sector of 32 bytes gain nothing from the part beside them. */
+  int64_t sweeps = 0;
+  for (int bytes = 512; bytes >= 32 && sweeps < enough; bytes /= 2) {
     sweeps = 0;
     for (int32_t i = 0; i < count; i++) {
-      if (!args.array[i].in_place) continue;
-      slice_sweep(&args.array[i], rows[i]->part_bytes, bytes);
-      sweeps += args.array[i].slices * s.segments;
+      tc_row_array *a = &args->arrays.array[i];
+      if (!a->in_place) continue;
+      tc_slice(a, rows[i]->part_bytes < 32 ? (int)rows[i]->part_bytes : bytes, COLUMNS);
+      sweeps += a->slices * s.segments;
     }
   }
-  args.split = 1;
-  while (args.split < 8 && tiles * args.split < enough) args.split *= 2;
-  args.first[0] = 0;
+  args->split = 1;
+  while (args->split < 8 && tiles * args->split < enough) args->split *= 2;
   for (int32_t i = 0; i < count; i++) {
-    tc_row_array *a = &args.array[i];
-    int64_t tasks = args.tiles.bound * args.split;
-    if (a->in_place) {
+    const tc_row_array &a = args->arrays.array[i];
+    int64_t tasks = args->tiles.bound * args->split;
+    if (a.in_place) {
       tasks = s.segments;
-    } else if (a->packed && a->zero_tail) {
-      tasks += tail_tiles;
+    } else if (a.packed && a.zero_tail) {
+      tasks += (s.total + TC_BLOCK - 1) / TC_BLOCK;
     }
-    args.first[i + 1] = args.first[i] + tasks * a->slices;
+    work[i] = tasks * a.slices;
   }
-  return tc_launched(call, tc_launch(compact_rest<MOST>, tc_grid(args.first[count]), THREADS, 0,
-                                     &call->chain, args));
 }
 
-}  // namespace
+}  // namespace tc_rest
 
-cudaError_t tc_compact_rest(tc_compact_call *call, const tailcut_rows *const *rows, int32_t count) {
-  return count <= TC_FEW_ARRAYS ? launch<TC_FEW_ARRAYS>(call, rows, count)
-                                : launch<TC_ROWS_PER_LAUNCH>(call, rows, count);
-}
-
-cudaError_t tc_load_compact_rest() {
-  cudaFuncAttributes attributes;
-  const cudaError_t error = cudaFuncGetAttributes(&attributes, compact_rest<TC_FEW_ARRAYS>);
-  if (error != cudaSuccess) return error;
-  return cudaFuncGetAttributes(&attributes, compact_rest<TC_ROWS_PER_LAUNCH>);
-}
+#endif /* TAILCUT_COMPACT_REST_CUH_ */
