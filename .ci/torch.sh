@@ -1,8 +1,8 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
-# PyTorch for tests on the CPU, from PyPI, for ./run test (TAILCUT_INSTALL_TORCH): its wheel without the
-# 2 GB of CUDA libraries that it asks for and that a machine with a CUDA toolkit has most of. Those
-# that it has not, or not new enough, come as wheels. Where `import torch` still fails, all of it.
+# PyTorch for tests on the CPU, from PyPI, for ./run test (TAILCUT_INSTALL_TORCH): its wheel without
+# the 2 GB of CUDA libraries that it asks for and that a machine with a CUDA toolkit has most of.
+# Those that it has not, or not new enough, come as wheels. Where `import torch` still fails, all.
 #   torch.sh PYTHON
 set -eu
 python=$1
@@ -10,8 +10,8 @@ pip() { "$python" -m pip install -q --disable-pip-version-check --no-warn-confli
 imports() { "$python" -c 'import torch; print("PyTorch", torch.__version__)'; }
 
 if imports 2>/dev/null; then exit; fi
-echo "torch.sh: PyTorch's own wheel from PyPI, and those of the libraries that a CUDA toolkit lacks:" \
-  "about 1 GB to download, 2 GB on disk"
+echo "torch.sh: PyTorch's wheel from PyPI, and those of what a CUDA toolkit lacks: about 1 GB to" \
+  "download, 2 GB on disk"
 pip --no-deps torch
 # What it requires: "--no-deps" and CUDA's, then the rest.
 asked() {
@@ -44,8 +44,9 @@ if sys.argv[1] == "plain":
 elif sys.argv[1] == "toolkit":
     print(*(f"{r.name}{r.specifier}" for r in everything if r.name == "cuda-toolkit"), sep="\n")
 else:
-    of_toolkit = of("cuda-toolkit", "cufile") if any(r.name == "cuda-toolkit" for r in everything) else []
-    print(*(f"{r.name}{r.specifier}" for r in [*everything, *of_toolkit] if MISSING.match(r.name)), sep="\n")
+    if any(r.name == "cuda-toolkit" for r in everything):
+        everything += of("cuda-toolkit", "cufile")
+    print(*(f"{r.name}{r.specifier}" for r in everything if MISSING.match(r.name)), sep="\n")
 PY
 }
 install() { # the words of standard input, after these
@@ -57,6 +58,6 @@ asked plain | install
 asked toolkit | given=1 install --no-deps # a list of packages: no library
 asked missing | given=1 install --no-deps
 if imports; then exit; fi
-echo "torch.sh: the CUDA libraries of this machine will not do: all that PyTorch requires, about 2 GB more"
+echo "torch.sh: this machine's CUDA libraries will not do: all that PyTorch requires, 2 GB more"
 pip torch
 imports

@@ -2,9 +2,9 @@
 /* forked: the command, for many command lines where starting is slow: a simulator decodes every
  * kernel first, which takes longer than most calls. A handle is made once, which loads them all;
  * then each command line is run by a child process, which has them from there.
- * Standard input is a socket of packets (forked.py): the words of a command line, each with its NUL,
- * and three files, its standard streams. The answer is its exit status, or minus the signal that
- * ended it. */
+ * Standard input is a socket of packets (forked.py): the words of a command line, each with its
+ * NUL, and three files, its standard streams. The answer is its exit status, or minus the signal
+ * that ended it. */
 #define _GNU_SOURCE
 #include <stdint.h>
 #include <stdio.h>

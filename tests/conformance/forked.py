@@ -17,7 +17,8 @@ class Forked:
         """As subprocess.run does it, with the outputs captured."""
         with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as error:
             files = [stdin.fileno(), out.fileno(), error.fileno()]
-            socket.send_fds(self.socket, [b"".join(os.fsencode(word) + b"\0" for word in argv)], files)
+            words = b"".join(os.fsencode(word) + b"\0" for word in argv)
+            socket.send_fds(self.socket, [words], files)
             self.socket.settimeout(timeout)
             try:
                 answer = self.socket.recv(4)

@@ -48,8 +48,9 @@ alone() { # FORM: each of its rows
 }
 bad=0
 for form in 0 1 2; do
-  sum=$(awk -v form=$form '$2 == form && $4 != "clip" && $4 != "layer" { sum += $3 } END { print sum + 0 }' \
-    "$scratch/rows")
+  sum=$(awk -v form=$form '
+    $2 == form && $4 != "clip" && $4 != "layer" { sum += $3 }
+    END { print sum + 0 }' "$scratch/rows")
   failed=0
   check all $form "$sum" "all rows"
   [ $failed -eq 0 ] && continue
