@@ -105,7 +105,7 @@ typedef struct tc_cuda_space {
 } tc_cuda_space;
 
 /* Takes `bytes` of memory from base; with base NULL only counts them. */
-static inline void *tc_take(char *base, size_t *used, size_t bytes) {
+static inline void *tc_cuda_take(char *base, size_t *used, size_t bytes) {
   void *p = base ? base + *used : NULL;
   *used += (bytes + TAILCUT_WORKSPACE_ALIGNMENT - 1) & ~(size_t)(TAILCUT_WORKSPACE_ALIGNMENT - 1);
   return p;
@@ -307,8 +307,8 @@ cudaError_t tc_cuda_fused_rest(const tc_cuda *device, const tc_fused_call *call,
 /* <step>.cu: tc_cuda_load_<step> loads every kernel of the step (lazy loading would allocate in a
  * run call) and sets attributes. device.c calls them all. */
 #define TC_CUDA_STEPS(X) \
-  X(resolve) X(score) X(novelty) X(direction) X(maxcos) X(attention) X(cut) X(merge) X(compact) \
-  X(fused)
+  X(resolve)             \
+  X(score) X(novelty) X(direction) X(maxcos) X(attention) X(cut) X(merge) X(compact) X(fused)
 #define TC_CUDA_LOAD(step) cudaError_t tc_cuda_load_##step(tc_cuda *device);
 TC_CUDA_STEPS(TC_CUDA_LOAD)
 #undef TC_CUDA_LOAD

@@ -95,7 +95,7 @@ __global__ void __launch_bounds__(block_t::THREADS)
 size_t lay_out(const tc_cuda *device, int64_t segments, int64_t rows, int64_t q_heads, char *base,
                tc_attention_args *args) {
   size_t used = 0;
-  const auto take = [&](size_t bytes) { return (char *)tc_take(base, &used, bytes); };
+  const auto take = [&](size_t bytes) { return (char *)tc_cuda_take(base, &used, bytes); };
   (void)device;
   if (q_heads == 0) return 0;
   args->list = (int32_t *)take((size_t)rows * 4);

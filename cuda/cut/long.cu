@@ -32,7 +32,7 @@ struct long_plan {
 size_t carve(tc_long *a, char *scratch, int64_t slots, int64_t rows) {
   const int64_t tiles = rows / (TC_LONG_THREADS * 4) + slots;
   size_t used = 0;
-  const auto take = [&](size_t bytes) { return tc_take(scratch, &used, bytes); };
+  const auto take = [&](size_t bytes) { return tc_cuda_take(scratch, &used, bytes); };
   a->ticket = (uint32_t *)take(4);
   a->tiles = (tc_long_tile *)take(sizeof(tc_long_tile) * tiles);
   a->found = (uint32_t *)take(sizeof(uint32_t) * tiles);

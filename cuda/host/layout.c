@@ -22,9 +22,9 @@ static void take_directions(tc_cuda_space *space, char *base, size_t *used,
    * hold. */
   const size_t blocks = (size_t)l->max_tokens / TC_BLOCK + 2;
   space->directions_group = (int32_t)smaller(most, budget / vector);
-  space->directions = tc_take(base, used, smaller(most * vector, budget));
-  space->queries = tc_take(base, used, most * 4);
-  space->block_sums = tc_take(
+  space->directions = tc_cuda_take(base, used, smaller(most * vector, budget));
+  space->queries = tc_cuda_take(base, used, most * 4);
+  space->block_sums = tc_cuda_take(
       base, used, smaller(((size_t)l->total_tokens / TC_BLOCK + most) * vector, blocks * budget));
 }
 
@@ -41,35 +41,37 @@ size_t tc_cuda_lay_out(tc_cuda_space *space, void *workspace, const tc_cuda *dev
   char *base = workspace;
   size_t used = 0;
   memset(space, 0, sizeof *space);
-  space->lasting = tc_take(base, &used, sizeof *space->lasting);
-  space->start = tc_take(base, &used, segments * 4);
-  space->n = tc_take(base, &used, (segments + 1) * 4);
-  space->tiles = tc_take(base, &used, (segments + 1) * 4);
-  space->flags = tc_take(base, &used, segments * 4);
-  if (cuts || part) space->kept = tc_take(base, &used, rows * 4);
-  if (cuts || novelty) space->group_segment = tc_take(base, &used, groups * 4);
-  if (novelty) space->novelty = tc_take(base, &used, tc_cuda_novelty_scratch(device, l));
+  space->lasting = tc_cuda_take(base, &used, sizeof *space->lasting);
+  space->start = tc_cuda_take(base, &used, segments * 4);
+  space->n = tc_cuda_take(base, &used, (segments + 1) * 4);
+  space->tiles = tc_cuda_take(base, &used, (segments + 1) * 4);
+  space->flags = tc_cuda_take(base, &used, segments * 4);
+  if (cuts || part) {
+    space->kept = tc_cuda_take(base, &used, rows * 4);
+  }
+  if (cuts || novelty) space->group_segment = tc_cuda_take(base, &used, groups * 4);
+  if (novelty) space->novelty = tc_cuda_take(base, &used, tc_cuda_novelty_scratch(device, l));
   if (merges) {
-    space->similarities = tc_take(base, &used, rows * (size_t)l->window * 4);
-    space->merge = tc_take(base, &used, tc_cuda_merge_scratch(device, l));
+    space->similarities = tc_cuda_take(base, &used, rows * (size_t)l->window * 4);
+    space->merge = tc_cuda_take(base, &used, tc_cuda_merge_scratch(device, l));
   }
   if (cuts) {
-    space->new_cu = tc_take(base, &used, (segments + 1) * 4);
-    space->marks = tc_take(base, &used, prunes ? (rows / 32 + segments) * sizeof(tc_mark) : 0);
-    space->group_counts = tc_take(base, &used, groups * 4);
-    space->group_kept = tc_take(base, &used, groups > 0 ? rows * 4 : 0);
-    space->cut = tc_take(base, &used, tc_cuda_cut_scratch(device, l));
+    space->new_cu = tc_cuda_take(base, &used, (segments + 1) * 4);
+    space->marks = tc_cuda_take(base, &used, prunes ? (rows / 32 + segments) * sizeof(tc_mark) : 0);
+    space->group_counts = tc_cuda_take(base, &used, groups * 4);
+    space->group_kept = tc_cuda_take(base, &used, groups > 0 ? rows * 4 : 0);
+    space->cut = tc_cuda_take(base, &used, tc_cuda_cut_scratch(device, l));
   }
   if (cuts || part || kind == TAILCUT_CALL_COMPACT) {
-    space->compact = tc_take(base, &used, tc_cuda_compact_scratch(device, l));
+    space->compact = tc_cuda_take(base, &used, tc_cuda_compact_scratch(device, l));
   }
   if (relevance) { /* the policy is not among the limits: any will do */
     const size_t maxcos = l->dim > 0 ? tc_cuda_maxcos_scratch(device, l) : 0;
     const size_t attention = l->q_heads > 0 ? tc_cuda_attention_scratch(device, l) : 0;
-    space->relevance = tc_take(base, &used, maxcos > attention ? maxcos : attention);
+    space->relevance = tc_cuda_take(base, &used, maxcos > attention ? maxcos : attention);
   }
   if (prunes) {
-    space->scores = tc_take(base, &used, rows * 4);
+    space->scores = tc_cuda_take(base, &used, rows * 4);
   }
   if (kind == TAILCUT_CALL_SCORE || kind == TAILCUT_CALL_MEAN_DIRECTION || prunes || relevance) {
     take_directions(space, base, &used, l);

@@ -210,7 +210,7 @@ const prepare_kernel PREPARE[3][4] = {
 /* Takes memory for `args` from scratch (NULL: only counts). */
 size_t carve(tc_maxcos_args *args, char *scratch, size_t segments, size_t rows) {
   size_t used = 0;
-  const auto take = [&](size_t bytes) { return tc_take(scratch, &used, bytes); };
+  const auto take = [&](size_t bytes) { return tc_cuda_take(scratch, &used, bytes); };
   args->form = (int32_t *)take(4);
   args->items = (int64_t *)take(8 * (segments + 1));
   args->shapes = (tc_maxcos_shape *)take(sizeof(tc_maxcos_shape) * segments);
