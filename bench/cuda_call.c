@@ -41,6 +41,13 @@ int bench_cuda_issue(const bench_world *w, int32_t kind, bool cuda, char *slot, 
   rows.dst = slot + (in_place ? at->tokens : at->rows);
   rows.part_bytes = (int64_t)w->row_bytes;
   rows.placement = in_place ? TAILCUT_LOCAL : TAILCUT_PACKED;
+  tailcut_merge_options merge = TAILCUT_MERGE_OPTIONS_INITIALIZER;
+  if (w->merges) {
+    merge.window = w->window;
+    selection.merge = &merge;
+    rows.flags = TAILCUT_ROWS_MERGE;
+    rows.dtype = w->c->dtype;
+  }
   switch (kind) {
     case TAILCUT_CALL_SCORE:
       return bench_done(tailcut_score(handle, &w->batch, &tokens, &reference,

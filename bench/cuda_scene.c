@@ -222,16 +222,19 @@ int bench_cuda_open(bench_scene *scene) {
   static const struct {
     const char *step, *name, *other; /* other: in place */
     int32_t kind, window;
+    bool merges;
   } steps[] = {
-      {"score", "score", NULL, TAILCUT_CALL_SCORE, 0},
-      {"novelty", "novelty", NULL, TAILCUT_CALL_SCORE, 64},
-      {"cut", "cut", NULL, TAILCUT_CALL_CUT, 0},
-      {"compact", "compact packed", "compact in place", TAILCUT_CALL_COMPACT, 0},
-      {"prune_visual", "prune_visual packed", "prune_visual in place", TAILCUT_CALL_PRUNE_VISUAL,
-       0},
+      {"score", "score", NULL, TAILCUT_CALL_SCORE, 0, false},
+      {"novelty", "novelty", NULL, TAILCUT_CALL_SCORE, 64, false},
+      {"cut", "cut", NULL, TAILCUT_CALL_CUT, 0, false},
+      {"compact", "compact packed", "compact in place", TAILCUT_CALL_COMPACT, 0, false},
+      {"prune_visual", "prune_visual packed", "prune_visual in place", TAILCUT_CALL_PRUNE_VISUAL, 0,
+       false},
       {"prune_novelty", "prune_novelty packed", "prune_novelty in place", TAILCUT_CALL_PRUNE_VISUAL,
-       64},
-      {"prune_sequence", NULL, "prune_sequence", TAILCUT_CALL_PRUNE_SEQUENCE, 0},
+       64, false},
+      {"prune_merge", "prune_merge packed", "prune_merge in place", TAILCUT_CALL_PRUNE_VISUAL, 64,
+       true},
+      {"prune_sequence", NULL, "prune_sequence", TAILCUT_CALL_PRUNE_SEQUENCE, 0, false},
   };
   const bench_case *c = scene->what;
   size_t s = 0;
@@ -242,6 +245,7 @@ int bench_cuda_open(bench_scene *scene) {
   w->c = c;
   w->kind = steps[s].kind;
   w->window = steps[s].window;
+  w->merges = steps[s].merges;
   w->total = (int64_t)c->segments * c->tokens;
   w->row_bytes = (size_t)(c->dim * bench_dtype_size(c->dtype));
   w->token_bytes = (size_t)w->total * w->row_bytes;

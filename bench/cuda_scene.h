@@ -30,6 +30,7 @@ struct bench_world {
   const bench_case *c;
   int32_t kind;   /* tailcut_call */
   int32_t window; /* of NOVELTY; 0: scores are cosines */
+  bool merges;    /* the dropped rows, by their likeness in NOVELTY's windows */
   int64_t total;
   size_t row_bytes, token_bytes;
   tailcut_batch batch;

@@ -100,6 +100,7 @@ TARGETS = [
     timed("novelty, 1 image", 9.7, None, "novelty", "hot"),
     timed("novelty, 64 images", 45, None, "novelty", "cold", 64),
     timed("novelty, 64K rows", 75, None, "novelty", "cold", 1, 65536),
+    timed("64 images by novelty, merged in place", 82, None, "prune_merge in place", "cold", 64),
     torch("1 image, torch.compile in a CUDA graph", 5, 7, "compile", "graph", 1),
     torch("64 images, torch.compile in a CUDA graph", 5, 7, "compile", "graph", 64),
     cub("1 image, CUB's sort and a gather", "hot", 1),
