@@ -19,6 +19,7 @@
 #include "common/sync.cuh"
 #include "common/tensor.cuh"
 #include "merge/merge.cuh"
+#include "merge/pieces.cuh"
 
 namespace {
 
@@ -50,78 +51,6 @@ struct rows_space {
   int64_t work;
 };
 
-/* Up to 16 bytes of a row whose addresses `width` divides; zeros behind them. */
-__device__ inline uint4 load_piece(const char *from, int width, int bytes) {
-  uint32_t w[4] = {0, 0, 0, 0};
-  if (width >= 4) {
-#pragma unroll
-    for (int i = 0; i < 4; i++) {
-      if (4 * i < bytes) w[i] = *(const uint32_t *)(from + 4 * i);
-    }
-  } else if (width == 2) {
-#pragma unroll
-    for (int i = 0; i < 8; i++) {
-      if (2 * i < bytes) w[i / 2] |= (uint32_t) * (const uint16_t *)(from + 2 * i) << 16 * (i % 2);
-    }
-  } else {
-#pragma unroll
-    for (int i = 0; i < 16; i++) {
-      if (i < bytes) w[i / 4] |= (uint32_t) * (const uint8_t *)(from + i) << 8 * (i % 4);
-    }
-  }
-  return make_uint4(w[0], w[1], w[2], w[3]);
-}
-
-__device__ inline void store_piece(char *to, const uint4 &v, int width, int bytes) {
-  const uint32_t w[4] = {v.x, v.y, v.z, v.w};
-  if (width == 16) {
-    *(uint4 *)to = v;
-  } else if (width >= 4) {
-#pragma unroll
-    for (int i = 0; i < 4; i++) {
-      if (4 * i < bytes) *(uint32_t *)(to + 4 * i) = w[i];
-    }
-  } else if (width == 2) {
-#pragma unroll
-    for (int i = 0; i < 8; i++) {
-      if (2 * i < bytes) *(uint16_t *)(to + 2 * i) = (uint16_t)(w[i / 2] >> 16 * (i % 2));
-    }
-  } else {
-#pragma unroll
-    for (int i = 0; i < 16; i++) {
-      if (i < bytes) *(uint8_t *)(to + i) = (uint8_t)(w[i / 4] >> 8 * (i % 4));
-    }
-  }
-}
-
-/* The values of 16 bytes, exactly. */
-template <int DTYPE, int VALUES>
-__device__ inline void widen(const uint4 &v, float (&x)[VALUES]) {
-  const uint32_t w[4] = {v.x, v.y, v.z, v.w};
-#pragma unroll
-  for (int i = 0; i < VALUES; i++) {
-    if (DTYPE == TAILCUT_F32) x[i] = __uint_as_float(w[i & 3]);
-    if (DTYPE == TAILCUT_BF16) {
-      x[i] = __uint_as_float(i & 1 ? w[i / 2] & 0xFFFF0000u : w[i / 2] << 16);
-    }
-    if (DTYPE == TAILCUT_F16 && i % 2 == 0) {
-      __half2 pair;
-      memcpy(&pair, &w[i / 2], sizeof pair);
-      const float2 both = __half22float2(pair);
-      x[i] = both.x, x[i + 1] = both.y;
-    }
-  }
-}
-
-/* Rounded to nearest even; a NaN becomes the quiet one without payload. */
-template <int DTYPE>
-__device__ inline uint32_t bits_of(float v) {
-  const uint32_t bits = __float_as_uint(v);
-  if (DTYPE == TAILCUT_F32) return v != v ? TC_NAN_BITS : bits;
-  if (DTYPE == TAILCUT_BF16) return v != v ? 0x7FC0 : (bits + 0x7FFFu + (bits >> 16 & 1)) >> 16;
-  return v != v ? 0x7E00 : __half_as_ushort(__float2half_rn(v));
-}
-
 /* 16 bytes of the mean of members [begin, end). */
 template <int DTYPE, int SIZE>
 __device__ inline uint4 mean_of(const rows_space<SIZE> &s, const uint4 *staged, int pitch,
@@ -134,14 +63,14 @@ __device__ inline uint4 mean_of(const rows_space<SIZE> &s, const uint4 *staged, 
   for (int e = begin; e < end; e++) {
     const float weight = s.weight[e];
     float x[VALUES];
-    widen<DTYPE>(staged[e * pitch], x);
+    tc_widen_piece<DTYPE>(staged[e * pitch], x);
 #pragma unroll
     for (int i = 0; i < VALUES; i++) sum[i] = __fmaf_rn(weight, x[i], sum[i]);
   }
   uint32_t w[4] = {0, 0, 0, 0};
 #pragma unroll
   for (int i = 0; i < VALUES; i++) {
-    const uint32_t bits = bits_of<DTYPE>(__fdiv_rn(sum[i], total));
+    const uint32_t bits = tc_value_bits<DTYPE>(__fdiv_rn(sum[i], total));
     if (DTYPE == TAILCUT_F32) {
       w[i & 3] = bits;
     } else {
@@ -245,7 +174,7 @@ __device__ inline void merge_slice(const rows_args &args, int64_t number, int32_
 #pragma unroll 1
     for (int32_t e = line; e < w.members; e += lines) {
       const bool there = s.from[e] >= 0;
-      here[e * pitch] = load_piece(src + (there ? s.from[e] : 0), a.width, there ? mine : 0);
+      here[e * pitch] = tc_load_piece(src + (there ? s.from[e] : 0), a.width, there ? mine : 0);
     }
   }
   tc_copy_commit();
@@ -274,7 +203,7 @@ __device__ inline void merge_slice(const rows_args &args, int64_t number, int32_
     } else {
       v = mean_of<TAILCUT_F32>(s, here, pitch, begin, s.result[k].end, total);
     }
-    store_piece(a.dst + (s.to[k] + byte + column * 16), v, a.width, mine);
+    tc_store_piece(a.dst + (s.to[k] + byte + column * 16), v, a.width, mine);
   }
 }
 
