@@ -7,6 +7,7 @@
 #include <errno.h>
 #include <pthread.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <string.h>
 #include <time.h>
 #include <unistd.h>
@@ -21,6 +22,9 @@ static const char clear_line[] = "\r\033[K";
 static pthread_t ticker;
 static bool running; /* the thread exists; used by the main thread only */
 static volatile sig_atomic_t visible;
+/* Between the ticker and a signal's handler, which cannot take the lock: the line is being written;
+ * it must not be any more. */
+static atomic_int writing, interrupted;
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static pthread_cond_t wake = PTHREAD_COND_INITIALIZER;
 /* Under the lock. */
@@ -48,9 +52,13 @@ static void show(void) {
     snprintf(share, sizeof share, ", %.0f%%", 100.0 * (double)done / (double)all);
   else if (done > 0)
     snprintf(share, sizeof share, ", %.0f MB", 1e-6 * (double)done);
-  fprintf(stderr, "%stailcut: %s%s, %.0f s ", clear_line, phase, share, seconds);
-  fflush(stderr);
-  visible = 1;
+  atomic_store(&writing, 1);
+  if (!atomic_load(&interrupted)) {
+    fprintf(stderr, "%stailcut: %s%s, %.0f s ", clear_line, phase, share, seconds);
+    fflush(stderr);
+    visible = 1;
+  }
+  atomic_store(&writing, 0);
 }
 
 static void *tick(void *unused) {
@@ -116,7 +124,11 @@ void cli_progress_end(void) {
   visible = 0;
 }
 
+/* In a signal's handler. A terminal that takes nothing does not hold it up for long. */
 void cli_progress_interrupted(void) {
+  const struct timespec moment = {0, 1000000};
+  atomic_store(&interrupted, 1);
+  for (int wait = 0; wait < 100 && atomic_load(&writing); wait++) nanosleep(&moment, NULL);
   if (!visible) return;
   const ssize_t written = write(STDERR_FILENO, clear_line, sizeof clear_line - 1);
   (void)written;
