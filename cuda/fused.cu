@@ -108,7 +108,7 @@ __device__ inline void cut_and_move(const fused_args &args, tc_short_memory<S> &
                                     int32_t *list, int32_t b, int32_t slab, uint32_t *arrived,
                                     uint32_t *moved) {
   const tc_cut_group c = tc_cut_open(args.cut, b);
-  const int32_t k = tc_short_cut(space, args.cut, c, slab == 0, list);
+  const int32_t k = tc_short_cut<false>(space, args.cut, c, slab == 0, list);
   __syncthreads(); /* the list is whole */
   if (moved != nullptr && threadIdx.x == 0 && atomicAdd(moved, 1u) == (uint32_t)args.slabs - 1) {
     *arrived = 0; /* every slab has seen it */

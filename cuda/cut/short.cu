@@ -21,9 +21,9 @@ __global__ void __launch_bounds__(S::THREADS, 1)
   const tc_cut_group c = tc_cut_open(args, (int32_t)blockIdx.x);
   if (c.group.n > S::ROWS) return;
   if (sorts) {
-    tc_short_sort<S>(space, args, c.number, true, nullptr);
+    tc_short_sort<true, S>(space, args, c.number, true, nullptr);
   } else {
-    tc_short_cut(space, args, c, true, nullptr);
+    tc_short_cut<true>(space, args, c, true, nullptr);
   }
   if (args.groups.groups == 0) {
     __syncthreads(); /* the space is used again */

@@ -157,12 +157,12 @@ __device__ inline void tc_short_vote(tc_short_space<S> &space, const tc_cut_grou
 
 /* By sorting. Apart, so that its registers are not the common case's; it finds the group again
  * rather than have it on a stack. kept: NULL for where the group's list belongs. */
-template <class S>
+template <bool MARKS, class S>
 __device__ __noinline__ int32_t tc_short_sort(tc_short_memory<S> &shared, const tc_cut_args &args,
                                               int32_t number, bool reports, int32_t *kept) {
   __syncthreads();
   const tc_cut_group c = tc_cut_open(args, number);
-  return tc_cut_block(shared.sorting, args, c, reports, kept != nullptr ? kept : c.kept);
+  return tc_cut_block<MARKS>(shared.sorting, args, c, reports, kept != nullptr ? kept : c.kept);
 }
 
 /* Leaves a warp's marks. `before`: rows that stay before its own. */
@@ -180,8 +180,9 @@ __device__ __forceinline__ void tc_short_mark(const tc_cut_args &args, const tc_
 
 /* Group c, of no more than S::ROWS rows; tc_short_prepare has been called. Writes its kept rows to
  * `kept` (any memory of this block's; NULL: where the group's list belongs) and, where `reports`,
- * what args.out asks for. Returns their number, the same in all threads. */
-template <class S>
+ * what args.out asks for. MARKS: those are left too where asked for, and the list is not where it is
+ * not. Returns their number, the same in all threads. */
+template <bool MARKS, class S>
 __device__ __forceinline__ int32_t tc_short_cut(tc_short_memory<S> &shared, const tc_cut_args &args,
                                                 const tc_cut_group &c, bool reports,
                                                 int32_t *kept) {
@@ -210,7 +211,7 @@ __device__ __forceinline__ int32_t tc_short_cut(tc_short_memory<S> &shared, cons
   bool whole;
   if (!tc_short_choose(space, rule, c.number, key, stats,
                        (c.flags & TAILCUT_FLAG_BAD_REFERENCE) != 0, offset, &choice, &whole)) {
-    return tc_short_sort<S>(shared, args, c.number, reports, kept);
+    return tc_short_sort<MARKS, S>(shared, args, c.number, reports, kept);
   }
   tc_short_votes<S> v;
   tc_short_vote(space, c, row, key, offset, choice, &v);
@@ -232,8 +233,8 @@ __device__ __forceinline__ int32_t tc_short_cut(tc_short_memory<S> &shared, cons
     }
   }
   if (kept == nullptr) kept = c.kept;
-  const bool lists = args.out.no_list == 0;
-  if (args.out.marks != nullptr) tc_short_mark<S>(args, c, row, v.stay, next);
+  const bool lists = !MARKS || args.out.no_list == 0;
+  if (MARKS && args.out.marks != nullptr) tc_short_mark<S>(args, c, row, v.stay, next);
 #pragma unroll
   for (int i = 0; i < S::ITEMS && lists; i++) {
     if (v.stay[i] >> lane & 1)

@@ -27,8 +27,8 @@ struct tc_block_space {
 };
 
 /* Group c, of no more than ROWS rows. Writes its kept rows to `kept` (any memory of this
- * block's) and, where `reports`, what args.out asks for. Returns their number. */
-template <int THREADS, int ITEMS>
+ * block's) and, where `reports`, what args.out asks for; MARKS: those too. Returns their number. */
+template <bool MARKS, int THREADS, int ITEMS>
 __device__ inline int32_t tc_cut_block(tc_block_space<THREADS, ITEMS> &space,
                                        const tc_cut_args &args, const tc_cut_group &c, bool reports,
                                        int32_t *kept) {
@@ -79,7 +79,7 @@ __device__ inline int32_t tc_cut_block(tc_block_space<THREADS, ITEMS> &space,
   __syncthreads();
   const int32_t count = tc_emit(
       block, n, [&](int32_t row) { return space.keep[row] != 0; }, c.group.first, kept);
-  if (args.out.marks != nullptr) tc_cut_marks(block, args, c, space.keep);
+  if (MARKS && args.out.marks != nullptr) tc_cut_marks(block, args, c, space.keep);
   if (reports) {
     tc_cut_clear_mask(args, c, (int32_t)threadIdx.x, THREADS);
     if (threadIdx.x == 0)

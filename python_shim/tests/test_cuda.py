@@ -97,7 +97,7 @@ def on_host(result):
         array = getattr(result, name)
         if isinstance(array, Device):
             array = array.numpy()
-            setattr(result, name, array[:total] if name in ("kept", "tokens") else array)
+            setattr(result, name, array[:total] if name in ("kept", "sizes", "tokens") else array)
     return result
 
 
