@@ -207,8 +207,9 @@ cudaError_t tc_cuda_merge_tidy(const tc_cuda *device, const tc_segments *segment
 
 /* merge/: merges the dropped rows of arrays (num_rows whole descriptors) into the kept ones, and
  * writes sizes_out and joins_out of the options (whole). similarities: tc_cuda_novelty's, with
- * options.window. kept: LOCAL; a cut's lists are sound, those from outside are TIDIED. new_cu may be
- * NULL where nothing is PACKED. sizes_placement: of sizes_out. limits: what scratch was sized by. */
+ * options.window. kept: LOCAL; a cut's lists are sound, those from outside are TIDIED. new_cu may
+ * be NULL where nothing is PACKED. sizes_placement: of sizes_out. limits: what scratch was sized
+ * by. */
 typedef struct tc_merge_call {
   tc_segments segments;
   tc_groups groups;

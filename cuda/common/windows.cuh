@@ -44,8 +44,8 @@ __device__ inline void tc_window_cut(const Args &args, int32_t first, int32_t n,
   w->n = (int32_t)(q + ((i + 1) * r / w->count - from));
 }
 
-/* Window `number` where finding it takes a look at lengths, offsets or resolve's results; by a whole
- * warp. Not inlined: it is much code, and uniform batches do without. */
+/* Window `number` where finding it takes a look at lengths, offsets or resolve's results; by a
+ * whole warp. Not inlined: it is much code, and uniform batches do without. */
 template <class Args>
 __device__ __noinline__ inline void tc_window_search(const Args &args, int64_t number,
                                                      tc_window *found) {

@@ -180,8 +180,8 @@ __device__ __forceinline__ void tc_short_mark(const tc_cut_args &args, const tc_
 
 /* Group c, of no more than S::ROWS rows; tc_short_prepare has been called. Writes its kept rows to
  * `kept` (any memory of this block's; NULL: where the group's list belongs) and, where `reports`,
- * what args.out asks for. MARKS: those are left too where asked for, and the list is not where it is
- * not. Returns their number, the same in all threads. */
+ * what args.out asks for. MARKS: those are left too where asked for, and the list is not where it
+ * is not. Returns their number, the same in all threads. */
 template <bool MARKS, class S>
 __device__ __forceinline__ int32_t tc_short_cut(tc_short_memory<S> &shared, const tc_cut_args &args,
                                                 const tc_cut_group &c, bool reports,

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* merge: merging as a step of prune_visual and as a call of its own: similarities, what to follow of
- * a list from outside, the arrays that are merged; all others are compact's. */
+/* merge: merging as a step of prune_visual and as a call of its own: similarities, what to follow
+ * of a list from outside, the arrays that are merged; all others are compact's. */
 #include "host/run.h"
 
 int tc_run_any_packed(const tc_call *call) {

@@ -2,8 +2,8 @@
 /*
  * merge: the rows that a cut drops are merged into those it keeps.
  *
- * Formula: METHOD.md, "Novelty and merging", 7 to 10. Two launches, behind novelty's, which has left
- * the similarities, and the cut's:
+ * Formula: METHOD.md, "Novelty and merging", 7 to 10. Two launches, behind novelty's, which has
+ * left the similarities, and the cut's:
  *   plan  a window is a block's: who joins whom                                      merge/plan.cu
  *   rows  a column slice of a window is a block's; 8 arrays a launch                  merge/rows.cu
  * Kept lists that come from outside may be damaged; before the plan they are made sound by

@@ -2,8 +2,8 @@
 /*
  * merge, plan: which kept row each dropped one of a window joins, and with what weight.
  *
- * Formula: METHOD.md, "Novelty and merging", 7, 8 and 10. Strategy: a block has a window, a thread a
- * row of it. Which rows are kept is found in the list by a search for the window's first one; a
+ * Formula: METHOD.md, "Novelty and merging", 7, 8 and 10. Strategy: a block has a window, a thread
+ * a row of it. Which rows are kept is found in the list by a search for the window's first one; a
  * list from outside has been tidied before (merge/tidy.cu). Similarities are symmetric, so
  * that threads read the kept rows' ones side by side; the greatest is kept while they go by, in
  * ascending order. Who joins a kept row is a set of bits beside it: the bits below a row's own say

@@ -5,8 +5,8 @@
  * Rule: an entry is followed where it names a candidate of its segment, is not below its own place,
  * and is above all that are followed before it (src/cpu/merge.c). Strategy: the greatest of those
  * that are followed before an entry is the greatest of all before it that meet the first two; so a
- * block goes through a segment's list with a running maximum. Precision: exact. Limits: a segment is
- * one block's, 4,096 entries at a time: about 1 us each [estimate].
+ * block goes through a segment's list with a running maximum. Precision: exact. Limits: a segment
+ * is one block's, 4,096 entries at a time.
  */
 #include <cub/block/block_scan.cuh>
 

@@ -9,10 +9,6 @@
  * known with the first step of its loop, so each tells it then, and the last of a group to do so
  * writes those scores while the loops of other windows still run. Groups beyond the counters that
  * a workspace has get theirs from a kernel behind. One launch, else two. Precision: exact.
- *
- * Ladder (576 x 1024 fp16, B images, H100): 1. the prototype of the first form: B=1 9.7 us, B=64
- * 44.9, 65,536 rows 75. 2. this: expected as the prototype; not measured. The loop is 62 steps of
- * about 100 cycles, 3.4 us, which hide behind other blocks where an SM has several.
  */
 #include "novelty/novelty.cuh"
 

@@ -49,10 +49,8 @@ static int list_cuda(tt_backend *list) {
 #if defined(TAILCUT_HAVE_CUDA)
   static const char *const names[] = {"cuda-device", "cuda-chain", "cuda-sm-80"};
   for (int form = TT_FORM_DEVICE; form <= TT_FORM_SM_80; form++) {
-    const tt_backend cuda = {.device_kind = TAILCUT_DEVICE_CUDA,
-                             .threads = 1,
-                             .memory = &tt_memory_cuda,
-                             .form = form};
+    const tt_backend cuda = {
+        .device_kind = TAILCUT_DEVICE_CUDA, .threads = 1, .memory = &tt_memory_cuda, .form = form};
     list[form] = cuda;
     snprintf(list[form].name, sizeof list[form].name, "%s", names[form]);
   }
