@@ -7,7 +7,7 @@ __dlpack__, and at last whatever numpy can make of the object without a copy. No
 from __future__ import annotations
 
 import sys
-from ctypes import addressof, c_char
+from ctypes import c_void_p
 from typing import Any, Callable, Sequence
 
 import numpy as np
@@ -23,6 +23,7 @@ Spec = tuple[tuple[int, ...], str]  # a shape and an element code, as below
 SIZES = {"f2": 2, "bf2": 2, "f4": 4, "f8": 8, "i1": 1, "i2": 2, "i4": 4, "i8": 8, "u1": 1, "u2": 2, "u4": 4, "u8": 8,
          "b1": 1}
 _FEATURES = {"f2": Dtype.F16, "bf2": Dtype.BF16, "f4": Dtype.F32}
+_INT32 = np.dtype(np.int32)
 _NUMPY = {code: np.dtype(code) for code in ("f4", "i4", "i8", "u1", "f2", "u2")}
 
 
@@ -82,11 +83,28 @@ def features_dtype(view: View, dtype: Dtype | None, name: str) -> int:
 
 
 # ------------------------------------------------------------------------------------------------- views
-def numpy_address(array: np.ndarray[Any, Any]) -> int:
-    try:  # a third of the time of __array_interface__
-        return addressof(c_char.from_buffer(array))  # type: ignore[arg-type]
-    except (TypeError, ValueError, BufferError):  # it is read only, strided, empty, or of bfloat16
-        return array.__array_interface__["data"][0]  # type: ignore[no-any-return]
+def _array_interface(array: np.ndarray[Any, Any]) -> int:
+    return array.__array_interface__["data"][0]  # type: ignore[no-any-return]
+
+
+def _first_field(array: np.ndarray[Any, Any]) -> int:
+    """PyArray_DATA: an array object begins, behind what every object has, with that pointer. Compiled
+    into each extension that uses numpy; from Python this is a tenth of __array_interface__'s time."""
+    return _pointer_at(id(array) + _OBJECT).value or 0
+
+
+_pointer_at, _OBJECT = c_void_p.from_address, object.__basicsize__
+
+
+def _pick_address() -> Callable[[np.ndarray[Any, Any]], int]:
+    if sys.implementation.name != "cpython":
+        return _array_interface
+    probes = np.arange(6, dtype=np.uint16).reshape(2, 3)[:, 1:], np.empty((0, 4)), np.array(1)
+    same = all(_first_field(probe) == _array_interface(probe) for probe in probes)
+    return _first_field if same else _array_interface
+
+
+numpy_address = _pick_address()
 
 
 def torch_address(array: Any) -> int:
@@ -231,6 +249,13 @@ class Block:
         bases = {code: view(array, "a new array").data for code, array in memory.items()}
         return memory, [bases[code] + first * SIZES[code] for code, first in self.places]
 
+    def place(self, words: Any, at: Sequence[int]) -> Any:
+        """The memory; the arrays' addresses go into words[at[..]]."""
+        memory, addresses = self.allocate()
+        for word, address in zip(at, addresses):
+            words[word] = address
+        return memory
+
     def arrays(self, memory: Any, first: int | None = None) -> list[Any]:
         """The arrays; `first`: elements of the first one, which has one axis then."""
         made = []
@@ -253,33 +278,54 @@ class Block:
         return list(zip(self.arrays(memory), addresses))
 
 
+class _OneBlock(Block):
+    """One allocation: each array `offsets` bytes behind its start."""
+
+    offsets: list[int]
+
+    def start(self) -> tuple[Any, int]:
+        """(the memory, its address)."""
+        raise NotImplementedError
+
+    def allocate(self) -> tuple[Any, list[int]]:
+        memory, base = self.start()
+        return memory, [base + offset for offset in self.offsets]
+
+    def place(self, words: Any, at: Sequence[int]) -> Any:
+        memory, base = self.start()
+        for word, offset in zip(at, self.offsets):
+            words[word] = base + offset
+        return memory
+
+
 class _NumpyMaker(Maker):
     def block(self, specs: Sequence[Spec]) -> Block:
         return _NumpyBlock(self, specs)
 
 
-class _NumpyBlock(Block):
-    """All in one allocation, 64 bytes apart at least."""
+class _NumpyBlock(_OneBlock):
+    """Of words, 64 bytes apart at least."""
 
     def __init__(self, making: Maker, specs: Sequence[Spec]) -> None:
-        self.making, self.layout, self.end = making, [], 0
+        self.making, self.end = making, 0
+        self.layout: list[tuple[int, int, Any, Any]] = []  # words from, to; what else than [n] of int32
+        self.offsets = []
         for shape, code in specs:
-            self.layout.append((shape, _NUMPY[code], self.end))
-            self.end += (_elements(shape) * SIZES[code] + 63) & ~63
-        self.offsets = [offset for _shape, _dtype, offset in self.layout]
+            plain = len(shape) == 1 and code == "i4"
+            self.layout.append((self.end, self.end + _elements(shape), None if plain else shape,
+                                _NUMPY[code]))
+            self.offsets.append(4 * self.end)
+            self.end += ((_elements(shape) * SIZES[code] + 63) & ~63) >> 2
 
-    def allocate(self) -> tuple[Any, list[int]]:
-        memory = np.empty(self.end + 64, np.uint8)
-        base = numpy_address(memory)
-        start = -base & 63
-        base += start
-        return (memory, start), [base + offset for offset in self.offsets]
+    def start(self) -> tuple[Any, int]:
+        memory = np.empty(self.end, _INT32)
+        return memory, numpy_address(memory)
 
     def arrays(self, memory: Any, first: int | None = None) -> list[Any]:
-        block, start = memory
-        made = [np.ndarray(shape, dtype, block, start + at) for shape, dtype, at in self.layout]
+        made = [memory[begin:end] if shape is None else np.ndarray(shape, dtype, memory, 4 * begin)
+                for begin, end, shape, dtype in self.layout]
         if first is not None:
-            made[0] = made[0][:first]
+            made[0] = memory[:first]
         return made
 
 
@@ -309,15 +355,15 @@ class _TorchMaker(Maker):
         return _TorchBlock(self, specs)
 
 
-class _TorchBlock(Block):
-    """All in one allocation of words, and each array when it is asked for: every call of PyTorch takes
+class _TorchBlock(_OneBlock):
+    """Of words, and each array when it is asked for: every call of PyTorch takes
     a microsecond or more."""
 
     late = True
 
     def __init__(self, making: _TorchMaker, specs: Sequence[Spec]) -> None:
         self.new, self.whole = making.none.new_empty, 0
-        self.offsets: list[int] = []  # bytes
+        self.offsets = []
         self.pieces: list[tuple[int, int, Any, int, Any]] = []
         for shape, code in specs:
             elements = _elements(shape)
@@ -327,10 +373,9 @@ class _TorchBlock(Block):
                                 elements, None if len(shape) == 1 else shape))
             self.whole += words
 
-    def allocate(self) -> tuple[Any, list[int]]:
+    def start(self) -> tuple[Any, int]:
         memory = self.new(self.whole)
-        base = memory.data_ptr() or 64
-        return memory, [base + offset for offset in self.offsets]
+        return memory, memory.data_ptr() or 64
 
     def arrays(self, memory: Any, first: int | None = None) -> list[Any]:
         return [self.one(memory, number, first) for number in range(len(self.pieces))]
@@ -383,6 +428,14 @@ def like(array: Any, code: str, shape: tuple[int, ...], making: Maker) -> Any:
     if hasattr(array, "new_empty"):
         return array.new_empty(*shape)
     return array.__array_namespace__().empty(shape, dtype=array.dtype)
+
+
+def like_at(array: Any, code: str, shape: tuple[int, ...], making: Maker) -> tuple[Any, int]:
+    """The same and its address."""
+    made = like(array, code, shape, making)
+    if making is NUMPY:
+        return made, numpy_address(made)
+    return made, torch_address(made) if is_torch(type(made)) else view(made, "a new array").data
 
 
 def stream_of(of: View, stream: int | None) -> int:

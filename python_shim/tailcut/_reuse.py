@@ -10,11 +10,12 @@ keeps a caller's array alive.
 from __future__ import annotations
 
 import threading
+from ctypes import c_int32, c_uint64, sizeof
 from typing import Any, Callable, Hashable
 
 import numpy as np
 
-from ._arrays import is_torch, like, numpy_address, stream_of, torch_address, view
+from ._arrays import is_torch, like_at, numpy_address, stream_of, torch_address, view
 from ._load import fail
 from ._options import Batch, Reference, Rule, Selection
 from ._plan import Prepared, Setup, cut_to
@@ -25,7 +26,7 @@ Facts = tuple[Hashable, int, Any]  # what has to be equal, the address, what hol
 
 class _Calls(threading.local):
     def __init__(self) -> None:
-        self.known: dict[Hashable, Prepared[Any]] = {}
+        self.known: dict[Hashable, Form] = {}
 
 
 _calls = _Calls()
@@ -93,6 +94,31 @@ for _name in Selection.__dataclass_fields__:
 
 
 # ------------------------------------------------------------------------------------------ calls
+class Form:
+    """A call that ran, and where the addresses of the next of its kind go."""
+
+    __slots__ = ("function", "arguments", "size", "setup", "on_host", "tokens", "reference", "entry",
+                 "target", "words", "at", "block", "fills", "packed", "last")
+
+    def __init__(self, call: Prepared[Selection]) -> None:
+        s = call.setup
+        self.function, self.arguments, self.size, self.setup = (
+            call.function, call.arguments, call.size, s)
+        self.on_host, self.packed, self.block, self.fills = s.on_host, s.packed, s.block, s.fills
+        self.tokens, self.reference = s.tokens_struct, s.reference_struct
+        self.entry: Any = None
+        self.target: tuple[str, tuple[int, ...], int | None] = "", (), None
+        if s.dsts:
+            name, target, axis = s.dsts[0]
+            self.target, self.entry = (name, tuple(target.shape), axis), s.rows_struct[0]
+        kind, whole = type(s.selection), sizeof(s.selection)
+        self.words = (c_uint64 * (whole // 8)).from_buffer(s.selection)
+        self.at = [getattr(kind, name).offset // 8 for name in s.names]
+        self.last = 4 * s.segments
+        s.dsts.clear()
+        s.keep.clear()
+
+
 class Again:
     """A call of prune, and `key`: what has to be equal for another's arguments to do (None: never)."""
 
@@ -123,17 +149,20 @@ class Again:
         self.reference_at = 0
         if reference is not None and type(reference) is not str:
             facts, self.reference_at, keep = _facts(reference, "reference", stream)
-            source, self.keep = (source if type(source) is tuple else None, facts), (self.keep, keep)
+            source = source if type(source) is tuple else None, facts
+            if keep is not None:
+                self.keep = self.keep, keep
         to: Any = out
         self.out_at = 0
         if out is x:
             to, self.out_at = True, self.x_at
         elif out is not None and out is not False:
             to, self.out_at, keep = _facts(out, "out", stream)
-            self.keep = self.keep, keep
+            if keep is not None:
+                self.keep = self.keep, keep
         self.key = type(x), own, source, to, rule, prefix, want, *options.items()
 
-    def known(self) -> Prepared[Selection] | None:
+    def known(self) -> Form | None:
         """An earlier call."""
         try:
             return _calls.known.pop(self.key, None)
@@ -141,60 +170,55 @@ class Again:
             self.key = None
             return None
 
-    def run(self, call: Prepared[Selection]) -> Selection:
+    def run(self, form: Form) -> Selection:
         """The earlier call with this one's addresses."""
-        s, x = call.setup, self.x
-        s.tokens_struct.data = self.x_at
+        s, x, block = form.setup, self.x, form.block
+        form.tokens.data = self.x_at
         if self.reference_at:
-            s.reference_struct.data = self.reference_at
-        on_host = s.on_host
+            form.reference.data = self.reference_at
+        on_host, entry, target = form.on_host, form.entry, self.out
         stream = 0 if on_host else stream_of(view(x, "x", self.stream), self.stream)
-        entry, target = s.rows_entry, self.out
         if entry is not None:
             at = self.out_at
             if target is None:
-                target = like(x, s.code, s.out_as[1], s.making)
-                _same, at, _keep = _facts(target, "out", None)
+                target, at = like_at(x, s.code, form.target[1], s.making)
             entry.src, entry.dst = self.x_at, at
-        block, total, result = s.block, None, None
-        memory, addresses = block.allocate()
-        s.point(addresses)
-        if s.fills:
-            result = s.selection_of(block.arrays(memory))
-        size = call.size
+        memory = block.place(form.words, form.at)
+        result = s.selection_of(block.arrays(memory)) if form.fills else None
+        size = form.size
         workspace, _holder = s.handle.workspace(size, s.making, stream)
-        status = call.function(*call.arguments, workspace, size, stream)
+        status = form.function(*form.arguments, workspace, size, stream)
         if status:
             fail(status)
-        if on_host:
-            total = s.kept_in_all()
+        total = _int32_at(s.selection.new_cu_seqlens + form.last).value if on_host else None
         if result is None:
-            first = total if s.packed else None
-            result = _Late(s, memory, first) if block.late else s.selection_of(block.arrays(memory, first))
-        elif on_host and s.packed:
+            first = total if form.packed else None
+            result = _Late(s, memory, first) if block.late else s.selection_of(
+                block.arrays(memory, first))
+        elif on_host and form.packed:
             result.kept = result.kept[:total]
         if entry is not None:
-            name, shape, axis = s.out_as
+            name, shape, axis = form.target
             if total is None or axis is None or total == shape[axis]:
                 result.tokens = target
             elif block.late and self.out is None and axis == 0:
                 result.tokens = target.resize_(total, *shape[1:])  # a third of a slice's time
             else:
                 result.tokens = cut_to(name, target, axis, total)
-        if len(_calls.known) >= _MOST:
-            _calls.known.clear()
-        _calls.known[self.key] = call
+        self._keep(form)
         return result
 
     def remember(self, call: Prepared[Selection]) -> None:
         """For the next; after it ran."""
-        if self.key is None:
-            return
-        s = call.setup
-        if s.dsts:
-            name, target, axis = s.dsts[0]
-            s.out_as, s.rows_entry = (name, tuple(target.shape), axis), s.rows_struct[0]
-            s.dsts.clear()
-        s.keep.clear()
-        call.result = None  # type: ignore[assignment]
-        _calls.known[self.key] = call
+        if self.key is not None:
+            call.result = None  # type: ignore[assignment]
+            self._keep(Form(call))
+
+    def _keep(self, form: Form) -> None:
+        known = _calls.known
+        if len(known) >= _MOST:
+            known.clear()
+        known[self.key] = form
+
+
+_int32_at = c_int32.from_address
