@@ -351,8 +351,34 @@ class _TorchMaker(Maker):
         super().__init__(
             lambda shape, code: torch.empty(shape, dtype=self.dtypes[code], device=device))
 
+        try:
+            torch.from_numpy(np.empty(0, _INT32))
+            self.by_numpy = device.type == "cpu"
+        except RuntimeError:  # it was built for another numpy
+            self.by_numpy = False
+
     def block(self, specs: Sequence[Spec]) -> Block:
-        return _TorchBlock(self, specs)
+        return _TorchHostBlock(self, specs) if self.by_numpy else _TorchBlock(self, specs)
+
+
+class _TorchHostBlock(_NumpyBlock):
+    """numpy makes pieces of memory in a fraction of the time that PyTorch takes."""
+
+    late = True
+
+    def arrays(self, memory: Any, first: int | None = None) -> list[Any]:
+        return [_from_numpy(array) for array in super().arrays(memory, first)]
+
+    def one(self, memory: Any, number: int, first: int | None = None) -> Any:
+        begin, end, shape, dtype = self.layout[number]
+        if number == 0 and first is not None:
+            end = first
+        return _from_numpy(memory[begin:end] if shape is None else
+                           np.ndarray(shape, dtype, memory, 4 * begin))
+
+
+def _from_numpy(array: np.ndarray[Any, Any]) -> Any:
+    return sys.modules["torch"].from_numpy(array)
 
 
 class _TorchBlock(_OneBlock):

@@ -71,26 +71,24 @@ class _Late(Selection):
         return Selection, tuple(getattr(self, name) for name in Selection.__dataclass_fields__)
 
 
-def _late(name: str, in_struct: str, default: Any) -> property:
-    def get(self: _Late) -> Any:
-        own = self.__dict__
-        if name not in own:
-            block, memory, first, names = own["_late"]
-            own[name] = default
-            if in_struct in names:
-                own[name] = block.one(memory, names.index(in_struct), first)
-        return own[name]
+class _Missing:
+    """An attribute as long as the instance has none of that name."""
 
-    def put(self: _Late, value: Any) -> None:
-        self.__dict__[name] = value
+    def __init__(self, name: str) -> None:
+        self.name, self.default = name, () if name == "rows" else None
+        self.in_struct = "new_cu_seqlens" if name == "cu_seqlens" else name
 
-    return property(get, put)
+    def __get__(self, instance: _Late, _kind: type) -> Any:
+        own = instance.__dict__
+        block, memory, first, names = own["_late"]
+        value = own[self.name] = self.default if self.in_struct not in names else (
+            block.one(memory, names.index(self.in_struct), first))
+        return value
 
 
 _Late.__name__ = _Late.__qualname__ = "Selection"
 for _name in Selection.__dataclass_fields__:
-    setattr(_Late, _name, _late(_name, {"cu_seqlens": "new_cu_seqlens"}.get(_name, _name),
-                                () if _name == "rows" else None))
+    setattr(_Late, _name, _Missing(_name))
 
 
 # ------------------------------------------------------------------------------------------ calls
