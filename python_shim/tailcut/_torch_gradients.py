@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Gradients of the operators of _torch_ops.py. Which rows stay, and what they merge with, is
-constant: a kept row gets its result's gradient, and with merging each member its share of it.
+"""Gradients of the operators of _torch_ops.py and _torch_rows.py. Which rows stay, and what they
+merge with, is constant: a kept row gets its result's gradient, and with merging each member its
+share of it.
 """
 from __future__ import annotations
 
@@ -9,7 +10,8 @@ from typing import Any, Sequence
 import torch
 from torch import Tensor
 
-from ._torch_ops import axes_of
+from . import _torch_ops, _torch_rows  # noqa: F401  (the operators)
+from ._torch_forms import axes_of
 
 
 def _to_rows(grad: Tensor, kept: Tensor, prefix_rows: int, shape: Sequence[Any],
@@ -24,6 +26,29 @@ def _to_rows(grad: Tensor, kept: Tensor, prefix_rows: int, shape: Sequence[Any],
     rows = (kept.clamp(min=0).long() + prefix_rows).expand_as(grad)
     return torch.zeros(tuple(shape), dtype=grad.dtype, device=grad.device).scatter_add(
         axis, rows, grad)
+
+
+def _segments(ends: Tensor, numbers: Tensor) -> tuple[Tensor, Tensor]:
+    """(the segment of each of `numbers`, whether it is behind the last one)."""
+    found = torch.searchsorted(ends.long(), numbers, right=True)
+    return found.clamp(max=max(ends.shape[0] - 1, 0)), found >= ends.shape[0]
+
+
+def _absolute(kept: Tensor, counts: Tensor, cu_seqlens: Tensor | None) -> Tensor:
+    """Ragged: numbers of rows of the batch, not of a segment."""
+    if cu_seqlens is None:
+        return kept
+    segment, past = _segments(counts.cumsum(0), torch.arange(kept.shape[0], device=kept.device))
+    return (kept + cu_seqlens[segment]).masked_fill(past | (kept < 0), -1)
+
+
+def _absolute_joins(joins: Tensor, cu_seqlens: Tensor, prefix_rows: int) -> Tensor:
+    """The row that each row joins; -1 for none, and for rows that are no candidates."""
+    rows = torch.arange(joins.shape[0], device=joins.device)
+    segment, past = _segments(cu_seqlens[1:], rows)
+    first = cu_seqlens[segment] + prefix_rows
+    joins = joins[(rows - prefix_rows).clamp(min=0)]
+    return (joins + first).masked_fill(past | (rows < first) | (joins < 0), -1)
 
 
 class _Arrays:
@@ -43,38 +68,40 @@ class _Arrays:
 
 def _save_prune(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
     ctx.shape, ctx.prefix_rows = inputs[0].shape, inputs[5]
-    ctx.save_for_backward(output[1])
+    ctx.save_for_backward(*output[1:], inputs[7])
 
 
 def _prune_backward(ctx: Any, grad: Tensor, *_others: Any) -> tuple[Any, ...]:
-    (kept,) = ctx.saved_tensors
-    return _to_rows(grad, kept, ctx.prefix_rows, ctx.shape, -2), *[None] * 6
+    kept = _absolute(*ctx.saved_tensors)
+    return _to_rows(grad, kept, ctx.prefix_rows, ctx.shape, -2), *[None] * 9
 
 
 def _save_compact(ctx: Any, inputs: tuple[Any, ...], output: Sequence[Tensor]) -> None:
-    rows, axes, kept, counts, ctx.prefix_rows = inputs
+    rows, axes, kept, counts, ctx.prefix_rows, cu_seqlens, _max_tokens = inputs
     ctx.arrays = _Arrays(rows, axes, kept.dim() == 2)
-    ctx.save_for_backward(kept, counts)
+    ctx.save_for_backward(kept, counts, cu_seqlens)
 
 
 def _compact_backward(ctx: Any, grads: Sequence[Tensor | None]) -> tuple[Any, ...]:
-    kept, counts = ctx.saved_tensors
-    numbers = torch.arange(kept.shape[-1], device=kept.device)
-    kept = kept.masked_fill(numbers >= (counts if kept.dim() == 1 else counts[:, None]), -1)
-    return ctx.arrays.to_rows(grads, kept, ctx.prefix_rows), *[None] * 4
+    kept, counts, cu_seqlens = ctx.saved_tensors
+    if cu_seqlens is None:
+        numbers = torch.arange(kept.shape[-1], device=kept.device)
+        kept = kept.masked_fill(numbers >= (counts if kept.dim() == 1 else counts[:, None]), -1)
+    kept = _absolute(kept, counts, cu_seqlens)
+    return ctx.arrays.to_rows(grads, kept, ctx.prefix_rows), *[None] * 6
 
 
 def _save_sequence(ctx: Any, inputs: tuple[Any, ...], output: tuple[Any, ...]) -> None:
     x, _roles, rows, axes = inputs[:4]
     ctx.shape, ctx.arrays = x.shape, _Arrays(rows, axes, x.dim() == 3)
-    ctx.save_for_backward(output[1])
+    ctx.save_for_backward(*output[1:3], inputs[-2])
 
 
 def _sequence_backward(ctx: Any, grad: Tensor | None, _kept: Any, _counts: Any,
                        grads: Sequence[Tensor | None]) -> tuple[Any, ...]:
-    (kept,) = ctx.saved_tensors
+    kept = _absolute(*ctx.saved_tensors)
     own = None if grad is None else _to_rows(grad, kept, 0, ctx.shape, -2)
-    return own, None, ctx.arrays.to_rows(grads, kept, 0), *[None] * 12
+    return own, None, ctx.arrays.to_rows(grads, kept, 0), *[None] * 14
 
 
 # ---------------------------------------------------------------------------------------- merging
@@ -97,6 +124,7 @@ def _similarity(x: Tensor, other: Tensor) -> Tensor:
 
 def _merged_backward(grad: Tensor, x: Tensor, kept: Tensor, joins: Tensor, sizes: Tensor | None,
                      power: int, prefix_rows: int, dim: int) -> Tensor:
+    prefix_rows = min(prefix_rows, x.shape[-2])
     candidates = x.shape[-2] - prefix_rows
     rows = x.narrow(-2, prefix_rows, candidates)
     joins = joins.narrow(-1, 0, candidates).long()
@@ -127,23 +155,26 @@ def _merged_backward(grad: Tensor, x: Tensor, kept: Tensor, joins: Tensor, sizes
 
 
 def _save_prune_merge(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    x, _cls, _rule, _source, _lag, ctx.prefix_rows, ctx.dim, ctx.power, _window, sizes = inputs
-    ctx.save_for_backward(x, output[1], output[4], sizes)
-
-
-def _prune_merge_backward(ctx: Any, grad: Tensor, *_others: Any) -> tuple[Any, ...]:
-    return _merged_backward(grad, *ctx.saved_tensors, ctx.power, ctx.prefix_rows,
-                            ctx.dim), *[None] * 9
+    x, _cls, _rule, _source, _lag, ctx.prefix_rows, ctx.dim, ctx.power, _window, sizes = inputs[:10]
+    ctx.inputs = len(inputs)
+    ctx.save_for_backward(x, output[1], output[4], sizes, output[2], inputs[10])
 
 
 def _save_merge(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    x, kept, _counts, ctx.power, _window, sizes, ctx.prefix_rows, ctx.dim = inputs
-    ctx.save_for_backward(x, kept, output[2], sizes)
+    x, kept, counts, ctx.power, _window, sizes, ctx.prefix_rows, ctx.dim, cu_seqlens, _ = inputs
+    ctx.inputs = len(inputs)
+    ctx.save_for_backward(x, kept, output[2], sizes, counts, cu_seqlens)
 
 
 def _merge_backward(ctx: Any, grad: Tensor, *_others: Any) -> tuple[Any, ...]:
-    return _merged_backward(grad, *ctx.saved_tensors, ctx.power, ctx.prefix_rows,
-                            ctx.dim), *[None] * 7
+    x, kept, joins, sizes, counts, cu_seqlens = ctx.saved_tensors
+    prefix_rows = ctx.prefix_rows
+    if cu_seqlens is not None:  # one segment of rows, some of which are no candidates
+        joins = _absolute_joins(joins, cu_seqlens, prefix_rows)
+        kept = _absolute(kept, counts, cu_seqlens)
+        kept, prefix_rows = torch.where(kept < 0, kept, kept + prefix_rows), 0
+    return _merged_backward(grad, x, kept, joins, sizes, ctx.power, prefix_rows,
+                            ctx.dim), *[None] * (ctx.inputs - 1)
 
 
 # ----------------------------------------------------------------------------------------- scores
@@ -152,12 +183,12 @@ def _save_score(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -
 
 
 def _no_backward(_ctx: Any, *_grads: Any) -> tuple[Any, ...]:
-    return (None,) * 6
+    return (None,) * 8
 
 
 for _name, _backward, _save in (
         ("prune", _prune_backward, _save_prune), ("compact", _compact_backward, _save_compact),
         ("prune_sequence", _sequence_backward, _save_sequence),
-        ("prune_merge", _prune_merge_backward, _save_prune_merge),
+        ("prune_merge", _merge_backward, _save_prune_merge),
         ("merge", _merge_backward, _save_merge), ("score", _no_backward, _save_score)):
     torch.library.register_autograd(f"tailcut::{_name}", _backward, setup_context=_save)

@@ -5,8 +5,16 @@ current stream, and nothing waits for a count. Gradients flow to the rows that a
 
 Shapes are static: results are [B, room, ..]. Segment b's are the first counts[b], the rest is zero
 (numbers of rows: -1). For prune and cut, room is what tailcut.kept_count says: TOPK and RATIO fill
-it exactly, other rules up to max_keep. Without the batch's axis for [N, D]. Functions whose name
-ends in _ work in place and have no gradient. Importing this imports torch.
+it exactly, other rules up to max_keep. Without the batch's axis for [N, D].
+
+Ragged batches, such as Qwen2.5-VL's images behind one another: arrays [total, ..] with cu_seqlens
+(int32 [B + 1] on the device) and max_tokens (a number: rows of the longest segment, prefix rows
+included; default: all). Results follow each other in [room, ..], behind the last is the same as
+above, and Pruned.cu_seqlens says where each segment's begin. room is by default the most that any
+lengths could leave; who knows the lengths gives the sum of tailcut.kept_count. What finds no room
+is not written (on the host: an error).
+
+Functions whose name ends in _ work in place and have no gradient. Importing this imports torch.
 """
 from __future__ import annotations
 
@@ -15,8 +23,9 @@ from typing import Any, NamedTuple, Sequence
 import torch
 from torch import Tensor
 
-from . import _torch_gradients, _torch_ops as _ops  # noqa: F401  (they make the operators)
+from . import _torch_forms as _forms, _torch_gradients  # noqa: F401  (makes the operators)
 from ._abi import Policy, Power, ReferenceSource
+from ._errors import conflict
 from ._options import Merge, Reference, RelevanceOptions, Rule, member, merging
 
 Source = Tensor | Reference | str | None
@@ -32,11 +41,13 @@ class Pruned(NamedTuple):
     #:                              in later layers logits of keys + log(sizes)
     joins: Tensor | None = None  #: int32 [B, N], with merging: what candidate i joins, -1 for none
     rows: tuple[Tensor, ...] = ()  #: prune_sequence: those of `rows`
+    cu_seqlens: Tensor | None = None  #: ragged: int32 [B + 1], offsets of the results
 
 
 def prune(x: Tensor, reference: Source = None, *, rule: Rule | str | None = None,
-          prefix_rows: int = 0, dim: int | None = None,
-          merge: Merge | Power | str | None = None) -> Pruned:
+          prefix_rows: int = 0, dim: int | None = None, merge: Merge | Power | str | None = None,
+          cu_seqlens: Tensor | None = None, max_tokens: int | None = None,
+          room: int | None = None) -> Pruned:
     """tailcut.prune with static shapes.
 
     x          [B, N, D] or [N, D], float16, bfloat16 or float32; any strides but along D
@@ -47,9 +58,12 @@ def prune(x: Tensor, reference: Source = None, *, rule: Rule | str | None = None
                constants (they come from rounded integers), as does the choice of members
     """
     arguments = _arguments(x, reference, rule, prefix_rows, dim)
+    ragged = _ragged(x.shape[0], cu_seqlens, max_tokens, room)
     if merge is None:
-        return Pruned(*torch.ops.tailcut.prune(x, *arguments))
-    return Pruned(*torch.ops.tailcut.prune_merge(x, *arguments, *_merging(merge)))
+        found = Pruned(*torch.ops.tailcut.prune(x, *arguments, *ragged))
+    else:
+        found = Pruned(*torch.ops.tailcut.prune_merge(x, *arguments, *_merging(merge), *ragged))
+    return _with_offsets(found, cu_seqlens)
 
 
 def prune_(x: Tensor, reference: Source = None, *, rule: Rule | str | None = None,
@@ -65,26 +79,31 @@ def prune_(x: Tensor, reference: Source = None, *, rule: Rule | str | None = Non
     return Pruned(x.narrow(-2, 0, found[0].shape[-1]), *found)
 
 
-def score(x: Tensor, reference: Source = None, *, prefix_rows: int = 0,
-          dim: int | None = None) -> tuple[Tensor, Tensor]:
-    """(float32 scores [B, N], int32 flags [B]) for `cut`; as tailcut.score. They have no
+def score(x: Tensor, reference: Source = None, *, prefix_rows: int = 0, dim: int | None = None,
+          cu_seqlens: Tensor | None = None,
+          max_tokens: int | None = None) -> tuple[Tensor, Tensor]:
+    """(float32 scores [B, N] or [total], int32 flags [B]) for `cut`; as tailcut.score. They have no
     gradient."""
     source, lag, prefix_rows = _source(reference, prefix_rows)
+    ragged = _ragged(x.shape[0], cu_seqlens, max_tokens, None)[:2]
     return torch.ops.tailcut.score(x, _vector(reference), source, lag, prefix_rows,
-                                   dim or x.shape[-1])  # type: ignore[no-any-return]
+                                   dim or x.shape[-1], *ragged)  # type: ignore[no-any-return]
 
 
 def cut(scores: Tensor, rule: Rule | str | None = None, *, flags: Tensor | None = None,
-        prefix_rows: int = 0) -> tuple[Tensor, Tensor]:
-    """(kept [B, room], counts [B]) from float32 scores [B, N] or [N] of any kind, higher is better.
-    With Rule(scale="unit") and the flags of `score`: what `prune` keeps."""
+        prefix_rows: int = 0, cu_seqlens: Tensor | None = None, max_tokens: int | None = None,
+        room: int | None = None) -> tuple[Tensor, Tensor]:
+    """(kept [B, room], counts [B]) from float32 scores [B, N], [N] or [total] of any kind, higher is
+    better. With Rule(scale="unit") and the flags of `score`: what `prune` keeps."""
     return torch.ops.tailcut.cut(  # type: ignore[no-any-return]
-        scores, flags, _ops.rule_word(rule), prefix_rows)
+        scores, flags, _forms.rule_word(rule), prefix_rows,
+        *_ragged(scores.shape[0], cu_seqlens, max_tokens, room))
 
 
 def compact(rows: Sequence[Tensor], kept: Tensor, counts: Tensor, *,
-            token_axis: int | Sequence[int] | None = None,
-            prefix_rows: int = 0) -> tuple[Tensor, ...]:
+            token_axis: int | Sequence[int] | None = None, prefix_rows: int = 0,
+            cu_seqlens: Tensor | None = None,
+            max_tokens: int | None = None) -> tuple[Tensor, ...]:
     """The kept rows of any arrays, one behind another: each with `room` in place of its tokens.
 
     rows          arrays of any dtype, any strides: [B, N, ...], K and V [B, H, N, d], ...; axis 0
@@ -93,9 +112,13 @@ def compact(rows: Sequence[Tensor], kept: Tensor, counts: Tensor, *,
                   are not looked at; where more than room are counted, a segment has no results
     token_axis    which axis numbers the tokens, of all or of each. Default: 1 in a batch, else 0
     prefix_rows   rows before the first that `kept` numbers
+    cu_seqlens    of the arrays, where they are ragged: [total, ...], K and V [H, total, d], ...
     """
     axes = _axes(rows, kept, token_axis)
-    return tuple(torch.ops.tailcut.compact(list(rows), axes, kept, counts, prefix_rows))
+    total = rows[0].shape[axes[0]] if rows else 0
+    return tuple(torch.ops.tailcut.compact(
+        list(rows), axes, kept, counts, prefix_rows,
+        *_ragged(total, cu_seqlens, max_tokens, None)[:2]))
 
 
 def compact_(rows: Sequence[Tensor], kept: Tensor, counts: Tensor, *,
@@ -109,23 +132,26 @@ def compact_(rows: Sequence[Tensor], kept: Tensor, counts: Tensor, *,
 
 
 def merge(x: Tensor, kept: Tensor, counts: Tensor, *, merge: Merge | Power | str = Power.COS4,
-          prefix_rows: int = 0, dim: int | None = None) -> Pruned:
+          prefix_rows: int = 0, dim: int | None = None, cu_seqlens: Tensor | None = None,
+          max_tokens: int | None = None) -> Pruned:
     """tailcut.merge: kept rows of x become weighted means of what joins them. kept, counts as in
     `compact`; merge and its gradient as in `prune`."""
+    ragged = _ragged(x.shape[0], cu_seqlens, max_tokens, None)[:2]
     tokens, sizes, joins = torch.ops.tailcut.merge(x, kept, counts, *_merging(merge), prefix_rows,
-                                                   dim or x.shape[-1])
-    return Pruned(tokens, kept, counts, sizes, joins)
+                                                   dim or x.shape[-1], *ragged)
+    return _with_offsets(Pruned(tokens, kept, counts, sizes, joins), cu_seqlens)
 
 
 def prune_sequence(x: Tensor, roles: Tensor, options: RelevanceOptions | Policy | str | None = None,
                    *, rule: Rule | str | None = None, rows: Sequence[Tensor] = (),
                    token_axis: int | Sequence[int] | None = None, room: int | None = None,
-                   dim: int | None = None) -> Pruned:
+                   dim: int | None = None, cu_seqlens: Tensor | None = None,
+                   max_tokens: int | None = None) -> Pruned:
     """tailcut.prune_sequence with static shapes: hidden states and any arrays beside them, pruned
     inside a layer. All rows but candidates stay, and kept and counts cover them.
 
-    x           [B, T, D] or [T, D]
-    roles       uint8 [B, T] or [T], bits of tailcut.Role
+    x           [B, T, D] or [T, D]; with cu_seqlens [total, D]
+    roles       uint8 [B, T] or [T] (ragged: [total]), bits of tailcut.Role
     options     as in tailcut.relevance; q, k and lse get no gradient
     rows        position ids [B, T], K/V of earlier layers [B, H, T, d], ...
     token_axis  of `rows`, as in `compact`
@@ -135,8 +161,9 @@ def prune_sequence(x: Tensor, roles: Tensor, options: RelevanceOptions | Policy 
     """
     axes = _axes(rows, roles, token_axis)
     arguments = _sequence(x, roles, options, rows, axes, rule, room, dim)
-    tokens, kept, counts, moved = torch.ops.tailcut.prune_sequence(x, *arguments)
-    return Pruned(tokens, kept, counts, rows=tuple(moved))
+    ragged = _ragged(x.shape[0], cu_seqlens, max_tokens, None)[:2]
+    tokens, kept, counts, moved = torch.ops.tailcut.prune_sequence(x, *arguments, *ragged)
+    return _with_offsets(Pruned(tokens, kept, counts, rows=tuple(moved)), cu_seqlens)
 
 
 def prune_sequence_(x: Tensor, roles: Tensor,
@@ -173,8 +200,22 @@ def _source(reference: Source, prefix_rows: int) -> tuple[int, int, int]:
 
 def _arguments(x: Tensor, reference: Source, rule: Rule | str | None, prefix_rows: int,
                dim: int | None) -> tuple[Any, ...]:
-    return (_vector(reference), _ops.rule_word(rule), *_source(reference, prefix_rows),
+    return (_vector(reference), _forms.rule_word(rule), *_source(reference, prefix_rows),
             dim or x.shape[-1])
+
+
+def _ragged(total: int, cu_seqlens: Tensor | None, max_tokens: int | None,
+            room: int | None) -> tuple[Tensor | None, int, int]:
+    if cu_seqlens is None:
+        if max_tokens is not None or room is not None:
+            raise conflict("max_tokens and room go with cu_seqlens")
+        return None, 0, 0
+    return cu_seqlens, total if max_tokens is None else max_tokens, room or 0
+
+
+def _with_offsets(found: Pruned, cu_seqlens: Tensor | None) -> Pruned:
+    return found if cu_seqlens is None else found._replace(
+        cu_seqlens=_forms.offsets_of(found.counts))
 
 
 def _merging(merge: Merge | Power | str) -> tuple[int, int, Tensor | None]:
@@ -196,7 +237,7 @@ def _sequence(x: Tensor, roles: Tensor, options: Any, rows: Sequence[Tensor], ax
         options = RelevanceOptions()
     elif not isinstance(options, RelevanceOptions):
         options = RelevanceOptions(member(Policy, options, "options.policy"))
-    return (roles, list(rows), axes, x.shape[-2] if room is None else room, _ops.rule_word(rule),
+    return (roles, list(rows), axes, x.shape[-2] if room is None else room, _forms.rule_word(rule),
             dim or x.shape[-1], options.q, options.k, options.lse, int(options.policy),
             options.causal, options.last_query, int(options.head_reduction),
             int(options.query_reduction))

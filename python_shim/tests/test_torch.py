@@ -18,7 +18,7 @@ import novelty
 import tailcut
 import tailcut.torch as tt
 from paths import ROOT
-from tailcut import Merge, Placement, Reference, Rows, Rule, _torch_ops
+from tailcut import Merge, Placement, Reference, Rows, Rule, _torch_forms
 
 SEEDS = st.integers(0, 2 ** 31)
 RULES = [Rule(k=9), Rule(ratio=0.3, spread=0.25), Rule(tau=0.05, max_keep=17), Rule("chord", round_to=4), None]
@@ -257,24 +257,35 @@ def operators():
     x, cls = data()
     ops = torch.ops.tailcut
     exact, padded = (tt._arguments(x, source, rule, 0, None) for rule, source in ((Rule(k=9), cls), (None, "row")))
-    yield True, ops.prune, (x, *padded)
-    yield True, ops.prune, (x[0], *exact)
+    none, cu = (None, 0, 0), torch.tensor([0, 40, 47, 120], dtype=torch.int32)
+    flat, packed = x.view(120, 24), (cu, 73, 0)
+    yield True, ops.prune, (x, *padded, *none)
+    yield True, ops.prune, (x[0], *exact, *none)
+    yield True, ops.prune, (flat, *exact, *packed)
     yield False, ops.prune_, (x.clone(), *exact)
-    yield True, ops.prune_merge, (x, *exact, 4, 0, None)
+    yield True, ops.prune_merge, (x, *exact, 4, 0, None, *none)
+    yield True, ops.prune_merge, (flat, *padded, 4, 0, None, *packed)
     yield False, ops.prune_merge_, (x.clone(), *padded, 0, 0, None)
     kept, counts = tt.prune(x, cls, rule=Rule(tau=0.1))[1:3]
-    yield True, ops.merge, (x, kept, counts, 4, 64, torch.ones(x.shape[:2], dtype=torch.int32), 0, 24)
-    yield True, ops.compact, ([x, x.transpose(1, 2).clone()], [1, 2], kept, counts, 0)
+    yield True, ops.merge, (x, kept, counts, 4, 64, torch.ones(x.shape[:2], dtype=torch.int32), 0, 24, *none[:2])
+    yield True, ops.compact, ([x, x.transpose(1, 2).clone()], [1, 2], kept, counts, 0, *none[:2])
     yield False, ops.compact_, ([x.clone(), x.transpose(1, 2).clone()], [1, 2], kept, counts, 0)
-    yield False, ops.score, (x, cls, 1, 0, 0, 24)
-    yield False, ops.cut, (x[..., 0].contiguous(), None, "detector=otsu", 0)
+    kept, counts = tt.prune(flat, cls, rule=Rule(tau=0.1), cu_seqlens=cu)[1:3]
+    yield True, ops.merge, (flat, kept, counts, 0, 64, None, 0, 24, *packed[:2])
+    yield True, ops.compact, ([flat, flat.t().clone()], [0, 1], kept, counts, 0, *packed[:2])
+    yield False, ops.score, (x, cls, 1, 0, 0, 24, *none[:2])
+    yield False, ops.score, (flat, cls, 1, 0, 0, 24, *packed[:2])
+    yield False, ops.cut, (x[..., 0].contiguous(), None, "detector=otsu", 0, *none)
+    yield False, ops.cut, (flat[..., 0].contiguous(), None, "detector=otsu", 0, *packed)
     roles, hidden, positions, keys = of_layer()
     how = tt._sequence(hidden, roles, None, [positions, keys], [1, 2], Rule(k=5), 12, None)
-    yield True, ops.prune_sequence, (hidden, *how)
+    yield True, ops.prune_sequence, (hidden, *how, *none[:2])
     yield False, ops.prune_sequence_, (hidden.clone(), *how)
+    how = tt._sequence(hidden.view(60, 16), roles.view(60), None, [positions.view(60)], [0], Rule(k=5), 60, None)
+    yield True, ops.prune_sequence, (hidden.view(60, 16), *how, torch.tensor([0, 30, 60], dtype=torch.int32), 30)
 
 
-@pytest.mark.parametrize("which", range(12))
+@pytest.mark.parametrize("which", range(19))
 def test_opcheck(which):
     differentiable, op, arguments = list(operators())[which]
     first = arguments[0]
@@ -287,7 +298,7 @@ def test_opcheck(which):
 
 def test_opcheck_has_all():
     defined = {name for name in torch._C._dispatch_get_all_op_names() if name.startswith("tailcut::")}
-    assert len(list(operators())) == 12 and {op._qualified_op_name for _, op, _ in operators()} == defined
+    assert len(list(operators())) == 19 and {op._qualified_op_name for _, op, _ in operators()} == defined
 
 
 @pytest.mark.parametrize("rule", RULES)
@@ -332,9 +343,9 @@ def test_compile(backend):
 def test_rules_as_text():
     for rule in [*RULES[:-1], Rule(percent=30), Rule("iqr", order="low"), Rule(mass=0.9), Rule(lambda_=1e-9),
                  Rule("otsu", search_lo=0.1)]:
-        assert _torch_ops.rule_of_word(_torch_ops.rule_word(rule)) == rule
+        assert _torch_forms.rule_of_word(_torch_forms.rule_word(rule)) == rule
     for default in (None, "otsu"):
-        assert _torch_ops.rule_of_word(_torch_ops.rule_word(default)) == Rule()
+        assert _torch_forms.rule_of_word(_torch_forms.rule_word(default)) == Rule()
 
 
 def test_refused():

@@ -1,0 +1,174 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Ragged batches in the operators of tailcut.torch: against tailcut's calls, which the method has
+checked, with the gradients of indexing, traced, and as the segments one by one."""
+import pytest
+import torch
+
+import tailcut
+import tailcut.torch as tt
+from tailcut import Batch, Merge, Reference, Rows, Rule
+
+LENGTHS = [40, 7, 0, 33, 1]
+CU = torch.tensor([0, 40, 47, 47, 80, 81], dtype=torch.int32)
+RULES = [Rule(k=9), Rule(ratio=0.3, spread=0.25), Rule(tau=0.05, max_keep=17), None]
+
+
+def data(dtype=torch.float32):
+    """Rows of which some are alike; three belong to no segment."""
+    generator = torch.Generator().manual_seed(6)
+    x = torch.randn((84, 24), generator=generator)
+    x[20:40] += 2 * x[:20]
+    return x.to(dtype), torch.randn(24, generator=generator).to(dtype)
+
+
+def ragged(prefix=0):
+    return Batch(CU, prefix_rows=prefix, max_tokens=40, total_tokens=81)
+
+
+def same(found, want, total):
+    """Packed results, then zero (numbers: -1)."""
+    for name in ("tokens", "kept", "sizes"):
+        ours, theirs = getattr(found, name), getattr(want, name)
+        if theirs is not None:
+            behind = -1 if name == "kept" else 0
+            assert torch.equal(ours[:total], theirs[:total]) and (ours[total:] == behind).all()
+    if found.joins is not None:
+        assert torch.equal(found.joins[:81], want.joins[:81])
+    assert torch.equal(found.counts, want.counts)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("prefix", [0, 1])
+def test_operators(rule, prefix, dtype):
+    x, cls = data(dtype)
+    for source in (cls, None, Reference("lag", lag=4), "novelty"):
+        want = tailcut.prune(x, source, rule=rule, batch=ragged(prefix), want=())
+        total = int(want.cu_seqlens[-1])
+        got = tt.prune(x, source, rule=rule, prefix_rows=prefix, cu_seqlens=CU, max_tokens=40)
+        same(got, want, total)
+        assert torch.equal(got.cu_seqlens, want.cu_seqlens) and len(got.kept) >= total
+        exact = tt.prune(x, source, rule=rule, prefix_rows=prefix, cu_seqlens=CU, max_tokens=40,
+                         room=total)
+        assert torch.equal(exact.tokens, want.tokens) and exact.kept.shape == (total,)
+        with pytest.raises(tailcut.ArgumentError, match=f"{total} "):
+            tt.prune(x, source, rule=rule, prefix_rows=prefix, cu_seqlens=CU, room=total - 1)
+        scores, flags = tt.score(x, source, prefix_rows=prefix, cu_seqlens=CU, max_tokens=40)
+        named = {name: getattr(rule or Rule(), name) for name in Rule.__dataclass_fields__}
+        kept, counts = tt.cut(scores, Rule(**named | {"scale": "unit"}), flags=flags,
+                              prefix_rows=prefix, cu_seqlens=CU, max_tokens=40)
+        assert torch.equal(kept, got.kept) and torch.equal(counts, got.counts)
+        words = torch.arange(2 * 84 * 3).view(2, 84, 3)
+        tokens, parts = tt.compact([x, words], kept, counts, token_axis=[0, 1],
+                                   prefix_rows=prefix, cu_seqlens=CU, max_tokens=40)
+        assert torch.equal(tokens, got.tokens) and not parts[:, total:].any()
+        places = numbers(got, prefix)
+        assert torch.equal(parts[:, :total], words[:, places])
+        one_by_one = [tt.prune(x[a:b], source, rule=rule, prefix_rows=prefix)
+                      for a, b in zip(CU.tolist(), CU.tolist()[1:])]
+        assert torch.equal(torch.cat([one.tokens[:n] for one, n in zip(one_by_one, got.counts)]),
+                           want.tokens)
+
+
+def numbers(found, prefix=0):
+    """The batch's rows that were kept."""
+    segments = torch.repeat_interleave(torch.arange(len(LENGTHS)), found.counts)
+    return CU[segments] + prefix + found.kept[:len(segments)]
+
+
+@pytest.mark.parametrize("prefix", [0, 1])
+@pytest.mark.parametrize("power", ["mean", "cos4"])
+def test_merge(power, prefix):
+    """Merged rows, and their gradients: those of the segments one by one."""
+    x, cls = data()
+    x.requires_grad_()
+    sizes = torch.randint(1, 5, (84,), generator=torch.Generator().manual_seed(4),
+                          dtype=torch.int32)
+    rule, how = Rule(tau=0.05, max_keep=17), Merge(power, sizes_in=sizes)
+    want = tailcut.prune(x.detach(), cls, rule=rule, batch=ragged(prefix), merge=how,
+                         want=("joins",))
+    total = int(want.cu_seqlens[-1])
+    got = tt.prune(x, cls, rule=rule, prefix_rows=prefix, merge=how, cu_seqlens=CU, max_tokens=40)
+    parts = tt.merge(x, got.kept, got.counts, merge=how, prefix_rows=prefix, cu_seqlens=CU)
+    same(got, want, total)
+    same(parts, want, total)
+    alone = []
+    for a, b in zip(CU.tolist(), CU.tolist()[1:]):
+        one = tt.prune(x[a:b], cls, rule=rule, prefix_rows=prefix,
+                       merge=Merge(power, sizes_in=sizes[a:b].contiguous()))
+        alone.append(one.tokens[:int(one.counts)])
+    direction = torch.randn((total, 24), generator=torch.Generator().manual_seed(2))
+    (gradient,) = torch.autograd.grad((torch.cat(alone) * direction).sum(), x)
+    assert gradient.any()
+    for found in (got, parts):
+        (ours,) = torch.autograd.grad((found.tokens[:total] * direction).sum(), x)
+        assert torch.allclose(ours, gradient, atol=1e-6)
+
+
+@pytest.mark.parametrize("prefix", [0, 1])
+def test_gradient(prefix):
+    x, cls = data()
+    x.requires_grad_()
+    keys = torch.randn((2, 84, 3), requires_grad=True)
+    got = tt.prune(x, cls, rule=Rule(ratio=0.3), prefix_rows=prefix, cu_seqlens=CU)
+    tokens, heads = tt.compact([x, keys], got.kept, got.counts, token_axis=[0, 1],
+                               prefix_rows=prefix, cu_seqlens=CU)
+    places = numbers(got, prefix)
+    want = torch.autograd.grad((x[places] ** 3).sum() + (keys[:, places] ** 2).sum(), (x, keys))
+    for rows in (got.tokens, tokens):
+        found = torch.autograd.grad((rows ** 3).sum() + (heads ** 2).sum(), (x, keys),
+                                    retain_graph=True)
+        assert all(map(torch.equal, found, want))
+
+
+@pytest.mark.parametrize("policy", [None, "attention"])
+def test_sequence(policy):
+    x, _cls = data()
+    x.requires_grad_()
+    roles = torch.tensor([1] * 30 + [2] * 10 + [1] * 6 + [2] + [0, 2] + [1] * 30 + [2, 1, 4, 4, 4],
+                         dtype=torch.uint8)
+    options = tailcut.RelevanceOptions("attention", True, q=x.detach().view(84, 4, 6),
+                                       k=x.detach()[:, :12].view(84, 2, 6)) if policy else None
+    positions = torch.arange(84) + 100
+    want = tailcut.prune_sequence(x.detach(), roles, options, rule=Rule(k=5), batch=ragged(),
+                                  rows=[Rows(positions)], want=())
+    total = int(want.cu_seqlens[-1])
+    got = tt.prune_sequence(x, roles, options, rule=Rule(k=5), rows=[positions], cu_seqlens=CU,
+                            max_tokens=40)
+    same(got, want, total)
+    assert torch.equal(got.rows[0][:total], positions[numbers(got)]) and len(got.kept) == 84
+    (found,) = torch.autograd.grad((got.tokens ** 2).sum(), x)
+    (wanted,) = torch.autograd.grad((x[numbers(got)] ** 2).sum(), x)
+    assert torch.equal(found, wanted)
+    with pytest.raises(tailcut.ArgumentError, match=f"room for 9 rows, but {total} are kept"):
+        tt.prune_sequence(x, roles, options, rule=Rule(k=5), room=9, cu_seqlens=CU)
+
+
+def test_refused():
+    x, cls = data()
+    with pytest.raises(tailcut.ArgumentError, match=r"\[total, D\] is expected"):
+        tt.prune(x[None], cls, cu_seqlens=CU)
+    with pytest.raises(tailcut.ArgumentError, match="go with cu_seqlens"):
+        tt.prune(x, cls, max_tokens=40)
+    with pytest.raises(tailcut.ArgumentError, match="cu_seqlens"):
+        tt.prune(x, cls, cu_seqlens=CU.long()[None])
+
+
+def vision(x, cls, cu):
+    """What follows a vision tower whose images stand behind one another, in one graph."""
+    pruned = tt.prune(x * 2, cls, rule=Rule(ratio=0.3), cu_seqlens=cu, max_tokens=40)
+    merged = tt.prune(x, "novelty", rule=Rule(k=6), merge="cos4", cu_seqlens=cu, max_tokens=40,
+                      room=20)
+    (beside,) = tt.compact([x + 1], pruned.kept, pruned.counts, cu_seqlens=cu, max_tokens=40)
+    return pruned.tokens.sum(0), pruned.cu_seqlens, merged.tokens, merged.sizes, beside
+
+
+@pytest.mark.parametrize("backend", ["aot_eager", "inductor"])
+def test_compile(backend):
+    x, cls = data()
+    torch._dynamo.reset()
+    compiled = torch.compile(vision, fullgraph=True, backend=backend)
+    for inputs in ((x, cls, CU), (x.flip(0), cls, (81 - CU).flip(0).contiguous())):
+        for got, want in zip(compiled(*inputs), vision(*inputs)):
+            assert torch.allclose(got, want, atol=1e-5) if want.is_floating_point() else (
+                torch.equal(got, want))
