@@ -25,6 +25,7 @@ from ._rows import Rows
 P = ParamSpec("P")
 R = TypeVar("R")
 WANT = ("scores", "mask")
+_again: Callable[..., Again] = Again
 
 
 class Function(Protocol, Generic[P, R]):
@@ -47,7 +48,7 @@ def _call_again(prepare: Callable[P, Prepared[Selection]]) -> Function[P, Select
     """The same of `prune`, where calls of one form are prepared once."""
     @functools.wraps(prepare)
     def run(*args: P.args, **kwargs: P.kwargs) -> Selection:
-        again = Again(*args, **kwargs)
+        again = _again(*args, **kwargs)
         known = again.known()
         if known is not None:
             return again.run(known)

@@ -62,7 +62,8 @@ class Form:
     are the first counts[b] of [*lead, room]. Ragged: they follow each other in [room]."""
 
     def __init__(self, rows: Sequence[Any], prefix_rows: int = 0, cu_seqlens: Tensor | None = None,
-                 max_tokens: int = 0, room: int = 0, name: str = "x", more: str = ", D") -> None:
+                 max_tokens: int = 0, room: int = 0, *, name: str = "x",
+                 more: str = ", D") -> None:
         self.rows, self.prefix, self.cu_seqlens = tuple(rows), prefix_rows, cu_seqlens
         self.ragged, self.max_tokens, self.given = cu_seqlens is not None, max_tokens, room
         shapes = f"[total{more}]" if self.ragged else f"[N{more}] or [B, N{more}]"
@@ -143,8 +144,8 @@ def axes_of(rows: Sequence[Tensor], axes: Sequence[int], batched: bool) -> list[
 
 
 def rows_like(x: Tensor, room: Any, axis: int = -2, zero: bool = False) -> Tensor:
-    """A result's array. `zero`: for packed ones, whose tail ZERO_TAIL clears only as far as the batch
-    has candidates."""
+    """A result's array. `zero`: for packed ones, whose tail ZERO_TAIL clears only as far as
+    the batch has candidates."""
     make = torch.zeros if zero else torch.empty
     return make(with_room(x.shape, axis % x.dim(), room), dtype=x.dtype, device=x.device)
 

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ._abi import Detector, Placement
+from ._abi import Detector, Placement, Power
 from ._calls import cut as _cut, merge as _merge, prune as _prune, score as _score
 from ._options import Merge
 from ._torch_forms import RAGGED, Form, define, int32, reference_of, rows_like, rule_of_word
@@ -122,10 +122,10 @@ def _prune_merged(out: Tensor, form: Form, x: Tensor, cls: Tensor | None, word: 
                   lag: int, dim: int, power: int, window: int,
                   sizes: Tensor | None) -> tuple[Tensor, ...]:
     room = form.room(word)
-    found = _prune(x, reference_of(cls, source, lag), rule=rule_of_word(word),
-                   batch=form.batch(), out=out, zero_tail=out is not x and not form.ragged,
-                   want=("joins",), dim=dim, placement=form.placement,
-                   merge=Merge(power, window, sizes))
+    found: Any = _prune(
+        x, reference_of(cls, source, lag), rule=rule_of_word(word), batch=form.batch(), out=out,
+        zero_tail=out is not x and not form.ragged, want=("joins",), dim=dim,
+        placement=form.placement, merge=Merge(Power(power), window, sizes))
     return (form.first(found.kept, found.counts, room), found.counts.clone(),
             form.first(found.sizes, found.counts, room, 0).clamp_(min=0), found.joins.clone())
 
@@ -168,7 +168,7 @@ def _merge_kernel(x: Tensor, kept: Tensor, counts: Tensor, power: int, window: i
     form, room = Form(x.shape[:-1], prefix_rows, *ragged), int(kept.shape[-1])
     tokens = rows_like(x, room, zero=form.ragged)
     found: Any = _merge(x, *form.given_kept(kept, counts, x.shape[-2]),
-                        merge=Merge(power, window, sizes), batch=form.batch(),
+                        merge=Merge(Power(power), window, sizes), batch=form.batch(),
                         kept_placement=form.placement, placement=form.placement, out=tokens,
                         zero_tail=not form.ragged, want=("joins",), dim=dim)
     return tokens, form.first(found.sizes, counts, room, 0).clamp_(min=0), found.joins.clone()

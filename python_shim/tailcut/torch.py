@@ -18,7 +18,7 @@ Functions whose name ends in _ work in place and have no gradient. Importing thi
 """
 from __future__ import annotations
 
-from typing import Any, NamedTuple, Sequence
+from typing import Any, NamedTuple, Sequence, TypeAlias
 
 import torch
 from torch import Tensor
@@ -28,7 +28,7 @@ from ._abi import Policy, Power, ReferenceSource
 from ._errors import conflict
 from ._options import Merge, Reference, RelevanceOptions, Rule, member, merging
 
-Source = Tensor | Reference | str | None
+Source: TypeAlias = Tensor | Reference | str | None
 
 
 class Pruned(NamedTuple):
@@ -86,8 +86,9 @@ def score(x: Tensor, reference: Source = None, *, prefix_rows: int = 0, dim: int
     gradient."""
     source, lag, prefix_rows = _source(reference, prefix_rows)
     ragged = _ragged(x.shape[0], cu_seqlens, max_tokens, None)[:2]
-    return torch.ops.tailcut.score(x, _vector(reference), source, lag, prefix_rows,
-                                   dim or x.shape[-1], *ragged)  # type: ignore[no-any-return]
+    scores, flags = torch.ops.tailcut.score(x, _vector(reference), source, lag, prefix_rows,
+                                            dim or x.shape[-1], *ragged)
+    return scores, flags
 
 
 def cut(scores: Tensor, rule: Rule | str | None = None, *, flags: Tensor | None = None,
@@ -95,9 +96,10 @@ def cut(scores: Tensor, rule: Rule | str | None = None, *, flags: Tensor | None 
         room: int | None = None) -> tuple[Tensor, Tensor]:
     """(kept [B, room], counts [B]) from float32 scores [B, N], [N] or [total] of any kind, higher is
     better. With Rule(scale="unit") and the flags of `score`: what `prune` keeps."""
-    return torch.ops.tailcut.cut(  # type: ignore[no-any-return]
+    kept, counts = torch.ops.tailcut.cut(
         scores, flags, _forms.rule_word(rule), prefix_rows,
         *_ragged(scores.shape[0], cu_seqlens, max_tokens, room))
+    return kept, counts
 
 
 def compact(rows: Sequence[Tensor], kept: Tensor, counts: Tensor, *,

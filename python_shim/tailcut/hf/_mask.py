@@ -25,7 +25,7 @@ class Prompt:
 
     @property
     def rows(self) -> int:
-        return self.present.shape[1]
+        return int(self.present.shape[1])
 
     @property
     def dropped(self) -> int:
