@@ -15,13 +15,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ._abi import Detector, Placement, Power
+from ._abi import Power
 from ._calls import cut as _cut, merge as _merge, prune as _prune, score as _score
 from ._options import Merge
+from ._torch_again import prune_uniform
 from ._torch_forms import RAGGED, Form, define, int32, reference_of, rows_like, rule_of_word
-
-_EXACT = (Detector.TOPK, Detector.RATIO)
-_LOCAL = Placement.LOCAL
 
 
 # ---------------------------------------------------------------------------------- score and cut
@@ -68,33 +66,20 @@ define(f"cut(Tensor scores, Tensor? flags, str rule, int prefix_rows, {RAGGED}) 
 _PRUNE = "Tensor? cls, str rule, int source, int lag, int prefix_rows, int dim"
 
 
-def _pruned(out: Tensor, form: Form, x: Tensor, cls: Tensor | None, word: str, source: int,
-            lag: int, dim: int) -> tuple[Tensor, Tensor]:
-    rule, room = rule_of_word(word), form.room(word)
-    exact = rule.detector in _EXACT and not form.ragged  # then results fill their room
-    packed = exact and bool(form.lead)
-    found = _prune(
-        x, reference_of(cls, source, lag), rule=rule, batch=form.batch(),
-        out=out.view(-1, out.shape[-1]) if packed and out is not x else out,
-        zero_tail=out is not x and not exact and not form.ragged, want=(), dim=dim,
-        placement=Placement.PACKED if packed else form.placement)
-    if packed:  # kept is at the start of memory that counts are in too
-        kept = found.kept[:form.lead[0] * room].view(*form.lead, room)
-    else:
-        kept = form.first(found.kept, found.counts, room)
-    return kept, found.counts.clone()
-
-
 def _prune_kernel(x: Tensor, cls: Tensor | None, rule: str, source: int, lag: int,
-                  prefix_rows: int, dim: int, *ragged: Any) -> tuple[Tensor, Tensor, Tensor]:
+                  prefix_rows: int, dim: int, *ragged: Any) -> tuple[Tensor, ...]:
+    if ragged[0] is None:
+        return prune_uniform(x, cls, rule, source, lag, prefix_rows, dim)
     form = Form(x.shape[:-1], prefix_rows, *ragged)
-    tokens = rows_like(x, form.room(rule), zero=form.ragged)
-    return (tokens, *_pruned(tokens, form, x, cls, rule, source, lag, dim))
+    room = form.room(rule)
+    tokens = rows_like(x, room, zero=True)
+    found = _prune(x, reference_of(cls, source, lag), rule=rule_of_word(rule), batch=form.batch(),
+                   out=tokens, want=(), dim=dim, placement=form.placement)
+    return tokens, form.first(found.kept, found.counts, room), found.counts.clone()
 
 
-def _prune_in_place_kernel(x: Tensor, cls: Tensor | None, rule: str, source: int, lag: int,
-                           prefix_rows: int, dim: int) -> tuple[Tensor, Tensor]:
-    return _pruned(x, Form(x.shape[:-1], prefix_rows), x, cls, rule, source, lag, dim)
+def _prune_in_place_kernel(x: Tensor, *how: Any) -> tuple[Tensor, ...]:
+    return prune_uniform(x, *how, in_place=True)
 
 
 def _prune_in_place_fake(x: Tensor, _cls: Any, rule: str, _source: int, _lag: int,

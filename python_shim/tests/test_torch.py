@@ -88,6 +88,15 @@ def test_operator(rule, dtype):
                 assert torch.equal(moved[b, :count], want.tokens[part])
 
 
+def test_nothing():
+    """Without segments or rows; again, and with other addresses."""
+    for shape in ((0, 4, 8), (2, 0, 8), (0, 8)):
+        for rule in (Rule(k=2), None):
+            for _ in range(2):
+                got = tt.prune(torch.empty(shape), None, rule=rule)
+                assert got.tokens.numel() == 0 and got.kept.numel() == 0 and not got.counts.any()
+
+
 def of_layer(shape=(2, 30), dtype=torch.float32):
     """Roles, hidden states, position ids and keys of a sequence inside a layer."""
     generator = torch.Generator().manual_seed(3)
