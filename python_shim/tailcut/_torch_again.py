@@ -24,7 +24,7 @@ class _Kernel:
     """Calls of one kind."""
 
     def __init__(self, x: Tensor, cls: Tensor | None, word: str, source: int, lag: int,
-                 prefix_rows: int, dim: int, in_place: bool) -> None:
+                 prefix_rows: int, dim: int, *, in_place: bool) -> None:
         form, rule = Form(x.shape[:-1], prefix_rows), rule_of_word(word)
         self.room, self.lead, self.tokens_per_segment = form.room(word), form.lead, form.rows[-1]
         # Each segment fills its room: packed results are those of [B, room].
