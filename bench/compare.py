@@ -21,8 +21,8 @@ import sys
 import time
 
 TOKENS, DIM, IMAGES = 576, 1024, 8
-# Seconds of pause and of calls not timed; calls timed. After a pause the cores of a virtual machine take
-# some tens of milliseconds to come back to speed, all the more when two have to.
+# Seconds of pause and of calls not timed; calls timed. After a pause the cores of a virtual machine
+# take some tens of milliseconds to come back to speed, all the more when two have to.
 PAUSE, SETTLE, CALLS = 0.03, 0.1, 24
 SLOWING = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE", "OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS",
            "MKL_NUM_THREADS")
@@ -352,10 +352,12 @@ def main():
     print(f"{what}, all cores; medians of {options.rounds * CALLS} calls in {options.rounds} "
           "interleaved rounds\n")
     if hasattr(os, "getloadavg") and os.getloadavg()[0] > 0.75:
-        print(f"The machine is busy (load {os.getloadavg()[0]:.1f}): threads that wait for each other "
+        print(f"The machine is busy (load {os.getloadavg()[0]:.1f}): threads that wait for each "
+              f"other "
               "wait for others, too.\nMedians then say little; the least times are nearer to the "
               "truth.\n")
-    print("| dtype | what                               | median us |   least us | median, times tailcut's "
+    print("| dtype | what                               | median us |   least us | median, times "
+          "tailcut's "
           "| kept | differing |")
     print("|-------|------------------------------------|----------:|-----------:|------------------------:"
           "|-----:|----------:|")

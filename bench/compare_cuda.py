@@ -6,9 +6,10 @@ The whole fused prune of images of 576 x 1024 (cosine to a reference each, stabl
 kept rows packed in their order) on a GPU, against the same steps in PyTorch, eager and compiled.
 
 Two ways of calling. stream: calls one after the other on a stream, as a program makes them. graph:
-the calls captured in a CUDA graph, where they can be. PyTorch's plain form selects rows by a mask and
-waits for their number on the host; that cannot be captured. Its form without the wait has a result of
-fixed size and so has to move every row. Buffers are the same in each call: a hot L2 where they fit.
+the calls captured in a CUDA graph, where they can be. PyTorch's plain form selects rows by a mask
+and waits for their number on the host; that cannot be captured. Its form without the wait has a
+result of fixed size and so has to move every row. Buffers are the same in each call: a hot L2 where
+they fit.
 
 Then a sequence inside a language model's layer (compare_sequence.py); --sequence: that alone, and
 larger ones.
@@ -65,7 +66,8 @@ class Tailcut:
         room = torch.empty(max(size.value, 1), dtype=torch.uint8, device=device)
         self.check(lib.tailcut_workspace_init(handle, P(room.data_ptr()), size,
                                               P(self.stream())))
-        self.out = torch.full((batch_size * TOKENS, dim), float("nan"), dtype=x.dtype, device=device)
+        self.out = torch.full((batch_size * TOKENS, dim), float("nan"), dtype=x.dtype,
+                              device=device)
         self.kept = torch.full((batch_size, TOKENS), -1, dtype=torch.int32, device=device)
         self.counts = torch.full((batch_size,), -1, dtype=torch.int32, device=device)
         self.offsets = torch.full((batch_size + 1,), -1, dtype=torch.int32, device=device)
@@ -75,7 +77,8 @@ class Tailcut:
         reference = made(Reference, GIVEN, 0, c.data_ptr(), dim)
         selection = made(Selection, self.counts.data_ptr(), self.kept.data_ptr(), LOCAL,
                          self.offsets.data_ptr())
-        rows = made(Rows, x.data_ptr(), self.out.data_ptr(), x.element_size() * dim, 1, PACKED, 0, 4)
+        rows = made(Rows, x.data_ptr(), self.out.data_ptr(), x.element_size() * dim, 1, PACKED, 0,
+                    4)
         self.keep = x, c, batch, tokens, reference, selection, rows, room
         address = ctypes.addressof
         self.args = (handle.value, address(batch), address(tokens), address(reference), None,
@@ -221,7 +224,8 @@ def repeated(call):
 
 
 def check_contenders(torch, tailcut, x, contenders):
-    """{name: (tokens that are kept, that differ)}; drops what does not run; whether all is right."""
+    """{name: (tokens that are kept, that differ)}; drops what does not run; whether all is
+    right."""
     found, right, dropped = {}, True, {}
     tailcut()
     torch.cuda.synchronize()
@@ -350,7 +354,8 @@ def main():
     torch.cuda.set_device(device)
     name = torch.cuda.get_device_name(device)
     print(f"{name}; PyTorch {torch.__version__}, CUDA {torch.version.cuda}")
-    print(f"fused prune of {TOKENS} x {DIM}; medians of {options.rounds} interleaved rounds of {CALLS} "
+    print(f"fused prune of {TOKENS} x {DIM}; medians of {options.rounds} interleaved rounds of "
+          f"{CALLS} "
           "calls\n")
     print("|   B | dtype | way    | what                                  |   median us | noise "
           "|  times tailcut's |   kept | differing |           |")

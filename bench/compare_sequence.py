@@ -1,13 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Stage 2 for compare.py and compare_cuda.py (--sequence): the prune of one sequence inside a layer, mean
-cosine to the rows of text, the best quarter of the image rows, against the same in PyTorch: relevance,
-topk, sort, and a gather for each array (hidden states, M-RoPE position ids, K and V of each layer).
+"""Stage 2 for compare.py and compare_cuda.py (--sequence): the prune of one sequence inside a
+layer, mean cosine to the rows of text, the best quarter of the image rows, against the same in
+PyTorch: relevance, topk, sort, and a gather for each array (hidden states, M-RoPE position ids, K
+and V of each layer).
 
 Out of place on both sides, as gathers are: each call then has the same work.
 """
 import ctypes
 
-from compare import F16, LOCAL, P, I32, SIZE, Batch, Config, Limits, Rows, Selection, Tokens, made, struct
+from compare import (F16, LOCAL, P, I32, SIZE, Batch, Config, Limits, Rows, Selection, Tokens, made,
+                     struct)
 
 F64, F32 = ctypes.c_double, ctypes.c_float
 Rule = struct("Rule", ("detector", I32), ("scale", I32), ("k", I32), ("rounding", I32),
@@ -16,15 +18,16 @@ Rule = struct("Rule", ("detector", I32), ("scale", I32), ("k", I32), ("rounding"
               ("search_lo", F64), ("search_hi", F64), ("spread", F64))
 TOPK, PRUNE_SEQUENCE, CANDIDATE, QUERY = 9, 7, 1, 2
 HEAD = 128
-# Image rows, rows of text, width, layers of K and V, heads of these: the first of targets.py's; a layer
-# of LLaVA-1.5-7B; of Qwen2.5-VL-7B; of a model of 70B parameters, with all layers so far.
+# Image rows, rows of text, width, layers of K and V, heads of these: the first of targets.py's; a
+# layer of LLaVA-1.5-7B; of Qwen2.5-VL-7B; of a model of 70B parameters, with all layers so far.
 SIZES = [(576, 64, 4096, 2, 8), (576, 64, 4096, 2, 32), (1024, 256, 3584, 2, 4)]
 LARGE = [(4096, 2048, 8192, 32, 8)]
 
 
 def title(size):
     tokens, text, dim, layers, heads = size
-    return (f"prune_sequence: {tokens} + {text} x {dim} f16, K and V of {layers} layers with {heads} "
+    return (f"prune_sequence: {tokens} + {text} x {dim} f16, K and V of {layers} layers with "
+            f"{heads} "
             "heads")
 
 
@@ -123,7 +126,8 @@ class Sequence:
         return found
 
     def check_contenders(self, contenders, wait):
-        """{name: (rows that are kept, that differ)}; drops what does not run; whether all is right."""
+        """{name: (rows that are kept, that differ)}; drops what does not run; whether all is
+        right."""
         torch = self.torch
         self()
         wait()

@@ -2,10 +2,10 @@
 """tables.py [--check | --summary FILE...]
 
 Writes the README's CUDA figures, between its markers, from bench/results/<gpu>/*.json, as
-tailcut bench --device cuda --json and compare_cuda.py --json leave them. What no file there has says
-"not measured". Of several files that have a row the newest counts; what a simulator wrote never does.
---check changes nothing and exits with status 1 when the README says something else. --summary only
-prints the targets (targets.py) beside what these files have measured.
+tailcut bench --device cuda --json and compare_cuda.py --json leave them. What no file there has
+says "not measured". Of several files that have a row the newest counts; what a simulator wrote
+never does. --check changes nothing and exits with status 1 when the README says something else.
+--summary only prints the targets (targets.py) beside what these files have measured.
 """
 import json
 import pathlib
@@ -17,7 +17,8 @@ from targets import BENCH, COMPARE
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 BEGIN, END = "<!-- cuda figures -->", "<!-- end -->"
 NONE = "not measured"
-LEGEND = ("Nodes of a CUDA graph; 576 x 1024 fp16 where no\nother size is named; a hot L2 for up to "
+LEGEND = ("Nodes of a CUDA graph; 576 x 1024 fp16 where no\nother size is named; a hot L2 for up "
+          "to "
           "8 images and for cuts, else a cold one; x: times as long as tailcut.")
 
 

@@ -47,7 +47,8 @@ def timed(what, must, stretch, name, l2, segments=1, tokens=576):
 
 
 def sequence(what, must, stretch, unit, l2, tokens, text, dim, layers, kv_heads):
-    """prune_sequence of one sequence: image rows, rows of text, K and V of earlier layers, dense."""
+    """prune_sequence of one sequence: image rows, rows of text, K and V of earlier layers,
+    dense."""
     row = dict(name="prune_sequence", segments=1, tokens=tokens, text=text, dim=dim, dtype="f16",
                layers=layers, kv_heads=kv_heads, paged=False, l2=l2)
     size = f"{tokens}+{text}x{dim}/f16/{layers}x{kv_heads}"

@@ -12,10 +12,10 @@ the other layers see CLS and these. Compared with the run on all patches, for 28
                kept patch that it joined (dropped: of the nearest on the grid)
     retrieval  share of the images whose most similar other image, by the final CLS, stays the same
 
-22% is run after layers 4, 6, 8 and 10 with every rule and how of rules.py; after 5, 7 and 9, and for
-50, 33 and 11% after 4, 6, 8 and 10, only with drop and merge. --quick: 22% after 6 and 10, a minute.
-Writes bench/results/quality/quality.json (--quick: nothing but a table); report.py makes the
-README's tables and the picture of it.
+22% is run after layers 4, 6, 8 and 10 with every rule and how of rules.py; after 5, 7 and 9, and
+for 50, 33 and 11% after 4, 6, 8 and 10, only with drop and merge. --quick: 22% after 6 and 10, a
+minute. Writes bench/results/quality/quality.json (--quick: nothing but a table); report.py makes
+the README's tables and the picture of it.
 """
 import argparse
 import datetime

@@ -26,7 +26,8 @@ def normed(x, weight, bias):
 
 
 class Layer:
-    """w: q, k, v, out, fc1, fc2 with biases (q_b, ...), norms n1, n2 (weight, bias), scales s1, s2."""
+    """w: q, k, v, out, fc1, fc2 with biases (q_b, ...), norms n1, n2 (weight, bias), scales s1,
+    s2."""
 
     def __init__(self, w, heads):
         self.w, self.heads = w, heads

@@ -41,7 +41,8 @@ def measure(name, seconds, x, cls, read=False, **how):
             return result.tokens, result.kept, result.counts, result.scores
 
     alone, c_call, planned, prune = least([
-        lambda: function(None, *arguments[1:]), lambda: function(*arguments), plan, convenient], seconds)
+        lambda: function(None, *arguments[1:]), lambda: function(*arguments), plan, convenient],
+        seconds)
     print(f"{name:32} {c_call - alone:9.1f} {alone:9.1f} {planned - c_call + alone:9.1f} "
           f"{prune - c_call + alone:12.1f}", flush=True)
 
@@ -52,7 +53,8 @@ def main():
     parser.add_argument("--seconds", type=float, default=2, help="for each line")
     args = parser.parse_args()
     rng = np.random.default_rng(0)
-    print(f"{'least times, us':32} {'C call':>9} {'ctypes':>9} {'plan adds':>9} {'prune() adds':>12}")
+    print(f"{'least times, us':32} {'C call':>9} {'ctypes':>9} {'plan adds':>9} "
+          f"{'prune() adds':>12}")
     for shape in ((16, 32), (576, 1024)):
         x = rng.normal(size=shape).astype(np.float32)
         cls = rng.normal(size=(shape[-1],)).astype(np.float32)

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Encoder features as numpy arrays: an image's tokens, a batch with its CLS rows, images of different sizes, and the
-size of buffers before there is data."""
+"""Encoder features as numpy arrays: an image's tokens, a batch with its CLS rows, images of
+different sizes, and the size of buffers before there is data."""
 import numpy as np
 
 import tailcut
@@ -20,7 +20,8 @@ quarter = tailcut.prune(batch, "row", rule=tailcut.Rule(ratio=0.25))
 print(f"four images: {quarter.counts.tolist()} tokens, offsets {quarter.cu_seqlens.tolist()}")
 assert quarter.tokens.shape == (4 * 144, 1024)
 
-# Images of different sizes one behind the other, no CLS: each against its own mean direction, in place.
+# Images of different sizes one behind the other, no CLS: each against its own mean direction, in
+# place.
 offsets = np.array([0, 256, 1280, 1536], np.int32)
 ragged = rng.normal(size=(1536, 768)).astype(np.float32)
 pruned = tailcut.prune(ragged, "mean", batch=tailcut.Batch(cu_seqlens=offsets), out=ragged,

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Inside a layer of the language model: image tokens of a sequence pruned by relevance to its text, together with the
-position ids and an earlier layer's K/V cache."""
+"""Inside a layer of the language model: image tokens of a sequence pruned by relevance to its text,
+together with the position ids and an earlier layer's K/V cache."""
 import numpy as np
 
 import tailcut
@@ -20,7 +20,8 @@ before = keys.copy()
 
 pruned = tailcut.prune_sequence(
     hidden[None], roles[None], rule=tailcut.Rule(ratio=0.3),
-    rows=[tailcut.Rows(positions[None]),                    # original positions stay with their tokens
+    rows=[tailcut.Rows(positions[None]),                    # original positions stay with their
+                                                            # tokens
           tailcut.Rows(keys, keys, token_axis=2),           # in place
           tailcut.Rows(values, values, token_axis=2)])
 

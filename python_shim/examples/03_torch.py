@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""PyTorch: tensors as they are, and operators inside torch.compile, with shapes that do not depend on the data."""
+"""PyTorch: tensors as they are, and operators inside torch.compile, with shapes that do not depend
+on the data."""
 import torch
 
 import tailcut
@@ -18,7 +19,8 @@ head = tailcut.Rule("otsu", max_keep=288)
 project = torch.nn.Linear(1024, 256)
 
 
-@torch.compile(fullgraph=True, backend="aot_eager")  # on a GPU: mode="reduce-overhead", a CUDA graph
+@torch.compile(fullgraph=True, backend="aot_eager")  # on a GPU: mode="reduce-overhead", a CUDA
+                                                     # graph
 def encode(x):
     fixed = tailcut.torch.prune(x, "row", rule=quarter)
     padded = tailcut.torch.prune(x, "row", rule=head)

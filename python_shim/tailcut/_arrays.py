@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Arrays of any library as a pointer, a shape and strides, and new ones where the inputs live.
 
-numpy's are read directly; PyTorch's and others with DLPack's C exchange through that; then __cuda_array_interface__,
-__dlpack__, and at last whatever numpy can make of the object without a copy. Nothing is imported but numpy.
+numpy's are read directly; PyTorch's and others with DLPack's C exchange through that; then
+__cuda_array_interface__, __dlpack__, and at last whatever numpy can make of the object without a
+copy. Nothing is imported but numpy.
 """
 from __future__ import annotations
 
@@ -20,7 +21,8 @@ CPU = (int(DeviceKind.CPU), 0)
 Spec = tuple[tuple[int, ...], str]  # a shape and an element code, as below
 
 # How elements are stored: numpy's letter and bytes, and "bf2" for bfloat16.
-SIZES = {"f2": 2, "bf2": 2, "f4": 4, "f8": 8, "i1": 1, "i2": 2, "i4": 4, "i8": 8, "u1": 1, "u2": 2, "u4": 4, "u8": 8,
+SIZES = {"f2": 2, "bf2": 2, "f4": 4, "f8": 8, "i1": 1, "i2": 2, "i4": 4, "i8": 8, "u1": 1, "u2": 2,
+         "u4": 4, "u8": 8,
          "b1": 1}
 _FEATURES = {"f2": Dtype.F16, "bf2": Dtype.BF16, "f4": Dtype.F32}
 _INT32 = np.dtype(np.int32)
@@ -30,11 +32,15 @@ _NUMPY = {code: np.dtype(code) for code in ("f4", "i4", "i8", "u1", "f2", "u2")}
 class View:
     """Where an array lies. `strides` are bytes; `device` is (DeviceKind, index)."""
 
-    __slots__ = ("data", "code", "shape", "strides", "device", "array", "read_only", "stream", "keep")
+    __slots__ = ("data", "code", "shape", "strides", "device", "array", "read_only", "stream",
+                 "keep")
 
-    def __init__(self, data: int, code: str, shape: tuple[int, ...], strides: tuple[int, ...], device: tuple[int, int],
-                 array: Any, read_only: bool = False, stream: int | None = None, keep: Any = None) -> None:
-        self.data, self.code, self.shape, self.strides, self.device = data, code, shape, strides, device
+    def __init__(self, data: int, code: str, shape: tuple[int, ...], strides: tuple[int, ...],
+                 device: tuple[int, int],
+                 array: Any, read_only: bool = False, stream: int | None = None,
+                 keep: Any = None) -> None:
+        self.data, self.code, self.shape, self.strides = data, code, shape, strides
+        self.device = device
         self.array, self.read_only, self.stream, self.keep = array, read_only, stream, keep
 
     @property
@@ -42,7 +48,7 @@ class View:
         return self.device[0] == 1
 
 
-# ------------------------------------------------------------------------------------------ element types
+# ------------------------------------------------------------------------------------ element types
 _codes: dict[Any, str] = {}
 
 
@@ -52,7 +58,8 @@ def _numpy_code(dtype: np.dtype[Any], name: str) -> str:
     except KeyError:
         pass
     if not dtype.isnative:
-        raise error(Status.ERROR_UNSUPPORTED, f"{name} is {dtype}: elements in this machine's byte order are expected")
+        raise error(Status.ERROR_UNSUPPORTED, f"{name} is {dtype}: elements in this machine's byte "
+                                              f"order are expected")
     code = "bf2" if dtype.name == "bfloat16" else dtype.str[1:]
     if code not in SIZES:
         raise error(Status.ERROR_UNSUPPORTED, f"{name} is {dtype}, which no argument of tailcut is")
@@ -61,11 +68,13 @@ def _numpy_code(dtype: np.dtype[Any], name: str) -> str:
 
 
 def _dlpack_dtype(letter: int, size: int) -> int:
-    return letter | size * 8 << 8 | 1 << 16  # code, bits and one lane, as they lie in memory (little-endian)
+    return letter | size * 8 << 8 | 1 << 16  # code, bits and one lane, as they lie in memory
+                                             # (little-endian)
 
 
 _DLPACK_CODES = {_dlpack_dtype(letter, size): f"{word}{size}"
-                 for letter, word in ((0, "i"), (1, "u"), (2, "f"), (4, "bf"), (6, "b")) for size in (1, 2, 4, 8)
+                 for letter, word in ((0, "i"), (1, "u"), (2, "f"), (4, "bf"), (6, "b"))
+                 for size in (1, 2, 4, 8)
                  if f"{word}{size}" in SIZES}
 
 
@@ -75,21 +84,23 @@ def features_dtype(view: View, dtype: Dtype | None, name: str) -> int:
     if found is None and view.code == "u2" and dtype in (Dtype.BF16, Dtype.F16):
         found = dtype
     if found is None:
-        raise error(Status.ERROR_ENUM, f"{name} has elements {view.code}: float16, bfloat16 or float32 are expected, or "
+        raise error(Status.ERROR_ENUM, f"{name} has elements {view.code}: float16, bfloat16 or "
+                                       f"float32 are expected, or "
                     "uint16 with dtype='bf16'")
     if dtype is not None and found != dtype:
         raise conflict(f"{name} has elements {view.code}, but dtype is {dtype.name}")
     return int(found)
 
 
-# ------------------------------------------------------------------------------------------------- views
+# -------------------------------------------------------------------------------------------- views
 def _array_interface(array: np.ndarray[Any, Any]) -> int:
     return array.__array_interface__["data"][0]  # type: ignore[no-any-return]
 
 
 def _first_field(array: np.ndarray[Any, Any]) -> int:
-    """PyArray_DATA: an array object begins, behind what every object has, with that pointer. Compiled
-    into each extension that uses numpy; from Python this is a tenth of __array_interface__'s time."""
+    """PyArray_DATA: an array object begins, behind what every object has, with that pointer.
+    Compiled into each extension that uses numpy; from Python this is a tenth of
+    __array_interface__'s time."""
     return _pointer_at(id(array) + _OBJECT).value or 0
 
 
@@ -121,38 +132,46 @@ def _of_numpy(array: np.ndarray[Any, Any], name: str) -> View:
     return View(data, code, array.shape, array.strides, CPU, array, read_only)
 
 
-def _of_dlpack(tensor: _dlpack.Tensor, array: Any, name: str, read_only: bool = False, keep: Any = None) -> View:
+def _of_dlpack(tensor: _dlpack.Tensor, array: Any, name: str, read_only: bool = False,
+               keep: Any = None) -> View:
     code = _DLPACK_CODES.get(tensor.dtype)
     if code is None:
-        raise error(Status.ERROR_UNSUPPORTED, f"{name} has elements (DLPack code {tensor.dtype & 255}, "
+        raise error(Status.ERROR_UNSUPPORTED,
+                    f"{name} has elements (DLPack code {tensor.dtype & 255}, "
                     f"{tensor.dtype >> 8 & 255} bits) that no argument of tailcut has")
     size, shape = SIZES[code], tensor.shape
-    strides = tuple([s * size for s in tensor.strides]) if tensor.strides else _contiguous(shape, size)
+    strides = tuple([s * size for s in tensor.strides]) if tensor.strides else (
+        _contiguous(shape, size))
     if tensor.device_type in (_dlpack.CPU, _dlpack.CUDA_HOST):
         device = CPU
     elif tensor.device_type in (_dlpack.CUDA, _dlpack.CUDA_MANAGED):
         device = (int(DeviceKind.CUDA), tensor.device)
     else:
-        raise error(Status.ERROR_NO_BACKEND, f"{name} is on a device (DLPack type {tensor.device_type}) that is neither "
+        raise error(Status.ERROR_NO_BACKEND, f"{name} is on a device (DLPack type "
+                                             f"{tensor.device_type}) that is neither "
                     "a CPU nor CUDA")
-    return View(tensor.data or _of_nothing(shape), code, shape, strides, device, array, read_only, None, keep)
+    return View(tensor.data or _of_nothing(shape), code, shape, strides, device, array, read_only,
+                None, keep)
 
 
 def _of_cuda_interface(array: Any, name: str) -> View:
     facts = array.__cuda_array_interface__
     code, shape = facts["typestr"][1:], tuple(facts["shape"])
     if code not in SIZES or facts["typestr"][0] == ">" or facts.get("mask") is not None:
-        raise error(Status.ERROR_UNSUPPORTED, f"{name} has elements {facts['typestr']} or a mask, which no argument of "
+        raise error(Status.ERROR_UNSUPPORTED, f"{name} has elements {facts['typestr']} or a mask, "
+                                              f"which no argument of "
                     "tailcut has")
     strides = facts.get("strides") or _contiguous(shape, SIZES[code])
     device = getattr(array, "device", None)
     index = int(getattr(device, "id", device if isinstance(device, int) else 0) or 0)
-    return View(facts["data"][0] or _of_nothing(shape), code, shape, tuple(strides), (int(DeviceKind.CUDA), index), array,
+    return View(facts["data"][0] or _of_nothing(shape), code, shape, tuple(strides),
+                (int(DeviceKind.CUDA), index), array,
                 bool(facts["data"][1]), facts.get("stream"))
 
 
 def _of_nothing(shape: tuple[int, ...]) -> int:
-    """An address for an array without elements, which some libraries give none: never read, only not NULL."""
+    """An address for an array without elements, which some libraries give none: never read, only
+    not NULL."""
     return 64 if 0 in shape else 0
 
 
@@ -197,12 +216,15 @@ def is_contiguous(of: View) -> bool:
     return True
 
 
-def small(array: Any, code: str, name: str, device: tuple[int, int], length: int | None = None) -> View:
-    """A contiguous array of `code` elements on `device`. Integers of the host may have another width: converted."""
+def small(array: Any, code: str, name: str, device: tuple[int, int],
+          length: int | None = None) -> View:
+    """A contiguous array of `code` elements on `device`. Integers of the host may have another
+    width: converted."""
     if type(array) is not np.ndarray and isinstance(array, (list, tuple, range)):
         array = np.asarray(array, np.int64)
     of = view(array, name)
-    if of.code != code and of.on_host and isinstance(of.array, np.ndarray) and of.code[0] in "iub" and code[0] in "iu":
+    if of.code != code and of.on_host and isinstance(of.array, np.ndarray) and (
+            of.code[0] in "iub" and code[0] in "iu"):
         converted = of.array.astype(_NUMPY[code])
         if not np.array_equal(converted, of.array):
             raise out_of_range(f"{name} has values that {_NUMPY[code]} cannot hold")
@@ -218,7 +240,7 @@ def small(array: Any, code: str, name: str, device: tuple[int, int], length: int
     return of
 
 
-# -------------------------------------------------------------------------------------- new arrays, streams
+# ------------------------------------------------------------------------------ new arrays, streams
 class Maker:
     """Makes arrays of float32, int32 and uint8 in the library and on the device of the input."""
 
@@ -308,7 +330,8 @@ class _NumpyBlock(_OneBlock):
 
     def __init__(self, making: Maker, specs: Sequence[Spec]) -> None:
         self.making, self.end = making, 0
-        self.layout: list[tuple[int, int, Any, Any]] = []  # words from, to; what else than [n] of int32
+        self.layout: list[tuple[int, int, Any, Any]] = []  # words from, to; what else than [n] of
+                                                           # int32
         self.offsets = []
         for shape, code in specs:
             plain = len(shape) == 1 and code == "i4"
@@ -395,7 +418,8 @@ class _TorchBlock(_OneBlock):
             elements = _elements(shape)
             words = elements * SIZES[code] + 3 >> 2
             self.offsets.append(4 * self.whole)
-            self.pieces.append((self.whole, self.whole + words, None if code == "i4" else making.dtypes[code],
+            self.pieces.append((self.whole, self.whole + words,
+                                None if code == "i4" else making.dtypes[code],
                                 elements, None if len(shape) == 1 else shape))
             self.whole += words
 
@@ -433,12 +457,14 @@ def maker(of: View) -> Maker:
     kind = type(of.array)
     if kind is np.ndarray:
         return NUMPY
-    if is_torch(kind) or "torch" in sys.modules and isinstance(of.array, sys.modules["torch"].Tensor):
+    if is_torch(kind) or "torch" in sys.modules and (
+            isinstance(of.array, sys.modules["torch"].Tensor)):
         return _torch_maker(of.array.device)
     if of.on_host:
         return NUMPY
     if not hasattr(of.array, "__array_namespace__"):
-        raise error(Status.ERROR_UNSUPPORTED, f"cannot make arrays on the device of a {kind.__name__}: use a library "
+        raise error(Status.ERROR_UNSUPPORTED, f"cannot make arrays on the device of a "
+                                              f"{kind.__name__}: use a library "
                     "with the array API (CuPy) or PyTorch")
     space = of.array.__array_namespace__()
     dtypes = {"f4": space.float32, "i4": space.int32, "u1": space.uint8}
@@ -465,10 +491,12 @@ def like_at(array: Any, code: str, shape: tuple[int, ...], making: Maker) -> tup
 
 
 def stream_of(of: View, stream: int | None) -> int:
-    """The stream to work on: the one given, else the one that the array's library works on, else the default one."""
+    """The stream to work on: the one given, else the one that the array's library works on, else
+    the default one."""
     if stream is not None or of.on_host:
         return stream or 0
-    if of.stream is not None:  # __cuda_array_interface__; 1 and 2 are handles of default streams in CUDA too
+    if of.stream is not None:  # __cuda_array_interface__; 1 and 2 are handles of default streams in
+                               # CUDA too
         return of.stream
     found = _dlpack.current_stream(type(of.array), _dlpack.CUDA, of.device[1])
     if found is None and type(of.array).__module__.partition(".")[0] == "cupy":

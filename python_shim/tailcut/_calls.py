@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The calls. Each takes arrays of any library and gives arrays of the same (numpy's for other host arrays); `stream` is
-a raw cudaStream_t, by default the one that the arrays' library works on. On a device nothing is waited for.
+"""The calls. Each takes arrays of any library and gives arrays of the same (numpy's for other host
+arrays); `stream` is a raw cudaStream_t, by default the one that the arrays' library works on. On a
+device nothing is waited for.
 
-Words as in tailcut.h: N candidates of a segment, D channels, B segments, rows = [N], [B, N] or (ragged) [total].
+Words as in tailcut.h: N candidates of a segment, D channels, B segments, rows = [N], [B, N] or
+(ragged) [total].
 """
 from __future__ import annotations
 
@@ -16,7 +18,8 @@ from ._arrays import View, view
 from ._errors import conflict
 from ._handle import Handle
 from ._load import fail, library
-from ._options import (Array, Batch, Merge, Merged, Reference, RelevanceOptions, Rule, Scores, Selection, member,
+from ._options import (Array, Batch, Merge, Merged, Reference, RelevanceOptions, Rule, Scores,
+                       Selection, member,
                        merging)
 from ._plan import Plan, Prepared, Setup, most_kept, reference_of, relevance_of, rule_of
 from ._reuse import Again
@@ -74,12 +77,15 @@ def _dtype(dtype: Dtype | str | None) -> Dtype | None:
     return None if dtype is None else member(Dtype, dtype, "dtype")
 
 
-def _start(x: Any, name: str, own_axes: int, batch: Batch | None, handle: Handle | None, stream: int | None,
+def _start(x: Any, name: str, own_axes: int, batch: Batch | None, handle: Handle | None,
+           stream: int | None,
            prefix: int = 0) -> tuple[View, Setup]:
-    """The view of the first array, whose last `own_axes` axes do not number rows, and the call's setup."""
+    """The view of the first array, whose last `own_axes` axes do not number rows, and the call's
+    setup."""
     first = view(x, name, stream)
     shape = first.shape
-    return first, Setup(first, shape[:len(shape) - own_axes] if own_axes else shape, batch, handle, stream, prefix)
+    return first, Setup(first, shape[:len(shape) - own_axes] if own_axes else shape, batch, handle,
+                        stream, prefix)
 
 
 def _reference(cls: Any) -> tuple[Any, int]:
@@ -94,13 +100,16 @@ def _reference(cls: Any) -> tuple[Any, int]:
 
 @_call
 def score(x: Array, reference: Array | Reference | str | None = None, *,
-          batch: Batch | None = None, dim: int | None = None, dtype: Dtype | str | None = None, handle: Handle | None = None, stream: int | None = None) -> Prepared[Scores]:
+          batch: Batch | None = None, dim: int | None = None, dtype: Dtype | str | None = None,
+          handle: Handle | None = None, stream: int | None = None) -> Prepared[Scores]:
     """Cosine of each token to a reference, in bits that are the same everywhere.
 
-    x          [rows.., D] float16, bfloat16 or float32 (uint16 with dtype="bf16"); any strides but along D
-    reference  what tokens are compared with: [D] or [B, D] in x's dtype or float32, such as the CLS token; "row" (the
-               segment's first row is the CLS token); "mean" or None (the mean direction of the segment's tokens);
-               "novelty" (each other: how different a token is from all that score higher); a Reference
+    x          [rows.., D] float16, bfloat16 or float32 (uint16 with dtype="bf16"); any strides but
+               along D
+    reference  what tokens are compared with: [D] or [B, D] in x's dtype or float32, such as the CLS
+               token; "row" (the segment's first row is the CLS token); "mean" or None (the mean
+               direction of the segment's tokens); "novelty" (each other: how different a token is
+               from all that score higher); a Reference
     batch      how rows form segments, where the shape does not say it
     dim        only the first `dim` channels are compared
     """
@@ -111,23 +120,27 @@ def score(x: Array, reference: Array | Reference | str | None = None, *,
     against = reference_of(given, s, tokens.dim, kind)
     result, scores, flags = _score_outputs(s)
     return Prepared(s, Call.SCORE, "tailcut_score", (
-        s.handle._pointer, s.batch, byref(tokens), byref(against), scores, flags), result, tokens.dim,
+        s.handle._pointer, s.batch, byref(tokens), byref(against), scores, flags), result,
+        tokens.dim,
         window=against.window or (64 if against.source == ReferenceSource.NOVELTY else 0))
 
 
 def _score_outputs(s: Setup) -> tuple[Scores, int, int]:
-    (scores, scores_at), (flags, flags_at) = s.making.block([(s.rows_shape, "f4"), ((s.segments,), "i4")]).make()
+    (scores, scores_at), (flags, flags_at) = s.making.block([
+        (s.rows_shape, "f4"), ((s.segments,), "i4")]).make()
     if s.prefix or s.lengths or s.ragged:
         s.making.fill(scores, float("nan"))
     return Scores(scores, flags), scores_at, flags_at
 
 
 @_call
-def mean_direction(x: Array, roles: Array | None = None, *, batch: Batch | None = None, dim: int | None = None,
+def mean_direction(x: Array, roles: Array | None = None, *, batch: Batch | None = None,
+                   dim: int | None = None,
                    dtype: Dtype | str | None = None, handle: Handle | None = None,
                    stream: int | None = None) -> Prepared[Array]:
-    """The mean of the rows' directions, float32 [segments, D]: of every candidate, or of the query rows where `roles`
-    (uint8 by row, bits of Role) are given. A reference for `score`: the same bits as "mean"."""
+    """The mean of the rows' directions, float32 [segments, D]: of every candidate, or of the query
+    rows where `roles` (uint8 by row, bits of Role) are given. A reference for `score`: the same
+    bits as "mean"."""
     first, s = _start(x, "x", 1, batch, handle, stream)
     tokens = s.tokens(first, dim, _dtype(dtype))
     roles_at = None if roles is None else s.by_row(roles, "u1", "roles").data
@@ -137,11 +150,13 @@ def mean_direction(x: Array, roles: Array | None = None, *, batch: Batch | None 
 
 
 @_call
-def cut(scores: Array, rule: Rule | str | None = None, *, batch: Batch | None = None, roles: Array | None = None,
+def cut(scores: Array, rule: Rule | str | None = None, *, batch: Batch | None = None,
+        roles: Array | None = None,
         input_flags: Array | None = None, want: Iterable[str] = ("mask",),
         placement: Placement | str = Placement.PACKED, handle: Handle | None = None,
         stream: int | None = None) -> Prepared[Selection]:
-    """Which rows stay, from scores of any kind: float32, contiguous, [N], [B, N] or [total]; higher is better.
+    """Which rows stay, from scores of any kind: float32, contiguous, [N], [B, N] or [total]; higher
+    is better.
 
     rule         default: OTSU finds how many
     roles        uint8 by row, bits of Role: rows that are no candidates stay (ABSENT ones never)
@@ -152,22 +167,27 @@ def cut(scores: Array, rule: Rule | str | None = None, *, batch: Batch | None = 
     first, s = _start(scores, "scores", 0, batch, handle, stream)
     scores_at = s.by_row(scores, "f4", "scores").data
     roles_at = None if roles is None else s.by_row(roles, "u1", "roles").data
-    flags_at = None if input_flags is None else s.small(input_flags, "i4", "input_flags", s.segments).data
+    flags_at = None if input_flags is None else s.small(input_flags, "i4", "input_flags",
+                                                        s.segments).data
     rule_struct = rule_of(rule, s)
     made, result = s.select(want, member(Placement, placement, "placement"))
     return Prepared(s, Call.CUT, "tailcut_cut", (
-        s.handle._pointer, s.batch, scores_at, roles_at, flags_at, byref(rule_struct), byref(made)), result)
+        s.handle._pointer, s.batch, scores_at, roles_at, flags_at, byref(rule_struct), byref(made)),
+        result)
 
 
 @_call
-def compact(rows: Sequence[Rows | Array], kept: Array, counts: Array, cu_seqlens: Array | None = None, *,
+def compact(rows: Sequence[Rows | Array], kept: Array, counts: Array,
+            cu_seqlens: Array | None = None, *,
             batch: Batch | None = None, kept_placement: Placement | str = Placement.PACKED,
             placement: Placement | str = Placement.PACKED, handle: Handle | None = None,
             stream: int | None = None) -> Prepared[tuple[Array, ...]]:
-    """Moves the kept rows of any arrays together, in order; returns the destinations, in full length.
+    """Moves the kept rows of any arrays together, in order; returns the destinations, in full
+    length.
 
-    rows            Rows, or arrays [rows.., ...] for new packed ones. The first says how many rows there are; its axis
-                    0 numbers segments where it is as long as counts and the token axis is another
+    rows            Rows, or arrays [rows.., ...] for new packed ones. The first says how many rows
+                    there are; its axis 0 numbers segments where it is as long as counts and the
+                    token axis is another
     kept, counts, cu_seqlens  of a Selection
     kept_placement  of `kept`
     placement       of results that do not say it
@@ -180,36 +200,46 @@ def compact(rows: Sequence[Rows | Array], kept: Array, counts: Array, cu_seqlens
     axis = entries[0].token_axis
     segments = view(counts, "counts").shape[0]
     if axis is None:
-        axis = 1 if segments > 1 and (batch is None or batch.cu_seqlens is None and batch.segments is None) else 0
+        axis = 1 if segments > 1 and (batch is None or batch.cu_seqlens is None
+                                      and batch.segments is None) else 0
     axis %= len(first.shape)
-    batched = axis > 0 and segments == first.shape[0] and (batch is None or batch.cu_seqlens is None)
-    s = Setup(first, (segments, first.shape[axis]) if batched else (first.shape[axis],), batch, handle, stream)
+    batched = axis > 0 and segments == first.shape[0] and (
+        batch is None or batch.cu_seqlens is None)
+    s = Setup(first, (segments, first.shape[axis]) if batched else (first.shape[axis],), batch,
+              handle, stream)
     if s.segments != segments:
         raise conflict(f"counts has {segments} elements, but the arrays have {s.segments} segments")
     local = member(Placement, kept_placement, "kept_placement")
     kept_at = s.small(kept, "i4", "kept").data
     s.counts = given_counts = s.small(counts, "i4", "counts", segments)
     s.trims = True
-    offsets_at = None if cu_seqlens is None else s.small(cu_seqlens, "i4", "cu_seqlens", segments + 1).data
+    offsets_at = None if cu_seqlens is None else s.small(
+        cu_seqlens, "i4", "cu_seqlens", segments + 1).data
     made = s.compacted(None, False, 0, entries, max(s.max_tokens - s.prefix, 0),
                        member(Placement, placement, "placement"))
     return Prepared(s, Call.COMPACT, "tailcut_compact", (
-        s.handle._pointer, s.batch, kept_at, local, given_counts.data, offsets_at, made, len(entries)),
+        s.handle._pointer, s.batch, kept_at, local, given_counts.data, offsets_at, made,
+        len(entries)),
         tuple(target for _name, target, _axis in s.dsts))
 
 
 @_call
 def merge(x: Array, kept: Array, counts: Array, cu_seqlens: Array | None = None, *,
-          merge: Merge | Power | str = Power.COS4, batch: Batch | None = None, rows: Sequence[Rows] = (), out: Any = None,
-          zero_tail: bool = False, want: Iterable[str] = (), kept_placement: Placement | str = Placement.PACKED,
-          placement: Placement | str = Placement.PACKED, dim: int | None = None, dtype: Dtype | str | None = None,
+          merge: Merge | Power | str = Power.COS4, batch: Batch | None = None,
+          rows: Sequence[Rows] = (), out: Any = None,
+          zero_tail: bool = False, want: Iterable[str] = (),
+          kept_placement: Placement | str = Placement.PACKED,
+          placement: Placement | str = Placement.PACKED, dim: int | None = None,
+          dtype: Dtype | str | None = None,
           handle: Handle | None = None, stream: int | None = None) -> Prepared[Merged]:
-    """Compaction that loses nothing, for kept lists from anywhere: each row that is not kept joins the kept one of its
-    window that is most like it, and the kept rows become weighted means of what they stand for.
+    """Compaction that loses nothing, for kept lists from anywhere: each row that is not kept joins
+    the kept one of its window that is most like it, and the kept rows become weighted means of what
+    they stand for.
 
     x                         as in `prune`; its first `dim` channels say how alike rows are
     kept, counts, cu_seqlens  of a Selection
-    merge                     how much joining rows count, windows and sizes: a Merge, or its power ("mean", "cos4")
+    merge                     how much joining rows count, windows and sizes: a Merge, or its power
+                              ("mean", "cos4")
     rows                      more arrays: merged with RowsFlag.MERGE, compacted without
     out, zero_tail, placement as in `prune`
     want                      "joins"
@@ -224,13 +254,15 @@ def merge(x: Array, kept: Array, counts: Array, cu_seqlens: Array | None = None,
     kept_at = s.small(kept, "i4", "kept").data
     s.counts = s.small(counts, "i4", "counts", s.segments)
     s.trims, s.packed = True, local == Placement.PACKED
-    offsets_at = None if cu_seqlens is None else s.small(cu_seqlens, "i4", "cu_seqlens", s.segments + 1).data
+    offsets_at = None if cu_seqlens is None else s.small(
+        cu_seqlens, "i4", "cu_seqlens", s.segments + 1).data
     result = Merged(**s.merges(how, want))
     flags = RowsFlag.MERGE | (RowsFlag.ZERO_TAIL if zero_tail else 0)
     entries = s.compacted(x, out, flags, rows, max(s.max_tokens - s.prefix, 0), placed, kind)
     s.give(result, [target for _name, target, _axis in s.dsts])
     return Prepared(s, Call.MERGE, "tailcut_merge", (
-        s.handle._pointer, s.batch, byref(tokens), kept_at, local, s.counts.data, offsets_at, byref(s.merge_struct),
+        s.handle._pointer, s.batch, byref(tokens), kept_at, local, s.counts.data, offsets_at,
+        byref(s.merge_struct),
         entries, len(s.dsts)), result, tokens.dim, window=how.window or 64)
 
 
@@ -241,23 +273,26 @@ def prune(x: Array, reference: Array | Reference | str | None = None, *,
           placement: Placement | str = Placement.PACKED, merge: Merge | Power | str | None = None,
           dim: int | None = None, dtype: Dtype | str | None = None, handle: Handle | None = None,
           stream: int | None = None) -> Prepared[Selection]:
-    """Prunes visual tokens: scores them against a reference, cuts the sorted scores, keeps the head in its order and
-    compacts the tokens and any other arrays to it. Equal, bit for bit, to score, cut and compact.
+    """Prunes visual tokens: scores them against a reference, cuts the sorted scores, keeps the head
+    in its order and compacts the tokens and any other arrays to it. Equal, bit for bit, to score,
+    cut and compact.
 
-    x          [rows.., D] float16, bfloat16 or float32 (uint16 with dtype="bf16"); any strides but along D
-    reference  what tokens are compared with: [D] or [B, D] in x's dtype or float32, such as the CLS token; "row" (the
-               segment's first row is the CLS token and no candidate); "mean" or None (the mean direction of the
-               segment's tokens); "novelty" (each other: what is different stays); a Reference
+    x          [rows.., D] float16, bfloat16 or float32 (uint16 with dtype="bf16"); any strides but
+               along D
+    reference  what tokens are compared with: [D] or [B, D] in x's dtype or float32, such as the CLS
+               token; "row" (the segment's first row is the CLS token and no candidate); "mean" or
+               None (the mean direction of the segment's tokens); "novelty" (each other: what is
+               different stays); a Reference
     rule       how many stay; default: OTSU finds it. A Rule, or a detector's name
     batch      how rows form segments, where the shape does not say it
     rows       more arrays to compact
-    out        where the kept tokens go. None: a new array, packed [sum of counts, D] (LOCAL: [B, room, D]); an array;
-               x itself: in place, at each segment's start; False: nowhere
+    out        where the kept tokens go. None: a new array, packed [sum of counts, D] (LOCAL: [B,
+               room, D]); an array; x itself: in place, at each segment's start; False: nowhere
     zero_tail  clears the rows of `out` behind the last result
     want       what else to return: "scores", "mask", "curve", "ranks", "group_counts"
     placement  of kept and of new arrays
-    merge      dropped tokens are merged into kept ones: in `out`, and in Rows with RowsFlag.MERGE. A Merge, or its power
-               ("mean", "cos4"). `want` may have "joins"
+    merge      dropped tokens are merged into kept ones: in `out`, and in Rows with RowsFlag.MERGE.
+               A Merge, or its power ("mean", "cos4"). `want` may have "joins"
     dim        only the first `dim` channels are compared
     """
     first = view(x, "x", stream)
@@ -277,15 +312,18 @@ def prune(x: Array, reference: Array | Reference | str | None = None, *,
             setattr(result, name, array)
         made.merge = addressof(s.merge_struct)
         flags, window = flags | RowsFlag.MERGE, window or merge.window or 64
-    entries = s.compacted(x, out, flags, rows, most_kept(rule_struct, s) if out is not False or rows else 0, placed, kind)
+    entries = s.compacted(x, out, flags, rows, most_kept(rule_struct, s) if out is not False
+                          or rows else 0, placed, kind)
     s.give(result, [target for _name, target, _axis in s.dsts])
     return Prepared(s, Call.PRUNE_VISUAL, "tailcut_prune_visual", (
-        s.handle._pointer, s.batch, byref(tokens), byref(against), byref(rule_struct), byref(made), entries,
+        s.handle._pointer, s.batch, byref(tokens), byref(against), byref(rule_struct), byref(made),
+        entries,
         len(s.dsts)), result, tokens.dim, window=window)
 
 
 @_call
-def relevance(x: Array | None, roles: Array, options: RelevanceOptions | Policy | str | None = None, *,
+def relevance(x: Array | None, roles: Array, options: RelevanceOptions | Policy | str | None = None,
+              *,
               batch: Batch | None = None, dim: int | None = None, dtype: Dtype | str | None = None,
               handle: Handle | None = None, stream: int | None = None) -> Prepared[Scores]:
     """How much each candidate row of a sequence has to do with its query rows.
@@ -294,40 +332,49 @@ def relevance(x: Array | None, roles: Array, options: RelevanceOptions | Policy 
     roles    uint8 by row, bits of Role
     options  the policy (default MEAN_COSINE) and, with ATTENTION, q and k
     """
-    s, tokens, made, heads, head_dim, dims = _sequence(x, options, batch, dim, dtype, handle, stream)
+    s, tokens, made, heads, head_dim, dims = _sequence(x, options, batch, dim, dtype, handle,
+                                                       stream)
     roles_at = s.by_row(roles, "u1", "roles").data
     result, scores, flags = _score_outputs(s)
     return Prepared(s, Call.RELEVANCE, "tailcut_relevance", (
-        s.handle._pointer, s.batch, tokens, roles_at, byref(made), scores, flags), result, dims, heads, head_dim)
+        s.handle._pointer, s.batch, tokens, roles_at, byref(made), scores, flags), result, dims,
+        heads, head_dim)
 
 
 @_call
-def prune_sequence(x: Array | None, roles: Array, options: RelevanceOptions | Policy | str | None = None, *,
-                   rule: Rule | str | None = None, batch: Batch | None = None, rows: Sequence[Rows] = (),
+def prune_sequence(x: Array | None, roles: Array,
+                   options: RelevanceOptions | Policy | str | None = None, *,
+                   rule: Rule | str | None = None, batch: Batch | None = None,
+                   rows: Sequence[Rows] = (),
                    out: Any = None, zero_tail: bool = False, want: Iterable[str] = WANT,
                    placement: Placement | str = Placement.PACKED, dim: int | None = None,
                    dtype: Dtype | str | None = None, handle: Handle | None = None,
                    stream: int | None = None) -> Prepared[Selection]:
-    """Prunes a sequence inside a layer: relevance, cut and compaction. All rows that are no candidates stay (ABSENT
-    ones never), and kept, counts and cu_seqlens cover them too.
+    """Prunes a sequence inside a layer: relevance, cut and compaction. All rows that are no
+    candidates stay (ABSENT ones never), and kept, counts and cu_seqlens cover them too.
 
     x, roles, options  as in `relevance`
-    rule, batch, rows, out, want, placement, dim  as in `prune`; `rows` names position ids (original positions are
+    rule, batch, rows, out, want, placement, dim  as in `prune`; `rows` names position ids (original
+                                                  positions are
                        kept, or RENUMBER) and the K/V rows of earlier layers
     """
-    s, tokens, made, heads, head_dim, dims = _sequence(x, options, batch, dim, dtype, handle, stream)
+    s, tokens, made, heads, head_dim, dims = _sequence(x, options, batch, dim, dtype, handle,
+                                                       stream)
     roles_at = s.by_row(roles, "u1", "roles").data
     rule_struct = rule_of(rule, s)
     placed = member(Placement, placement, "placement")
     chosen, result = s.select(want, placed)
-    entries = s.compacted(x, out if x is not None else False, RowsFlag.ZERO_TAIL if zero_tail else 0, rows, s.max_tokens, placed)
+    entries = s.compacted(x, out if x is not None else False, RowsFlag.ZERO_TAIL if zero_tail
+                          else 0, rows, s.max_tokens, placed)
     s.give(result, [target for _name, target, _axis in s.dsts])
     return Prepared(s, Call.PRUNE_SEQUENCE, "tailcut_prune_sequence", (
-        s.handle._pointer, s.batch, tokens, roles_at, byref(made), byref(rule_struct), byref(chosen), entries,
+        s.handle._pointer, s.batch, tokens, roles_at, byref(made), byref(rule_struct),
+        byref(chosen), entries,
         len(s.dsts)), result, dims, heads, head_dim)
 
 
-def _sequence(x: Any, options: Any, batch: Batch | None, dim: int | None, dtype: Any, handle: Handle | None,
+def _sequence(x: Any, options: Any, batch: Batch | None, dim: int | None, dtype: Any,
+              handle: Handle | None,
               stream: int | None) -> tuple[Setup, Any, Any, int, int, int]:
     """(setup, tokens, options, q_heads, head_dim, dim) of a call on sequences."""
     if options is not None and not isinstance(options, RelevanceOptions):
@@ -347,8 +394,8 @@ def _sequence(x: Any, options: Any, batch: Batch | None, dim: int | None, dtype:
 
 
 def kept_count(rule: Rule | str | None, n: int) -> int:
-    """How many of a group's n candidates `rule` keeps: exact for RATIO and for TOPK without group_k, an upper bound for
-    the rest. Needs no data and no device."""
+    """How many of a group's n candidates `rule` keeps: exact for RATIO and for TOPK without
+    group_k, an upper bound for the rest. Needs no data and no device."""
     if not isinstance(rule, Rule):
         rule = Rule(rule)
     found: int = library().tailcut_kept_count(byref(rule._host_struct()), n)

@@ -1,15 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""DLPack through ctypes: where another library's array lies, without importing that library and without a copy.
+"""DLPack through ctypes: where another library's array lies, without importing that library and
+without a copy.
 
-`borrow` uses the C exchange of the array's type (__dlpack_c_exchange_api__, DLPack 1.2: PyTorch has it), which makes no
-object at all; `take` is the older way by __dlpack__. Struct layouts are those of dlpack.h.
+`borrow` uses the C exchange of the array's type (__dlpack_c_exchange_api__, DLPack 1.2: PyTorch has
+it), which makes no object at all; `take` is the older way by __dlpack__. Struct layouts are those
+of dlpack.h.
 """
 from __future__ import annotations
 
 import ctypes
 import struct
-from ctypes import POINTER, PYFUNCTYPE, Structure, addressof, byref, c_char, c_int, c_int32, c_int64, c_uint32, c_uint64
-from ctypes import c_void_p, py_object
+from ctypes import (POINTER, PYFUNCTYPE, Structure, addressof, byref, c_char, c_int, c_int32,
+                    c_int64, c_uint32, c_uint64, c_void_p, py_object)
 from typing import Any
 
 CPU, CUDA, CUDA_HOST, CUDA_MANAGED = 1, 2, 3, 13
@@ -23,23 +25,27 @@ _READ_ONLY = 1
 
 
 class Tensor:
-    """The fields of a DLTensor. `dtype` is its code, bits and lanes in one number; strides count elements."""
+    """The fields of a DLTensor. `dtype` is its code, bits and lanes in one number; strides count
+    elements."""
 
     __slots__ = ("data", "device_type", "device", "dtype", "shape", "strides")
 
     def __init__(self, memory: Any) -> None:
-        data, self.device_type, self.device, ndim, self.dtype, shape, strides, offset = _TENSOR.unpack(memory)
+        data, self.device_type, self.device, ndim, self.dtype, shape, strides, offset = (
+            _TENSOR.unpack(memory))
         self.data = data + offset
         axes = _axes[ndim] if ndim < len(_axes) else c_int64 * ndim
         self.shape: tuple[int, ...] = tuple(axes.from_address(shape)) if ndim else ()
-        self.strides: tuple[int, ...] | None = tuple(axes.from_address(strides)) if ndim and strides else None
+        self.strides: tuple[int, ...] | None = (
+            tuple(axes.from_address(strides)) if ndim and strides else None)
 
 
 _axes = [c_int64 * n for n in range(8)]
 
 
 class _Exchange(Structure):  # DLPackExchangeAPI
-    _fields_ = [("major", c_uint32), ("minor", c_uint32), ("previous", c_void_p), ("allocator", c_void_p),
+    _fields_ = [("major", c_uint32), ("minor", c_uint32), ("previous", c_void_p),
+                ("allocator", c_void_p),
                 ("managed_from_object", c_void_p), ("object_from_managed", c_void_p),
                 ("tensor_from_object", c_void_p), ("current_work_stream", c_void_p)]
 

@@ -26,7 +26,8 @@ class UnsupportedError(Error, NotImplementedError):
 
 
 class LoadError(Error, OSError):
-    """No native library that fits this package. `tried` lists each path and why it was not taken."""
+    """No native library that fits this package. `tried` lists each path and why it was not
+    taken."""
 
     def __init__(self, message: str, tried: tuple[str, ...] = ()) -> None:
         self.tried = tried

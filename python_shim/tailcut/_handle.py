@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Handles (one per device and number of threads, made when first needed) and the memory of calls."""
+"""Handles (one per device and number of threads, made when first needed) and the memory of
+calls."""
 from __future__ import annotations
 
 import json
@@ -21,8 +22,9 @@ _handles: dict[tuple[int, int, int], "Handle"] = {}
 
 
 class Handle:
-    """A device and its settings, as tailcut_create makes it; calls without one use a cached handle of their arrays'
-    device with one thread. May be used by several threads at once, and in a child after fork (CPU)."""
+    """A device and its settings, as tailcut_create makes it; calls without one use a cached handle
+    of their arrays' device with one thread. May be used by several threads at once, and in a child
+    after fork (CPU)."""
 
     def __init__(self, device: str | tuple[int, int] = "cpu", threads: int = 1) -> None:
         """`device`: "cpu", "cuda" or "cuda:1". `threads`: of the CPU; 0 is all cores."""
@@ -33,7 +35,8 @@ class Handle:
         self._memory = threading.local()
         pointer = c_void_p()
         check(library().tailcut_create(byref(pointer), new(
-            _abi.config, version=_abi.VERSION_NUMBER, device_kind=self.device[0], device_index=self.device[1],
+            _abi.config, version=_abi.VERSION_NUMBER, device_kind=self.device[0],
+            device_index=self.device[1],
             threads=threads)))
         self._pointer = pointer.value
 
@@ -47,7 +50,8 @@ class Handle:
         found: dict[str, Any] = json.loads(library().tailcut_handle_info(self._pointer))
         return found
 
-    def workspace_size(self, call: int, segments: int, max_tokens: int, total_tokens: int, dim: int, groups: int,
+    def workspace_size(self, call: int, segments: int, max_tokens: int, total_tokens: int, dim: int,
+                       groups: int,
                        q_heads: int = 0, head_dim: int = 0, window: int = 0) -> int:
         memory = self._memory
         try:
@@ -61,8 +65,8 @@ class Handle:
         return int(size.value)
 
     def workspace(self, size: int, making: Maker, stream: int) -> tuple[int, Any]:
-        """(address, what holds it): memory of the calling thread's own on the CPU, used again by its next call; fresh
-        memory of the arrays' library on a device."""
+        """(address, what holds it): memory of the calling thread's own on the CPU, used again by
+        its next call; fresh memory of the arrays' library on a device."""
         if self.device != CPU:
             return self.fresh_workspace(size, making, stream)
         memory = self._memory

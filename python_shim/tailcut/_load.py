@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Finds and opens the native library, when it is first needed.
 
-In this order: the file that TAILCUT_LIBRARY names and no other where it is set; the package's own (a wheel brings it);
-the build tree of a checkout (build/lib); the system's (ldconfig, LD_LIBRARY_PATH). A library of another ABI is
-refused: before 1.0 the minor version must be the same, later the major one.
+In this order: the file that TAILCUT_LIBRARY names and no other where it is set; the package's own
+(a wheel brings it); the build tree of a checkout (build/lib); the system's (ldconfig,
+LD_LIBRARY_PATH). A library of another ABI is refused: before 1.0 the minor version must be the
+same, later the major one.
 """
 from __future__ import annotations
 
@@ -56,7 +57,8 @@ def _open(path: str) -> ctypes.CDLL:
         library.tailcut_version.restype = ctypes.c_int32
         version = library.tailcut_version()
         if _abi_of(version) != _abi_of(_abi.VERSION_NUMBER):
-            raise LoadError(f"it is version {version // 10000}.{version // 100 % 100}.{version % 100}, this package "
+            raise LoadError(f"it is version {version // 10000}.{version // 100 % 100}."
+                            f"{version % 100}, this package "
                             f"needs {'.'.join(map(str, _abi.VERSION[:2]))}")
         for name, (result, arguments) in _abi.FUNCTIONS.items():
             function = getattr(library, name)
@@ -66,8 +68,10 @@ def _open(path: str) -> ctypes.CDLL:
     for struct in _abi.STRUCTS:
         made = struct()
         extra = (_abi.VERSION_NUMBER,) if struct is _abi.config else ()
-        if getattr(library, f"{struct.__name__}_init")(made, ctypes.sizeof(struct), *extra) != Status.OK:
-            raise LoadError(f"it does not know a {struct.__name__} of {ctypes.sizeof(struct)} bytes")
+        if getattr(library, f"{struct.__name__}_init")(made, ctypes.sizeof(struct),
+                                                       *extra) != Status.OK:
+            raise LoadError(f"it does not know a {struct.__name__} of "
+                            f"{ctypes.sizeof(struct)} bytes")
         _defaults[struct] = bytes(made)
     return library
 
@@ -89,7 +93,8 @@ def _find() -> ctypes.CDLL:
             return _open(path)
         except LoadError as failure:
             tried.append(f"{path}: {failure.message}")
-    raise LoadError("no native tailcut library that fits; tried:" + "".join(f"\n  {line}" for line in tried)
+    raise LoadError("no native tailcut library that fits; tried:"
+                    + "".join(f"\n  {line}" for line in tried)
                     + f"\n{OVERRIDE}=PATH names one", tuple(tried))
 
 
@@ -129,7 +134,8 @@ def version() -> str:
 
 
 def build_info() -> dict[str, Any]:
-    """What the native library was built with and runs on: version, backends, architectures, compiler, SIMD levels."""
+    """What the native library was built with and runs on: version, backends, architectures,
+    compiler, SIMD levels."""
     import json
     info: dict[str, Any] = json.loads(library().tailcut_build_info())
     return info

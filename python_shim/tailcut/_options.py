@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a caller says beside the data: Rule, Batch, Reference, RelevanceOptions, under the names of tailcut.h.
+"""What a caller says beside the data: Rule, Batch, Reference, RelevanceOptions, under the names of
+tailcut.h.
 
-Values of an enum may be given by name ("otsu", "drop-trunc"), in any case. What stays None is not set: the library's
-default, or read off the arrays.
+Values of an enum may be given by name ("otsu", "drop-trunc"), in any case. What stays None is not
+set: the library's default, or read off the arrays.
 """
 from __future__ import annotations
 
@@ -16,7 +17,8 @@ from ._arrays import small
 from ._errors import conflict, unknown_value
 from ._load import new
 
-Array = Any  # numpy, PyTorch, CuPy, JAX: whatever has __dlpack__, __cuda_array_interface__ or numpy's interface
+Array = Any  # numpy, PyTorch, CuPy, JAX: whatever has __dlpack__, __cuda_array_interface__ or
+             # numpy's interface
 _E = TypeVar("_E", bound=IntEnum)
 
 
@@ -33,30 +35,35 @@ def member(kind: type[_E], value: _E | int | str, name: str) -> _E:
 
 # Which detector a parameter belongs to: given alone it chooses it.
 _CHOOSES = {
-    "k": Detector.TOPK, "group_k": Detector.TOPK, "ratio": Detector.RATIO, "percent": Detector.RATIO,
-    "rounding": Detector.RATIO, "tau": Detector.THRESHOLD, "lambda_": Detector.MEAN, "mass": Detector.MASS,
+    "k": Detector.TOPK, "group_k": Detector.TOPK, "ratio": Detector.RATIO,
+    "percent": Detector.RATIO,
+    "rounding": Detector.RATIO, "tau": Detector.THRESHOLD, "lambda_": Detector.MEAN,
+    "mass": Detector.MASS,
     "window": Detector.CURVATURE}
 
 
 @dataclass(frozen=True)
 class Rule:
-    """How many tokens stay, and which end of the curve: a detector, its parameters, and the clamps that hold for every
-    detector, in this order: raise to min_keep, lower to max_keep, round up to a multiple of round_to, lower to max_keep
-    and the number of candidates. It holds for each group by itself.
+    """How many tokens stay, and which end of the curve: a detector, its parameters, and the clamps
+    that hold for every detector, in this order: raise to min_keep, lower to max_keep, round up to a
+    multiple of round_to, lower to max_keep and the number of candidates. It holds for each group by
+    itself.
 
-    A parameter chooses its detector where none is named: Rule(k=144), Rule(ratio=0.25), Rule(tau=0.1). One that the
-    detector does not read is refused.
+    A parameter chooses its detector where none is named: Rule(k=144), Rule(ratio=0.25),
+    Rule(tau=0.1). One that the detector does not read is refused.
     """
 
     detector: Detector | str | None = None  #: default OTSU, or what a parameter chooses
     k: int | None = None                #: TOPK: how many, >= 1
-    ratio: float | None = None          #: RATIO: the kept share 0..1 (the dropped one with DROP_CEIL, DROP_TRUNC)
+    ratio: float | None = None          #: RATIO: the kept share 0..1 (the dropped one with
+                                        #: DROP_CEIL, DROP_TRUNC)
     percent: int | None = None          #: RATIO with DROP_PERCENT: the dropped share 0..100
     rounding: Rounding | str | None = None  #: RATIO: default CEIL, or DROP_PERCENT with percent
     tau: float | None = None            #: THRESHOLD: the least score that stays
     lambda_: float | None = None        #: MEAN: standard deviations above the mean, default 1
     mass: float | None = None           #: MASS: share of the total above the minimum, default 0.9
-    window: int | None = None           #: CURVATURE: ranks; 0 (default) is a sixteenth of the scores
+    window: int | None = None           #: CURVATURE: ranks; 0 (default) is a sixteenth of the
+                                        #: scores
     min_keep: int = 1
     max_keep: int | None = None         #: default: all
     round_to: int = 1                   #: takes the next-best tokens, never pads
@@ -65,17 +72,20 @@ class Rule:
     spread: float = 0.0                 #: this share of the k tokens comes evenly from the tail
     order: Order | str = Order.HIGH     #: LOW keeps the least similar
     scale: Scale | str = Scale.DEFAULT  #: UNIT for cosines, AUTO for other scores
-    group_k: Array | None = None        #: TOPK: int32 [groups] on the device, k of each; `k` is then the most
+    group_k: Array | None = None        #: TOPK: int32 [groups] on the device, k of each; `k` is
+                                        #: then the most
 
     def __post_init__(self) -> None:
-        chosen = {name: detector for name, detector in _CHOOSES.items() if getattr(self, name) is not None}
+        chosen = {name: detector for name, detector in _CHOOSES.items()
+                  if getattr(self, name) is not None}
         detector = self.detector
         if detector is None:
             detector = next(iter(chosen.values()), Detector.OTSU)
         detector = member(Detector, detector, "rule.detector")
         for name, of in chosen.items():
             if of != detector:
-                raise conflict(f"rule.{name} belongs to {of.name}, but the detector is {detector.name}")
+                raise conflict(f"rule.{name} belongs to {of.name}, but the detector is "
+                               f"{detector.name}")
         if detector > Detector.CURVATURE and (self.search_lo, self.search_hi) != (0.0, 1.0):
             raise conflict(f"rule.search_lo and search_hi are not read by {detector.name}")
         rounding = self.rounding
@@ -92,8 +102,10 @@ class Rule:
         made = self.__dict__.get("_made")
         if made is None:
             made = new(_abi.rule)
-            for name in ("detector", "scale", "rounding", "order", "min_keep", "round_to", "search_lo", "search_hi",
-                         "spread", "k", "ratio", "percent", "window", "lambda_", "mass", "tau", "max_keep"):
+            for name in ("detector", "scale", "rounding", "order", "min_keep", "round_to",
+                         "search_lo", "search_hi",
+                         "spread", "k", "ratio", "percent", "window", "lambda_", "mass", "tau",
+                         "max_keep"):
                 value = getattr(self, name)
                 if value is not None:
                     setattr(made, name.rstrip("_"), value)
@@ -127,17 +139,22 @@ class Rule:
 class Batch:
     """How rows form segments, where that cannot be read off a shape.
 
-    Without cu_seqlens a batch is uniform: [N, D] is one segment, [B, N, D] is B of them. With cu_seqlens it is ragged:
-    [total, D]. int32 arrays on the device of the data; of host arrays lists and other integers are taken too.
+    Without cu_seqlens a batch is uniform: [N, D] is one segment, [B, N, D] is B of them. With
+    cu_seqlens it is ragged: [total, D]. int32 arrays on the device of the data; of host arrays
+    lists and other integers are taken too.
     """
 
     cu_seqlens: Array | None = None        #: int32 [segments + 1]: offsets of the segments
     lengths: Array | None = None           #: int32 [segments]: rows of each (uniform only)
-    prefix_rows: int = 0                   #: the first rows of every segment are no candidates (CLS, registers)
-    group_cu_seqlens: Array | None = None  #: int32 [groups + 1]: groups are cut by themselves; cover every boundary
+    prefix_rows: int = 0                   #: the first rows of every segment are no candidates
+                                           #: (CLS, registers)
+    group_cu_seqlens: Array | None = None  #: int32 [groups + 1]: groups are cut by themselves;
+                                           #: cover every boundary
     segments: int | None = None            #: default: read off the arrays
-    max_tokens: int | None = None          #: rows of a segment at most; ragged default: the longest one on the host,
-    #:                                        all rows on a device (say it there: buffers get smaller)
+    max_tokens: int | None = None          #: rows of a segment at most; ragged default: the longest
+                                           #: one on the host,
+    #:                                        all rows on a device (say it there: buffers get
+    #:                                        smaller)
     total_tokens: int | None = None        #: ragged: rows of the arrays; default: read off them
 
     def _is_plain(self) -> bool:
@@ -148,13 +165,14 @@ class Batch:
 
 @dataclass(frozen=True)
 class Reference:
-    """The vector that tokens are compared with, where it is not simply given: ROW (the segment's first row, the CLS
-    token; prefix_rows is then at least 1), MEAN (mean direction of the segment's own candidates), LAG (video: the
-    candidate `lag` before, the same patch one frame earlier where lag is the tokens of a frame), NOVELTY (how different
-    a token is from all that are better)."""
+    """The vector that tokens are compared with, where it is not simply given: ROW (the segment's
+    first row, the CLS token; prefix_rows is then at least 1), MEAN (mean direction of the segment's
+    own candidates), LAG (video: the candidate `lag` before, the same patch one frame earlier where
+    lag is the tokens of a frame), NOVELTY (how different a token is from all that are better)."""
 
     source: ReferenceSource | str = ReferenceSource.GIVEN
-    data: Array | None = None  #: GIVEN: [D] for all segments or [segments, D], in the tokens' dtype or float32
+    data: Array | None = None  #: GIVEN: [D] for all segments or [segments, D], in the tokens' dtype
+                               #: or float32
     lag: int = 0               #: LAG: >= 1
     window: int = 0            #: NOVELTY: 64, 128 or 256; 0 is 64
 
@@ -164,10 +182,12 @@ class Reference:
 
 @dataclass(frozen=True)
 class Merge:
-    """Dropped tokens join the kept one of their window that is most like them, instead of being lost. A merged row
-    stands for Selection.sizes tokens: add the logarithm of that to its key's logits in every later layer."""
+    """Dropped tokens join the kept one of their window that is most like them, instead of being
+    lost. A merged row stands for Selection.sizes tokens: add the logarithm of that to its key's
+    logits in every later layer."""
 
-    power: Power | str = Power.COS4  #: how much a joining row counts: MEAN 1, COS4 its cosine to the fourth power
+    power: Power | str = Power.COS4  #: how much a joining row counts: MEAN 1, COS4 its cosine to
+                                     #: the fourth power
     window: int = 0                  #: 64, 128 or 256; default: NOVELTY's, else 64
     sizes_in: Array | None = None    #: int32 by row: how many tokens a row stands for already
 
@@ -181,49 +201,59 @@ def merging(merge: Merge | Power | str) -> Merge:
 
 @dataclass(frozen=True)
 class RelevanceOptions:
-    """What relevance is. MEAN_COSINE (default) and MAX_COSINE compare hidden states; ATTENTION reads q and k."""
+    """What relevance is. MEAN_COSINE (default) and MAX_COSINE compare hidden states; ATTENTION
+    reads q and k."""
 
     policy: Policy | str = Policy.MEAN_COSINE
     causal: bool = False      #: ATTENTION: a query sees the rows up to its own
     last_query: bool = False  #: ATTENTION: only the last query row counts
-    q: Array | None = None    #: ATTENTION: [..., q_heads, head_dim], rows as the hidden states have them
-    k: Array | None = None    #: ATTENTION: [..., k_heads, head_dim]; q_heads is a multiple of k_heads
+    q: Array | None = None    #: ATTENTION: [..., q_heads, head_dim], rows as the hidden states have
+                              #: them
+    k: Array | None = None    #: ATTENTION: [..., k_heads, head_dim]; q_heads is a multiple of
+                              #: k_heads
     head_reduction: Reduction | str = Reduction.MEAN   #: ATTENTION: over the heads, first
     query_reduction: Reduction | str = Reduction.MEAN  #: ATTENTION: over the query rows
-    lse: Array | None = None  #: ATTENTION: float32 [..., q_heads], the layer's own log-sum-exp (natural logarithm, of
-    #:                           scaled logits), any strides: FlashAttention's [q_heads, rows] is handed over as lse.T
+    lse: Array | None = None  #: ATTENTION: float32 [..., q_heads], the layer's own log-sum-exp
+                              #: (natural logarithm, of
+    #:                           scaled logits), any strides: FlashAttention's [q_heads, rows] is
+    #:                           handed over as lse.T
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "policy", member(Policy, self.policy, "options.policy"))
         for name in ("head_reduction", "query_reduction"):
-            object.__setattr__(self, name, member(Reduction, getattr(self, name), f"options.{name}"))
+            object.__setattr__(self, name, member(Reduction, getattr(self, name),
+                                                  f"options.{name}"))
 
 
 @dataclass
 class Scores:
     """What `score` and `relevance` give; hand both to `cut`."""
 
-    scores: Array  #: float32, [N], [B, N] or [total], by row number; NaN where a row is no candidate
+    scores: Array  #: float32, [N], [B, N] or [total], by row number; NaN where a row is no
+                   #: candidate
     flags: Array   #: int32 [segments], bits of Flag
 
 
 @dataclass
 class Selection:
-    """What a cut keeps. Packed results of host arrays are cut to size; on a device they are as long as they may become,
-    and cu_seqlens[-1] says how much of them counts."""
+    """What a cut keeps. Packed results of host arrays are cut to size; on a device they are as long
+    as they may become, and cu_seqlens[-1] says how much of them counts."""
 
     counts: Array             #: int32 [segments]: rows kept
-    kept: Array               #: int32: numbers inside the segment, ascending; PACKED one segment after the other,
+    kept: Array               #: int32: numbers inside the segment, ascending; PACKED one segment
+                              #: after the other,
     #:                           LOCAL [N], [B, N] or [total], -1 behind the last
     cu_seqlens: Array         #: int32 [segments + 1]: offsets of the packed results
     flags: Array              #: int32 [segments], bits of Flag
     scores: Array | None = None        #: float32, as Scores.scores
     mask: Array | None = None          #: uint8, by row number: 1 where the row is kept
-    curve: Array | None = None         #: float32: scores in rank order from each group's first candidate
+    curve: Array | None = None         #: float32: scores in rank order from each group's first
+                                       #: candidate
     ranks: Array | None = None         #: int32: rank of each candidate
     group_counts: Array | None = None  #: int32 [groups]: rows kept of each
     tokens: Array | None = None        #: the kept rows of the first array
-    sizes: Array | None = None         #: int32, placed as kept, with merging: tokens that each kept row stands for
+    sizes: Array | None = None         #: int32, placed as kept, with merging: tokens that each kept
+                                       #: row stands for
     joins: Array | None = None         #: int32 by row, with merging: as Merged.joins
     rows: tuple[Array, ...] = ()       #: those of each Rows, in its order
 
@@ -234,5 +264,6 @@ class Merged:
 
     sizes: Array                 #: int32, placed as `kept` is: tokens that each kept row stands for
     tokens: Array | None = None  #: the merged rows of the first array
-    joins: Array | None = None   #: int32 by row: the candidate that candidate i joins, itself where kept, -1 for none
+    joins: Array | None = None   #: int32 by row: the candidate that candidate i joins, itself where
+                                 #: kept, -1 for none
     rows: tuple[Array, ...] = ()  #: those of each Rows, in its order

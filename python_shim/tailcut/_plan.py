@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From arrays to a C call: shapes become a tailcut_batch, outputs are made, arguments laid out once.
+"""From arrays to a C call: shapes become a tailcut_batch, outputs are made, arguments laid out
+once.
 
 A prepared call runs once (the public functions), or becomes a Plan that runs again and again.
 """
@@ -10,7 +11,8 @@ from typing import Any, Generic, Iterable, Sequence, TypeVar
 
 from . import _abi
 from ._abi import Dtype, Placement, ReferenceSource
-from ._arrays import CPU, SIZES, Maker, View, features_dtype, maker, small, stream_of, strides_of, view
+from ._arrays import (CPU, SIZES, Maker, View, features_dtype, maker, small, stream_of, strides_of,
+                      view)
 from ._errors import conflict, out_of_range
 from ._handle import Handle, handle as handle_of
 from ._load import fail, library, new, new_array
@@ -23,9 +25,10 @@ _DEFAULT_RULE: list[Rule] = []  # made when the library is open
 
 
 class Plan(Generic[R]):
-    """A prepared call: `plan()` runs it again on the arrays it was made with, whose contents (lengths and offsets
-    included, inside the bounds it was made for) may have changed, and returns `plan.result`, the same arrays each time:
-    in full length, as no count is looked at. It has a workspace of its own: one thread (and stream) at a time."""
+    """A prepared call: `plan()` runs it again on the arrays it was made with, whose contents
+    (lengths and offsets included, inside the bounds it was made for) may have changed, and returns
+    `plan.result`, the same arrays each time: in full length, as no count is looked at. It has a
+    workspace of its own: one thread (and stream) at a time."""
 
     __slots__ = ("_function", "_arguments", "_keep", "result")
 
@@ -42,11 +45,13 @@ class Plan(Generic[R]):
 class Prepared(Generic[R]):
     """A call with all its arguments but the workspace."""
 
-    def __init__(self, setup: "Setup", call: int, function: str, arguments: tuple[Any, ...], result: R, dim: int = 0,
+    def __init__(self, setup: "Setup", call: int, function: str, arguments: tuple[Any, ...],
+                 result: R, dim: int = 0,
                  q_heads: int = 0, head_dim: int = 0, window: int = 0) -> None:
         self.setup, self.arguments, self.result = setup, arguments, result
         self.function = getattr(library(), function)
-        self.size = setup.handle.workspace_size(call, setup.segments, setup.max_tokens, setup.total, dim, setup.groups,
+        self.size = setup.handle.workspace_size(call, setup.segments, setup.max_tokens, setup.total,
+                                                dim, setup.groups,
                                                 q_heads, head_dim, window)
 
     def once(self) -> R:
@@ -60,25 +65,30 @@ class Prepared(Generic[R]):
     def plan(self) -> Plan[R]:
         s = self.setup
         workspace, holder = s.handle.fresh_workspace(self.size, s.making, s.stream)
-        return Plan(self.function, (*self.arguments, workspace, self.size, s.stream), (self, holder), self.result)
+        return Plan(self.function, (*self.arguments, workspace, self.size, s.stream),
+                    (self, holder), self.result)
 
 
 class Setup:
     """What every call needs: the device and its handle, and how rows form segments."""
 
-    def __init__(self, first: View, rows_shape: tuple[int, ...], batch: Batch | None, handle: Handle | None,
+    def __init__(self, first: View, rows_shape: tuple[int, ...], batch: Batch | None,
+                 handle: Handle | None,
                  stream: int | None, least_prefix: int = 0) -> None:
         device = first.device
         if handle is None:
             handle = handle_of(device)
         elif handle.device != device:
-            raise conflict(f"the handle is for device {handle.device}, the first argument on {device}")
+            raise conflict(f"the handle is for device {handle.device}, the first argument on "
+                           f"{device}")
         self.device, self.handle = device, handle
         self.on_host = device == CPU
         self.stream = stream_of(first, stream)
         self.making: Maker = maker(first)
-        self.keep: list[Any] = [first]  # what must live as long as the call; the C arguments hold their structs
-        self.dsts: list[tuple[str, Any, int | None]] = []  # name, array, axis along which results follow each other
+        self.keep: list[Any] = [first]  # what must live as long as the call; the C arguments hold
+                                        # their structs
+        self.dsts: list[tuple[str, Any, int | None]] = []  # name, array, axis along which results
+                                                           # follow each other
         self.has_tokens = self.packed = self.trims = False
         self.counts: View | None = None  # of compact
         # What _reuse changes: the structs that hold addresses, and how `out` was made.
@@ -96,14 +106,16 @@ class Setup:
         self.rows_shape = rows_shape
         self.batched = len(rows_shape) == 2
         if len(rows_shape) not in (1, 2):
-            raise out_of_range(f"the first argument has shape {list(first.shape)}: [N, ...], [B, N, ...] or, with "
+            raise out_of_range(f"the first argument has shape {list(first.shape)}: [N, ...], [B, "
+                               f"N, ...] or, with "
                                "cu_seqlens, [total, ...] is expected")
         self.struct = struct = new(_abi.batch)
         if self.ragged:
             self._ragged(batch)
         else:
             self._uniform(batch)
-        struct.segments, struct.max_tokens, struct.prefix_rows = self.segments, self.max_tokens, self.prefix
+        struct.segments, struct.max_tokens = self.segments, self.max_tokens
+        struct.prefix_rows = self.prefix
         self.groups = 0
         if batch.group_cu_seqlens is not None:
             offsets = self.small(batch.group_cu_seqlens, "i4", "batch.group_cu_seqlens")
@@ -118,11 +130,14 @@ class Setup:
         self.segments, self.max_tokens = shape if self.batched else (1, shape[0])
         if batch.segments is not None and batch.segments != self.segments:
             if self.batched or batch.segments * (batch.max_tokens or 0) != shape[0]:
-                raise conflict(f"batch.segments is {batch.segments}, but the arrays have {list(shape)} rows")
+                raise conflict(f"batch.segments is {batch.segments}, but the arrays have "
+                               f"{list(shape)} rows")
             self.segments, self.max_tokens = batch.segments, batch.max_tokens or 0
         self.total = self.segments * self.max_tokens
-        if batch.max_tokens not in (None, self.max_tokens) or batch.total_tokens not in (None, self.total):
-            raise conflict(f"batch.max_tokens is {batch.max_tokens}, total_tokens {batch.total_tokens}, but the arrays "
+        if batch.max_tokens not in (None, self.max_tokens) or (
+                batch.total_tokens not in (None, self.total)):
+            raise conflict(f"batch.max_tokens is {batch.max_tokens}, total_tokens "
+                           f"{batch.total_tokens}, but the arrays "
                            f"have {list(shape)} rows")
 
     def _ragged(self, batch: Batch) -> None:
@@ -135,7 +150,8 @@ class Setup:
         self.segments, rows = found, self.rows_shape[0]
         self.total = rows if batch.total_tokens is None else batch.total_tokens
         if self.total > rows:
-            raise out_of_range(f"batch.total_tokens is {self.total}, but the arrays have {rows} rows")
+            raise out_of_range(f"batch.total_tokens is {self.total}, but the arrays have {rows} "
+                               f"rows")
         self.rows_shape = (self.total,)
         if batch.max_tokens is not None:
             self.max_tokens = batch.max_tokens
@@ -157,7 +173,8 @@ class Setup:
         for length in of.shape:
             elements *= length
         if elements < self.total:
-            raise out_of_range(f"{name} has shape {list(of.shape)}: {list(self.rows_shape)} is expected")
+            raise out_of_range(f"{name} has shape {list(of.shape)}: {list(self.rows_shape)} is "
+                               f"expected")
         return of
 
     def tokens(self, x: View, dim: int | None, dtype: Dtype | None) -> Any:
@@ -181,14 +198,16 @@ class Setup:
         """A tailcut_selection and its arrays."""
         by_row, segments = self.rows_shape, (self.segments,)
         self.names = ["kept", "counts", "flags", "new_cu_seqlens"]
-        specs: list[Any] = [((self.total,) if placement == Placement.PACKED else by_row, "i4"), (segments, "i4"),
+        specs: list[Any] = [((self.total,) if placement == Placement.PACKED else by_row, "i4"),
+                            (segments, "i4"),
                             (segments, "i4"), ((self.segments + 1,), "i4")]
         for name in dict.fromkeys(want):
             if name not in _WANTED:
                 raise conflict(f"want has {name!r}; expected some of {', '.join(_WANTED)}")
             self.names.append(name)
             specs.append(((self.groups,) if name == "group_counts" else by_row, _WANTED[name]))
-        self.selection, self.block = new(_abi.selection, kept_placement=placement), self.making.block(specs)
+        self.selection, self.block = new(_abi.selection,
+                                         kept_placement=placement), self.making.block(specs)
         self.packed, self.trims = placement == Placement.PACKED, True
         holes = self.prefix or self.lengths or self.ragged or self.groups
         self.fills = {name: value for name, value in _UNWRITTEN.items()
@@ -234,10 +253,11 @@ class Setup:
             self.making.fill(getattr(result, name), value)
         return result
 
-    def compacted(self, x: Any, out: Any, flags: int, rows: Sequence[Rows], kept: int, placement: Placement,
+    def compacted(self, x: Any, out: Any, flags: int, rows: Sequence[Rows], kept: int,
+                  placement: Placement,
                   dtype: Dtype | None = None) -> Any:
-        """The array of tailcut_rows: the tokens (none where `out` is False), then `rows`. `kept`: rows of a segment
-        that can be kept."""
+        """The array of tailcut_rows: the tokens (none where `out` is False), then `rows`. `kept`:
+        rows of a segment that can be kept."""
         entries = [(f"rows[{i}]", entry) for i, entry in enumerate(rows)]
         if out is not False:
             entries.insert(0, ("out", Rows(x, out, flags=flags, dtype=dtype)))
@@ -245,10 +265,12 @@ class Setup:
         if not entries:
             return None
         self.rows_struct = made = new_array(_abi.rows, len(entries))
-        room = Room(self.segments, self.max_tokens, self.total, kept, min(kept * self.segments, self.total),
+        room = Room(self.segments, self.max_tokens, self.total, kept,
+                    min(kept * self.segments, self.total),
                     self.batched, self.ragged, self.device)
         for i, (name, entry) in enumerate(entries):
-            self.dsts.append((name, *fill(made[i], entry, name, room, placement, self.making, self.keep)))
+            self.dsts.append((name, *fill(made[i], entry, name, room, placement, self.making,
+                                          self.keep)))
         return made
 
     def give(self, result: Selection | Merged, targets: Sequence[Array]) -> Selection | Merged:
@@ -307,11 +329,13 @@ def _element_strides(of: View, name: str, contiguous: bool = True) -> list[int]:
     size, strides = SIZES[of.code], []
     for length, stride in zip(of.shape, strides_of(of)):
         if length > 1 and (stride <= 0 or stride % size):
-            raise out_of_range(f"{name} has strides {list(of.strides)}: an axis that repeats, runs backwards or splits "
+            raise out_of_range(f"{name} has strides {list(of.strides)}: an axis that repeats, runs "
+                               f"backwards or splits "
                                "elements cannot be read")
         strides.append(stride // size if length > 1 else 0)
     if contiguous and of.shape[-1] > 1 and strides[-1] != 1:
-        raise out_of_range(f"{name} has strides {list(of.strides)}: channels one behind the other are expected (the "
+        raise out_of_range(f"{name} has strides {list(of.strides)}: channels one behind the other "
+                           f"are expected (the "
                            "last axis contiguous)")
     return strides
 
@@ -351,12 +375,15 @@ def reference_of(cls: Any, setup: Setup, dim: int, dtype: Dtype | None) -> Any:
         of = view(data, "reference", setup.stream)
         if of.device != setup.device:
             raise conflict(f"reference is on device {of.device}, x on {setup.device}")
-        if len(of.shape) not in (1, 2) or of.shape[-1] < dim or len(of.shape) == 2 and of.shape[0] != setup.segments:
-            raise out_of_range(f"reference has shape {list(of.shape)}: [{dim}] or [{setup.segments}, {dim}] is expected")
+        if len(of.shape) not in (1, 2) or of.shape[-1] < dim or (
+                len(of.shape) == 2 and of.shape[0] != setup.segments):
+            raise out_of_range(f"reference has shape {list(of.shape)}: [{dim}] or "
+                               f"[{setup.segments}, {dim}] is expected")
         made.dtype = features_dtype(of, None if of.code == "f4" else dtype, "reference")
         size, strides = SIZES[of.code], strides_of(of)
         if size != strides[-1] and dim > 1 or strides[0] < 0 or strides[0] % size:
-            raise out_of_range(f"reference has strides {list(of.strides)}: a contiguous last axis is expected")
+            raise out_of_range(f"reference has strides {list(of.strides)}: a contiguous last axis "
+                               f"is expected")
         if len(of.shape) == 2 and setup.segments > 1:
             made.segment_stride = strides[0] // size
         setup.keep.append(of)
@@ -367,7 +394,8 @@ def reference_of(cls: Any, setup: Setup, dim: int, dtype: Dtype | None) -> Any:
     return made
 
 
-def relevance_of(options: RelevanceOptions | None, setup: Setup, dtype: Dtype | None) -> tuple[Any, int, int]:
+def relevance_of(options: RelevanceOptions | None, setup: Setup,
+                 dtype: Dtype | None) -> tuple[Any, int, int]:
     """(the tailcut_relevance_options, q_heads, head_dim)."""
     options = options or RelevanceOptions()
     made = new(_abi.relevance_options)
@@ -380,10 +408,13 @@ def relevance_of(options: RelevanceOptions | None, setup: Setup, dtype: Dtype | 
         of = view(array, f"options.{name}", setup.stream)
         if of.device != setup.device or len(of.shape) != len(setup.rows_shape) + 2:
             raise conflict(f"options.{name} has shape {list(of.shape)} on device {of.device}: "
-                           f"{list(setup.rows_shape)} + [heads, head_dim] on {setup.device} is expected")
+                           f"{list(setup.rows_shape)} + [heads, head_dim] on {setup.device} is "
+                           f"expected")
         if of.shape[0] < setup.rows_shape[0] or setup.batched and of.shape[1] != setup.max_tokens:
-            raise out_of_range(f"options.{name} has shape {list(of.shape)}: {list(setup.rows_shape)} rows are expected")
-        kind, strides = features_dtype(of, dtype, f"options.{name}"), _element_strides(of, f"options.{name}")
+            raise out_of_range(f"options.{name} has shape {list(of.shape)}: "
+                               f"{list(setup.rows_shape)} rows are expected")
+        kind = features_dtype(of, dtype, f"options.{name}")
+        strides = _element_strides(of, f"options.{name}")
         if made.dtype not in (0, kind) or made.head_dim not in (0, of.shape[-1]):
             raise conflict("options.q and options.k differ in dtype or head_dim")
         made.dtype, made.head_dim = kind, of.shape[-1]
@@ -401,8 +432,10 @@ def relevance_of(options: RelevanceOptions | None, setup: Setup, dtype: Dtype | 
 
 def _lse(made: Any, array: Any, setup: Setup) -> None:
     of = view(array, "options.lse", setup.stream)
-    if of.code != "f4" or of.device != setup.device or of.shape != (*setup.rows_shape, made.q_heads):
-        raise conflict(f"options.lse has shape {list(of.shape)} of {of.code} on device {of.device}: float32 "
+    if of.code != "f4" or of.device != setup.device or (
+            of.shape != (*setup.rows_shape, made.q_heads)):
+        raise conflict(f"options.lse has shape {list(of.shape)} of {of.code} on device "
+                       f"{of.device}: float32 "
                        f"{[*setup.rows_shape, made.q_heads]} on {setup.device} is expected")
     strides = _element_strides(of, "options.lse", False)
     made.lse, made.lse_head_stride, made.lse_row_stride = of.data, strides[-1], strides[-2]

@@ -95,7 +95,8 @@ for _name in Selection.__dataclass_fields__:
 class Form:
     """A call that ran, and where the addresses of the next of its kind go."""
 
-    __slots__ = ("function", "arguments", "size", "setup", "on_host", "tokens", "reference", "entry",
+    __slots__ = ("function", "arguments", "size", "setup", "on_host", "tokens", "reference",
+                 "entry",
                  "target", "words", "at", "block", "fills", "packed", "last")
 
     def __init__(self, call: Prepared[Selection]) -> None:
@@ -118,7 +119,8 @@ class Form:
 
 
 class Again:
-    """A call of prune, and `key`: what has to be equal for another's arguments to do (None: never)."""
+    """A call of prune, and `key`: what has to be equal for another's arguments to do (None:
+    never)."""
 
     __slots__ = ("key", "x", "out", "stream", "x_at", "reference_at", "out_at", "keep")
 
@@ -164,7 +166,8 @@ class Again:
         """An earlier call."""
         try:
             return _calls.known.pop(self.key, None)
-        except TypeError:  # an option that has no hash: the call itself will say what it makes of it
+        except TypeError:  # an option that has no hash: the call itself will say what it makes of
+                           # it
             self.key = None
             return None
 

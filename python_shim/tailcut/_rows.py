@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Row arrays that are compacted with the tokens: from an array and the axis that numbers its tokens to a tailcut_rows.
+"""Row arrays that are compacted with the tokens: from an array and the axis that numbers its tokens
+to a tailcut_rows.
 
-A row is `parts` pieces of `part_bytes` bytes. Both are read off the strides: the last axes, as far as they are
-contiguous, are the piece, the others the parts. Nothing is copied to make an array fit.
+A row is `parts` pieces of `part_bytes` bytes. Both are read off the strides: the last axes, as far
+as they are contiguous, are the piece, the others the parts. Nothing is copied to make an array fit.
 """
 from __future__ import annotations
 
@@ -20,13 +21,15 @@ from ._options import Array, member
 
 @dataclass(frozen=True)
 class Rotation:
-    """Keys turn to their new positions while their rows are moved (rotary position embedding): what was rotated by its
-    old position leaves as if rotated by its new one, new_base + its number among the results. The last axis of the
-    array is a head."""
+    """Keys turn to their new positions while their rows are moved (rotary position embedding): what
+    was rotated by its old position leaves as if rotated by its new one, new_base + its number among
+    the results. The last axis of the array is a head."""
 
     inv_freq: Array | None = None   #: float32 [rotary_dim / 2]; this or cos_sin
-    cos_sin: Array | None = None    #: float32 [positions, rotary_dim]: cosines, then sines (vLLM's cos_sin_cache)
-    positions: Array | None = None  #: int32 or int64 by row number: the old ones; default: the row's number
+    cos_sin: Array | None = None    #: float32 [positions, rotary_dim]: cosines, then sines (vLLM's
+                                    #: cos_sin_cache)
+    positions: Array | None = None  #: int32 or int64 by row number: the old ones; default: the
+                                    #: row's number
     new_base: Array | None = None   #: [segments], the same integers: the first new one; default 0
     pairing: RopePairing | str = RopePairing.NEOX
     rotary_dim: int | None = None   #: default: all that inv_freq or cos_sin has
@@ -42,37 +45,47 @@ class Rows:
         K or V [B, H, T, d]                           Rows(k, token_axis=2)
         K or V [total, H, d]                          Rows(k)
         M-RoPE positions [3, total]                   Rows(p, token_axis=-1)
-        pages [pages, H, page, d] by slots            Rows(pool, pool, token_axis=2, src_slots=s, dst_slots=s)
+        pages [pages, H, page, d] by slots            Rows(pool, pool, token_axis=2, src_slots=s,
+                                                      dst_slots=s)
         new positions 0, 1, ...                       Rows(p, flags=RowsFlag.RENUMBER)
 
-    Any strides will do. Without `dst` a new array is made, with the source's axes (PACKED: without the batch's);
-    `dst is src` is in place.
+    Any strides will do. Without `dst` a new array is made, with the source's axes (PACKED: without
+    the batch's); `dst is src` is in place.
     """
 
     src: Array | None                   #: None only with RENUMBER
     dst: Array | None = None
-    token_axis: int | None = None       #: the axis that numbers the tokens. Default: 1 in a batch [B, N, ...], else 0
-    placement: Placement | str | None = None  #: default: the call's; LOCAL in place and for dst_slots
+    token_axis: int | None = None       #: the axis that numbers the tokens. Default: 1 in a batch
+                                        #: [B, N, ...], else 0
+    placement: Placement | str | None = None  #: default: the call's; LOCAL in place and for
+                                              #: dst_slots
     flags: RowsFlag | int = 0           #: ZERO_TAIL, RENUMBER
-    src_slots: Array | None = None      #: int32 or int64 by row number, -1 for none. Axis 0 numbers the pages then,
-    dst_slots: Array | None = None      #: the token axis the rows of a page; token axis 0: one page for all
+    src_slots: Array | None = None      #: int32 or int64 by row number, -1 for none. Axis 0 numbers
+                                        #: the pages then,
+    dst_slots: Array | None = None      #: the token axis the rows of a page; token axis 0: one page
+                                        #: for all
     dst_token_axis: int | None = None   #: default: that of src, less the batch's axis where PACKED
     dst_rows: int | None = None         #: rows that dst has room for; default: its length
-    renumber_base: Array | None = None  #: RENUMBER: [segments], the first position of each, in dst's dtype
+    renumber_base: Array | None = None  #: RENUMBER: [segments], the first position of each, in
+                                        #: dst's dtype
     dtype: Dtype | str | None = None    #: MERGE: of an array of uint16 words
     rotation: Rotation | None = None    #: the rows are keys, to be rotated to their new positions
 
 
 class Layout:
-    """An array's rows, in bytes. `axis` numbers the rows; axis 0 segments or pages where `outer`."""
+    """An array's rows, in bytes. `axis` numbers the rows; axis 0 segments or pages where
+    `outer`."""
 
-    __slots__ = ("axis", "rows", "row_stride", "outer", "outer_stride", "parts", "part_stride", "part_bytes")
+    __slots__ = ("axis", "rows", "row_stride", "outer", "outer_stride", "parts", "part_stride",
+                 "part_bytes")
 
-    def __init__(self, of: View, token_axis: int, outer: bool, name: str, heads: bool = False) -> None:
+    def __init__(self, of: View, token_axis: int, outer: bool, name: str,
+                 heads: bool = False) -> None:
         """`heads`: a part is the last axis and no more."""
         ndim = len(of.shape)
         if not -ndim <= token_axis < ndim:
-            raise out_of_range(f"{name} has shape {list(of.shape)}: token_axis {token_axis} is outside")
+            raise out_of_range(f"{name} has shape {list(of.shape)}: token_axis {token_axis} is "
+                               f"outside")
         self.axis = token_axis % ndim
         outer = outer and self.axis > 0
         strides = strides_of(of)
@@ -82,7 +95,8 @@ class Layout:
         self.outer_stride = strides[0] if outer else 0
         for length, stride in zip(of.shape, strides):
             if length > 1 and stride <= 0:
-                raise out_of_range(f"{name} has strides {list(of.strides)}: an axis that repeats or runs backwards "
+                raise out_of_range(f"{name} has strides {list(of.strides)}: an axis that repeats "
+                                   f"or runs backwards "
                                    "cannot be compacted")
         pieces = [(length, stride) for axis, (length, stride) in enumerate(zip(of.shape, strides))
                   if length != 1 and axis != self.axis and not (outer and axis == 0)]
@@ -94,7 +108,8 @@ class Layout:
         self.parts, self.part_stride = 1, pieces[-1][1] if pieces else 0
         for length, stride in reversed(pieces):
             if stride != self.part_stride * self.parts:
-                raise conflict(f"{name} has shape {list(of.shape)}, strides {list(of.strides)}: its rows are not pieces "
+                raise conflict(f"{name} has shape {list(of.shape)}, strides {list(of.strides)}: "
+                               f"its rows are not pieces "
                                "of one size at one distance; give Rows for each part")
             self.parts *= length
 
@@ -102,8 +117,10 @@ class Layout:
         """The same rows in smaller pieces."""
         if self.part_bytes != part_bytes:
             if self.parts > 1:
-                raise conflict("src and dst of a Rows are laid out too differently: give Rows for each part")
-            self.parts, self.part_stride, self.part_bytes = self.part_bytes // part_bytes, part_bytes, part_bytes
+                raise conflict("src and dst of a Rows are laid out too differently: give Rows for "
+                               "each part")
+            self.parts, self.part_stride = self.part_bytes // part_bytes, part_bytes
+            self.part_bytes = part_bytes
 
 
 @dataclass(frozen=True)
@@ -123,14 +140,15 @@ class Room:
         """A source by row numbers has them all."""
         rows, segments = (self.max_tokens, self.segments) if lies.outer else (self.total, 0)
         if lies.rows < rows or lies.outer < segments:
-            raise out_of_range(f"{name} has shape {list(of.shape)}: {rows} rows are expected along axis {lies.axis}"
+            raise out_of_range(f"{name} has shape {list(of.shape)}: {rows} rows are expected along "
+                               f"axis {lies.axis}"
                                + (f", {segments} segments along axis 0" if segments else ""))
 
 
 def fill(made: Any, rows: Rows, name: str, room: Room, default: Placement, making: Maker,
          keep: list[Any]) -> tuple[Any, int | None]:
-    """Fills the tailcut_rows `made`. Returns (the destination, the axis along which its results follow each other, or
-    None where segments are apart)."""
+    """Fills the tailcut_rows `made`. Returns (the destination, the axis along which its results
+    follow each other, or None where segments are apart)."""
     in_place = rows.dst is not None and rows.dst is rows.src
     if rows.placement is not None:
         placement = member(Placement, rows.placement, f"{name}.placement")
@@ -160,13 +178,16 @@ def fill(made: Any, rows: Rows, name: str, room: Room, default: Placement, makin
     to = lies if in_place and lies is not None else Layout(
         dst, onto, paged or (room.batched and not packed), f"{name}.dst", rows.rotation is not None)
     if src is not None and lies is not None:
-        if SIZES[dst.code] != SIZES[src.code] or lies.part_bytes * lies.parts != to.part_bytes * to.parts:
-            raise conflict(f"{name}.dst has shape {list(dst.shape)} of {dst.code}: its rows are not those of src, "
+        if SIZES[dst.code] != SIZES[src.code] or (
+                lies.part_bytes * lies.parts != to.part_bytes * to.parts):
+            raise conflict(f"{name}.dst has shape {list(dst.shape)} of {dst.code}: its rows are "
+                           f"not those of src, "
                            f"{list(src.shape)} of {src.code}")
         piece = min(lies.part_bytes, to.part_bytes)
         lies.split(piece)
         to.split(piece)
-        made.src, made.src_row_stride, made.src_part_stride = src.data, lies.row_stride, lies.part_stride
+        made.src, made.src_row_stride = src.data, lies.row_stride
+        made.src_part_stride = lies.part_stride
     keep.append(dst)
     made.dst, made.dst_row_stride, made.dst_part_stride = dst.data, to.row_stride, to.part_stride
     made.part_bytes, made.parts = to.part_bytes, to.parts
@@ -179,12 +200,14 @@ def fill(made: Any, rows: Rows, name: str, room: Room, default: Placement, makin
         made.dst_rows = rows.dst_rows
     _pages(made, rows, name, lies, to, room, keep)
     if rows.renumber_base is not None:
-        base = small(rows.renumber_base, "i8" if SIZES[dst.code] == 8 else "i4", f"{name}.renumber_base", room.device,
+        base = small(rows.renumber_base, "i8" if SIZES[dst.code] == 8 else "i4",
+                     f"{name}.renumber_base", room.device,
                      room.segments)
         keep.append(base)
         made.renumber_base = base.data
     if made.flags & RowsFlag.MERGE:
-        made.dtype = features_dtype(dst, None if rows.dtype is None else member(Dtype, rows.dtype, f"{name}.dtype"),
+        made.dtype = features_dtype(dst, None if rows.dtype is None
+                                    else member(Dtype, rows.dtype, f"{name}.dtype"),
                                     name)
     if rows.rotation is not None:
         made.rotation = _rotation(rows.rotation, f"{name}.rotation", dst, room, keep)
@@ -199,7 +222,8 @@ def _view(array: Any, name: str, room: Room) -> View:
     return of
 
 
-def _destination(rows: Rows, name: str, src: View | None, lies: Layout | None, room: Room, packed: bool,
+def _destination(rows: Rows, name: str, src: View | None, lies: Layout | None, room: Room,
+                 packed: bool,
                  making: Maker) -> tuple[Any, int]:
     """(the array, the axis that numbers its rows)."""
     axis = rows.dst_token_axis
@@ -216,10 +240,12 @@ def _destination(rows: Rows, name: str, src: View | None, lies: Layout | None, r
         shape[lies.axis] = room.packed if packed else room.total
         if lies.outer:
             raise conflict(f"{name}.dst is missing: no array is made for rows that come from pages")
-    return like(src.array, src.code, tuple(shape[1:] if packed and lies.outer else shape), making), axis
+    return like(src.array, src.code, tuple(shape[1:] if packed and lies.outer else shape),
+                making), axis
 
 
-def _pages(made: Any, rows: Rows, name: str, lies: Layout | None, to: Layout, room: Room, keep: list[Any]) -> None:
+def _pages(made: Any, rows: Rows, name: str, lies: Layout | None, to: Layout, room: Room,
+           keep: list[Any]) -> None:
     """Slot tables, and the pages that they lead to."""
     page = None
     for side, layout in (("src_slots", lies), ("dst_slots", to)):
@@ -230,7 +256,8 @@ def _pages(made: Any, rows: Rows, name: str, lies: Layout | None, to: Layout, ro
         code = "i8" if of.code == "i8" else "i4"
         of = small(table, code, f"{name}.{side}", room.device)
         keep.append(of)
-        own = (SIZES[code], layout.rows, layout.outer_stride) if layout.outer else (SIZES[code], 0, 0)
+        own = (SIZES[code], layout.rows, layout.outer_stride) if layout.outer else (
+            SIZES[code], 0, 0)
         if page is not None and page != own:
             raise conflict(f"{name}: the slots and pages of src and dst differ in size or distance")
         page = own
@@ -242,7 +269,8 @@ def _rotation(given: Rotation, name: str, values: View, room: Room, keep: list[A
     """The address of the tailcut_rotation."""
     dtype = None if given.dtype is None else member(Dtype, given.dtype, f"{name}.dtype")
     made = new(_abi.rotation, dtype=features_dtype(values, dtype, f"{name}'s array"),
-               pairing=member(RopePairing, given.pairing, f"{name}.pairing"), rotary_offset=given.rotary_offset)
+               pairing=member(RopePairing, given.pairing, f"{name}.pairing"),
+               rotary_offset=given.rotary_offset)
     keep.append(made)
     for table in ("inv_freq", "cos_sin"):
         array = getattr(given, table)
@@ -255,7 +283,8 @@ def _rotation(given: Rotation, name: str, values: View, room: Room, keep: list[A
             made.rotary_dim = of.shape[-1] * (2 if table == "inv_freq" else 1)
             made.table_rows = 0 if table == "inv_freq" else of.shape[0]
     if given.rotary_dim is not None and given.rotary_dim != made.rotary_dim:
-        raise conflict(f"{name}.rotary_dim is {given.rotary_dim}, but its table is for {made.rotary_dim}")
+        raise conflict(f"{name}.rotary_dim is {given.rotary_dim}, but its table is for "
+                       f"{made.rotary_dim}")
     code = None
     for numbers, length in (("positions", room.total), ("new_base", room.segments)):
         array = getattr(given, numbers)
@@ -264,7 +293,8 @@ def _rotation(given: Rotation, name: str, values: View, room: Room, keep: list[A
                 code = "i8" if view(array, f"{name}.{numbers}").code == "i8" else "i4"
             of = small(array, code, f"{name}.{numbers}", room.device)
             if _count(of.shape) < length:
-                raise out_of_range(f"{name}.{numbers} has shape {list(of.shape)}: {length} are expected")
+                raise out_of_range(f"{name}.{numbers} has shape {list(of.shape)}: {length} are "
+                                   f"expected")
             keep.append(of)
             setattr(made, numbers, of.data)
             made.position_bytes = SIZES[code]

@@ -94,8 +94,8 @@ def score(x: Tensor, reference: Source = None, *, prefix_rows: int = 0, dim: int
 def cut(scores: Tensor, rule: Rule | str | None = None, *, flags: Tensor | None = None,
         prefix_rows: int = 0, cu_seqlens: Tensor | None = None, max_tokens: int | None = None,
         room: int | None = None) -> tuple[Tensor, Tensor]:
-    """(kept [B, room], counts [B]) from float32 scores [B, N], [N] or [total] of any kind, higher is
-    better. With Rule(scale="unit") and the flags of `score`: what `prune` keeps."""
+    """(kept [B, room], counts [B]) from float32 scores [B, N], [N] or [total] of any kind, higher
+    is better. With Rule(scale="unit") and the flags of `score`: what `prune` keeps."""
     kept, counts = torch.ops.tailcut.cut(
         scores, flags, _forms.rule_word(rule), prefix_rows,
         *_ragged(scores.shape[0], cu_seqlens, max_tokens, room))

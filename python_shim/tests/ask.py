@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A request of tests/conformance/method.py asked of the package, in one of several dresses, and its answer beside the
-method's."""
+"""A request of tests/conformance/method.py asked of the package, in one of several dresses, and its
+answer beside the method's."""
 import numpy as np
 
 import paths  # noqa: F401  (puts the method on the path)
@@ -12,9 +12,11 @@ NAMES = {"lam": "lambda_", "lo": "search_lo", "hi": "search_hi"}
 
 
 def case_of(seed):
-    """(a random request, its form: "single", "batch" or "ragged", whether one vector is for all segments)."""
+    """(a random request, its form: "single", "batch" or "ragged", whether one vector is for all
+    segments)."""
     case = random_case(12, seed)
-    first = case.files[{"prune": "tokens", "cut": "scores", "prune-seq": "hidden"}[case.request.kind]]
+    first = case.files[{"prune": "tokens", "cut": "scores",
+                        "prune-seq": "hidden"}[case.request.kind]]
     features = first.ndim - (case.request.kind != "cut")
     form = "ragged" if "cu" in case.files else "batch" if features == 2 else "single"
     one_cls = case.files.get("cls", np.zeros((1, 1))).ndim == 1
@@ -26,7 +28,8 @@ def rule_of(request):
 
 
 def spaced(array, gap):
-    """The same values with `gap` elements of NaN or 77 behind each row, and rows between the segments."""
+    """The same values with `gap` elements of NaN or 77 behind each row, and rows between the
+    segments."""
     if array.ndim < 2 or not gap:
         return array
     wide = np.full([n + (axis > 0) * gap for axis, n in enumerate(array.shape)],
@@ -67,7 +70,8 @@ def arguments(request, form, gap=0, one_cls=False, dress=lambda array: array):
     want = {"curve", "ranks", "mask"} | ({"group_counts"} if request.groups is not None else set())
     if request.kind == "cut":
         how.pop("dtype", None)
-        return tailcut.cut, (dress(np.ascontiguousarray(shaped(request, request.rows, form))),), how | {"want": want}
+        return tailcut.cut, (dress(np.ascontiguousarray(shaped(request, request.rows, form))),
+                             ), how | {"want": want}
     want.add("scores")
     if request.kind == "prune":
         cls = reference_of(request, one_cls)
@@ -82,7 +86,8 @@ def arguments(request, form, gap=0, one_cls=False, dress=lambda array: array):
                 sizes = dress(shaped(request, sizes, form))
             how["merge"] = tailcut.Merge(power, window, sizes)
             want.add("joins")
-        return tailcut.prune, (rows, cls if isinstance(cls, (str, tailcut.Reference)) else dress(cls)), how | {
+        return tailcut.prune, (rows, cls if isinstance(cls, (str, tailcut.Reference))
+                               else dress(cls)), how | {
             "want": want}
     options = tailcut.RelevanceOptions(request.relevance)
     if request.relevance == "attention":
@@ -95,7 +100,8 @@ def arguments(request, form, gap=0, one_cls=False, dress=lambda array: array):
 
 def outputs(request, result):
     """A Selection by the names of method.answer."""
-    found = {"kept": result.kept, "counts": result.counts, "offsets": result.cu_seqlens, "flags": result.flags,
+    found = {"kept": result.kept, "counts": result.counts, "offsets": result.cu_seqlens,
+             "flags": result.flags,
              "mask": result.mask.reshape(-1)}
     if request.groups is not None:
         found["group-counts"] = result.group_counts
@@ -125,7 +131,8 @@ def same_bits(got, want):
 
 
 def check(request, found):
-    """Every output is what the method says: bit for bit, or near it and then exact from the package's own scores."""
+    """Every output is what the method says: bit for bit, or near it and then exact from the
+    package's own scores."""
     own = None
     if method.is_close(request):
         near = method.close(request)

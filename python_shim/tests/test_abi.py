@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""tailcut/_abi.py against include/tailcut.h: any drift fails. A C program that includes the header prints what the
-compiler makes of it; names of fields, values and arguments are read from the header's text."""
+"""tailcut/_abi.py against include/tailcut.h: any drift fails. A C program that includes the header
+prints what the compiler makes of it; names of fields, values and arguments are read from the
+header's text."""
 import ctypes
 import re
 import shutil
@@ -11,8 +12,10 @@ import pytest
 from paths import HEADER
 from tailcut import _abi, _load
 
-CTYPES = {"int32_t": ctypes.c_int32, "int64_t": ctypes.c_int64, "size_t": ctypes.c_size_t, "double": ctypes.c_double,
-          "float": ctypes.c_float, "const char *": ctypes.c_char_p, "void": None, "tailcut_handle": ctypes.c_void_p,
+CTYPES = {"int32_t": ctypes.c_int32, "int64_t": ctypes.c_int64, "size_t": ctypes.c_size_t,
+          "double": ctypes.c_double,
+          "float": ctypes.c_float, "const char *": ctypes.c_char_p, "void": None,
+          "tailcut_handle": ctypes.c_void_p,
           "tailcut_status": ctypes.c_int32}
 STRUCTS = {struct.__name__: struct for struct in _abi.STRUCTS}
 
@@ -47,13 +50,15 @@ def argument_type(declaration):
 
 def test_fields(text):
     header = {name: fields_of(body)
-              for body, name in re.findall(r"typedef struct tailcut_\w+ \{(.*?)\} (tailcut_\w+);", text, re.S)}
+              for body, name in re.findall(r"typedef struct tailcut_\w+ \{(.*?)\} (tailcut_\w+);",
+                                           text, re.S)}
     assert {name: list(struct._fields_) for name, struct in STRUCTS.items()} == header
 
 
 def test_functions(text):
     header = {}
-    for kind, name, arguments in re.findall(r"TAILCUT_API ([\w *]+?)\s*(tailcut_\w+)\(([^)]*)\);", text):
+    for kind, name, arguments in re.findall(r"TAILCUT_API ([\w *]+?)\s*(tailcut_\w+)\(([^)]*)\);",
+                                            text):
         types = () if arguments.strip() == "void" else tuple(map(argument_type, arguments.split(",")))
         header[name] = (CTYPES[kind.strip()], types)
     assert header == _abi.FUNCTIONS
@@ -70,7 +75,8 @@ def test_enum_names(text):
 
 def test_flag_names(text):
     macros = dict(re.findall(r"#define (TAILCUT_(?:FLAG|ROLE|ROWS)_\w+) (\d+)\b", text))
-    assert {prefix + member.name: str(int(member)) for kind, prefix in _abi.FLAGS.items() for member in kind} == {
+    assert {prefix + member.name: str(int(member)) for kind, prefix in _abi.FLAGS.items()
+            for member in kind} == {
         name: value for name, value in macros.items() if not name.endswith("INITIALIZER")}
 
 
@@ -83,22 +89,27 @@ def compiled(tmp_path_factory):
     for name, struct in STRUCTS.items():
         lines.append(f'  printf("{name}: %zu\\n", sizeof({name}));')
         for field, _kind in struct._fields_:
-            lines.append(f'  printf("{name}.{field}: %zu %zu\\n", offsetof({name}, {field}), sizeof (({name} *)0)->{field});')
+            lines.append(f'  printf("{name}.{field}: %zu %zu\\n", offsetof({name}, {field}), '
+                         f'sizeof (({name} *)0)->{field});')
         lines.append(f'  {{ {name} made; memset(&made, 0, sizeof made); {name} set = {name.upper()}_INITIALIZER;')
         lines += [f'    made.{field} = set.{field};' for field, _kind in struct._fields_]
         lines.append(f'    show("{name} default", &made, sizeof made); }}')
     for name, (kind, prefix) in _abi.ENUMS.items():
-        lines += [f'  printf("{prefix}{member.name}: %d\\n", (int){prefix}{member.name});' for member in kind]
+        lines += [f'  printf("{prefix}{member.name}: %d\\n", (int){prefix}{member.name});'
+                  for member in kind]
         lines.append(f'  printf("sizeof {name}: %zu\\n", sizeof({name}));')
-    for macro in ("TAILCUT_VERSION", "TAILCUT_MAX_SEGMENT_TOKENS", "TAILCUT_MAX_NOVELTY_DIM", "TAILCUT_WORKSPACE_ALIGNMENT"):
+    for macro in ("TAILCUT_VERSION", "TAILCUT_MAX_SEGMENT_TOKENS", "TAILCUT_MAX_NOVELTY_DIM",
+                  "TAILCUT_WORKSPACE_ALIGNMENT"):
         lines.append(f'  printf("{macro}: %d\\n", {macro});')
     place = tmp_path_factory.mktemp("abi")
     (place / "abi.c").write_text(
         "#include <stdio.h>\n#include <string.h>\n#include <tailcut.h>\n"
         "static void show(const char *name, const void *p, size_t n) {\n  printf(\"%s: \", name);\n"
-        "  for (size_t i = 0; i < n; i++) printf(\"%02x\", ((const unsigned char *)p)[i]);\n  printf(\"\\n\");\n}\n"
+        "  for (size_t i = 0; i < n; i++) printf(\"%02x\", ((const unsigned char *)p)[i]);\n  "
+        "printf(\"\\n\");\n}\n"
         "int main(void) {\n" + "\n".join(lines) + "\n  return 0;\n}\n")
-    subprocess.run([compiler, "-std=c11", "-I", HEADER.parent, "abi.c", "-o", "abi"], cwd=place, check=True)
+    subprocess.run([compiler, "-std=c11", "-I", HEADER.parent, "abi.c", "-o", "abi"], cwd=place,
+                   check=True)
     printed = subprocess.run([place / "abi"], check=True, capture_output=True, text=True).stdout
     return dict(line.split(": ") for line in printed.splitlines())
 

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The CUDA backend through the package: device arrays by __cuda_array_interface__ and the array API, the same bits as
-the CPU. Run where TAILCUT_TEST_CUDA is set, on a GPU or under a simulator; conftest.py leaves it out elsewhere."""
+"""The CUDA backend through the package: device arrays by __cuda_array_interface__ and the array
+API, the same bits as the CPU. Run where TAILCUT_TEST_CUDA is set, on a GPU or under a simulator;
+conftest.py leaves it out elsewhere."""
 import ctypes
 
 import numpy as np
@@ -21,8 +22,10 @@ def _runtime():
 
 
 CUDART = _runtime()
-for _name, _types in {"cudaMalloc": [ctypes.c_void_p, ctypes.c_size_t], "cudaFree": [ctypes.c_void_p],
-                      "cudaMemcpy": [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int],
+for _name, _types in {"cudaMalloc": [ctypes.c_void_p, ctypes.c_size_t],
+                      "cudaFree": [ctypes.c_void_p],
+                      "cudaMemcpy": [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t,
+                                     ctypes.c_int],
                       "cudaDeviceSynchronize": []}.items():
     getattr(CUDART, _name).argtypes = _types
 
@@ -47,11 +50,13 @@ class Device:
         base = np.ascontiguousarray(base)
         made = cls.empty((base.nbytes,), np.uint8)
         assert CUDART.cudaMemcpy(made.memory.pointer, base.ctypes.data, base.nbytes, 1) == 0
-        return cls(made.memory, array.shape, array.strides, array.dtype, array.ctypes.data - base.ctypes.data)
+        return cls(made.memory, array.shape, array.strides, array.dtype,
+                   array.ctypes.data - base.ctypes.data)
 
     @property
     def __cuda_array_interface__(self):
-        return {"shape": self.shape, "strides": self.strides, "typestr": self.dtype.str, "version": 3,
+        return {"shape": self.shape, "strides": self.strides, "typestr": self.dtype.str,
+                "version": 3,
                 "data": (self.memory.pointer + self.offset, False)}
 
     def __array_namespace__(self):
@@ -65,10 +70,12 @@ class Device:
     def __setitem__(self, everything, value):
         assert everything is Ellipsis
         filled = np.full(self.shape, value, self.dtype)
-        assert CUDART.cudaMemcpy(self.memory.pointer + self.offset, filled.ctypes.data, filled.nbytes, 1) == 0
+        assert CUDART.cudaMemcpy(self.memory.pointer + self.offset, filled.ctypes.data,
+                                 filled.nbytes, 1) == 0
 
     def reshape(self, shape):
-        return Device(self.memory, shape, np.empty(shape, self.dtype).strides, self.dtype, self.offset)
+        return Device(self.memory, shape, np.empty(shape, self.dtype).strides, self.dtype,
+                      self.offset)
 
     def numpy(self):
         whole = np.empty(self.memory.size, np.uint8)
@@ -104,7 +111,8 @@ def on_host(result):
 @pytest.mark.parametrize("seed", range(40))
 def test_method(seed):
     request, form, one_cls = ask.case_of(seed)
-    call, given, how = ask.arguments(request, form, seed % 3, one_cls, lambda a: Device.of(a) if a.size else Device.empty(
+    call, given, how = ask.arguments(request, form, seed % 3, one_cls,
+                                     lambda a: Device.of(a) if a.size else Device.empty(
         a.shape, a.dtype))
     for make in (call, lambda *a, **k: call.plan(*a, **k)()):
         ask.check(request, ask.outputs(request, on_host(make(*given, **how))))
@@ -117,7 +125,8 @@ def test_rows_in_place_and_padded():
     want = tailcut.prune(x, "row", rule=Rule(k=9), rows=[Rows(keys, token_axis=2)])
     on = [Device.of(array) for array in (x, keys, positions)]
     got = tailcut.prune(on[0], "row", rule=Rule(k=9), out=on[0], rows=[
-        Rows(on[1], on[1], token_axis=2), Rows(None, on[2], flags=RowsFlag.RENUMBER, token_axis=1, placement="local")])
+        Rows(on[1], on[1], token_axis=2), Rows(None, on[2], flags=RowsFlag.RENUMBER, token_axis=1,
+                                               placement="local")])
     assert (got.kept.numpy()[:27] == want.kept).all() and (got.scores.numpy()[:, :39] == want.scores[:, :39]).all()
     assert (on[0].numpy()[:, :9].reshape(27, 24) == want.tokens).all()
     assert (on[1].numpy()[:, :, :9].transpose(1, 0, 2, 3).reshape(2, 27, 8) == want.rows[0]).all()

@@ -19,13 +19,15 @@ def needs_torch(example):
     return re.search(r"^(import|from) (torch|transformers)", example.read_text(), re.M) is not None
 
 
-@pytest.mark.parametrize("example", [e for e in EXAMPLES if not needs_torch(e) or os.environ.get("TAILCUT_TEST_TORCH")],
+@pytest.mark.parametrize("example", [e for e in EXAMPLES if not needs_torch(e)
+                                     or os.environ.get("TAILCUT_TEST_TORCH")],
                          ids=lambda example: example.stem)
 def test_example(example, tmp_path):
     if "transformers" in example.read_text():
         pytest.importorskip("transformers", reason="transformers is not installed")
     package = Path(tailcut.__file__).parent.parent
-    subprocess.run([sys.executable, example], check=True, cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(package)})
+    subprocess.run([sys.executable, example], check=True, cwd=tmp_path,
+                   env=os.environ | {"PYTHONPATH": str(package)})
 
 
 def test_readme():

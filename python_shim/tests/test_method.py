@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The package against an independent statement of the method (tests/conformance/method.py): random requests of every
-kind, rows with gaps, from numpy, from an object with __dlpack__ alone, as a plan, in place, and as parts."""
+"""The package against an independent statement of the method (tests/conformance/method.py): random
+requests of every kind, rows with gaps, from numpy, from an object with __dlpack__ alone, as a plan,
+in place, and as parts."""
 import numpy as np
 from hypothesis import given, strategies as st
 
@@ -72,25 +73,29 @@ def test_parts(seed):
     if call is tailcut.prune:
         part = tailcut.score(*given_, **same)
         if given_[1] == "row" if isinstance(given_[1], str) else False:
-            how["batch"] = tailcut.Batch(**{**how["batch"].__dict__, "prefix_rows": max(request.prefix, 1)})
+            how["batch"] = tailcut.Batch(**{**how["batch"].__dict__,
+                                            "prefix_rows": max(request.prefix, 1)})
     else:
         roles = given_[1]
         part = tailcut.relevance(*given_, **same)
     assert ask.same_bits(part.scores, want.scores)
     rule = ask.rule_of(request)
     if request.kind == "prune" or request.relevance != "attention":
-        rule = tailcut.Rule(**{**{f: getattr(rule, f) for f in rule.__dataclass_fields__}, "scale": "unit"})
+        rule = tailcut.Rule(**{**{f: getattr(rule, f) for f in rule.__dataclass_fields__},
+                               "scale": "unit"})
     got = tailcut.cut(part.scores, rule, batch=how["batch"], roles=roles, input_flags=part.flags)
     for name in ("counts", "kept", "cu_seqlens", "flags", "mask"):
         assert ask.same_bits(getattr(got, name), getattr(want, name)), name
     if request.merge is not None:
         same["merge"] = how["merge"]
         for again in (tailcut.merge, tailcut.merge.plan):
-            merged = again(given_[0], got.kept, got.counts, got.cu_seqlens, want=("joins",), **same | {
+            merged = again(given_[0], got.kept, got.counts, got.cu_seqlens, want=("joins",),
+                           **same | {
                 "batch": how["batch"]})
             if again is not tailcut.merge:
                 merged = merged()
-                merged.tokens, merged.sizes = (a[:len(got.kept)] for a in (merged.tokens, merged.sizes))
+                merged.tokens, merged.sizes = (a[:len(got.kept)]
+                                               for a in (merged.tokens, merged.sizes))
             for name in ("tokens", "sizes"):
                 assert ask.same_bits(getattr(merged, name), getattr(want, name)), name
             joins = [joins.reshape(-1) for joins in (merged.joins, want.joins)]
@@ -98,7 +103,8 @@ def test_parts(seed):
                 end = max(a, b - how["batch"].prefix_rows)
                 assert ask.same_bits(joins[0][a:end], joins[1][a:end])
         return
-    (tokens,) = tailcut.compact([tailcut.Rows(given_[0], token_axis=1 if form == "batch" else 0)], got.kept, got.counts,
+    (tokens,) = tailcut.compact([tailcut.Rows(given_[0], token_axis=1 if form == "batch" else 0)],
+                                got.kept, got.counts,
                                 got.cu_seqlens, batch=how["batch"])
     assert ask.same_bits(tokens, want.tokens)
 
@@ -129,7 +135,8 @@ def test_mean_direction(seed):
     _call, given_, how = ask.arguments(request, form, 1)
     same = {name: how[name] for name in ("batch", "dtype") if name in how}
     u = tailcut.mean_direction(given_[0], **same)
-    assert ask.same_bits(tailcut.score(given_[0], u, **same).scores, tailcut.score(given_[0], "mean", **same).scores)
+    assert ask.same_bits(tailcut.score(given_[0], u, **same).scores,
+                         tailcut.score(given_[0], "mean", **same).scores)
 
 
 @given(SEEDS, st.integers(0, 2000))
@@ -139,7 +146,8 @@ def test_kept_count(seed, n):
     bound = tailcut.kept_count(rule, n)
     scores = np.random.default_rng(seed).normal(size=n).astype(np.float32)
     kept = int(tailcut.cut(scores, rule).counts[0])
-    assert kept == bound if rule.detector in (tailcut.Detector.TOPK, tailcut.Detector.RATIO) else kept <= bound
+    assert kept == bound if rule.detector in (tailcut.Detector.TOPK,
+                                              tailcut.Detector.RATIO) else kept <= bound
 
 
 def test_nothing_is_vacuous():
@@ -152,15 +160,18 @@ def test_nothing_is_vacuous():
     assert method.answer(ask.case_of(1)[0])
 
 
-@given(st.integers(0, 2 ** 31), st.booleans(), st.sampled_from(["mean", "max"]), st.sampled_from(["mean", "max"]))
+@given(st.integers(0, 2 ** 31), st.booleans(), st.sampled_from(["mean", "max"]),
+       st.sampled_from(["mean", "max"]))
 def test_given_log_sum_exp(seed, batched, heads, queries):
-    """The layer's own log-sum-exp, in FlashAttention's order of axes: near what is computed without it."""
+    """The layer's own log-sum-exp, in FlashAttention's order of axes: near what is computed without
+    it."""
     rng = np.random.default_rng(seed)
     b, n, h, d = 2 if batched else 1, int(rng.integers(4, 30)), 4, 8
     q, k = rng.normal(size=(b, n, h, d)).astype(np.float32), rng.normal(size=(b, n, 2, d)).astype(np.float32)
     roles = rng.choice([1, 2, 3], (b, n)).astype(np.uint8)
     logits = np.einsum("bthd,bshd->bhts", q.astype(np.float64), np.repeat(k, 2, 2)) / np.sqrt(d)
-    lse = np.log(np.exp(logits).sum(-1)).astype(np.float32).transpose(0, 2, 1)  # a view of [b, h, t]
+    # a view of [b, h, t]
+    lse = np.log(np.exp(logits).sum(-1)).astype(np.float32).transpose(0, 2, 1)
     if not batched:
         q, k, roles, lse = q[0], k[0], roles[0], lse[0]
     reductions = dict(head_reduction=heads, query_reduction=queries)

@@ -21,18 +21,22 @@ X = np.random.default_rng(2).normal(size=(4, 60, 32)).astype(np.float32)
 
 
 def python(code, **environment):
-    """Runs `code` in a fresh interpreter with the package under test; returns (status, stdout, stderr)."""
-    changed = {name: value for name, value in (os.environ | environment).items() if value is not None}
+    """Runs `code` in a fresh interpreter with the package under test; returns (status, stdout,
+    stderr)."""
+    changed = {name: value for name, value in (os.environ | environment).items()
+               if value is not None}
     changed["PYTHONPATH"] = str(PACKAGE.parent)
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=changed)
     return done.returncode, done.stdout, done.stderr
 
 
 def test_import_is_light():
-    """Importing opens no library, imports no framework, and works where there is no native library at all."""
+    """Importing opens no library, imports no framework, and works where there is no native library
+    at all."""
     status, said, errors = python(
         "import sys, tailcut\n"
-        "print([m for m in ('torch', 'cupy', 'jax', 'transformers') if m in sys.modules], tailcut._load._library)",
+        "print([m for m in ('torch', 'cupy', 'jax', 'transformers') if m in sys.modules], "
+        "tailcut._load._library)",
         TAILCUT_LIBRARY="/nowhere/libtailcut.so")
     assert (status, said) == (0, "[] None\n"), errors
 
@@ -43,7 +47,8 @@ def test_loader_lists_what_it_tried(tmp_path):
     assert status == 0 and "/nowhere/libtailcut.so: no such file" in said and "TAILCUT_LIBRARY" in said
     copy = tmp_path / "tailcut"
     shutil.copytree(PACKAGE, copy, ignore=shutil.ignore_patterns("*.so", "*.dylib", "*.dll", "__pycache__"))
-    status, said, _ = python(f"import sys; sys.path.insert(0, {str(tmp_path)!r})\n{code}", TAILCUT_LIBRARY=None,
+    status, said, _ = python(f"import sys; sys.path.insert(0, {str(tmp_path)!r})\n{code}",
+                             TAILCUT_LIBRARY=None,
                              LD_LIBRARY_PATH=None)
     assert status == 0 and f"{copy}/{_load._NAME}: no such file" in said and said.count("libtailcut") >= 2
 
@@ -57,7 +62,8 @@ def test_loader_refuses_another_abi(tmp_path):
     with pytest.raises(tailcut.LoadError, match="it is version 0.9.0, this package needs 0.2"):
         _load._open(str(other))
     (tmp_path / "other.c").write_text(f"int tailcut_version(void) {{ return {tailcut._abi.VERSION_NUMBER}; }}\n")
-    subprocess.run([compiler, "-shared", "-fPIC", tmp_path / "other.c", "-o", tmp_path / "lib2.so"], check=True)
+    subprocess.run([compiler, "-shared", "-fPIC", tmp_path / "other.c", "-o", tmp_path / "lib2.so"],
+                   check=True)
     with pytest.raises(tailcut.LoadError, match="lacks a function"):
         _load._open(str(tmp_path / "lib2.so"))
 
@@ -73,7 +79,8 @@ def test_threads():
 
     def work(handle):
         for i in range(200):
-            got = tailcut.prune(X, X[:, 0], handle=handle, want=("scores",) if i % 2 else ("scores", "mask"))
+            got = tailcut.prune(X, X[:, 0], handle=handle, want=("scores",) if i % 2
+                                else ("scores", "mask"))
             if not ((got.kept == want.kept).all() and (got.scores == want.scores).all()):
                 wrong.append(i)
 
@@ -112,28 +119,35 @@ def test_nothing_is_kept():
     assert [ref() for ref in alive] == [None] * 3
 
 
-@pytest.mark.parametrize("how", [{}, {"rule": tailcut.Rule(k=9)}, {"rule": "chord", "want": ()}, {"out": False}, {"want": ()},
-                                 {"placement": "local", "rule": tailcut.Rule(ratio=0.5)}, {"zero_tail": True},
+@pytest.mark.parametrize("how", [{}, {"rule": tailcut.Rule(k=9)}, {"rule": "chord", "want": ()},
+                                 {"out": False}, {"want": ()},
+                                 {"placement": "local", "rule": tailcut.Rule(ratio=0.5)},
+                                 {"zero_tail": True},
                                  {"batch": tailcut.Batch(prefix_rows=3)}, {"dim": 20}])
 @pytest.mark.parametrize("source", ["given", "each", "row", "mean", "lag"])
 def test_again(how, source):
-    """Calls of one shape one after the other: each with its own arrays, whatever was called before."""
+    """Calls of one shape one after the other: each with its own arrays, whatever was called
+    before."""
     rng = np.random.default_rng(8)
-    cls = {"given": X[0, 0], "each": X[:, 0], "row": "row", "mean": None, "lag": tailcut.Reference("lag", lag=5)}[source]
+    cls = {"given": X[0, 0], "each": X[:, 0], "row": "row", "mean": None,
+           "lag": tailcut.Reference("lag", lag=5)}[source]
     fixed = cls is None or not isinstance(cls, np.ndarray)
     for _ in range(4):
         x = rng.normal(size=X.shape).astype(np.float32)
         vector = cls if fixed else rng.normal(size=cls.shape).astype(np.float32)
-        scored = tailcut.score(x, vector, **{name: how[name] for name in ("batch", "dim") if name in how})
+        scored = tailcut.score(x, vector, **{name: how[name] for name in ("batch", "dim")
+                                             if name in how})
         batch = how.get("batch") or (tailcut.Batch(prefix_rows=1) if source == "row" else None)
         chosen = tailcut.cut(scored.scores, tailcut.Rule(**{**(_fields(how.get("rule"))), "scale": "unit"}), batch=batch,
                              input_flags=scored.flags)
-        outs = [how] if "out" in how else [how, how | {"out": np.empty((240, 32), np.float32)}, how | {"out": x.copy()}]
+        outs = [how] if "out" in how else [how, how | {"out": np.empty((240, 32), np.float32)},
+                                           how | {"out": x.copy()}]
         for options in outs:
             if options.get("out") is not False and "out" in options and options["out"].ndim == 3:
                 y = options["out"]
                 got = tailcut.prune(y, vector, **options)
-                assert all((y[b, :n] == x[b][_rows(chosen, b, batch)]).all() for b, n in enumerate(chosen.counts))
+                assert all((y[b, :n] == x[b][_rows(chosen, b, batch)]).all() for b,
+                           n in enumerate(chosen.counts))
             elif options.get("placement") == "local" and "out" in options:
                 continue
             else:

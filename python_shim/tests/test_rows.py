@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Row arrays of every layout: whatever the axes, the gaps and the kept list, numpy's own indexing says the same."""
+"""Row arrays of every layout: whatever the axes, the gaps and the kept list, numpy's own indexing
+says the same."""
 import numpy as np
 import pytest
 from hypothesis import given, strategies as st
@@ -17,8 +18,10 @@ DTYPES = ["u1", "f2", "i4", "i8", "f8"]
 def arrays(draw, batched, segments, tokens):
     """(array with gaps, token axis)."""
     letters = draw(st.sampled_from(BATCHED if batched else LAYOUTS))
-    shape = [{"b": segments, "t": tokens}.get(letter) or draw(st.integers(2, 4)) for letter in letters]
-    gaps = [draw(st.sampled_from([0, 0, 1, 3])) if "c" not in letters or letter in "bt" else 0 for letter in letters]
+    shape = [{"b": segments, "t": tokens}.get(letter) or draw(st.integers(2, 4))
+             for letter in letters]
+    gaps = [draw(st.sampled_from([0, 0, 1, 3])) if "c" not in letters or letter in "bt" else 0
+            for letter in letters]
     dtype = np.dtype(draw(st.sampled_from(DTYPES)))
     whole = [n + gap for n, gap in zip(shape, gaps)]
     count = int(np.prod(whole))
@@ -37,11 +40,14 @@ def test_uniform(data):
     batched = data.draw(st.booleans()) if segments == 1 else True
     prefix = data.draw(st.integers(0, min(2, tokens)))
     scores = np.random.default_rng(data.draw(st.integers(0, 999))).normal(size=(segments, tokens)).astype(np.float32)
-    chosen = tailcut.cut(scores if batched else scores[0], Rule(ratio=0.4), batch=Batch(prefix_rows=prefix))
+    chosen = tailcut.cut(scores if batched else scores[0], Rule(ratio=0.4),
+                         batch=Batch(prefix_rows=prefix))
     sources = [data.draw(arrays(batched, segments, tokens)) for _ in range(data.draw(st.integers(1, 3)))]
     for placement in Placement:
-        got = tailcut.compact([Rows(a, token_axis=axis) for a, axis in sources], chosen.kept, chosen.counts,
-                              chosen.cu_seqlens, batch=Batch(prefix_rows=prefix), placement=placement)
+        got = tailcut.compact([Rows(a, token_axis=axis) for a, axis in sources], chosen.kept,
+                              chosen.counts,
+                              chosen.cu_seqlens, batch=Batch(prefix_rows=prefix),
+                              placement=placement)
         for (array, axis), target in zip(sources, got):
             for b in range(segments):
                 first, end = chosen.cu_seqlens[b:b + 2]
@@ -53,7 +59,8 @@ def test_uniform(data):
                 assert (found == want).all() and found.dtype == want.dtype
     # In place, in one call.
     copies = [array.copy() for array, _axis in sources]
-    tailcut.compact([Rows(a, a, token_axis=axis) for a, axis in sources], chosen.kept, chosen.counts, chosen.cu_seqlens,
+    tailcut.compact([Rows(a, a, token_axis=axis) for a, axis in sources], chosen.kept,
+                    chosen.counts, chosen.cu_seqlens,
                     batch=Batch(prefix_rows=prefix))
     for copy, (array, axis) in zip(copies, sources):
         for b in range(segments):
@@ -63,7 +70,8 @@ def test_uniform(data):
 
 
 def test_layer_with_pages():
-    """Hidden states, M-RoPE positions, K/V of [B, H, T, d], and K/V in pages by slots, pruned in one call."""
+    """Hidden states, M-RoPE positions, K/V of [B, H, T, d], and K/V in pages by slots, pruned in
+    one call."""
     rng = np.random.default_rng(3)
     total, heads, d, page = 40, 3, 8, 4
     cu = np.array([0, 25, 40], np.int32)
@@ -96,7 +104,8 @@ def test_layer_with_pages():
 @pytest.mark.parametrize("table", ["inv_freq", "cos_sin"])
 @pytest.mark.parametrize("in_place", [False, True])
 def test_keys_turn(table, in_place):
-    """Keys of the kept rows come out as if rotated by their new positions, head by head, whatever the layout."""
+    """Keys of the kept rows come out as if rotated by their new positions, head by head, whatever
+    the layout."""
     rng = np.random.default_rng(7)
     total, heads, d = 30, 3, 16
     raw = rng.normal(size=(1, heads, total, d))
@@ -113,12 +122,15 @@ def test_keys_turn(table, in_place):
     keys = rotated(raw, old)
     roles = np.ones((1, total), np.uint8)
     roles[0, 20:] = 2
-    how = tailcut.Rotation(**{table: inv_freq if table == "inv_freq" else cos_sin}, positions=old[None],
+    how = tailcut.Rotation(**{table: inv_freq if table == "inv_freq" else cos_sin},
+                           positions=old[None],
                            new_base=np.array([5]))
     x = rng.normal(size=(1, total, 8)).astype(np.float32)
-    by_head = keys.transpose(0, 2, 1, 3).copy()  # [B, T, H, d]: heads are contiguous, and turn one by one
+    by_head = keys.transpose(0, 2, 1, 3).copy()  # [B, T, H, d]: heads are contiguous, and turn one
+                                                 # by one
     r = tailcut.prune_sequence(x, roles, rule=Rule(k=7), rows=[
-        Rows(keys, keys if in_place else None, token_axis=2, rotation=how), Rows(by_head, rotation=how)])
+        Rows(keys, keys if in_place else None, token_axis=2, rotation=how),
+        Rows(by_head, rotation=how)])
     want = rotated(raw[0][:, r.kept], 5 + np.arange(17))
     got = keys[0, :, :17] if in_place else r.rows[0]
     assert np.abs(got - want).max() < 1e-5 and np.abs(r.rows[1].transpose(1, 0, 2) - want).max() < 1e-5
@@ -130,7 +142,8 @@ def test_cache_of_a_batch():
     cache = rng.normal(size=(2, 3, 50, 8)).astype(np.float16)
     key, before = cache[:, :, :32], cache.copy()
     x = rng.normal(size=(2, 32, 16)).astype(np.float32)
-    result = tailcut.prune(x, x[:, 0], rule=Rule(k=5), rows=[Rows(key, key, token_axis=2)], out=False)
+    result = tailcut.prune(x, x[:, 0], rule=Rule(k=5), rows=[Rows(key, key, token_axis=2)],
+                           out=False)
     assert result.tokens is None
     for b in range(2):
         assert (cache[b, :, :5] == before[b][:, result.kept[5 * b:5 * b + 5]]).all()
@@ -139,7 +152,8 @@ def test_cache_of_a_batch():
 
 def test_zero_tail_and_padded():
     x = np.random.default_rng(5).normal(size=(3, 20, 4)).astype(np.float32)
-    r = tailcut.prune(x, x[:, 0], rule=Rule(tau=0.3, max_keep=12), placement="local", zero_tail=True)
+    r = tailcut.prune(x, x[:, 0], rule=Rule(tau=0.3, max_keep=12), placement="local",
+                      zero_tail=True)
     assert r.tokens.shape == (3, 12, 4) and r.kept.shape == (3, 20)
     for b, count in enumerate(r.counts):
         assert (r.tokens[b, :count] == x[b][r.kept[b, :count]]).all() and not r.tokens[b, count:].any()
@@ -163,7 +177,8 @@ def test_room():
     (Rows(np.zeros((20, 4)), token_axis=2), "token_axis 2 is outside"),
     (Rows(np.zeros((20, 4)), placement="middle"), "expected one of local, packed"),
     (Rows(None), "dst is missing"),
-    (Rows(np.zeros((20, 4), "i4"), renumber_base=np.zeros(1, "i8"), flags=2), "part_bytes|renumber_base"),
+    (Rows(np.zeros((20, 4), "i4"), renumber_base=np.zeros(1, "i8"), flags=2),
+     "part_bytes|renumber_base"),
 ])
 def test_refused(rows, said):
     x = np.ones((20, 4), np.float32)

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""PyTorch: its tensors in the core calls, and the operators of tailcut.torch. Run where TAILCUT_TEST_TORCH is set."""
+"""PyTorch: its tensors in the core calls, and the operators of tailcut.torch. Run where
+TAILCUT_TEST_TORCH is set."""
 import copy
 import json
 import os
@@ -21,7 +22,8 @@ from paths import ROOT
 from tailcut import Merge, Placement, Reference, Rows, Rule, _torch_forms
 
 SEEDS = st.integers(0, 2 ** 31)
-RULES = [Rule(k=9), Rule(ratio=0.3, spread=0.25), Rule(tau=0.05, max_keep=17), Rule("chord", round_to=4), None]
+RULES = [Rule(k=9), Rule(ratio=0.3, spread=0.25), Rule(tau=0.05, max_keep=17),
+         Rule("chord", round_to=4), None]
 DTYPES = [torch.float32, torch.float16, torch.bfloat16]
 
 
@@ -72,7 +74,8 @@ def test_operator(rule, dtype):
     """The operators against tailcut.prune of the same, which the method has checked."""
     x, cls = data(dtype)
     for source in sources(x, cls):
-        for batch, vector in ((x, source), (x[1], source[1] if isinstance(source, torch.Tensor) and source.dim() == 2
+        for batch, vector in ((x, source), (x[1], source[1] if isinstance(source, torch.Tensor)
+                                            and source.dim() == 2
                                             else source)):
             want = tailcut.prune(batch, vector, rule=rule)
             got = tt.prune(batch, vector, rule=rule)
@@ -80,7 +83,8 @@ def test_operator(rule, dtype):
             placed = tt.prune_(own, vector, rule=rule)
             assert torch.equal(got.counts, want.counts) and torch.equal(placed.counts, want.counts)
             assert torch.equal(got.kept, placed.kept)
-            full, kept, moved = (t if batch.dim() == 3 else t[None] for t in (got.tokens, got.kept, placed.tokens))
+            full, kept, moved = (t if batch.dim() == 3 else t[None]
+                                 for t in (got.tokens, got.kept, placed.tokens))
             for b, count in enumerate(want.counts.tolist()):
                 part = slice(int(want.cu_seqlens[b]), int(want.cu_seqlens[b + 1]))
                 assert torch.equal(kept[b, :count], want.kept[part]) and (kept[b, count:] == -1).all()
@@ -126,9 +130,11 @@ def test_sequence(policy, rule, batched):
         x, roles, options_of(policy, x), rule=rule, placement="local", zero_tail=True,
         rows=[Rows(a, None, axis, Placement.LOCAL, 1) for a, axis in zip((positions, keys), axes)])
     room = 30 - 22 + 5 if rule.k else None
-    got = tt.prune_sequence(x, roles, options_of(policy, x), rule=rule, rows=[positions, keys], token_axis=axes, room=room)
+    got = tt.prune_sequence(x, roles, options_of(policy, x), rule=rule, rows=[positions, keys],
+                            token_axis=axes, room=room)
     own = [a.clone() for a in (x, positions, keys)]
-    placed = tt.prune_sequence_(own[0], roles, options_of(policy, x), rule=rule, rows=own[1:], token_axis=axes, room=room)
+    placed = tt.prune_sequence_(own[0], roles, options_of(policy, x), rule=rule, rows=own[1:],
+                                token_axis=axes, room=room)
     size = room or 30
     assert got.tokens.shape[-2] == got.kept.shape[-1] == size and torch.equal(got.counts, want.counts)
     assert got.rows[0].dtype == torch.int64 and got.rows[1].shape[-2] == size
@@ -142,11 +148,13 @@ def test_sequence(policy, rule, batched):
         kept = segment(got.kept)
         assert torch.equal(kept[:n], segment(want.kept)[:n]) and (kept[n:] == -1).all()
         chosen = kept[:n].long()
-        for array, one, two in ((x, got.tokens, placed.tokens), (positions, got.rows[0], placed.rows[0]),
+        for array, one, two in ((x, got.tokens, placed.tokens),
+                                (positions, got.rows[0], placed.rows[0]),
                                 (keys, got.rows[1], placed.rows[1])):
             axis = array.dim() - batched - (1 if array is positions else 2)
             rows = segment(array).index_select(axis, chosen)
-            assert torch.equal(segment(one).narrow(axis, 0, n), rows) and torch.equal(segment(two).narrow(axis, 0, n), rows)
+            assert torch.equal(segment(one).narrow(axis, 0, n),
+                               rows) and torch.equal(segment(two).narrow(axis, 0, n), rows)
             assert not segment(one).narrow(axis, n, size - n).any()
 
 
@@ -157,7 +165,8 @@ def test_room():
     with pytest.raises(tailcut.ArgumentError, match="token axis cannot be 0"):
         tt.prune_sequence(x, roles, rule=Rule(k=5), rows=[positions], token_axis=0)
     with pytest.raises(tailcut.ArgumentError, match="room is 3, but 4 rows"):
-        tt.compact([x], torch.zeros((2, 3), dtype=torch.int32), torch.tensor([4, 1], dtype=torch.int32))
+        tt.compact([x], torch.zeros((2, 3), dtype=torch.int32),
+                   torch.tensor([4, 1], dtype=torch.int32))
 
 
 @pytest.mark.parametrize("prefix", [0, 2])
@@ -178,7 +187,8 @@ def test_parts(rule, prefix):
     front = tt.compact_(own, kept, counts, token_axis=-2, prefix_rows=prefix)
     assert torch.equal(tokens, want.tokens) and parts.shape == (3, 5, kept.shape[1], 4)
     for b, n in enumerate(counts):
-        assert torch.equal(parts[b, :, :n], words[b][:, kept[b, :n].long() + prefix]) and not parts[b, :, n:].any()
+        assert torch.equal(parts[b, :, :n], words[b][:, kept[b, :n].long()
+                                                     + prefix]) and not parts[b, :, n:].any()
         assert torch.equal(front[0][b, :n], tokens[b, :n]) and torch.equal(front[1][b, :, :n], parts[b, :, :n])
     (single,) = tt.compact([words[1, 2]], kept[1], counts[1:2], prefix_rows=prefix)
     assert torch.equal(single, parts[1, 2])
@@ -189,7 +199,8 @@ def merges(dtype=torch.float32, prefix=0):
     x, cls = data(dtype, (2, 150 + prefix, 32))
     x[:, 60:] += 2 * x[:, :90 + prefix].roll(5, 1)
     x[1, 20 + prefix] = 0
-    sizes = torch.randint(1, 5, x.shape[:2], generator=torch.Generator().manual_seed(4), dtype=torch.int32)
+    sizes = torch.randint(1, 5, x.shape[:2], generator=torch.Generator().manual_seed(4),
+                          dtype=torch.int32)
     return x, cls, sizes
 
 
@@ -199,9 +210,11 @@ def merges(dtype=torch.float32, prefix=0):
 def test_merge(rule, power, dtype):
     """The operators against tailcut.prune and tailcut.merge, which the method has checked."""
     x, cls, sizes = merges(dtype, 1)
-    for source, how in ((cls, Merge(power)), ("novelty", Merge(power, sizes_in=sizes)), ("row", Merge(power, 128))):
+    for source, how in ((cls, Merge(power)), ("novelty", Merge(power, sizes_in=sizes)),
+                        ("row", Merge(power, 128))):
         prefix = 1 if source == "row" else 0
-        want = tailcut.prune(x, source, rule=rule, merge=how, want=("joins",), placement="local", zero_tail=True)
+        want = tailcut.prune(x, source, rule=rule, merge=how, want=("joins",), placement="local",
+                             zero_tail=True)
         got = tt.prune(x, source, rule=rule, merge=how)
         parts = tt.merge(x, got.kept, got.counts, merge=how, prefix_rows=prefix)
         own = x.clone()
@@ -222,8 +235,10 @@ def test_gradient_of_merging(word, prefix):
     x, cls, sizes = merges(prefix=prefix)
     x.requires_grad_()
     for given_sizes in (None, sizes):
-        got = tt.prune(x, cls, rule=Rule(tau=0.05, max_keep=80), prefix_rows=prefix, merge=Merge(word, 0, given_sizes))
-        parts = tt.merge(x, got.kept, got.counts, merge=Merge(word, 0, given_sizes), prefix_rows=prefix)
+        got = tt.prune(x, cls, rule=Rule(tau=0.05, max_keep=80), prefix_rows=prefix,
+                       merge=Merge(word, 0, given_sizes))
+        parts = tt.merge(x, got.kept, got.counts, merge=Merge(word, 0, given_sizes),
+                         prefix_rows=prefix)
         weights = torch.zeros(2, 80, 150 + prefix)
         for b in range(2):
             rows, number = x[b, prefix:].detach().numpy(), {int(k): j for j, k in enumerate(got.kept[b]) if k >= 0}
@@ -254,7 +269,8 @@ def test_gradient_of_a_layer():
     def loss(tokens, heads):
         return (tokens ** 3).sum() + (heads ** 2).sum()
 
-    want = torch.autograd.grad(sum(loss(x[b, got.kept[b, :n].long()], keys[b][:, got.kept[b, :n].long()])
+    want = torch.autograd.grad(sum(loss(x[b, got.kept[b, :n].long()],
+                                        keys[b][:, got.kept[b, :n].long()])
                                    for b, n in enumerate(got.counts)), (x, keys))
     for tokens, heads in ((got.tokens, got.rows[1]), again[1:]):
         for found, wanted in zip(torch.autograd.grad(loss(tokens, heads), (x, keys)), want):
@@ -265,7 +281,8 @@ def operators():
     """Each operator with arguments, and whether its inputs may have gradients."""
     x, cls = data()
     ops = torch.ops.tailcut
-    exact, padded = (tt._arguments(x, source, rule, 0, None) for rule, source in ((Rule(k=9), cls), (None, "row")))
+    exact, padded = (tt._arguments(x, source, rule, 0, None) for rule,
+                     source in ((Rule(k=9), cls), (None, "row")))
     none, cu = (None, 0, 0), torch.tensor([0, 40, 47, 120], dtype=torch.int32)
     flat, packed = x.view(120, 24), (cu, 73, 0)
     yield True, ops.prune, (x, *padded, *none)
@@ -276,7 +293,8 @@ def operators():
     yield True, ops.prune_merge, (flat, *padded, 4, 0, None, *packed)
     yield False, ops.prune_merge_, (x.clone(), *padded, 0, 0, None)
     kept, counts = tt.prune(x, cls, rule=Rule(tau=0.1))[1:3]
-    yield True, ops.merge, (x, kept, counts, 4, 64, torch.ones(x.shape[:2], dtype=torch.int32), 0, 24, *none[:2])
+    yield True, ops.merge, (x, kept, counts, 4, 64, torch.ones(x.shape[:2], dtype=torch.int32), 0,
+                            24, *none[:2])
     yield True, ops.compact, ([x, x.transpose(1, 2).clone()], [1, 2], kept, counts, 0, *none[:2])
     yield False, ops.compact_, ([x.clone(), x.transpose(1, 2).clone()], [1, 2], kept, counts, 0)
     kept, counts = tt.prune(flat, cls, rule=Rule(tau=0.1), cu_seqlens=cu)[1:3]
@@ -290,8 +308,10 @@ def operators():
     how = tt._sequence(hidden, roles, None, [positions, keys], [1, 2], Rule(k=5), 12, None)
     yield True, ops.prune_sequence, (hidden, *how, *none[:2])
     yield False, ops.prune_sequence_, (hidden.clone(), *how)
-    how = tt._sequence(hidden.view(60, 16), roles.view(60), None, [positions.view(60)], [0], Rule(k=5), 60, None)
-    yield True, ops.prune_sequence, (hidden.view(60, 16), *how, torch.tensor([0, 30, 60], dtype=torch.int32), 30)
+    how = tt._sequence(hidden.view(60, 16), roles.view(60), None, [positions.view(60)], [0],
+                       Rule(k=5), 60, None)
+    yield True, ops.prune_sequence, (hidden.view(60, 16), *how,
+                                     torch.tensor([0, 30, 60], dtype=torch.int32), 30)
 
 
 @pytest.mark.parametrize("which", range(19))
@@ -306,8 +326,10 @@ def test_opcheck(which):
 
 
 def test_opcheck_has_all():
-    defined = {name for name in torch._C._dispatch_get_all_op_names() if name.startswith("tailcut::")}
-    assert len(list(operators())) == 19 and {op._qualified_op_name for _, op, _ in operators()} == defined
+    defined = {name for name in torch._C._dispatch_get_all_op_names()
+               if name.startswith("tailcut::")}
+    assert len(list(operators())) == 19 and {op._qualified_op_name for _, op,
+                                             _ in operators()} == defined
 
 
 @pytest.mark.parametrize("rule", RULES)
@@ -329,12 +351,14 @@ def layer(x, cls, roles):
     padded = tt.prune(x, "row", rule=Rule(tau=0.0, max_keep=12))
     moved = tt.prune_(x.clone(), None, rule="gap")
     merged = tt.prune(x, "novelty", rule=Rule(k=9), merge="cos4")
-    sequence = tt.prune_sequence(x, roles, rule=Rule(k=5), rows=[x.transpose(1, 2)], token_axis=2, room=25)
+    sequence = tt.prune_sequence(x, roles, rule=Rule(k=5), rows=[x.transpose(1, 2)], token_axis=2,
+                                 room=25)
     (beside,) = tt.compact([x + 1], merged.kept, merged.counts)
     tt.compact_([beside], sequence.kept.clamp(max=8)[:, :1], sequence.counts.clamp(max=1))
     scores, flags = tt.score(x, cls)
     kept, counts = tt.cut(scores, Rule("gap", scale="unit", max_keep=30), flags=flags)
-    return (pruned.tokens.sum(1) + padded.tokens.sum(1), pruned.kept, padded.counts, moved.counts, merged.tokens,
+    return (pruned.tokens.sum(1) + padded.tokens.sum(1), pruned.kept, padded.counts, moved.counts,
+            merged.tokens,
             torch.log(merged.sizes.float()), sequence.rows[0], sequence.kept, beside, kept, counts)
 
 
@@ -346,11 +370,13 @@ def test_compile(backend):
     compiled = torch.compile(layer, fullgraph=True, backend=backend)
     for inputs in ((x, cls, roles), (x.flip(0), cls + 1, roles.flip(1))):
         for got, want in zip(compiled(*inputs), layer(*inputs)):
-            assert torch.allclose(got, want, atol=1e-5) if want.is_floating_point() else torch.equal(got, want)
+            assert torch.allclose(got, want,
+                                  atol=1e-5) if want.is_floating_point() else torch.equal(got, want)
 
 
 def test_rules_as_text():
-    for rule in [*RULES[:-1], Rule(percent=30), Rule("iqr", order="low"), Rule(mass=0.9), Rule(lambda_=1e-9),
+    for rule in [*RULES[:-1], Rule(percent=30), Rule("iqr", order="low"), Rule(mass=0.9),
+                 Rule(lambda_=1e-9),
                  Rule("otsu", search_lo=0.1)]:
         assert _torch_forms.rule_of_word(_torch_forms.rule_word(rule)) == rule
     for default in (None, "otsu"):
@@ -371,8 +397,10 @@ def test_end_to_end_benchmark(tmp_path):
     """A tiny model: every case runs, and the two ways of pruning keep the same."""
     package = Path(tailcut.__file__).parent.parent
     said = subprocess.run(
-        [sys.executable, ROOT / "bench" / "e2e.py", "--model", "tiny", "--device", "cpu", "--rounds", "1",
-         "--threads", "1", "--json", tmp_path / "e2e.json"], env=os.environ | {"PYTHONPATH": str(package)},
+        [sys.executable, ROOT / "bench" / "e2e.py", "--model", "tiny", "--device", "cpu",
+         "--rounds", "1",
+         "--threads", "1", "--json", tmp_path / "e2e.json"],
+         env=os.environ | {"PYTHONPATH": str(package)},
         capture_output=True, text=True)
     assert said.returncode == 0, said.stderr
     found = json.loads((tmp_path / "e2e.json").read_text())
@@ -383,9 +411,11 @@ def test_end_to_end_benchmark(tmp_path):
 
 
 def test_again():
-    """The second call of a form makes its arrays when they are read, and they are those of the first."""
+    """The second call of a form makes its arrays when they are read, and they are those of the
+    first."""
     x, cls = data()
-    for how in ({}, {"want": ("mask", "ranks", "curve")}, {"out": False, "want": ()}, {"placement": "local"},
+    for how in ({}, {"want": ("mask", "ranks", "curve")}, {"out": False, "want": ()},
+                {"placement": "local"},
                 {"batch": tailcut.Batch(prefix_rows=3)}, {"rule": Rule(k=40)}):
         first, second = tailcut.prune(x, cls, **how), tailcut.prune(x, cls, **how)
         assert type(first) is tailcut.Selection and isinstance(second, tailcut.Selection)
@@ -393,7 +423,8 @@ def test_again():
             for name in first.__dataclass_fields__:
                 a, b = getattr(first, name), getattr(one, name)
                 same = torch.equal(torch.nan_to_num(a), torch.nan_to_num(b)) if isinstance(a, torch.Tensor) else a == b
-                if name != "tokens" or how.get("placement") != "local":  # rows behind the last are unspecified
+                # rows behind the last are unspecified
+                if name != "tokens" or how.get("placement") != "local":
                     assert same, name
                 assert not isinstance(a, torch.Tensor) or a.dtype == b.dtype
     first = tailcut.prune(x, cls, want=("scores",))

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""py.typed promises types: mypy --strict finds nothing to say. Where mypy is not installed: skipped."""
+"""py.typed promises types: mypy --strict finds nothing to say. Where mypy is not installed:
+skipped."""
 import subprocess
 import sys
 from pathlib import Path

@@ -63,7 +63,8 @@ def _layers(cache: Any, layer: int, rows: int) -> list[Any]:
                               f"{type(of).__name__}; expected a DynamicCache with full attention")
         before = of.get_seq_length() - rows
         if before:
-            raise conflict(f"layer is {layer}, but the cache held {before} rows before this prompt; "
+            raise conflict(f"layer is {layer}, but the cache held {before} rows before this "
+                           f"prompt; "
                            "expected an empty one")
     return held
 
