@@ -21,9 +21,10 @@ from ._load import fail, library
 from ._options import (Array, Batch, Merge, Merged, Reference, RelevanceOptions, Rule, Scores,
                        Selection, member,
                        merging)
-from ._plan import Plan, Prepared, Setup, most_kept, reference_of, relevance_of, rule_of
+from ._plan import Plan, Prepared, Setup
 from ._reuse import Again
 from ._rows import Rows
+from ._structs import most_kept, reference_of, relevance_of, rule_of
 
 P = ParamSpec("P")
 R = TypeVar("R")

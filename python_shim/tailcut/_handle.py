@@ -13,7 +13,8 @@ import numpy as np
 
 from . import _abi
 from ._abi import DeviceKind
-from ._arrays import CPU, Maker, view
+from ._arrays import CPU, view
+from ._making import Maker
 from ._errors import unknown_value
 from ._load import check, library, new
 

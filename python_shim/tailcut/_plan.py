@@ -10,18 +10,17 @@ from ctypes import byref, c_int32
 from typing import Any, Generic, Iterable, Sequence, TypeVar
 
 from . import _abi
-from ._abi import Dtype, Placement, ReferenceSource
-from ._arrays import (CPU, SIZES, Maker, View, features_dtype, maker, small, stream_of, strides_of,
-                      view)
+from ._abi import Dtype, Placement
+from ._arrays import CPU, SIZES, View, features_dtype, small, stream_of, strides_of
+from ._making import Maker, maker
 from ._errors import conflict, out_of_range
 from ._handle import Handle, handle as handle_of
 from ._load import fail, library, new, new_array
-from ._options import Array, Batch, Merge, Merged, Reference, RelevanceOptions, Rule, Selection
+from ._options import Array, Batch, Merge, Merged, Selection
 from ._rows import Room, Rows, fill
 
 R = TypeVar("R")
 _WHOLE_BATCH = Batch()
-_DEFAULT_RULE: list[Rule] = []  # made when the library is open
 
 
 class Plan(Generic[R]):
@@ -185,7 +184,7 @@ class Setup:
             dim = channels
         elif dim > channels:
             raise out_of_range(f"dim is {dim}, but x has {channels} channels")
-        strides = _element_strides(x, "x")
+        strides = element_strides(x, "x")
         made = new(_abi.tokens)
         made.data, made.dtype, made.dim = x.data, kind, dim
         made.row_stride = strides[-2]
@@ -324,7 +323,7 @@ def _longest(offsets: View) -> int:
     return max((b - a for a, b in zip(values, values[1:]) if b > a), default=0)
 
 
-def _element_strides(of: View, name: str, contiguous: bool = True) -> list[int]:
+def element_strides(of: View, name: str, contiguous: bool = True) -> list[int]:
     """Strides in elements; 0, the library's default, along axes of one element."""
     size, strides = SIZES[of.code], []
     for length, stride in zip(of.shape, strides_of(of)):
@@ -338,107 +337,3 @@ def _element_strides(of: View, name: str, contiguous: bool = True) -> list[int]:
                            f"are expected (the "
                            "last axis contiguous)")
     return strides
-
-
-def rule_of(rule: Rule | str | None, setup: Setup) -> Any:
-    """The C struct of a rule."""
-    if not isinstance(rule, Rule):
-        if rule is None:
-            if not _DEFAULT_RULE:
-                _DEFAULT_RULE.append(Rule())
-            rule = _DEFAULT_RULE[0]
-        else:
-            rule = Rule(rule)
-    struct, holder = rule._struct(setup.device, setup.groups or setup.segments)
-    setup.keep.append(holder)
-    return struct
-
-
-def most_kept(rule: Any, setup: Setup) -> int:
-    """Rows of a segment that a fused call without roles can keep."""
-    candidates = max(setup.max_tokens - setup.prefix, 0)
-    if setup.groups:
-        return candidates
-    found: int = library().tailcut_kept_count(byref(rule), min(candidates, _abi.MAX_SEGMENT_TOKENS))
-    if found < 0:
-        fail(_abi.Status.ERROR_RANGE)
-    return found
-
-
-def reference_of(cls: Any, setup: Setup, dim: int, dtype: Dtype | None) -> Any:
-    """The tailcut_reference of a Reference or a vector."""
-    made = new(_abi.reference)
-    data = cls
-    if isinstance(cls, Reference):
-        made.source, made.lag, made.window, data = cls.source, cls.lag, cls.window, cls.data
-    if data is not None:
-        of = view(data, "reference", setup.stream)
-        if of.device != setup.device:
-            raise conflict(f"reference is on device {of.device}, x on {setup.device}")
-        if len(of.shape) not in (1, 2) or of.shape[-1] < dim or (
-                len(of.shape) == 2 and of.shape[0] != setup.segments):
-            raise out_of_range(f"reference has shape {list(of.shape)}: [{dim}] or "
-                               f"[{setup.segments}, {dim}] is expected")
-        made.dtype = features_dtype(of, None if of.code == "f4" else dtype, "reference")
-        size, strides = SIZES[of.code], strides_of(of)
-        if size != strides[-1] and dim > 1 or strides[0] < 0 or strides[0] % size:
-            raise out_of_range(f"reference has strides {list(of.strides)}: a contiguous last axis "
-                               f"is expected")
-        if len(of.shape) == 2 and setup.segments > 1:
-            made.segment_stride = strides[0] // size
-        setup.keep.append(of)
-        made.data = of.data
-    elif made.source == ReferenceSource.GIVEN:
-        raise conflict("reference.data is None; expected with source GIVEN")
-    setup.reference_struct = made
-    return made
-
-
-def relevance_of(options: RelevanceOptions | None, setup: Setup,
-                 dtype: Dtype | None) -> tuple[Any, int, int]:
-    """(the tailcut_relevance_options, q_heads, head_dim)."""
-    options = options or RelevanceOptions()
-    made = new(_abi.relevance_options)
-    made.policy, made.causal, made.last_query = options.policy, options.causal, options.last_query
-    made.head_reduction, made.query_reduction = options.head_reduction, options.query_reduction
-    for name in ("q", "k"):
-        array = getattr(options, name)
-        if array is None:
-            continue
-        of = view(array, f"options.{name}", setup.stream)
-        if of.device != setup.device or len(of.shape) != len(setup.rows_shape) + 2:
-            raise conflict(f"options.{name} has shape {list(of.shape)} on device {of.device}: "
-                           f"{list(setup.rows_shape)} + [heads, head_dim] on {setup.device} is "
-                           f"expected")
-        if of.shape[0] < setup.rows_shape[0] or setup.batched and of.shape[1] != setup.max_tokens:
-            raise out_of_range(f"options.{name} has shape {list(of.shape)}: "
-                               f"{list(setup.rows_shape)} rows are expected")
-        kind = features_dtype(of, dtype, f"options.{name}")
-        strides = _element_strides(of, f"options.{name}")
-        if made.dtype not in (0, kind) or made.head_dim not in (0, of.shape[-1]):
-            raise conflict("options.q and options.k differ in dtype or head_dim")
-        made.dtype, made.head_dim = kind, of.shape[-1]
-        setattr(made, name, of.data)
-        setattr(made, f"{name}_heads", of.shape[-2])
-        setattr(made, f"{name}_head_stride", strides[-2])
-        setattr(made, f"{name}_row_stride", strides[-3])
-        if setup.batched:
-            setattr(made, f"{name}_segment_stride", strides[0])
-        setup.keep.append(of)
-    if options.lse is not None:
-        _lse(made, options.lse, setup)
-    return made, made.q_heads, made.head_dim
-
-
-def _lse(made: Any, array: Any, setup: Setup) -> None:
-    of = view(array, "options.lse", setup.stream)
-    if of.code != "f4" or of.device != setup.device or (
-            of.shape != (*setup.rows_shape, made.q_heads)):
-        raise conflict(f"options.lse has shape {list(of.shape)} of {of.code} on device "
-                       f"{of.device}: float32 "
-                       f"{[*setup.rows_shape, made.q_heads]} on {setup.device} is expected")
-    strides = _element_strides(of, "options.lse", False)
-    made.lse, made.lse_head_stride, made.lse_row_stride = of.data, strides[-1], strides[-2]
-    if setup.batched:
-        made.lse_segment_stride = strides[0]
-    setup.keep.append(of)

@@ -15,7 +15,8 @@ from typing import Any, Callable, Hashable
 
 import numpy as np
 
-from ._arrays import is_torch, like_at, numpy_address, stream_of, torch_address, view
+from ._arrays import is_torch, numpy_address, stream_of, torch_address, view
+from ._making import like_at
 from ._load import fail
 from ._options import Batch, Reference, Rule, Selection
 from ._plan import Prepared, Setup, cut_to

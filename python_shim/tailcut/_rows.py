@@ -13,7 +13,8 @@ from typing import Any
 
 from . import _abi
 from ._abi import Dtype, Placement, RopePairing, RowsFlag
-from ._arrays import SIZES, features_dtype, Maker, View, like, small, strides_of, view
+from ._arrays import SIZES, features_dtype, View, small, strides_of, view
+from ._making import Maker, like
 from ._errors import conflict, out_of_range
 from ._load import new
 from ._options import Array, member

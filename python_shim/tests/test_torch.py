@@ -19,7 +19,7 @@ import novelty
 import tailcut
 import tailcut.torch as tt
 from paths import ROOT
-from tailcut import Merge, Placement, Reference, Rows, Rule, _torch_forms
+from tailcut import Merge, Placement, Reference, Rows, Rule, _reuse, _torch_forms
 
 SEEDS = st.integers(0, 2 ** 31)
 RULES = [Rule(k=9), Rule(ratio=0.3, spread=0.25), Rule(tau=0.05, max_keep=17),
@@ -417,6 +417,7 @@ def test_again():
     for how in ({}, {"want": ("mask", "ranks", "curve")}, {"out": False, "want": ()},
                 {"placement": "local"},
                 {"batch": tailcut.Batch(prefix_rows=3)}, {"rule": Rule(k=40)}):
+        _reuse._calls.known.clear()  # other tests' forms
         first, second = tailcut.prune(x, cls, **how), tailcut.prune(x, cls, **how)
         assert type(first) is tailcut.Selection and isinstance(second, tailcut.Selection)
         for one in (second, pickle.loads(pickle.dumps(second)), copy.copy(second)):
