@@ -23,7 +23,7 @@
 static void *pass(world *w, const void *s, size_t most) {
   size_t size;
   memcpy(&size, s, sizeof size);
-  if (size < sizeof size || size > most) size = most;
+  if (size < sizeof size || size > most || size % 8 != 0) size = most; /* structs are aligned */
   void *p = tt_memory_cpu.alloc(size, TT_TIGHT);
   memcpy(p, s, size);
   return w->passed[w->passes++] = p;
@@ -32,7 +32,7 @@ static void *pass(world *w, const void *s, size_t most) {
 
 static tailcut_rows *pass_rows(world *w) {
   const size_t most = sizeof w->rows[0], given = w->rows[0].struct_size;
-  const size_t size = given < most && given >= 128 ? given : most;
+  const size_t size = given < most && given >= 128 && given % 8 == 0 ? given : most;
   char *p = tt_memory_cpu.alloc(size * (size_t)w->num_rows, TT_TIGHT);
   for (int i = 0; i < w->num_rows; i++) {
     if (w->rows[i].rotation == &w->rotation[i]) w->rows[i].rotation = PASS(w, rotation[i]);
