@@ -31,7 +31,6 @@ constexpr uint32_t BITS_ARRIVED = 1u << 16;
 
 struct spread_args {
   tc_direction_args d;
-  tc_cuda_lasting *lasting;
   uint64_t *masks;              /* [tiles] bits of the rows that count; unused without roles */
   int32_t parts, slices, norms; /* of a block of rows; of a row; tickets that are norms */
   int32_t early;
@@ -73,7 +72,7 @@ __device__ inline void norms(const spread_args &args, uint32_t ticket, norms_spa
   const tc_segment segment = tc_segment_at(args.d.s, b);
   const int32_t rows = segment.n - index * TC_BLOCK;
   if (rows <= 0) return;
-  uint32_t *arrived = args.d.arrived + (b - args.d.t.first);
+  uint32_t *arrived = args.d.lasting->blocks + (b - args.d.t.first);
   if (warp == 0) {
     const uint8_t *roles = args.d.roles;
     if (roles != nullptr) roles += segment.start + index * TC_BLOCK;
@@ -182,22 +181,7 @@ __device__ inline void open_window(const uint64_t *masks, const tc_segment &segm
 /* Waits until the bits of segment first + g are there. Called by the whole block. */
 __device__ inline void wait_for_bits(const spread_args &args, int32_t g, int32_t tiles) {
   if (threadIdx.x == 0) {
-    while (tc_load_acquire(args.d.arrived + g) / BITS_ARRIVED != (uint32_t)tiles) {
-    }
-  }
-  __syncthreads();
-}
-
-/* Waits until the norms of segment first + g are there. Called by the whole block, once for each
- * slice: the last one clears the counts. */
-__device__ inline void wait_for_norms(const spread_args &args, int32_t g, int32_t tiles) {
-  if (threadIdx.x == 0) {
-    uint32_t *arrived = args.d.arrived + g, *seen = args.lasting->moved + g;
-    while (tc_load_acquire(arrived) % BITS_ARRIVED != (uint32_t)(tiles * args.parts)) {
-    }
-    if (atomicAdd(seen, 1u) == (uint32_t)args.slices - 1) {
-      *arrived = 0;
-      *seen = 0;
+    while (tc_load_acquire(args.d.lasting->blocks + g) / BITS_ARRIVED != (uint32_t)tiles) {
     }
   }
   __syncthreads();
@@ -253,7 +237,10 @@ __device__ inline void sums(const spread_args &args, uint32_t ticket, sums_space
       tc_copy_commit();
     }
     tc_delay(1);
-    if (base == 0) wait_for_norms(args, g, tiles);
+    if (base == 0) {
+      tc_wait_for_blocks(args.d, g, (uint32_t)(tiles * args.parts), BITS_ARRIVED,
+                         (uint32_t)args.slices);
+    }
     if (thread < STAGE_ROWS && !at.done(space)) space.weights[0][thread] = weight(at, base);
     tc_copy_wait<STAGES - 2>();
     __syncthreads();
@@ -316,16 +303,11 @@ __global__ void __launch_bounds__(THREADS, RESIDENT)
   __shared__ uint32_t taken;
   if (args.early) tc_let_next_start();
   tc_wait_previous();
-  if (threadIdx.x == 0) {
-    uint32_t *ticket = &args.lasting->ticket;
-    taken = atomicAdd(ticket, 1u);
-    if (taken == gridDim.x - 1) *ticket = 0;
-  }
-  __syncthreads();
-  if (taken < (uint32_t)args.norms) {
-    norms<DTYPE>(args, taken, space.norms);
+  const uint32_t ticket = tc_take_ticket(args.d, &taken);
+  if (ticket < (uint32_t)args.norms) {
+    norms<DTYPE>(args, ticket, space.norms);
   } else {
-    sums<DTYPE>(args, taken - (uint32_t)args.norms, space.sums);
+    sums<DTYPE>(args, ticket - (uint32_t)args.norms, space.sums);
   }
 }
 
@@ -343,12 +325,10 @@ bool tc_direction_spreads(const tc_cuda *device, const tc_direction_args &args) 
 }
 
 cudaError_t tc_direction_spread(const tc_cuda *device, const tc_direction_args &d,
-                                tc_cuda_lasting *lasting, const tc_chain *chain) {
+                                const tc_chain *chain) {
   spread_args args;
   args.d = d;
-  args.d.arrived = lasting->blocks;
   args.masks = (uint64_t *)(d.block_sums + d.t.bound * TC_BLOCK); /* dim is more than both want */
-  args.lasting = lasting;
   args.parts = 1;
   while (args.parts < MOST_PARTS && args.parts * d.t.bound < 2 * device->sms) args.parts *= 2;
   args.slices =
