@@ -67,7 +67,9 @@ typedef struct tc_cuda_lasting {
   uint32_t arrived; /* cut: groups that are done */
   uint32_t unused;
   uint64_t merge_ticket; /* as ticket, where there may be more than 2^32 of them */
-  uint32_t unused_too[58];
+  uint32_t long_ticket;  /* as ticket, taken while kernels before may still run */
+  uint32_t stages[16];   /* the cut of long groups: blocks that have done their part of each */
+  uint32_t unused_too[41];
   uint32_t blocks[TC_CHUNK_SEGMENTS]; /* direction, fused: blocks of a segment that have arrived */
   uint32_t moved[TC_CHUNK_SEGMENTS];  /* fused: blocks of a segment that know what is kept */
 } tc_cuda_lasting;

@@ -67,8 +67,8 @@
  *
  * Sizes of the arrays that a caller provides, in elements; "rows" is segments * max_tokens for a
  * uniform batch and total_tokens for a ragged one:
- *   rows            scores, roles, kept, curve, ranks, mask, sizes, slot tables (dst_slots of a
- *                   PACKED array: dst_rows), source row arrays, positions
+ *   rows            scores, roles, kept, curve, ranks, mask, sizes, joins, slot tables (dst_slots
+ *                   of a PACKED array: dst_rows), source row arrays, positions
  *   segments        lengths, counts, flags, input_flags, host_counts, renumber_base, new_base
  *   segments + 1    cu_seqlens, new_cu_seqlens
  *   segments * dim  direction; a reference that has a segment_stride
@@ -292,8 +292,8 @@ typedef struct tailcut_reference {
   int32_t source;         /* tailcut_reference_source; default GIVEN */
   int32_t dtype;          /* GIVEN: the tokens' dtype or TAILCUT_F32; 0 means the tokens' */
   const void *data;       /* GIVEN: required, device [dim] or [segments, dim]; otherwise NULL */
-  int64_t segment_stride; /* GIVEN: elements from one segment's vector to the next; 0 (default):
-                             one vector for all */
+  int64_t segment_stride; /* GIVEN: elements from one segment's vector to the next, >= dim; 0
+                             (default): one vector for all */
   int32_t lag;            /* LAG: required, >= 1 candidates; otherwise 0 */
   int32_t window;         /* NOVELTY: 64, 128 or 256; 0 (default) means 64. Otherwise 0 */
 } tailcut_reference;
@@ -446,7 +446,8 @@ typedef enum tailcut_power {
   TAILCUT_MERGE_COS4 = 4  /* the fourth power of their cosine where that is positive, else 0 */
 } tailcut_power;
 
-/* Merging: see tailcut_merge. */
+/* Merging: see tailcut_merge. The arrays may be NULL, and none may overlap another array of the
+ * call: sizes_out not sizes_in either. */
 typedef struct tailcut_merge_options {
   size_t struct_size;
   int32_t power;           /* tailcut_power; default COS4 */
@@ -455,7 +456,8 @@ typedef struct tailcut_merge_options {
   const int32_t *sizes_in; /* device int32 by row number: how many tokens a row stands for already,
                               less than 1 counting as 1; NULL (default): 1 each */
   int32_t *sizes_out;      /* device int32 by row number of the result, placed as `kept` is, or
-                              NULL: how many tokens each kept row stands for. Sums wrap */
+                              NULL: how many tokens each kept row stands for. Sums wrap. Elements
+                              of no kept row are not written */
   int32_t *joins_out;      /* device int32 by row number, candidate i's at start(b) + i, or NULL:
                               what it joins, itself where it is kept, -1 where it is lost.
                               With it a map of all patches can be made from the kept ones again */
@@ -532,7 +534,9 @@ TAILCUT_API tailcut_status tailcut_cut(tailcut_handle handle, const tailcut_batc
  * row j: renumbered position ids. Sums wrap. `src` is not read and may be NULL. */
 #define TAILCUT_ROWS_RENUMBER 2
 /* Where the call merges: the dropped rows of this array are merged into the kept ones, instead of
- * lost. A row is then one part of part_bytes / size values of `dtype`. */
+ * lost. A row is then one part of part_bytes / size values of `dtype`. Where it lies in several
+ * (heads apart, in pages): an entry for each head, its src and dst at the head's first value, with
+ * the same slots, pages and strides. */
 #define TAILCUT_ROWS_MERGE 4
 
 typedef enum tailcut_rope_pairing {
@@ -703,8 +707,8 @@ TAILCUT_API tailcut_status tailcut_merge(tailcut_handle handle, const tailcut_ba
  * with the tokens themselves, in place or PACKED. The scored matrix may be one of the arrays that
  * are compacted, and the reference may be in it; what an array writes through slots must not
  * overlap either. A PACKED row array needs no selection.new_cu_seqlens here. With selection.merge
- * the third part is tailcut_merge. Required: batch,
- * tokens, reference, selection with counts. Errors: as the parts. */
+ * the third part is tailcut_merge. rule NULL means the initialiser's. Required: batch, tokens,
+ * reference, selection with counts. Errors: as the parts. */
 TAILCUT_API tailcut_status tailcut_prune_visual(
     tailcut_handle handle, const tailcut_batch *batch, const tailcut_tokens *tokens,
     const tailcut_reference *reference, const tailcut_rule *rule,
@@ -797,7 +801,8 @@ TAILCUT_API tailcut_status tailcut_relevance(tailcut_handle handle, const tailcu
 /* Prune a sequence inside a layer (fused): relevance, cut and compact of stage 2; equals the three
  * parts. All rows that are no candidates are kept. `rows` names the hidden states, position ids
  * (gathered: original positions kept; or RENUMBER) and the K/V rows of any earlier layers.
- * Required: batch, tokens (but with ATTENTION), roles, selection with counts. */
+ * options and rule NULL mean the initialisers'. Required: batch, tokens (but with ATTENTION), roles,
+ * selection with counts. Errors: as the parts. */
 TAILCUT_API tailcut_status tailcut_prune_sequence(
     tailcut_handle handle, const tailcut_batch *batch, const tailcut_tokens *tokens,
     const uint8_t *roles, const tailcut_relevance_options *options, const tailcut_rule *rule,
@@ -834,7 +839,8 @@ typedef struct tailcut_limits {
   int32_t head_dim;     /* ATTENTION; otherwise 0 */
   int32_t reserved;     /* not read: headers before 0.2 have padding here */
   int32_t groups;       /* as tailcut_batch; 0 where a segment is one group */
-  int32_t window;       /* NOVELTY, merging: the window, at most 256; otherwise 0 */
+  int32_t window;       /* NOVELTY, merging: the window, at most 256 (a call's default of 0 is 64
+                           here); otherwise 0 */
 } tailcut_limits;
 #define TAILCUT_LIMITS_INITIALIZER \
   { sizeof(tailcut_limits), 0, 0, 0, 0, 0, 0, 0, 0, 0 }

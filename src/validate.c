@@ -62,6 +62,19 @@ tailcut_status tc_check_limits(const tailcut_limits *in, tailcut_limits *out) {
   return tc_check_int("limits->head_dim", out->head_dim, 0, 1024);
 }
 
+/* The stride of segments whose rows are `row` apart, a stride that is checked for all rows there are:
+ * where there are none it may be any. */
+static tailcut_status check_segment_stride(const char *name, int64_t *stride, int64_t row,
+                                           const tailcut_batch *batch) {
+  if (batch->cu_seqlens == NULL) {
+    return tc_check_stride(name, stride, batch->total_tokens > 0 ? row * batch->max_tokens : 0, 0,
+                           batch->segments);
+  }
+  if (*stride == 0) return TAILCUT_OK;
+  return tc_fail(TAILCUT_ERROR_CONFLICT, "%s is %lld; expected 0 with batch->cu_seqlens", name,
+                 (long long)*stride);
+}
+
 tailcut_status tc_check_tokens(const tailcut_tokens *in, const tailcut_batch *batch,
                                tailcut_tokens *out) {
   static const tailcut_tokens defaults = TAILCUT_TOKENS_INITIALIZER;
@@ -77,14 +90,8 @@ tailcut_status tc_check_tokens(const tailcut_tokens *in, const tailcut_batch *ba
   TC_TRY(tc_check_pointer(out->data, (size_t)tc_dtype_size(out->dtype), "tokens->data"));
   TC_TRY(tc_check_stride("tokens->row_stride", &out->row_stride, out->dim, out->dim,
                          batch->total_tokens));
-  if (batch->cu_seqlens != NULL && out->segment_stride != 0) {
-    return tc_fail(TAILCUT_ERROR_CONFLICT,
-                   "tokens->segment_stride is %lld; expected 0 with batch->cu_seqlens",
-                   (long long)out->segment_stride);
-  }
-  if (batch->cu_seqlens != NULL) return TAILCUT_OK; /* there is none, and it might overflow */
-  return tc_check_stride("tokens->segment_stride", &out->segment_stride,
-                         out->row_stride * batch->max_tokens, 0, batch->segments);
+  return check_segment_stride("tokens->segment_stride", &out->segment_stride, out->row_stride,
+                              batch);
 }
 
 static tailcut_status check_given(const tailcut_batch *batch, const tailcut_tokens *tokens,
@@ -214,12 +221,7 @@ static tailcut_status check_heads(const char *which, const void *data, int32_t h
   TC_TRY(tc_check_stride(name, row, (int64_t)heads * options->head_dim, options->head_dim,
                          batch->total_tokens));
   snprintf(name, sizeof name, "options->%s_segment_stride", which);
-  if (batch->cu_seqlens != NULL && *segment != 0) {
-    return tc_fail(TAILCUT_ERROR_CONFLICT, "%s is %lld; expected 0 with batch->cu_seqlens", name,
-                   (long long)*segment);
-  }
-  if (batch->cu_seqlens != NULL) return TAILCUT_OK;
-  return tc_check_stride(name, segment, *row * batch->max_tokens, 0, batch->segments);
+  return check_segment_stride(name, segment, *row, batch);
 }
 
 static tailcut_status check_lse(const tailcut_batch *batch, tailcut_relevance_options *out) {
@@ -243,8 +245,7 @@ static tailcut_status check_lse(const tailcut_batch *batch, tailcut_relevance_op
                    "%s is not set; expected where the heads are %lld apart and the rows %lld",
                    names[2], (long long)out->lse_head_stride, (long long)out->lse_row_stride);
   }
-  return tc_check_stride(names[2], &out->lse_segment_stride,
-                         out->lse_row_stride * batch->max_tokens, 0, batch->segments);
+  return check_segment_stride(names[2], &out->lse_segment_stride, out->lse_row_stride, batch);
 }
 
 static tailcut_status check_count(const char *name, int64_t value, int64_t most) {

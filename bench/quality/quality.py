@@ -96,7 +96,6 @@ def tasks(quick):
 
 
 def save(path, rows):
-    """What is measured so far."""
     versions = {package: importlib.metadata.version(package) for package in PACKAGES}
     date = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
     result = {"tool": "quality", "date": date,
@@ -141,8 +140,6 @@ def main():
     with multiprocessing.get_context("fork").Pool(options.processes) as pool:
         for row in pool.imap(measure, todo):
             rows.append(row)
-            if len(rows) % 20 == 0 and not options.quick:
-                save(options.o, rows)
             if sys.stderr.isatty():
                 print(f"\r{len(rows)} of {len(todo)}", end="", file=sys.stderr, flush=True)
     seconds = time.monotonic() - begun

@@ -205,7 +205,6 @@ extern "C" cudaError_t tc_cuda_compact(const tc_cuda *device, const tc_segments 
   call.lasting = lasting;
   call.chain = *chain;
   if (marks != nullptr) return tc_compact_staged(&call, marks, rows, num_rows);
-  call.more_arrays = num_rows > TC_ROWS_PER_LAUNCH;
   for (int32_t i = 0; i < num_rows; i += TC_ROWS_PER_LAUNCH) {
     const int32_t left = num_rows - i;
     const cudaError_t error =

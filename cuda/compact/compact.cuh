@@ -152,8 +152,6 @@ struct tc_compact_call {
   char *scratch;
   tc_cuda_lasting *lasting;
   tc_chain chain;
-  bool more_arrays; /* than go in one launch */
-  bool cleared;     /* scratch is zero */
 };
 
 /* Where a kernel has been launched: the next one follows. */

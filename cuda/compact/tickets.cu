@@ -2,8 +2,8 @@
 /*
  * compact, tickets: few long segments in place, by as many blocks as the device runs.
  *
- * Strategy: blocks take tickets, in order: first pieces of the kept lists to be checked, then tiles
- * of 16 result rows and 2 KB of their columns (narrower rows: more of them). Eight warps hold a
+ * Strategy: blocks take tickets, in order: first pieces of the kept lists to be checked (and `cover`
+ * to be made zero, for the tiles of the piece), then tiles of 16 result rows and 2 KB of their columns (narrower rows: more of them). Eight warps hold a
  * tile in registers, a ninth keeps the books: it takes the ticket and looks up the sources of the
  * tile behind the one that is being moved. A tile may be written when all rows in it are on chip or
  * nobody's source. cover[t] counts those of tile t's rows: a loaded tile adds the rows from behind
@@ -22,9 +22,8 @@
  * while others load. A damaged segment is moved by the last tickets, one for each of its column
  * slices, in ascending order as slabs are, when all its tiles have been dropped.
  *
- * State: ticket and left in `lasting`, zeroed by the last block to leave; checks and cover in
- * scratch, which a kernel of its own makes zero at the start of a call. Precision: bytes are
- * copied.
+ * State: cover in scratch; ticket, left and the checks in `lasting`, zeroed by the last block to
+ * leave. Precision: bytes are copied.
  * Limits: up to 32 segments, rows of 16-byte units at aligned places, 512 bytes at least, no slots,
  * no zeroed tails. Measured: bench/NOTES.md, "compact".
  */
@@ -35,9 +34,15 @@ using namespace tc_tickets;
 
 namespace {
 
-/* A piece's entries that cannot be followed: whether this thread has met one. */
-__device__ inline bool check_piece(const job &j) {
+/* A piece's entries that cannot be followed: whether this thread has met one. tiles: of a slice. */
+template <int MOST>
+__device__ inline bool check_piece(const ticket_args<MOST> &args, const job &j, int32_t tiles) {
+  const int32_t tile_rows = HELD * MOVERS >> args.columns_log;
   bool damaged = false;
+  if ((int32_t)threadIdx.x * tile_rows < j.rows) { /* a tile a thread */
+    uint32_t *cover = args.cover + (j.word + threadIdx.x);
+    for (int32_t slice = 0; slice < args.slices; slice++, cover += tiles) *cover = 0;
+  }
 #pragma unroll 4
   for (int32_t r = (int32_t)threadIdx.x; r < j.rows; r += MOVERS) {
     damaged |= tc_follow(j.kept, j.first + r, j.n) < 0;
@@ -87,8 +92,8 @@ __device__ inline void keep_books(const ticket_args<MOST> &args, board &s) {
     look_up(args, s.shares, ticket, lane, &s.jobs[after(slot)], s.sources[after(slot)]);
     const bool damaged = meet_or<1, THREADS>(false);
     if (j.kind == PIECE_OF_LIST) {
-      if (lane == 0 && damaged) atomicOr(&args.check->damaged[j.b], 1u);
-      if (lane == 0) tc_add_release(&args.check->done[j.b], 1);
+      if (lane == 0 && damaged) atomicOr(&args.lasting->moved[j.b], 1u);
+      if (lane == 0) tc_add_release(&args.lasting->blocks[j.b], 1);
     } else {
       const bool writes = settle(args, j, &sound, lane);
       if (lane == 0) s.writes = writes;
@@ -101,7 +106,7 @@ __device__ inline void keep_books(const ticket_args<MOST> &args, board &s) {
   left = __shfl_sync(TC_FULL, left, 0);
   if (left != gridDim.x - 1) return;
   __threadfence();
-  args.check->done[lane] = args.check->damaged[lane] = 0;
+  args.lasting->blocks[lane] = args.lasting->moved[lane] = 0;
   if (lane == 0) args.lasting->ticket = args.lasting->left = 0;
 }
 
@@ -129,7 +134,7 @@ __device__ inline void move_tiles(const ticket_args<MOST> &args, board &s) {
   for (int slot = 0; s.jobs[slot].kind != END; slot = after(slot)) {
     const job &j = s.jobs[slot];
     if (j.kind == PIECE_OF_LIST) {
-      meet_or<1, THREADS>(check_piece(j));
+      meet_or<1, THREADS>(check_piece(args, j, s.shares[31].tiles_end));
       meet();
       continue;
     }
@@ -180,13 +185,6 @@ __global__ void __launch_bounds__(THREADS, 4)
   }
 }
 
-/* Nothing else in a call touches these words, so they need not wait. */
-__global__ void __launch_bounds__(256) compact_clear(uint32_t *words, int64_t count) {
-  tc_let_next_start();
-  for (int64_t i = blockIdx.x * 256 + threadIdx.x; i < count; i += gridDim.x * 256) words[i] = 0;
-  tc_wait_previous();
-}
-
 /* -------------------------------------------------------------------------------------- host -- */
 
 int64_t tiles_bound(int64_t rows, int64_t tile) { return rows / tile + SEGMENTS; }
@@ -203,8 +201,7 @@ cudaError_t launch(tc_compact_call *call, const tc_row_array *rows, int32_t coun
   const int64_t tile = HELD * MOVERS >> columns_log, total = call->lists.s.total;
   ticket_args<MOST> args;
   args.lists = call->lists;
-  args.check = (checks *)call->scratch;
-  args.cover = (uint32_t *)(args.check + 1);
+  args.cover = (uint32_t *)call->scratch;
   args.lasting = call->lasting;
   args.columns_log = columns_log;
   args.arrays.count = count;
@@ -221,13 +218,6 @@ cudaError_t launch(tc_compact_call *call, const tc_row_array *rows, int32_t coun
                       0, &call->chain, args));
 }
 
-cudaError_t clear(tc_compact_call *call, int64_t words) {
-  const int64_t blocks = (words + 1023) / 1024, most = call->device->sms;
-  call->cleared = true;
-  return tc_launched(call, tc_launch(compact_clear, (unsigned)(blocks < most ? blocks : most), 256,
-                                     0, &call->chain, (uint32_t *)call->scratch, words));
-}
-
 }  // namespace
 
 bool tc_tickets_serve(const tc_compact_call *call, const tailcut_rows &r) {
@@ -239,24 +229,12 @@ bool tc_tickets_serve(const tc_compact_call *call, const tailcut_rows &r) {
 
 /* Bytes for SLICES slices of tiles of 16 rows: larger tiles have fewer words each. */
 size_t tc_compact_tickets_scratch(int64_t rows) {
-  return sizeof(checks) + (size_t)(SLICES * tiles_bound(rows, LEAST_TILE)) * sizeof(uint32_t);
+  return (size_t)(SLICES * tiles_bound(rows, LEAST_TILE)) * sizeof(uint32_t);
 }
 
 cudaError_t tc_compact_tickets(tc_compact_call *call, const tailcut_rows *const *rows,
                                int32_t count) {
-  const int64_t total = call->lists.s.total;
   tc_row_array batch[TC_ROWS_PER_LAUNCH];
-  if (!call->cleared) {
-    int64_t slices = call->more_arrays ? SLICES : 0;
-    for (int32_t i = 0; i < count && slices < SLICES; i++) {
-      const tc_row_array a = tc_describe_in(call, *rows[i]);
-      slices += tc_slices(a, columns_log_of(a));
-    }
-    if (slices > SLICES) slices = SLICES;
-    const int64_t words = slices * tiles_bound(total, LEAST_TILE);
-    const cudaError_t error = clear(call, words + (int64_t)(sizeof(checks) / sizeof(uint32_t)));
-    if (error != cudaSuccess) return error;
-  }
   for (int log = LEAST_LOG; log <= MOST_LOG; log++) {
     int32_t held = 0, slices = 0;
     for (int32_t i = 0; i <= count; i++) {
@@ -280,7 +258,6 @@ cudaError_t tc_compact_tickets(tc_compact_call *call, const tailcut_rows *const 
 }
 
 void tc_load_compact_tickets(cudaError_t *error) {
-  tc_load(compact_clear, error);
   tc_load(compact_tickets<TC_FEW_ARRAYS>, error);
   tc_load(compact_tickets<TC_ROWS_PER_LAUNCH>, error);
 }

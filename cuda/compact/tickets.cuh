@@ -22,24 +22,18 @@ constexpr int SEGMENTS = 32;
 constexpr int LEAST_TILE = 16; /* rows */
 constexpr int SLICES = 32;     /* column slices of a launch at tiles of 16 rows */
 constexpr int SLOTS = 3;       /* tiles ahead: looked up, held, perhaps still being written */
-
-/* Scratch: the checks, then cover, a word for each tile of each slice. */
-struct checks {
-  uint32_t done[SEGMENTS]; /* pieces of the list that have been checked */
-  uint32_t damaged[SEGMENTS];
-};
+static_assert(PIECE / LEAST_TILE <= MOVERS, "a tile a thread");
 
 template <int MOST>
 struct ticket_args {
   tc_lists lists;
-  checks *check;
-  uint32_t *cover;
-  tc_cuda_lasting *lasting;
+  uint32_t *cover;          /* a word for each tile of each slice */
+  tc_cuda_lasting *lasting; /* blocks: checked pieces of a segment's list; moved: it is damaged */
   int32_t columns_log, slices;
   tc_arrays<MOST> arrays; /* first: column slices before each */
 };
 
-/* What a ticket is about: a piece of a list to check, a tile to move, a segment to sweep. */
+/* What a ticket is about: a piece of a list to check and its tiles' cover to be zeroed, a tile to move, a segment to sweep. */
 enum { PIECE_OF_LIST, TILE, SWEEP, END };
 
 struct job {
@@ -50,7 +44,7 @@ struct job {
   int32_t first, rows;   /* result rows, or entries of the list */
   int32_t tiles, pieces; /* of the segment */
   int32_t tile;          /* its number in the segment */
-  uint32_t word;         /* its word of cover; a sweep's: that of tile 0 */
+  uint32_t word;         /* its word of cover; else that of the first tile of the sweep or piece */
   int32_t low, high;     /* rows it counts, as result rows are numbered */
 };
 
@@ -131,18 +125,21 @@ __device__ void look_up(const ticket_args<MOST> &args, const share *shares, uint
   j.pieces = of.pieces;
   j.tiles = of.tiles;
   j.kept = of.result.kept;
-  j.word = slice * tiles + number + (uint32_t)(of.tiles_end - of.tiles);
+  const uint32_t rows = j.kind == PIECE_OF_LIST ? PIECE : (uint32_t)tile_rows;
+  j.word = slice * tiles + number * (rows / (uint32_t)tile_rows);
+  j.word += (uint32_t)(of.tiles_end - of.tiles);
   j.array = tc_array_of(args.arrays, slice);
   const tc_row_array &a = args.arrays.array[j.array];
   j.offset = tc_segment_offset(args.lists, a, j.b, of.result.start);
   j.unit = (slice - (uint32_t)args.arrays.first[j.array]) << args.columns_log;
-  const int32_t rows = j.kind == PIECE_OF_LIST ? PIECE : tile_rows;
-  j.first = (int32_t)number * rows;
-  j.rows = min(rows, j.k - j.first);
+  j.first = (int32_t)(number * rows);
+  j.rows = min((int32_t)rows, j.k - j.first);
   if (j.kind == TILE) {
     j.low = number == 0 ? 0 : j.kept[j.first - 1] + prefix_rows + 1;
-    j.high = j.tiles * rows;
-    if (j.tile < j.tiles - 1) j.high = min(j.kept[j.first + rows - 1] + prefix_rows + 1, j.high);
+    j.high = j.tiles * tile_rows;
+    if (j.tile < j.tiles - 1) {
+      j.high = min(j.kept[j.first + tile_rows - 1] + prefix_rows + 1, j.high);
+    }
     tc_entry e[MOST_ROWS / 32];
 #pragma unroll
     for (int m = 0; m < MOST_ROWS / 32; m++) {
@@ -171,8 +168,8 @@ __device__ inline bool settle(const ticket_args<MOST> &args, const job &j, uint3
   uint32_t *const cover = args.cover + j.word;
   if (j.k == 0) return false;
   if ((*sound >> j.b & 1) == 0) {
-    wait_for(&args.check->done[j.b], (uint32_t)j.pieces);
-    if (tc_load_acquire(&args.check->damaged[j.b]) == 0) *sound |= 1u << j.b;
+    wait_for(&args.lasting->blocks[j.b], (uint32_t)j.pieces);
+    if (tc_load_acquire(&args.lasting->moved[j.b]) == 0) *sound |= 1u << j.b;
   }
   const bool whole = (*sound >> j.b & 1) != 0;
   if (j.kind == SWEEP) {

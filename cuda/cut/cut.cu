@@ -7,13 +7,14 @@
  *   up to TC_CUT_SHORT  OTSU (whole range), TOPK,     by value, one block       cut/short.cuh
  *   (8,192)             RATIO, THRESHOLD, MEAN, IQR
  *                       any; spread, curve, ranks     by sorting, one block     cut/short_sort.cuh
- *   more                OTSU (whole range)            by value, all blocks      cut/long_otsu.cu
- *                       TOPK, RATIO, clamped ones     by digits of the key      cut/long_select.cu
+ *   more                OTSU (whole range)            by value, all blocks      cut/long_bins.cuh
+ *                       TOPK, RATIO, clamped ones     by digits of the key      cut/long_select.cuh
  *                       THRESHOLD                     by the key of tau         cut/long.cu
  *                       any; spread, curve, ranks     by sorting                cut/long_sort.cu
  *
- * Where both lengths are possible both are launched, short ones first; then, where there are
- * groups, their lists are joined (cut/join.cu).
+ * Where both lengths are possible both are launched, short ones first, unless the long form has
+ * room for all groups of any length; then, where there are groups, their lists are joined
+ * (cut/join.cu).
  */
 #include "cut/cut.cuh"
 #include "cut/long.cuh"
@@ -52,7 +53,7 @@ extern "C" cudaError_t tc_cuda_cut(const tc_cuda *device, const tc_cut_args *arg
                         args->segments.cu_seqlens == nullptr && args->segments.lengths == nullptr;
   cudaError_t error = cudaSuccess;
   if (args->segments.segments == 0) return cudaSuccess;
-  if (!all_long) {
+  if (!all_long && !tc_cut_long_takes_all(*args)) {
     error = tc_cut_short(*args, tc_cut_sorts(*args), &link);
     link.follows = device->chains;
   }

@@ -3,18 +3,21 @@
  * share (cut/long.cu: the launches): the work as the device sees it, and how a block meets its
  * tile.
  *
- * A tile is a run of 2,048, 4,096 or 8,192 rows of one group, one block's work in every kernel.
- * Which groups are long, and which tiles they have, is found on the device by the first kernel
- * (begin). Every kernel lets the next one start right behind its own wait, not before: whatever a
+ * A tile is a run of 2,048, 4,096 or 8,192 rows of one group, one block's work in every stage or
+ * kernel. Which groups are long, and which tiles they have, is found on the device first (begin).
+ * Between kernels: every one lets the next start right behind its own wait, not before: whatever a
  * kernel finds before its wait is then complete up to the kernel before the last. That is how
  * blocks look up their tile and load its rows while the kernel before them still runs. */
 #ifndef TAILCUT_CUT_LONG_CUH_
 #define TAILCUT_CUT_LONG_CUH_
 
+#include "common/sync.cuh"
 #include "cut/otsu.cuh"
 
-/* Cuts every group of more than TC_CUT_SHORT rows and leaves the others alone. scratch: as many
- * bytes as tc_cut_long_scratch says, of any content, left with any content. */
+/* Cuts every group of more than TC_CUT_SHORT rows and leaves the others alone, but where
+ * tc_cut_long_takes_all: then those too. scratch: as many bytes as tc_cut_long_scratch says, of any
+ * content, left with any content. */
+bool tc_cut_long_takes_all(const tc_cut_args &args);
 size_t tc_cut_long_scratch(const tailcut_limits *limits);
 cudaError_t tc_cut_long(const tc_cuda *device, const tc_cut_args *args, char *scratch,
                         const tc_chain *chain);
@@ -70,7 +73,8 @@ struct tc_long {
   int32_t turn, slots; /* groups [turn * slots, (turn + 1) * slots) of the long ones */
   int32_t bound;       /* tiles of a round, at most */
   int32_t rows;        /* of a tile */
-  uint32_t *ticket;
+  int32_t most_left;   /* rows of a group that is left alone; -1: none is */
+  uint32_t *ticket;    /* sorting's */
   tc_long_tile *tiles; /* [bound] */
   uint32_t *found;     /* [bound] emit's look-back: 1 << 31 | ties << 14 | kept */
   tc_stats *stats;     /* [bound] */
@@ -87,17 +91,15 @@ struct tc_long {
   uint32_t *counts; /* [bound][256] */
 };
 
-/* cut/long_otsu.cu, cut/long_select.cu, cut/long_sort.cu, cut/long_emit.cu: launches; quads: rows
- * of a tile divided by 2,048, which is 1, 2 or 4. */
-enum tc_long_mode { TC_LONG_OTSU, TC_LONG_STATS, TC_LONG_SELECT, TC_LONG_MARKS, TC_LONG_MODES };
-cudaError_t tc_long_otsu(const tc_long &a, int quads, bool counts, tc_chain *chain);
-cudaError_t tc_long_select(const tc_long &a, int quads, tc_chain *chain);
+/* What the kept rows are known by. */
+enum tc_long_mode { TC_LONG_OTSU, TC_LONG_STATS, TC_LONG_SELECT, TC_LONG_MARKS };
+
+/* cut/long_value.cu: a round's one launch. cut/long_sort.cu: launches, behind begin and statistics.
+ * quads: rows of a tile divided by 2,048, which is 1, 2 or 4. */
+cudaError_t tc_long_by_value(const tc_long &a, int quads, const tc_chain *chain);
+void tc_long_by_value_load(cudaError_t *error);
 cudaError_t tc_long_sort(const tc_long &a, int quads, tc_chain *chain);
-cudaError_t tc_long_emit(const tc_long &a, int quads, tc_long_mode mode, tc_chain *chain);
-void tc_long_otsu_load(cudaError_t *error);
-void tc_long_select_load(cudaError_t *error);
 void tc_long_sort_load(cudaError_t *error);
-void tc_long_emit_load(cudaError_t *error);
 
 /* kernel<quads>; all three loaded. */
 #define TC_LONG_OF(kernel, quads) ((quads) == 1 ? kernel<1> : (quads) == 2 ? kernel<2> : kernel<4>)
@@ -114,7 +116,17 @@ __device__ __forceinline__ void tc_long_open(const tc_long &a, uint32_t tile,
   }
 }
 
-/* The same for this block behind the kernel's wait; false: it has no tile. */
+/* Waits until `count` blocks have said that a stage's work is done; NULL: no need to. A barrier is
+ * in here. */
+__device__ __forceinline__ void tc_long_await(const uint32_t *done, uint32_t count) {
+  if (threadIdx.x == 0 && done != nullptr) {
+    while (tc_load_acquire(done) != count) {
+    }
+  }
+  __syncthreads();
+}
+
+/* This block's tile, behind the kernel's wait; false: it has no tile. */
 __device__ __forceinline__ bool tc_long_begin(const tc_long &a, tc_long_tile &shared) {
   tc_wait_previous();
   tc_let_next_start();

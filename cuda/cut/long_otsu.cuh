@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * cut_long_otsu: where OTSU's maximum lies (cut/otsu.cuh), from counts of curve values. Shared by
- * cut/long_otsu.cu (which makes the counts) and cut/long_emit.cu (whose blocks each decide for
+ * cut/long_bins.cuh (which makes the counts) and cut/long_emit.cuh (whose blocks each decide for
  * themselves).
  *
  * A packed prefix is a count of rows << 42 | the sum of their offsets (at most 2^20 rows: 21 bits,

@@ -12,7 +12,7 @@
  * group's detector is one block's work: 1M rows are read by 1,024 threads, two or three times.
  * Measured: bench/NOTES.md, "cut".
  */
-#include "cut/long_select.cuh"
+#include "cut/long_emit.cuh"
 
 namespace {
 
@@ -205,6 +205,27 @@ __global__ void __launch_bounds__(TC_LONG_THREADS) mark(const __grid_constant__ 
   }
 }
 
+/* Tiles are taken by ticket: blocks wait for tiles before. */
+template <int QUADS>
+__global__ void __launch_bounds__(TC_LONG_THREADS, 1) emit(const __grid_constant__ tc_long a) {
+  __shared__ tc_emit_space<TC_LONG_MARKS> s;
+  __shared__ tc_long_tile tile;
+  __shared__ uint32_t ticket;
+  if (threadIdx.x == 0) ticket = atomicAdd(a.ticket, 1u); /* zero: begin is complete */
+  __syncthreads();
+  tc_long_open(a, ticket, tile);
+  __syncthreads();
+  const auto wait = [] {
+    tc_wait_previous();
+    tc_let_next_start();
+  };
+  if (tile.number < 0) {
+    wait();
+  } else {
+    tc_long_emit<QUADS, TC_LONG_MARKS>(s, a, tile, false, wait);
+  }
+}
+
 }  // namespace
 
 cudaError_t tc_long_sort(const tc_long &a, int quads, tc_chain *chain) {
@@ -218,12 +239,15 @@ cudaError_t tc_long_sort(const tc_long &a, int quads, tc_chain *chain) {
   }
   if (error == cudaSuccess) error = tc_launch(decide, grid, DECIDE_THREADS, 0, chain, a);
   if (error != cudaSuccess) return error;
-  return tc_launch(TC_LONG_OF(mark, quads), grid, TC_LONG_THREADS, 0, chain, a);
+  error = tc_launch(TC_LONG_OF(mark, quads), grid, TC_LONG_THREADS, 0, chain, a);
+  if (error != cudaSuccess) return error;
+  return tc_launch(TC_LONG_OF(emit, quads), grid, TC_LONG_THREADS, 0, chain, a);
 }
 
 void tc_long_sort_load(cudaError_t *error) {
   TC_LONG_LOAD(count, error);
   TC_LONG_LOAD(scatter, error);
   TC_LONG_LOAD(mark, error);
+  TC_LONG_LOAD(emit, error);
   tc_load(decide, error);
 }

@@ -14,16 +14,18 @@
  * A block of which no row counts leaves zeros, and adding them is skipping it: u + 0 is u for every
  * u but -0, which a sum that begins at +0 never becomes (rounded to nearest, x + y is -0 only if
  * both are).
- * Precision: as METHOD.md, bit for bit (a component that is NaN may have another payload). Limits:
- * where segments may have more than LONG_BLOCKS blocks the last arriver would read too much alone
- * (4 MB for 65,536 rows of 1,024 columns); there a second launch adds, spread over columns.
+ * Where segments may have more than LONG_BLOCKS blocks the last arriver would read too much alone
+ * (4 MB for 65,536 rows of 1,024 columns): there blocks take tickets, and the last tickets add the
+ * sums of FINISH_COLUMNS columns of a segment each, when all of its blocks, whose tickets are
+ * lower, have arrived.
+ * Precision: as METHOD.md, bit for bit (a component that is NaN may have another payload).
  */
 #include "direction/direction.cuh"
 
 namespace {
 
 constexpr int THREADS = 512, WARPS = THREADS / 32;
-constexpr int FINISH_THREADS = 128;
+constexpr int FINISH_COLUMNS = 128;
 constexpr int LONG_BLOCKS = 64; /* blocks of a segment that the last arriver adds itself */
 
 /* This thread's share of how many of the rows [0, n) of a segment count. */
@@ -80,6 +82,25 @@ __device__ inline void sum_columns(const char *block, int64_t stride, const floa
   for (int c = 0; c < COLUMNS; c++) sums[d + c] = a[c];
 }
 
+/* Finisher `number`: some columns of a segment, of which not all threads have one. */
+__device__ inline void finish(const tc_direction_args &args, int32_t number, int *total) {
+  const int32_t dim = args.tokens.dim, slices = (dim + FINISH_COLUMNS - 1) / FINISH_COLUMNS;
+  const int32_t g = number / slices, b = args.t.first + g;
+  const tc_segment segment = tc_segment_at(args.s, b);
+  if (segment.n == 0) return;
+  if (threadIdx.x == 0) *total = args.roles == nullptr ? segment.n : 0;
+  __syncthreads();
+  if (args.roles != nullptr) {
+    atomicAdd(total, count_rows(args.roles + segment.start, segment.n));
+  }
+  const uint32_t blocks = (uint32_t)((segment.n + TC_BLOCK - 1) / TC_BLOCK);
+  tc_wait_for_blocks(args, g, blocks, 0, (uint32_t)slices);
+  const int32_t d = (number - g * slices) * FINISH_COLUMNS + (int32_t)threadIdx.x;
+  if (threadIdx.x < FINISH_COLUMNS && d < dim) {
+    finish_column(args, b, segment, *total, (uint32_t)d);
+  }
+}
+
 template <int DTYPE, int BYTES>
 __global__ void __launch_bounds__(THREADS, 2)
     direction(const __grid_constant__ tc_direction_args args) {
@@ -88,6 +109,7 @@ __global__ void __launch_bounds__(THREADS, 2)
   __shared__ float weights[TC_BLOCK];
   __shared__ uint8_t list[TC_BLOCK]; /* rows of the block that count */
   __shared__ int listed, total;
+  __shared__ uint32_t taken;
   const uint32_t dim = (uint32_t)args.tokens.dim, lane = threadIdx.x & 31, warp = threadIdx.x / 32;
   const int64_t stride = args.tokens.row_stride * tc_type<DTYPE>::size;
   const int64_t tiles = tc_tiles_total(args.t, args.s);
@@ -101,7 +123,15 @@ __global__ void __launch_bounds__(THREADS, 2)
     for (uint32_t d = threadIdx.x; d < dim; d += THREADS) args.out[(int64_t)g * dim + d] = 0.0f;
   }
 
-  for (int64_t tile = blockIdx.x; tile < tiles; tile += gridDim.x) {
+  int64_t tile = blockIdx.x;
+  if (args.finishers > 0) { /* one ticket a block */
+    tile = tc_take_ticket(args, &taken);
+    if (tile >= args.t.bound) {
+      finish(args, (int32_t)(tile - args.t.bound), &total);
+      return;
+    }
+  }
+  for (; tile < tiles; tile += gridDim.x) {
     int32_t index;
     const int32_t b = tc_tile_find(args.t, args.s, tile, &index);
     if (b < 0) continue; /* the same for the whole block, as below */
@@ -134,9 +164,13 @@ __global__ void __launch_bounds__(THREADS, 2)
         sum_columns<DTYPE, 1>(block, stride, weights, list, listed, (uint32_t)d, sums);
       }
     }
-    if (args.arrived != nullptr) {
+    uint32_t *arrived = args.lasting->blocks + (b - args.t.first);
+    if (args.finishers > 0) {
+      __syncthreads();
+      if (threadIdx.x == 0) tc_add_release(arrived, 1);
+    } else {
       const int32_t blocks = (segment.n + TC_BLOCK - 1) / TC_BLOCK;
-      if (tc_arrives_last(args.arrived + (b - args.t.first), (uint32_t)blocks)) {
+      if (tc_arrives_last(arrived, (uint32_t)blocks)) {
         if (roles != nullptr) atomicAdd(&total, count_rows(roles, segment.n));
         __syncthreads();
         for (uint32_t d = threadIdx.x; d < dim; d += THREADS) {
@@ -145,29 +179,6 @@ __global__ void __launch_bounds__(THREADS, 2)
       }
     }
     __syncthreads(); /* before the next tile's list */
-  }
-}
-
-/* The second launch for long segments: a block per FINISH_THREADS columns of a segment. */
-__global__ void __launch_bounds__(FINISH_THREADS)
-    direction_finish(const __grid_constant__ tc_direction_args args) {
-  __shared__ int total;
-  const uint32_t dim = (uint32_t)args.tokens.dim;
-  const int64_t slices = ((int64_t)dim + FINISH_THREADS - 1) / FINISH_THREADS;
-  tc_wait_previous();
-  for (int64_t unit = blockIdx.x; unit < slices * args.t.count; unit += gridDim.x) {
-    const int32_t b = args.t.first + (int32_t)(unit / slices);
-    const tc_segment segment = tc_segment_at(args.s, b);
-    if (segment.n == 0) continue;
-    if (threadIdx.x == 0) total = args.roles == nullptr ? segment.n : 0;
-    __syncthreads();
-    if (args.roles != nullptr) {
-      atomicAdd(&total, count_rows(args.roles + segment.start, segment.n));
-      __syncthreads();
-    }
-    const int64_t d = unit % slices * FINISH_THREADS + threadIdx.x;
-    if (d < dim) finish_column(args, b, segment, total, (uint32_t)d);
-    __syncthreads();
   }
 }
 
@@ -198,24 +209,21 @@ extern "C" cudaError_t tc_cuda_direction(const tc_cuda *device, const tc_segment
   args.out = out;
   args.queries = space->queries;
   args.flags = flags;
-  const bool is_long = segments->max_tokens > LONG_BLOCKS * TC_BLOCK;
-  args.arrived = is_long ? nullptr : space->lasting->blocks;
-  if (tc_direction_spreads(device, args)) {
-    return tc_direction_spread(device, args, space->lasting, chain);
+  args.lasting = space->lasting;
+  args.finishers = 0;
+  if (tc_direction_spreads(device, args)) return tc_direction_spread(device, args, chain);
+  if (segments->max_tokens > LONG_BLOCKS * TC_BLOCK) {
+    args.finishers = (int32_t)((tokens->dim + FINISH_COLUMNS - 1) / FINISH_COLUMNS * count);
   }
   const int column = tc_width_column(tc_token_width(segments, tokens));
-  const cudaError_t error =
-      tc_launch(KERNELS[tokens->dtype - 1][column], tc_grid(args.t.bound), THREADS, 0, chain, args);
-  if (error != cudaSuccess || !is_long) return error;
-  const int64_t slices = ((int64_t)tokens->dim + FINISH_THREADS - 1) / FINISH_THREADS;
-  const tc_chain next = {chain->stream, device->chains};
-  return tc_launch(direction_finish, tc_grid(slices * count), FINISH_THREADS, 0, &next, args);
+  const unsigned grid =
+      args.finishers > 0 ? (unsigned)(args.t.bound + args.finishers) : tc_grid(args.t.bound);
+  return tc_launch(KERNELS[tokens->dtype - 1][column], grid, THREADS, 0, chain, args);
 }
 
 extern "C" cudaError_t tc_cuda_load_direction(tc_cuda *) {
   cudaError_t error = cudaSuccess;
   tc_load(KERNELS, &error);
-  tc_load(direction_finish, &error);
   tc_direction_spread_load(&error);
   return error;
 }

@@ -15,17 +15,46 @@ struct tc_direction_args {
   tailcut_tokens tokens;
   const uint8_t *roles; /* NULL: every row counts */
   float *block_sums;    /* [tiles of the group, dim]; spread: [tiles, TC_BLOCK], weights */
-  uint32_t *arrived;    /* [count], zero between calls; tiles: NULL: another launch finishes */
-  float *out;           /* [count, dim] */
-  int32_t *queries;     /* [count] rows that count */
-  int32_t *flags;       /* [segments] or NULL: 0 is stored */
+  tc_cuda_lasting *lasting;
+  int32_t finishers; /* tiles: tickets behind them that add block sums up; 0: last arrivers do */
+  float *out;        /* [count, dim] */
+  int32_t *queries;  /* [count] rows that count */
+  int32_t *flags;    /* [segments] or NULL: 0 is stored */
 };
 
 /* spread.cu. */
 bool tc_direction_spreads(const tc_cuda *device, const tc_direction_args &args);
 cudaError_t tc_direction_spread(const tc_cuda *device, const tc_direction_args &args,
-                                tc_cuda_lasting *lasting, const tc_chain *chain);
+                                const tc_chain *chain);
 void tc_direction_spread_load(cudaError_t *error);
+
+/* This block's ticket; the last to take one leaves the count zero. taken: in shared memory. Called
+ * by the whole block behind the kernel's wait. */
+__device__ inline uint32_t tc_take_ticket(const tc_direction_args &args, uint32_t *taken) {
+  if (threadIdx.x == 0) {
+    uint32_t *ticket = &args.lasting->ticket;
+    *taken = atomicAdd(ticket, 1u);
+    if (*taken == gridDim.x - 1) *ticket = 0;
+  }
+  __syncthreads();
+  return *taken;
+}
+
+/* Waits until lasting->blocks[g] is `count`, modulo `modulus` (a power of two; 0: none). The last
+ * of `waiters` blocks leaves it zero. Called by the whole block. */
+__device__ inline void tc_wait_for_blocks(const tc_direction_args &args, int32_t g, uint32_t count,
+                                          uint32_t modulus, uint32_t waiters) {
+  if (threadIdx.x == 0) {
+    uint32_t *arrived = args.lasting->blocks + g, *seen = args.lasting->moved + g;
+    while ((tc_load_acquire(arrived) & (modulus - 1)) != count) {
+    }
+    if (atomicAdd(seen, 1u) == waiters - 1) {
+      *arrived = 0;
+      *seen = 0;
+    }
+  }
+  __syncthreads();
+}
 
 /* Which of the first 64 rows from `roles` on count, a bit each; `rows` there are. Called by whole,
  * converged warps. */

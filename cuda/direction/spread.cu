@@ -4,16 +4,17 @@
  *
  * A sequence's text is one or two blocks of 64 rows, and a row is 8 to 16 KB: the thread block that
  * took it alone would read a megabyte. Strategy: blocks take tickets. The first tickets are norms:
- * a part of a block of rows, a warp per row, the rows' weights into the workspace. The others are
- * sums: 128 bytes of columns of a segment, whole: no sum is split, nothing is added up behind.
- * A sums' block copies its columns to shared memory, STAGES chunks of rows ahead, while norms are
- * still under way; it waits (acquire) until all of its segment's have arrived (release). Then a
+ * a part of a block of rows, a warp per row, the rows' weights into the workspace; before them, by
+ * the first part of each, which rows count: a bit each. The others are sums: 128 bytes of columns
+ * of a segment, whole: no sum is split, nothing is added up behind.
+ * A sums' block waits (acquire) for its segment's bits (release), then copies its columns to shared
+ * memory, STAGES chunks of rows ahead, while norms are still under way, and waits for these. Then a
  * thread has a column of one in SLOTS blocks of rows; when these blocks are through, their sums
  * are added in ascending order. Only lower tickets are waited for. The last of a segment's sums
  * leaves the counts zero, the last to take a ticket the ticket.
- * Reads: each row that counts twice, whole sectors, 128 bytes at a time; no other row.
- * Precision: as METHOD.md, bit for bit. Limits: rows of whole 16-byte units; roles of a segment
- * are looked at once for each 128 bytes of columns.
+ * Reads: each row that counts twice, whole sectors, 128 bytes at a time; no other row. Roles once
+ * for each part of norms: every block of sums reading them cost 4% of all that is read.
+ * Precision: as METHOD.md, bit for bit. Limits: rows of whole 16-byte units.
  */
 #include "common/tensor.cuh"
 #include "direction/direction.cuh"
@@ -25,10 +26,12 @@ constexpr int SLICE = 128; /* bytes of columns */
 constexpr int STAGES = 4, STAGE_ROWS = 64;
 constexpr int WINDOW = 64;                     /* blocks of rows whose roles are known at a time */
 constexpr int LEAST_DIM = 512, MOST_PARTS = 8; /* of a block of rows: a row a warp */
+/* What `arrived` counts: norms, and above them bits; there are fewer of either. */
+constexpr uint32_t BITS_ARRIVED = 1u << 16;
 
 struct spread_args {
   tc_direction_args d;
-  tc_cuda_lasting *lasting;
+  uint64_t *masks;              /* [tiles] bits of the rows that count; unused without roles */
   int32_t parts, slices, norms; /* of a block of rows; of a row; tickets that are norms */
   int32_t early;
 };
@@ -50,15 +53,15 @@ struct sums_space {
   int32_t listed, total;
 };
 
-__device__ inline const uint8_t *roles_of(const spread_args &args, const tc_segment &segment,
-                                          int64_t row) {
-  return args.d.roles != nullptr ? args.d.roles + segment.start + row : nullptr;
-}
-
 /* ------------------------------------------------------------------------------------- norms -- */
 
+struct norms_space {
+  uint8_t list[TC_BLOCK]; /* rows of the block that count */
+  int32_t listed;
+};
+
 template <int DTYPE>
-__device__ inline void norms(const spread_args &args, uint32_t ticket, uint8_t (*lists)[TC_BLOCK]) {
+__device__ inline void norms(const spread_args &args, uint32_t ticket, norms_space &space) {
   constexpr int RUNS = DTYPE == TAILCUT_F32 ? 4 : 8;
   const int32_t warp = (int32_t)threadIdx.x / 32, tile = (int32_t)ticket / args.parts;
   const int32_t part = (int32_t)ticket - tile * args.parts;
@@ -69,22 +72,32 @@ __device__ inline void norms(const spread_args &args, uint32_t ticket, uint8_t (
   const tc_segment segment = tc_segment_at(args.d.s, b);
   const int32_t rows = segment.n - index * TC_BLOCK;
   if (rows <= 0) return;
-  const uint64_t mask = tc_query_mask(roles_of(args, segment, index * TC_BLOCK), rows);
-  uint8_t *list = lists[warp];
-  tc_list_rows(mask, list);
-  __syncwarp();
+  uint32_t *arrived = args.d.lasting->blocks + (b - args.d.t.first);
+  if (warp == 0) {
+    const uint8_t *roles = args.d.roles;
+    if (roles != nullptr) roles += segment.start + index * TC_BLOCK;
+    const uint64_t mask = tc_query_mask(roles, rows);
+    if (threadIdx.x == 0 && roles != nullptr && part == 0) {
+      args.masks[tile] = mask;
+      tc_add_release(arrived, BITS_ARRIVED);
+    }
+    tc_list_rows(mask, space.list);
+    if (threadIdx.x == 0) space.listed = __popcll(mask);
+  }
+  __syncthreads();
   const char *block = (const char *)args.d.tokens.data +
                       tc_token_offset(args.d.s, args.d.tokens, b, segment.start, index * TC_BLOCK);
   const int64_t stride = args.d.tokens.row_stride * tc_type<DTYPE>::size;
   float *weights = args.d.block_sums + (int64_t)tile * TC_BLOCK;
-  for (int32_t j = part * WARPS + warp; j < __popcll(mask); j += args.parts * WARPS) {
+  for (int32_t j = part * WARPS + warp; j < space.listed; j += args.parts * WARPS) {
+    const int32_t row = space.list[j];
     const float norm =
-        tc_row_norm<DTYPE, 16, RUNS>(block + list[j] * stride, (uint32_t)args.d.tokens.dim);
-    if ((threadIdx.x & 31) == 0) weights[list[j]] = tc_row_weight(norm);
+        tc_row_norm<DTYPE, 16, RUNS>(block + row * stride, (uint32_t)args.d.tokens.dim);
+    if ((threadIdx.x & 31) == 0) weights[row] = tc_row_weight(norm);
   }
   tc_delay(0);
   __syncthreads();
-  if (threadIdx.x == 0) tc_add_release(args.d.arrived + (b - args.d.t.first), 1);
+  if (threadIdx.x == 0) tc_add_release(arrived, 1);
 }
 
 /* -------------------------------------------------------------------------------------- sums -- */
@@ -138,22 +151,19 @@ struct cursor {
   }
 };
 
-/* Which rows of a window count, and which of its blocks have any. Called by the whole block. */
+/* Which rows of a window count, and which of its blocks have any; masks: the segment's, NULL: every
+ * row counts. Called by the whole block. */
 template <int DTYPE>
-__device__ inline void open_window(const spread_args &args, const tc_segment &segment, int32_t base,
-                                   sums_space<DTYPE> &space) {
+__device__ inline void open_window(const uint64_t *masks, const tc_segment &segment, int32_t base,
+                                   int32_t tiles, sums_space<DTYPE> &space) {
   const int32_t warp = (int32_t)threadIdx.x / 32, lane = (int32_t)(threadIdx.x & 31);
-  for (int32_t w = warp; w < WINDOW; w += WARPS) {
-    const int64_t row = (int64_t)(base + w) * TC_BLOCK;
-    const int64_t left = max((int64_t)segment.n - row, (int64_t)0);
-    const uint64_t mask = tc_query_mask(roles_of(args, segment, row), (int32_t)left);
-    if (lane == 0) space.masks[w] = mask;
-  }
-  __syncthreads();
   if (warp == 0) {
     int32_t before = 0, rows = 0;
     for (int32_t w = lane; w < WINDOW; w += 32) {
-      const uint64_t mask = space.masks[w];
+      const int32_t left = base + w < tiles ? segment.n - (base + w) * TC_BLOCK : 0;
+      uint64_t mask = left >= TC_BLOCK ? ~(uint64_t)0 : ((uint64_t)1 << left) - 1;
+      if (masks != nullptr) mask = left > 0 ? __ldcg(masks + base + w) : 0;
+      space.masks[w] = mask;
       const uint32_t held = __ballot_sync(TC_FULL, mask != 0);
       if (mask != 0) space.list[before + __popc(held & ((1u << lane) - 1))] = (uint8_t)w;
       before += __popc(held);
@@ -168,16 +178,10 @@ __device__ inline void open_window(const spread_args &args, const tc_segment &se
   __syncthreads();
 }
 
-/* Waits until the norms of segment first + g are there. Called by the whole block, once for each
- * slice: the last one clears the counts. */
-__device__ inline void wait_for_norms(const spread_args &args, int32_t g, int32_t tiles) {
+/* Waits until the bits of segment first + g are there. Called by the whole block. */
+__device__ inline void wait_for_bits(const spread_args &args, int32_t g, int32_t tiles) {
   if (threadIdx.x == 0) {
-    uint32_t *arrived = args.d.arrived + g, *seen = args.lasting->moved + g;
-    while (tc_load_acquire(arrived) != (uint32_t)(tiles * args.parts)) {
-    }
-    if (atomicAdd(seen, 1u) == (uint32_t)args.slices - 1) {
-      *arrived = 0;
-      *seen = 0;
+    while (tc_load_acquire(args.d.lasting->blocks + g) / BITS_ARRIVED != (uint32_t)tiles) {
     }
   }
   __syncthreads();
@@ -197,8 +201,9 @@ __device__ inline void sums(const spread_args &args, uint32_t ticket, sums_space
   const char *columns = (const char *)args.d.tokens.data +
                         tc_token_offset(args.d.s, args.d.tokens, b, segment.start, 0) +
                         slice * SLICE;
-  const float *weights =
-      args.d.block_sums + tc_tile_first(args.d.t, args.d.s, b, segment.start) * TC_BLOCK;
+  const int64_t tile = tc_tile_first(args.d.t, args.d.s, b, segment.start);
+  const float *weights = args.d.block_sums + tile * TC_BLOCK;
+  const uint64_t *masks = args.d.roles != nullptr ? args.masks + tile : nullptr;
   float a = 0.0f, u = 0.0f;
 
   const auto copy = [&](const cursor<DTYPE> &at, int32_t base, int32_t stage) {
@@ -218,8 +223,9 @@ __device__ inline void sums(const spread_args &args, uint32_t ticket, sums_space
     return i < 0 ? 0.0f : __ldcg(weights + (int64_t)(base + block) * TC_BLOCK + i);
   };
 
+  if (masks != nullptr && tiles > 0) wait_for_bits(args, g, tiles);
   for (int32_t base = 0; base < tiles; base += WINDOW) {
-    open_window(args, segment, base, space);
+    open_window(masks, segment, base, tiles, space);
     cursor<DTYPE> at, ahead;
     at.begin(space);
     ahead = at;
@@ -231,7 +237,10 @@ __device__ inline void sums(const spread_args &args, uint32_t ticket, sums_space
       tc_copy_commit();
     }
     tc_delay(1);
-    if (base == 0) wait_for_norms(args, g, tiles);
+    if (base == 0) {
+      tc_wait_for_blocks(args.d, g, (uint32_t)(tiles * args.parts), BITS_ARRIVED,
+                         (uint32_t)args.slices);
+    }
     if (thread < STAGE_ROWS && !at.done(space)) space.weights[0][thread] = weight(at, base);
     tc_copy_wait<STAGES - 2>();
     __syncthreads();
@@ -289,21 +298,16 @@ __global__ void __launch_bounds__(THREADS, RESIDENT)
     direction_spread(const __grid_constant__ spread_args args) {
   __shared__ union {
     sums_space<DTYPE> sums;
-    uint8_t lists[WARPS][TC_BLOCK];
+    norms_space norms;
   } space;
   __shared__ uint32_t taken;
   if (args.early) tc_let_next_start();
   tc_wait_previous();
-  if (threadIdx.x == 0) {
-    uint32_t *ticket = &args.lasting->ticket;
-    taken = atomicAdd(ticket, 1u);
-    if (taken == gridDim.x - 1) *ticket = 0;
-  }
-  __syncthreads();
-  if (taken < (uint32_t)args.norms) {
-    norms<DTYPE>(args, taken, space.lists);
+  const uint32_t ticket = tc_take_ticket(args.d, &taken);
+  if (ticket < (uint32_t)args.norms) {
+    norms<DTYPE>(args, ticket, space.norms);
   } else {
-    sums<DTYPE>(args, taken - (uint32_t)args.norms, space.sums);
+    sums<DTYPE>(args, ticket - (uint32_t)args.norms, space.sums);
   }
 }
 
@@ -321,11 +325,10 @@ bool tc_direction_spreads(const tc_cuda *device, const tc_direction_args &args) 
 }
 
 cudaError_t tc_direction_spread(const tc_cuda *device, const tc_direction_args &d,
-                                tc_cuda_lasting *lasting, const tc_chain *chain) {
+                                const tc_chain *chain) {
   spread_args args;
   args.d = d;
-  args.d.arrived = lasting->blocks;
-  args.lasting = lasting;
+  args.masks = (uint64_t *)(d.block_sums + d.t.bound * TC_BLOCK); /* dim is more than both want */
   args.parts = 1;
   while (args.parts < MOST_PARTS && args.parts * d.t.bound < 2 * device->sms) args.parts *= 2;
   args.slices =

@@ -62,13 +62,16 @@ const char *cli_command_name(int command) {
   return "tailcut";
 }
 
+/* A word as a message names it: an empty one would not be seen. */
+static const char *named(const char *word) { return word[0] != '\0' ? word : "''"; }
+
 static int unknown_command(const char *word) {
   static const char *const others[] = {"help", "--help", "--version"};
   cli_nearest nearest = {word, strlen(word), NULL, 0};
   char hint[CLI_HINT_TEXT];
   for (size_t i = 0; i < COMMANDS; i++) cli_nearest_offer(&nearest, commands[i].name);
   for (size_t i = 0; i < 3; i++) cli_nearest_offer(&nearest, others[i]);
-  return cli_fail(CLI_USAGE, "%.200s: unknown command%s", word,
+  return cli_fail(CLI_USAGE, "%.200s: unknown command%s", named(word),
                   nearest.found ? cli_nearest_hint(&nearest, hint) : "; see 'tailcut help'");
 }
 
@@ -80,7 +83,7 @@ static int find_command(const char *word) {
 }
 
 static int print_help(int argc, char **argv) {
-  if (argc > 1) return cli_fail(CLI_USAGE, "%.200s: unexpected argument", argv[1]);
+  if (argc > 1) return cli_fail(CLI_USAGE, "%.200s: unexpected argument", named(argv[1]));
   const int row = argc > 0 ? find_command(argv[0]) : -1;
   if (argc > 0 && row < 0) return unknown_command(argv[0]);
   cli_print_help(row >= 0 ? commands[row].command : 0);
@@ -89,7 +92,7 @@ static int print_help(int argc, char **argv) {
 
 static int print_version(int argc, char **argv) {
   const int v = (int)tailcut_version();
-  if (argc > 0) return cli_fail(CLI_USAGE, "%.200s: unexpected argument", argv[0]);
+  if (argc > 0) return cli_fail(CLI_USAGE, "%.200s: unexpected argument", named(argv[0]));
   printf("tailcut %d.%d.%d\n", v / 10000, v / 100 % 100, v % 100);
   return cli_flush_stdout();
 }

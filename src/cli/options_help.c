@@ -9,8 +9,7 @@ static const struct {
     {CLI_PRUNE,
      "prune --tokens X.npy (--cls C.npy | --cls-row 0 | --cls-mean | --lag n | --novelty W)\n"
      "      [options]",
-     "Scores visual tokens against a reference vector, or by what is new in them, cuts the tail,\n"
-     "writes what is kept, merged with what is dropped where --merge is given."},
+     "Scores visual tokens and cuts the tail, which leaves, or is merged into what is kept."},
     {CLI_CUT, "cut --scores S.npy [options]", "Cuts the tail of scores from anywhere."},
     {CLI_PRUNE_SEQ, "prune-seq --hidden H.npy --roles R.npy [--relevance POLICY] [options]",
      "Prunes the candidates of a sequence by their relevance to its query rows."},

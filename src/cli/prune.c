@@ -37,7 +37,9 @@ static int load_sizes(cli_job *job) {
   cli_array *a = &job->sizes;
   int status = cli_npy_read(path, CLI_NUMBERS, "sizes", a);
   if (status != CLI_OK) return status;
-  if (a->dims != 1 || a->count != job->candidates)
+  const bool each = a->dims == 2 && job->batch.cu_seqlens == NULL &&
+                    a->shape[0] == job->batch.segments; /* [B, candidates of a segment] */
+  if ((a->dims != 1 && !each) || a->count != job->candidates)
     return cli_fail(CLI_FAILED, "%s: has the shape %s, expected one for each candidate, [%lld]",
                     path, cli_shape_text(a, shape), (long long)job->candidates);
   const int32_t *size = a->data;

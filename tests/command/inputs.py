@@ -212,6 +212,24 @@ def whole_numbers():
 
 
 @case
+def sizes_of_a_batch():
+    """Sizes of all candidates, one after the other or segment by segment; rows of a prefix have none."""
+    np.save("x.npy", tokens().reshape(3, 8, 16))
+    sizes = np.arange(21, dtype=np.int32) % 5 + 1
+    line = ["prune", "--tokens", "x.npy", "--prefix", 1, "--novelty", 64, "--k", 2, "--merge", "cos4",
+            "--sizes-in", "s.npy", "--sizes", "z.npy", "--out", "o.npy"]
+    results = []
+    for shape in ((21,), (3, 7)):
+        np.save("s.npy", sizes.reshape(shape))
+        good(*line)
+        results.append((np.load("z.npy").tolist(), np.load("o.npy").tobytes()))
+    assert results[0] == results[1] and sum(results[0][0]) == sizes.sum(), results
+    for shape in ((7, 3), (1, 21), (3, 7, 1)):
+        np.save("s.npy", sizes.reshape(shape))
+        refused(1, ["s.npy", "one for each candidate, [21]"], *line)
+
+
+@case
 def wrong_types():
     """The type found, the types wanted and the remedy; for features, a reference and an index."""
     x = tokens()

@@ -81,6 +81,10 @@ def outputs():
 def help_texts():
     program = said("help")
     assert program == said("--help") == said("-h"), "tailcut help is not tailcut --help"
+    for line in program.split("\n")[2:-5]:
+        assert re.match(r"  tailcut |      \S", line), f"help: {line!r} is out of line"
+    refused(2, ["'': unknown command"], "")
+    refused(2, ["'': unexpected argument"], "help", "prune", "")
     for command in ("prune", "cut", "prune-seq", "inspect", "view", "info", "bench"):
         text = said(command, "--help")
         assert f"tailcut {command}" in program and text.startswith(f"tailcut {command}"), f"{command} --help: {text[:80]!r}"

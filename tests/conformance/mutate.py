@@ -53,7 +53,9 @@ def bases():
     cu, groups = np.array([0, 5, 5, 24], np.int32), np.array([0, 2, 5, 5, 9, 9, 24], np.int32)
     cut_outs = outputs("kept", "counts", "offsets", "flags", "mask")
     outs = cut_outs + outputs("out", "scores")
+    merge_outs = outs + outputs("sizes", "joins")
     cls = x[:3] + 1
+    sizes = rng.integers(1, 9, 24).astype(np.int32)
     roles = (np.arange(24) % 8).astype(np.uint8)
     scores = rng.random(24).astype(np.float32)
     q, keys = (rng.normal(size=(24, heads, 8)).astype(np.float32) for heads in (4, 2))
@@ -73,6 +75,13 @@ def bases():
          {"tokens": x, "cu": cu, "groups": groups}, True),
         ("lag", [*prune, "--lag", "4", "--order", "low", "--ratio", "0.7", "--rounding", "drop-trunc", "--min-keep",
                  "4", *outs], {"tokens": x}, True),
+        ("novelty", [*prune, "--novelty", "64", *ragged, "--ratio", "0.4", *outs], {"tokens": x, "cu": cu}, True),
+        ("merge", [*prune, "--novelty", "128", "--prefix", "1", "--k", "3", "--merge", "cos4", "--sizes-in", "sizes.npy",
+                   *merge_outs], {"tokens": x.reshape(3, 8, 16).astype(np.float16), "sizes": sizes[:21].reshape(3, 7)},
+         True),
+        ("merge-groups", [*prune, "--cls-row", "0", *ragged, *grouped, "--percent", "40", "--merge", "mean",
+                          "--merge-window", "256", "--sizes-in", "sizes.npy", *merge_outs],
+         {"tokens": x, "cu": cu, "groups": groups, "sizes": sizes[:22]}, True),
         ("cut", [*cut, *ragged, "--tau", "-0.08", "--scale", "unit", *cut_outs], {"scores": scores, "cu": cu}, True),
         ("cut-mean", [*cut, "--detector", "mean", "--lambda", "-0.5", "--min-keep", "2", "--max-keep", "9",
                       "--round-to", "4", *cut_outs],

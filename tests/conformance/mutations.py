@@ -33,11 +33,12 @@ VALUES = ["", "0", "-1", "1", "2", "3", "-0", "+1", "1.5", "0.5", "-0.08", "1e-3
           "cpu", "cpu:0", "cuda:", "cuda:-1", "f16",
           "bf16", "f32", "f64", "auto", "unit", "mean-cosine", "max-cosine", "attention", "high", "low", "ceil",
           "floor", "nearest", "drop-ceil", "drop-trunc",
-         "drop-percent", "50", "100", "101", "tokens.npy", "cu.npy", "groups.npy", "roles.npy", "--", "-", "--help",
+         "drop-percent", "50", "63", "64", "100", "101", "128", "256", "512", "cos4", "COS4", "sizes.npy", "tokens.npy", "cu.npy", "groups.npy", "roles.npy", "--", "-", "--help",
           "-h", "--json", "%s%n", "a\nb", "\t", "ä\u2028", "x" * 5000,
           ".", "missing.npy", "no/such/dir/x.npy", "4x5", "0x0", "99999x99999", "-4x5", "1e308", "1e-320", "3.5e38",
           "0.9999999999999999999"]
-OPTIONS = ["--tokens", "--cls", "--cls-row", "--cls-mean", "--lag", "--prefix", "--cu-seqlens", "--groups",
+OPTIONS = ["--tokens", "--cls", "--cls-row", "--cls-mean", "--lag", "--novelty", "--merge", "--merge-window",
+           "--sizes-in", "--sizes", "--joins", "--prefix", "--cu-seqlens", "--groups",
            "--detector", "--k", "--ratio", "--percent", "--rounding",
            "--tau", "--lambda", "--mass", "--window", "--search", "--min-keep", "--max-keep", "--round-to", "--spread",
            "--order", "--dtype", "--device",
@@ -156,6 +157,18 @@ def damage_values(rng, name, array):
     if name == "roles" and array.size:
         array.reshape(-1)[rng.integers(0, array.size)] = (byte := int(rng.choice([4, 7, 8, 128, 255])))
         return array, ANY if byte < 8 else REFUSE
+    if name == "sizes":
+        kind = rng.integers(0, 5)
+        if kind == 0:  # any number is a size; less than 1 counts as 1
+            array.reshape(-1)[rng.integers(0, array.size)] = rng.choice([0, -1, -2 ** 31, 2 ** 31 - 1])
+            return array, ANY
+        if kind == 1:
+            return array.reshape(-1)[:-1], REFUSE
+        if kind == 2:
+            return array.astype(np.int64), SAME
+        if kind == 3:
+            return array.astype(np.int64) + 2 ** 32, REFUSE
+        return array.astype(np.float32), ANY
     if name in ("tokens", "hidden", "cls", "q", "keys", "scores") and array.dtype.kind == "f":
         other = rng.choice(["f8", "i8", "i4", "c8", "?", "S4", "f8-rows", "f8-huge"])
         if other == "f8-rows":

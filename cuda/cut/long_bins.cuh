@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * cut_long_otsu: counts of curve values of long groups, as much as OTSU needs (Otsu 1979; curve.h).
+ * cut_long_bins: counts of curve values of long groups, as much as OTSU needs (Otsu 1979; curve.h):
+ * stages of cut/long.cu.
  *
  * Strategy: fill counts rows and their offsets by bins of 1,024 curve values: in shared memory, ONE
  * packed 32-bit atomic a row, then one reduction per bin and block that has any. refine bounds B in
- * every bin, in each block anew (that costs less than another kernel), and counts single values in
+ * every bin, in each block anew (that costs less than another stage), and counts single values in
  * the bins that can win; where these are too far apart (a flat curve: B near its maximum over a
  * wide range) it puts rows in order of their bins instead, so that cut/long_emit.cu's blocks can
  * share the bins. count is for clamped rules: k itself. Precision: exact; cut/long_otsu.cuh says
@@ -14,31 +15,34 @@
  * 1,024 rows cannot overflow, 1,024 << 21 | 2^20 being below 2^32.
  * Measured: bench/NOTES.md, "cut".
  */
+#ifndef TAILCUT_CUT_LONG_BINS_CUH_
+#define TAILCUT_CUT_LONG_BINS_CUH_
+
 #include "cut/long_otsu.cuh"
 
-namespace {
-
-constexpr uint32_t LOW = (1u << 21) - 1;
+template <int QUADS>
+struct tc_fill_space {
+  static constexpr int COPIES = QUADS * TC_LONG_THREADS * 4 / 1024;
+  alignas(16) uint32_t bins[COPIES * TC_LONG_BINS];
+  uint32_t magnitude, candidates;
+};
 
 template <int QUADS>
-__global__ void __launch_bounds__(TC_LONG_THREADS) fill(const __grid_constant__ tc_long a) {
-  constexpr int COPIES = QUADS * TC_LONG_THREADS * 4 / 1024;
-  extern __shared__ uint4 dynamic[];
-  __shared__ tc_long_tile tile;
-  __shared__ uint32_t magnitude, candidates;
-  uint32_t *bins = (uint32_t *)dynamic;
+__device__ __forceinline__ void tc_long_fill(tc_fill_space<QUADS> &s, const tc_long &a,
+                                             const tc_long_tile &tile, const uint32_t *before) {
+  constexpr uint32_t LOW = (1u << 21) - 1;
   const uint32_t t = threadIdx.x;
-  for (uint32_t i = t; i < COPIES * TC_LONG_BINS / 4; i += TC_LONG_THREADS) {
-    dynamic[i] = make_uint4(0, 0, 0, 0);
+  for (uint32_t i = t; i < s.COPIES * TC_LONG_BINS / 4; i += TC_LONG_THREADS) {
+    ((uint4 *)s.bins)[i] = make_uint4(0, 0, 0, 0);
   }
-  if (t == 0) magnitude = candidates = 0;
-  if (!tc_long_begin(a, tile)) return;
+  if (t == 0) s.magnitude = s.candidates = 0;
   tc_long_state &state = a.states[tile.slot];
   tc_long_rows<QUADS> rows;
   uint32_t offsets[4 * QUADS];
   tc_long_load(a, tc_long_group(a, tile), tc_long_first<QUADS>(tile.index), &rows);
-  tc_offsets(a, tile, rows, magnitude, offsets);
-  uint32_t *own = bins + (t >> 5) * QUADS * 128 / 1024 * TC_LONG_BINS;
+  tc_long_await(before, (uint32_t)a.bound);
+  tc_offsets(a, tile, rows, s.magnitude, offsets);
+  uint32_t *own = s.bins + (t >> 5) * QUADS * 128 / 1024 * TC_LONG_BINS;
 #pragma unroll
   for (int i = 0; i < 4 * QUADS; i++) {
     const uint32_t bin = tc_offset_bin(offsets[i]);
@@ -46,7 +50,7 @@ __global__ void __launch_bounds__(TC_LONG_THREADS) fill(const __grid_constant__ 
   }
   if (a.cut.roles != nullptr) {
     const uint32_t count = __reduce_add_sync(TC_FULL, 4 * QUADS - (uint32_t)__popc(rows.none));
-    if ((t & 31) == 0) atomicAdd(&candidates, count);
+    if ((t & 31) == 0) atomicAdd(&s.candidates, count);
   }
   __syncthreads();
 #pragma unroll
@@ -54,8 +58,8 @@ __global__ void __launch_bounds__(TC_LONG_THREADS) fill(const __grid_constant__ 
     const uint32_t bin = t + e * TC_LONG_THREADS;
     uint32_t rows = 0, low = 0;
 #pragma unroll
-    for (int c = 0; c < COPIES; c++) {
-      const uint32_t word = bins[c * TC_LONG_BINS + bin];
+    for (int c = 0; c < s.COPIES; c++) {
+      const uint32_t word = s.bins[c * TC_LONG_BINS + bin];
       rows += word >> 21;
       low += word & LOW;
     }
@@ -65,12 +69,12 @@ __global__ void __launch_bounds__(TC_LONG_THREADS) fill(const __grid_constant__ 
                                      (uint64_t)rows * (bin << 10) + low));
     }
   }
-  if (t == 0 && a.cut.roles != nullptr && candidates > 0) {
-    atomicAdd(&state.candidates, candidates);
+  if (t == 0 && a.cut.roles != nullptr && s.candidates > 0) {
+    atomicAdd(&state.candidates, s.candidates);
   }
 }
 
-struct refine_space {
+struct tc_refine_space {
   tc_long_block::space block;
   uint32_t top, first, end, magnitude;
   /* counts of single values; or, flat: rows by bin but those of one value, that value, its rows,
@@ -85,10 +89,10 @@ struct refine_space {
  * first value of a bin that a block meets is counted, so that many equal rows are one entry.
  * before: packed prefixes of this thread's bins, 4 * thread .. + 3. */
 template <int QUADS>
-__device__ __forceinline__ void order_by_bins(refine_space &s, const tc_long &a,
-                                              const tc_long_tile &tile, tc_long_state &state,
-                                              const uint32_t (&offsets)[4 * QUADS],
-                                              const uint64_t (&before)[4]) {
+__device__ __forceinline__ void tc_order_by_bins(tc_refine_space &s, const tc_long &a,
+                                                 const tc_long_tile &tile, tc_long_state &state,
+                                                 const uint32_t (&offsets)[4 * QUADS],
+                                                 const uint64_t (&before)[4]) {
   uint32_t *rows = s.flat[0], *value = s.flat[1], *equal = s.flat[2], *places = s.flat[3];
   uint32_t place[4 * QUADS]; /* among the block's rows of the bin; TC_NO_OFFSET: is counted */
   uint32_t *entries = a.entries + tile.base;
@@ -130,28 +134,21 @@ __device__ __forceinline__ void order_by_bins(refine_space &s, const tc_long &a,
 }
 
 template <int QUADS>
-__global__ void __launch_bounds__(TC_LONG_THREADS, 1) refine(const __grid_constant__ tc_long a) {
-  __shared__ refine_space s;
-  __shared__ tc_long_tile tile;
+__device__ __forceinline__ void tc_long_refine(tc_refine_space &s, const tc_long &a,
+                                               const tc_long_tile &tile, const uint32_t *filled) {
   tc_long_block block(s.block);
   const uint32_t t = threadIdx.x, lane = t & 31;
-  tc_long_open(a, blockIdx.x, tile);
   for (uint32_t i = t; i < TC_VALUES / 4; i += TC_LONG_THREADS) {
     ((uint4 *)s.values)[i] = make_uint4(0, 0, 0, 0);
   }
   if (t == 0) s.top = 0, s.first = TC_NO_OFFSET, s.end = 0, s.magnitude = 0;
-  __syncthreads();
   uint32_t offsets[4 * QUADS];
-  const bool used = tile.number >= 0, bad = (tile.flags & TAILCUT_FLAG_BAD_REFERENCE) != 0;
-  tc_long_state &state = a.states[used ? tile.slot : 0];
-  if (used) { /* all that an earlier kernel than the last has left */
-    tc_long_rows<QUADS> rows;
-    tc_long_load(a, tc_long_group(a, tile), tc_long_first<QUADS>(tile.index), &rows);
-    tc_offsets(a, tile, rows, s.magnitude, offsets);
-  }
-  tc_wait_previous();
-  tc_let_next_start();
-  if (!used) return;
+  const bool bad = (tile.flags & TAILCUT_FLAG_BAD_REFERENCE) != 0;
+  tc_long_state &state = a.states[tile.slot];
+  tc_long_rows<QUADS> rows;
+  tc_long_load(a, tc_long_group(a, tile), tc_long_first<QUADS>(tile.index), &rows);
+  tc_long_await(filled, (uint32_t)a.bound);
+  tc_offsets(a, tile, rows, s.magnitude, offsets);
 
   /* This thread's 4 bins: counts, prefixes, bounds. */
   const ulonglong2 *from = (const ulonglong2 *)&state.bins[t * 4];
@@ -197,7 +194,7 @@ __global__ void __launch_bounds__(TC_LONG_THREADS, 1) refine(const __grid_consta
   const bool whole = tc_keeps_whole(TAILCUT_OTSU, (int32_t)otsu.n, bad);
   const uint32_t width = whole ? 0 : s.end - first;
 
-  if (tile.index == 0) { /* for the kernels behind */
+  if (tile.index == 0) { /* for the stages behind */
     if (t == 0) {
       state.all = all;
       state.first = first;
@@ -218,7 +215,7 @@ __global__ void __launch_bounds__(TC_LONG_THREADS, 1) refine(const __grid_consta
   }
   if (width == 0) return;
   if (width > TC_LONG_SPAN) {
-    order_by_bins<QUADS>(s, a, tile, state, offsets, before);
+    tc_order_by_bins<QUADS>(s, a, tile, state, offsets, before);
     return;
   }
 #pragma unroll
@@ -234,15 +231,10 @@ __global__ void __launch_bounds__(TC_LONG_THREADS, 1) refine(const __grid_consta
 }
 
 /* k for rules with clamps. */
-__global__ void __launch_bounds__(TC_LONG_THREADS, 1) count(const __grid_constant__ tc_long a) {
-  __shared__ tc_otsu_space s;
-  __shared__ tc_long_tile tile;
-  tc_wait_previous();
-  tc_let_next_start();
-  tc_long_open(a, blockIdx.x, tile);
+__device__ inline void tc_long_count(tc_otsu_space &s, const tc_long &a, const tc_long_tile &tile,
+                                     const uint32_t *refined) {
   if (threadIdx.x == 0) s.top = 0;
-  __syncthreads();
-  if (tile.number < 0) return;
+  tc_long_await(refined, (uint32_t)a.bound);
   tc_long_state &state = a.states[tile.slot];
   tc_otsu_open(s, state);
   __syncthreads();
@@ -261,27 +253,4 @@ __global__ void __launch_bounds__(TC_LONG_THREADS, 1) count(const __grid_constan
   }
 }
 
-size_t fill_bytes(int quads) { return (size_t)quads * 2 * TC_LONG_BINS * sizeof(uint32_t); }
-
-}  // namespace
-
-cudaError_t tc_long_otsu(const tc_long &a, int quads, bool counts, tc_chain *chain) {
-  const unsigned grid = (unsigned)a.bound;
-  cudaError_t error =
-      tc_launch(TC_LONG_OF(fill, quads), grid, TC_LONG_THREADS, fill_bytes(quads), chain, a);
-  if (error == cudaSuccess) {
-    error = tc_launch(TC_LONG_OF(refine, quads), grid, TC_LONG_THREADS, 0, chain, a);
-  }
-  if (error == cudaSuccess && counts) {
-    error = tc_launch(count, grid, TC_LONG_THREADS, 0, chain, a);
-  }
-  return error;
-}
-
-void tc_long_otsu_load(cudaError_t *error) {
-  tc_load(fill<1>, error);
-  tc_load(fill<2>, error);
-  tc_load(fill<4>, error, fill_bytes(4));
-  TC_LONG_LOAD(refine, error);
-  tc_load(count, error);
-}
+#endif /* TAILCUT_CUT_LONG_BINS_CUH_ */

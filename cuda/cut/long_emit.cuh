@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * cut_long_emit: writes the kept rows of long groups and reports of them.
+ * cut_long_emit: writes the kept rows of long groups and reports of them: the last stage of
+ * cut/long.cu, and the last kernel of cut/long_sort.cu.
  *
  * Strategy: every block finds the cut (OTSU: from the counts of single values; else from the last
  * digit, from statistics, or a mark per row), counts the kept rows of its tile and publishes the
@@ -11,25 +12,28 @@
  * at once.
  * Precision: exact. Limits: TC_LONG_TILES tiles of a group.
  */
+#ifndef TAILCUT_CUT_LONG_EMIT_CUH_
+#define TAILCUT_CUT_LONG_EMIT_CUH_
+
 #include "cut/long_otsu.cuh"
 #include "cut/long_select.cuh"
 
-namespace {
-
 template <int MODE>
-struct emit_space {
+struct tc_emit_space {
+  tc_long_block::space block;
   tc_select_space select;
 };
 template <>
-struct emit_space<TC_LONG_OTSU> {
+struct tc_emit_space<TC_LONG_OTSU> {
+  tc_long_block::space block;
   tc_otsu_space otsu;
   uint32_t magnitude;
 };
 
 /* OTSU's cut: its key is an offset, rows with a smaller one stay. false: this block has nothing to
  * write. late: it is of the second half. */
-__device__ bool choose_otsu(tc_otsu_space &s, const tc_long &a, const tc_long_tile &tile, bool late,
-                            tc_long_cut *cut) {
+__device__ inline bool tc_choose_otsu(tc_otsu_space &s, const tc_long &a, const tc_long_tile &tile,
+                                      bool late, tc_long_cut *cut) {
   tc_long_state &state = a.states[tile.slot];
   tc_otsu_open(s, state);
   __syncthreads();
@@ -61,11 +65,12 @@ __device__ bool choose_otsu(tc_otsu_space &s, const tc_long &a, const tc_long_ti
 }
 
 template <int MODE>
-__device__ bool choose(tc_long_block &block, emit_space<MODE> &s, const tc_long &a,
-                       const tc_long_tile &tile, bool late, tc_long_cut *cut) {
+__device__ __forceinline__ bool tc_choose(tc_long_block &block, tc_emit_space<MODE> &s,
+                                          const tc_long &a, const tc_long_tile &tile, bool late,
+                                          tc_long_cut *cut) {
   const tc_long_cut *cuts = a.cuts + tile.slot * TC_LONG_LEVELS;
   if constexpr (MODE == TC_LONG_OTSU) {
-    return choose_otsu(s.otsu, a, tile, late, cut);
+    return tc_choose_otsu(s.otsu, a, tile, late, cut);
   } else if constexpr (MODE == TC_LONG_STATS) {
     *cut = tc_select_first(block, a, tile, nullptr);
   } else if constexpr (MODE == TC_LONG_SELECT) {
@@ -85,8 +90,8 @@ struct tc_fates { /* rows */
 };
 
 /* Kept rows and ties of the group's tiles before this one; called by the block. */
-__device__ tc_fates look_back(tc_long_block &block, const tc_long &a, const tc_long_tile &tile,
-                              tc_fates own) {
+__device__ inline tc_fates tc_look_back(tc_long_block &block, const tc_long &a,
+                                        const tc_long_tile &tile, tc_fates own) {
   volatile uint32_t *found = a.found + tile.first;
   if (threadIdx.x == 0) found[tile.index] = 1u << 31 | (uint32_t)own.tie << 14 | (uint32_t)own.keep;
   tc_fates before = {0, 0};
@@ -102,7 +107,7 @@ __device__ tc_fates look_back(tc_long_block &block, const tc_long &a, const tc_l
 
 /* A byte for each of a thread's rows, four at once where they have a word. */
 template <int QUADS>
-__device__ void write_mask(uint8_t *mask, int32_t first, int32_t n, uint32_t keep) {
+__device__ inline void tc_write_mask(uint8_t *mask, int32_t first, int32_t n, uint32_t keep) {
 #pragma unroll
   for (int v = 0; v < QUADS; v++) {
     const int32_t row = first + v * 128;
@@ -115,36 +120,25 @@ __device__ void write_mask(uint8_t *mask, int32_t first, int32_t n, uint32_t kee
   }
 }
 
-template <int QUADS, int MODE>
-__global__ void __launch_bounds__(TC_LONG_THREADS, 1) emit(const __grid_constant__ tc_long a) {
-  __shared__ tc_long_block::space space;
-  __shared__ emit_space<MODE> s;
-  __shared__ tc_long_tile tile;
-  __shared__ uint32_t ticket;
+/* wait: for what the stage before leaves; OTSU's has a barrier. late: OTSU's second half. */
+template <int QUADS, int MODE, class Wait>
+__device__ __forceinline__ void tc_long_emit(tc_emit_space<MODE> &s, const tc_long &a,
+                                             const tc_long_tile &tile, bool late, Wait wait) {
   constexpr int ROWS = 4 * QUADS;
-  tc_long_block block(space);
+  tc_long_block block(s.block);
   const uint32_t t = threadIdx.x, below = (1u << block.lane) - 1;
-  if (t == 0) {
-    ticket = atomicAdd(a.ticket, 1u); /* zero: begin is complete (cut/long.cuh) */
-    if constexpr (MODE == TC_LONG_OTSU) s.otsu.top = s.magnitude = 0;
+  if constexpr (MODE == TC_LONG_OTSU) {
+    if (t == 0) s.otsu.top = s.magnitude = 0;
   }
-  __syncthreads();
-  const bool late = ticket >= (uint32_t)a.bound;
-  tc_long_open(a, ticket - (late ? (uint32_t)a.bound : 0), tile);
-  __syncthreads();
   const tc_cut_group c = tc_long_group(a, tile);
   const int32_t n = c.group.n, first = tc_long_first<QUADS>(tile.index);
   tc_long_rows<QUADS> rows;
   uint32_t at[ROWS]; /* offset or key */
-  if (tile.number >= 0) {
-    tc_long_load(a, c, first, &rows);
-    if constexpr (MODE == TC_LONG_OTSU) tc_offsets(a, tile, rows, s.magnitude, at);
-  }
-  tc_wait_previous();
-  tc_let_next_start();
-  if (tile.number < 0) return;
+  tc_long_load(a, c, first, &rows);
+  wait();
+  if constexpr (MODE == TC_LONG_OTSU) tc_offsets(a, tile, rows, s.magnitude, at);
   tc_long_cut cut;
-  if (!choose<MODE>(block, s, a, tile, late, &cut)) return;
+  if (!tc_choose<MODE>(block, s, a, tile, late, &cut)) return;
 
   uint32_t keep = rows.stays, tie = 0; /* a bit per row of this thread */
 #pragma unroll
@@ -171,7 +165,7 @@ __global__ void __launch_bounds__(TC_LONG_THREADS, 1) emit(const __grid_constant
     own.tie += __popc(tied_bits[i]);
   }
   const tc_fates warps = block.before(own, &all);
-  const tc_fates tiles = look_back(block, a, tile, all);
+  const tc_fates tiles = tc_look_back(block, a, tile, all);
 
   int32_t ties = tiles.tie + warps.tie; /* before the next quad */
   int32_t next = tiles.keep + warps.keep + min(ties, cut.k);
@@ -204,7 +198,7 @@ __global__ void __launch_bounds__(TC_LONG_THREADS, 1) emit(const __grid_constant
       if (stays) c.kept[place++] = c.group.first + row;
     }
   }
-  if (a.cut.out.mask != nullptr) write_mask<QUADS>(tc_cut_mask(a.cut, c), first, n, keep);
+  if (a.cut.out.mask != nullptr) tc_write_mask<QUADS>(tc_cut_mask(a.cut, c), first, n, keep);
 
   if (tile.index == 0) tc_cut_clear_mask(a.cut, c, (int32_t)t, TC_LONG_THREADS);
   if (tile.index != tile.tiles - 1) return;
@@ -216,27 +210,4 @@ __global__ void __launch_bounds__(TC_LONG_THREADS, 1) emit(const __grid_constant
   if (a.cut.groups.groups == 0) tc_cut_done(block, a.cut);
 }
 
-typedef void (*tile_kernel)(tc_long);
-template <int QUADS>
-tile_kernel emit_of(tc_long_mode mode) {
-  return mode == TC_LONG_OTSU     ? emit<QUADS, TC_LONG_OTSU>
-         : mode == TC_LONG_STATS  ? emit<QUADS, TC_LONG_STATS>
-         : mode == TC_LONG_SELECT ? emit<QUADS, TC_LONG_SELECT>
-                                  : emit<QUADS, TC_LONG_MARKS>;
-}
-
-}  // namespace
-
-cudaError_t tc_long_emit(const tc_long &a, int quads, tc_long_mode mode, tc_chain *chain) {
-  const tile_kernel kernel = TC_LONG_OF(emit_of, quads)(mode);
-  const unsigned blocks = (unsigned)a.bound * (mode == TC_LONG_OTSU ? 2 : 1);
-  return tc_launch(kernel, blocks, TC_LONG_THREADS, 0, chain, a);
-}
-
-void tc_long_emit_load(cudaError_t *error) {
-  for (int mode = 0; mode < TC_LONG_MODES; mode++) {
-    for (int quads = 1; quads <= 4; quads *= 2) {
-      tc_load(TC_LONG_OF(emit_of, quads)((tc_long_mode)mode), error);
-    }
-  }
-}
+#endif /* TAILCUT_CUT_LONG_EMIT_CUH_ */
