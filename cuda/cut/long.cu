@@ -13,9 +13,7 @@
  *                                                                   cut/long_sort.cu
  * begin lists the long groups and their tiles and makes the state zero, since the scratch memory
  * comes with any content; stats says of every tile what is known of scores without their order. All
- * sizes are host bounds: lengths may differ at every replay of a captured graph. Where a state for
- * every group there may be would take more than 256 MiB (or 16 groups' worth) the groups are cut in
- * rounds.
+ * sizes are host bounds: lengths may differ at every replay of a captured graph.
  */
 #include "cut/long.cuh"
 
@@ -23,14 +21,23 @@ namespace {
 
 /* ------------------------------------------------------------------------------- host: sizes -- */
 
+/* Long groups that there are at most, and their rows; none: 0. */
 struct long_plan {
-  int64_t slots, rows, rounds; /* groups and rows of a round, at most */
-  size_t bytes;
+  int64_t slots, rows;
 };
 
+long_plan plan_of(int64_t groups, int64_t most, int64_t total) {
+  int64_t longs = total / (TC_CUT_SHORT + 1);
+  if (longs > groups) longs = groups;
+  if (most <= TC_CUT_SHORT) longs = 0;
+  return {longs, longs * most < total ? longs * most : total};
+}
+
 /* Takes memory for `a` from scratch (NULL: only counts), for any size of tile. */
-size_t carve(tc_long *a, char *scratch, int64_t slots, int64_t rows) {
+size_t carve(tc_long *a, char *scratch, const long_plan &plan) {
+  const int64_t slots = plan.slots, rows = plan.rows;
   const int64_t tiles = rows / (TC_LONG_THREADS * 4) + slots;
+  if (slots == 0) return 0;
   size_t used = 0;
   const auto take = [&](size_t bytes) { return tc_cuda_take(scratch, &used, bytes); };
   a->ticket = (uint32_t *)take(4);
@@ -51,26 +58,6 @@ size_t carve(tc_long *a, char *scratch, int64_t slots, int64_t rows) {
   a->counts = (uint32_t *)take(sizeof(uint32_t) * 256 * tiles);
   a->marks = (uint32_t *)a->items[0];
   return used > by_value ? used : by_value;
-}
-
-/* Never asks for less when a bound grows. */
-long_plan plan_of(int64_t groups, int64_t most, int64_t total) {
-  tc_long unused;
-  int64_t longs = total / (TC_CUT_SHORT + 1);
-  if (longs > groups) longs = groups;
-  if (most <= TC_CUT_SHORT || longs <= 0) return {0, 0, 0, 0};
-  long_plan plan = {longs, longs * most < total ? longs * most : total, 1, 0};
-  plan.bytes = carve(&unused, nullptr, plan.slots, plan.rows);
-  const size_t one = carve(&unused, nullptr, 1, most);
-  const size_t cap = one * 16 > (size_t)256 << 20 ? one * 16 : (size_t)256 << 20;
-  if (plan.bytes > cap) {
-    plan.slots = (int64_t)(cap / one);
-    if (plan.slots > longs) plan.slots = longs;
-    plan.rows = plan.slots * most;
-    plan.rounds = (longs + plan.slots - 1) / plan.slots;
-    plan.bytes = cap;
-  }
-  return plan;
 }
 
 /* Rows of a tile in units of 2,048: enough tiles to fill the device, few enough for one thread each
@@ -96,7 +83,7 @@ __device__ void make_zero(void *memory, size_t stride, size_t bytes, int32_t pie
   }
 }
 
-/* The tiles of this round's groups, in order; those up to the bound say that they are none. */
+/* The tiles of the long groups, in order; those up to the bound say that they are none. */
 __device__ void list_groups(tc_long_block &block, const tc_long &a) {
   const tc_segments &s = a.cut.segments;
   const int32_t groups = tc_group_count(s, a.cut.groups);
@@ -121,8 +108,8 @@ __device__ void list_groups(tc_long_block &block, const tc_long &a) {
     const int32_t earlier = block.before(__popc(which), &here);
     const int32_t ordinal = longs + earlier + __popc(which & ((1u << block.lane) - 1));
     longs += here;
-    mine.slot = ordinal - a.turn * a.slots;
-    is_long = is_long && mine.slot >= 0 && mine.slot < a.slots;
+    mine.slot = ordinal;
+    is_long = is_long && ordinal < a.slots;
     mine.tiles = is_long ? (mine.group.n + a.rows - 1) / a.rows : 0;
     const int32_t rows = is_long ? mine.group.n : 0;
     uint64_t all;
@@ -145,11 +132,10 @@ __device__ void list_groups(tc_long_block &block, const tc_long &a) {
   }
 }
 
-/* In the first round nobody else touches the scratch memory: it may be zeroed before the wait. */
+/* Nobody else touches the scratch memory: it may be zeroed before the wait. */
 __global__ void __launch_bounds__(TC_LONG_THREADS)
     begin(const __grid_constant__ tc_long a, bool values, bool digits) {
   __shared__ tc_long_block::space space;
-  if (a.turn > 0) tc_wait_previous();
   if (blockIdx.x > 0) {
     make_zero(a.found, 0, (sizeof(uint32_t) * a.bound + 15) / 16 * 16, 1);
     if (values) {
@@ -186,8 +172,7 @@ __global__ void __launch_bounds__(TC_LONG_THREADS) stats(const __grid_constant__
   if (threadIdx.x == 0) a.stats[blockIdx.x] = own;
 }
 
-/* One round. */
-cudaError_t cut_round(const tc_cuda *device, const tc_long &a, int quads, tc_chain *link) {
+cudaError_t launch(const tc_cuda *device, const tc_long &a, int quads, tc_chain *link) {
   const tailcut_rule &rule = a.cut.rule;
   const bool value = by_value(a.cut), otsu = rule.detector == TAILCUT_OTSU;
   const bool clamps = rule.min_keep > 1 || rule.max_keep >= 0 || rule.round_to > 1;
@@ -210,11 +195,12 @@ cudaError_t cut_round(const tc_cuda *device, const tc_long &a, int quads, tc_cha
 
 }  // namespace
 
-size_t tc_cut_long_scratch(const tailcut_limits *limits) {
+extern "C" size_t tc_cuda_cut_scratch(const tc_cuda *, const tailcut_limits *limits) {
   const int64_t segments = limits->segments, rows = segments * limits->max_tokens;
-  return plan_of(limits->groups > segments ? limits->groups : segments, limits->max_tokens,
-                 limits->total_tokens > 0 ? limits->total_tokens : rows)
-      .bytes;
+  tc_long unused;
+  return carve(&unused, nullptr,
+               plan_of(limits->groups > segments ? limits->groups : segments, limits->max_tokens,
+                       limits->total_tokens > 0 ? limits->total_tokens : rows));
 }
 
 cudaError_t tc_cut_long(const tc_cuda *device, const tc_cut_args *args, char *scratch,
@@ -224,19 +210,14 @@ cudaError_t tc_cut_long(const tc_cuda *device, const tc_cut_args *args, char *sc
       plan_of(tc_group_count(s, args->groups), s.max_tokens - s.prefix_rows, s.total);
   const int quads = quads_of(plan.rows);
   tc_chain link = *chain;
-  cudaError_t error = cudaSuccess;
   tc_long a = {};
   if (plan.slots == 0) return cudaSuccess;
-  carve(&a, scratch, plan.slots, plan.rows);
+  carve(&a, scratch, plan);
   a.cut = *args;
   a.slots = (int32_t)plan.slots;
   a.rows = quads * TC_LONG_THREADS * 4;
   a.bound = (int32_t)(plan.rows / a.rows + plan.slots);
-  for (; a.turn < plan.rounds && error == cudaSuccess; a.turn++) {
-    error = cut_round(device, a, quads, &link);
-    link.follows = device->chains;
-  }
-  return error;
+  return launch(device, a, quads, &link);
 }
 
 void tc_cut_long_load(cudaError_t *error) {

@@ -14,8 +14,7 @@
 #include "cut/otsu.cuh"
 
 /* Cuts every group of more than TC_CUT_SHORT rows and leaves the others alone. scratch: as many
- * bytes as tc_cut_long_scratch says, of any content, left with any content. */
-size_t tc_cut_long_scratch(const tailcut_limits *limits);
+ * bytes as tc_cuda_cut_scratch says, of any content, left with any content. */
 cudaError_t tc_cut_long(const tc_cuda *device, const tc_cut_args *args, char *scratch,
                         const tc_chain *chain);
 void tc_cut_long_load(cudaError_t *error);
@@ -35,9 +34,9 @@ typedef tc_block<TC_LONG_WARPS> tc_long_block;
 struct alignas(64) tc_long_tile {
   tc_group group;
   int32_t number, flags;      /* as tc_cut_group; number -1: no tile */
-  int32_t slot, first, tiles; /* the group's place among those of this round, its tiles */
+  int32_t slot, first, tiles; /* the group's place among the long ones, its tiles */
   int32_t index;              /* of this tile in its group */
-  int32_t base;               /* rows of the groups before in this round */
+  int32_t base;               /* rows of the groups before */
   int32_t unused[5];
 };
 
@@ -67,9 +66,8 @@ struct alignas(128) tc_long_state {
 /* What the kernels get. */
 struct tc_long {
   tc_cut_args cut;
-  int32_t turn, slots; /* groups [turn * slots, (turn + 1) * slots) of the long ones */
-  int32_t bound;       /* tiles of a round, at most */
-  int32_t rows;        /* of a tile */
+  int32_t slots, bound; /* groups and tiles, at most */
+  int32_t rows;         /* of a tile */
   uint32_t *ticket;
   tc_long_tile *tiles; /* [bound] */
   uint32_t *found;     /* [bound] emit's look-back: 1 << 31 | ties << 14 | kept */
@@ -79,8 +77,8 @@ struct tc_long {
   /* By value: */
   tc_long_state *states; /* [slots] */
   uint32_t *digits;      /* [slots][TC_LONG_LEVELS][TC_LONG_DIGITS] */
-  uint32_t *entries;     /* by row of the round */
-  /* By sorting, by row of the round: */
+  uint32_t *entries;     /* by row of all long groups */
+  /* By sorting, likewise: */
   uint64_t *items[2]; /* key << 32 | row */
   int32_t *q;
   uint32_t *marks;  /* 1: the row stays; shares the memory of items[0] */
@@ -124,15 +122,7 @@ __device__ __forceinline__ bool tc_long_begin(const tc_long &a, tc_long_tile &sh
 }
 
 __device__ __forceinline__ tc_cut_group tc_long_group(const tc_long &a, const tc_long_tile &tile) {
-  tc_cut_group c;
-  const int64_t at = (int64_t)tile.group.start + tile.group.first;
-  c.group = tile.group;
-  c.number = tile.number;
-  c.flags = tile.flags;
-  c.scores = a.cut.scores + at;
-  c.roles = a.cut.roles != nullptr ? a.cut.roles + at : nullptr;
-  c.kept = (a.cut.groups.groups > 0 ? a.cut.group_kept : a.cut.out.kept) + at;
-  return c;
+  return tc_cut_group_of(a.cut, tile.group, tile.number, tile.flags);
 }
 
 /* Which rows of a tile a thread has: a warp owns 128 * QUADS consecutive ones, a lane 4 consecutive
@@ -203,7 +193,8 @@ __device__ __forceinline__ uint32_t tc_long_key(const tc_long_rows<QUADS> &rows,
 }
 
 /* The tiles' statistics joined, in every thread; `tile` in shared memory. */
-__device__ __forceinline__ tc_stats tc_long_stats(tc_long_block &block, const tc_long &a,
+template <class Block>
+__device__ __forceinline__ tc_stats tc_long_stats(Block &block, const tc_long &a,
                                                   const tc_long_tile &tile) {
   static_assert(TC_LONG_TILES <= TC_LONG_THREADS, "one tile a thread");
   tc_stats stats = tc_stats_none();

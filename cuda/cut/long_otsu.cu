@@ -237,12 +237,8 @@ __global__ void __launch_bounds__(TC_LONG_THREADS, 1) refine(const __grid_consta
 __global__ void __launch_bounds__(TC_LONG_THREADS, 1) count(const __grid_constant__ tc_long a) {
   __shared__ tc_otsu_space s;
   __shared__ tc_long_tile tile;
-  tc_wait_previous();
-  tc_let_next_start();
-  tc_long_open(a, blockIdx.x, tile);
   if (threadIdx.x == 0) s.top = 0;
-  __syncthreads();
-  if (tile.number < 0) return;
+  if (!tc_long_begin(a, tile)) return;
   tc_long_state &state = a.states[tile.slot];
   tc_otsu_open(s, state);
   __syncthreads();
