@@ -105,7 +105,7 @@ expect "novelty_whole: sectors of rows, news" "$(of novelty_whole footprint_read
 
 general() { # NAME ROWS SECTORS INSTRUCTIONS: a form for any rows
   "$simulator" --quiet --stats "$scratch/stats.json" -- "$program" "$(row_of "$1")" 0 1 >"$scratch/said"
-  expect "launches" "$(total kernel_launches)" 1
+  expect "launches of novelty_pieces" "$(of novelty_pieces launches)" 1
   most "instructions of a warp, novelty_pieces" "$(per_warp novelty_pieces)" "$4"
   most "novelty_pieces: load sectors" "$(of novelty_pieces load_sectors)" "$3"
   most "novelty_pieces: sectors of rows" "$(of novelty_pieces footprint_read_sectors)" $(($2 * 64 + 16))
