@@ -39,10 +39,6 @@ bool tc_cut_sorts(const tc_cut_args &args) {
          !tc_cuda_cuts_by_value(&args.rule);
 }
 
-extern "C" size_t tc_cuda_cut_scratch(const tc_cuda *, const tailcut_limits *limits) {
-  return tc_cut_long_scratch(limits);
-}
-
 extern "C" cudaError_t tc_cuda_cut(const tc_cuda *device, const tc_cut_args *args, char *scratch,
                                    const tc_chain *chain) {
   tc_chain link = *chain;

@@ -26,20 +26,27 @@ struct tc_cut_group {
   int32_t *kept;
 };
 
+__device__ __forceinline__ tc_cut_group tc_cut_group_of(const tc_cut_args &args,
+                                                        const tc_group &group, int32_t number,
+                                                        int32_t flags) {
+  const int64_t at = (int64_t)group.start + group.first;
+  return {group,
+          number,
+          flags,
+          args.scores + at,
+          args.roles != nullptr ? args.roles + at : nullptr,
+          (args.groups.groups > 0 ? args.group_kept : args.out.kept) + at};
+}
+
 /* Group `number`; called by whole, converged warps, behind the kernel's wait. */
 __device__ inline tc_cut_group tc_cut_open(const tc_cut_args &args, int32_t number) {
-  tc_cut_group c;
-  c.group = tc_group_at(args.segments, args.groups, args.scored ? nullptr : args.in_flags, number);
-  c.number = number;
-  const int64_t at = (int64_t)c.group.start + c.group.first;
-  c.scores = args.scores + at;
-  c.roles = args.roles != nullptr ? args.roles + at : nullptr;
-  c.kept = (args.groups.groups > 0 ? args.group_kept : args.out.kept) + at;
-  c.flags = c.group.b < 0 ? TAILCUT_FLAG_INVALID : 0;
-  if (c.group.b >= 0 && args.in_flags != nullptr && (c.group.n > 0 || !args.scored)) {
-    c.flags = args.in_flags[c.group.b] & TAILCUT_FLAG_BAD_REFERENCE;
+  const tc_group group =
+      tc_group_at(args.segments, args.groups, args.scored ? nullptr : args.in_flags, number);
+  int32_t flags = group.b < 0 ? TAILCUT_FLAG_INVALID : 0;
+  if (group.b >= 0 && args.in_flags != nullptr && (group.n > 0 || !args.scored)) {
+    flags = args.in_flags[group.b] & TAILCUT_FLAG_BAD_REFERENCE;
   }
-  return c;
+  return tc_cut_group_of(args, group, number, flags);
 }
 
 /* The key of row i. Scores may have been written by the kernel before: no read-only loads. */
@@ -98,23 +105,6 @@ __device__ __forceinline__ void tc_cut_clear_mask(const tc_cut_args &args, const
 /* The mask's byte for the group's first row, where a mask is asked for. */
 __device__ __forceinline__ uint8_t *tc_cut_mask(const tc_cut_args &args, const tc_cut_group &c) {
   return args.out.mask + c.group.start + c.group.first + args.segments.prefix_rows;
-}
-
-/* Leaves the marks of group c, of which keep[row] says whether row stays. By the whole block. */
-template <class Block>
-__device__ inline void tc_cut_marks(Block &block, const tc_cut_args &args, const tc_cut_group &c,
-                                    const uint8_t *keep) {
-  tc_mark *const to = args.out.marks + tc_mark_of(c.group.start, c.group.b);
-  int32_t before = 0;
-  for (int32_t base = 0; base < c.group.n; base += Block::THREADS) {
-    const int32_t row = base + (int32_t)threadIdx.x;
-    const bool stays = row < c.group.n && keep[row] != 0;
-    const uint32_t word = __ballot_sync(TC_FULL, stays);
-    int32_t total;
-    const int32_t own = block.prefix((int32_t)stays, &total);
-    if (block.lane == 0 && row < c.group.n) to[row / 32] = {word, before + own};
-    before += total;
-  }
 }
 
 /* Called by the whole block that has reported a segment (without groups: a group), once for each.

@@ -57,10 +57,6 @@ __device__ __forceinline__ uint32_t tc_tau_key(const tailcut_rule &rule) {
   return tc_key(tc_ordered(rule.tau, rule.order == TAILCUT_LOW));
 }
 
-__device__ __forceinline__ double tc_stats_factor(const tailcut_rule &rule, const tc_stats &s) {
-  return tc_scale_factor(rule.scale == TAILCUT_SCALE_AUTO ? tc_scale_exponent(s.magnitude) : 0);
-}
-
 /* k of group g before the clamps where no curve is needed; returns whether that is so. */
 __device__ inline bool tc_decide_plainly(const tailcut_rule &rule, int32_t g, const tc_stats &s,
                                          bool bad, int32_t *k, bool *whole) {

@@ -13,11 +13,9 @@
  *                                                                   cut/long_sort.cu
  * begin lists the long groups and their tiles and makes the state zero, since the scratch memory
  * comes with any content; stats says of every tile what is known of scores without their order. All
- * sizes are host bounds: lengths may differ at every replay of a captured graph. Where a state for
- * every group there may be would take more than 256 MiB (or 16 groups' worth) the groups are cut in
- * rounds.
+ * sizes are host bounds: lengths may differ at every replay of a captured graph.
  *
- * By value all stages of a round are one launch (cut/long_value.cu), by sorting each arrow is one.
+ * By value all stages are one launch (cut/long_value.cu), by sorting each arrow is one.
  */
 #include "cut/long_begin.cuh"
 
@@ -25,14 +23,23 @@ namespace {
 
 /* ------------------------------------------------------------------------------- host: sizes -- */
 
+/* Long groups that there are at most, and their rows; none: 0. */
 struct long_plan {
-  int64_t slots, rows, rounds; /* groups and rows of a round, at most */
-  size_t bytes;
+  int64_t slots, rows;
 };
 
+long_plan plan_of(int64_t groups, int64_t most, int64_t total) {
+  int64_t longs = total / (TC_CUT_SHORT + 1);
+  if (longs > groups) longs = groups;
+  if (most <= TC_CUT_SHORT) longs = 0;
+  return {longs, longs * most < total ? longs * most : total};
+}
+
 /* Takes memory for `a` from scratch (NULL: only counts), for any size of tile. */
-size_t carve(tc_long *a, char *scratch, int64_t slots, int64_t rows) {
+size_t carve(tc_long *a, char *scratch, const long_plan &plan) {
+  const int64_t slots = plan.slots, rows = plan.rows;
   const int64_t tiles = rows / (TC_LONG_THREADS * 4) + slots;
+  if (slots == 0) return 0;
   size_t used = 0;
   const auto take = [&](size_t bytes) { return tc_cuda_take(scratch, &used, bytes); };
   a->ticket = (uint32_t *)take(4);
@@ -55,26 +62,6 @@ size_t carve(tc_long *a, char *scratch, int64_t slots, int64_t rows) {
   return used > by_value ? used : by_value;
 }
 
-/* Never asks for less when a bound grows. */
-long_plan plan_of(int64_t groups, int64_t most, int64_t total) {
-  tc_long unused;
-  int64_t longs = total / (TC_CUT_SHORT + 1);
-  if (longs > groups) longs = groups;
-  if (most <= TC_CUT_SHORT || longs <= 0) return {0, 0, 0, 0};
-  long_plan plan = {longs, longs * most < total ? longs * most : total, 1, 0};
-  plan.bytes = carve(&unused, nullptr, plan.slots, plan.rows);
-  const size_t one = carve(&unused, nullptr, 1, most);
-  const size_t cap = one * 16 > (size_t)256 << 20 ? one * 16 : (size_t)256 << 20;
-  if (plan.bytes > cap) {
-    plan.slots = (int64_t)(cap / one);
-    if (plan.slots > longs) plan.slots = longs;
-    plan.rows = plan.slots * most;
-    plan.rounds = (longs + plan.slots - 1) / plan.slots;
-    plan.bytes = cap;
-  }
-  return plan;
-}
-
 /* Rows of a tile in units of 2,048: enough tiles to fill the device, few enough for one thread each
  * in the sums over a group's tiles (TC_LONG_TILES). */
 int quads_of(int64_t rows) {
@@ -92,7 +79,6 @@ bool by_value(const tc_cut_args &args) {
 /* For sorting, where each stage is a kernel. */
 __global__ void __launch_bounds__(TC_LONG_THREADS) begin(const __grid_constant__ tc_long a) {
   __shared__ tc_long_block::space space;
-  if (a.turn > 0) tc_wait_previous();
   tc_long_begin_block(space, a, (int32_t)blockIdx.x, false, false);
 }
 
@@ -103,8 +89,7 @@ __global__ void __launch_bounds__(TC_LONG_THREADS) stats(const __grid_constant__
   if (tc_long_begin(a, tile)) tc_long_make_stats<QUADS>(space, a, tile, blockIdx.x);
 }
 
-/* One round. */
-cudaError_t cut_round(const tc_cuda *device, const tc_long &a, int quads, tc_chain *link) {
+cudaError_t launch(const tc_cuda *device, const tc_long &a, int quads, tc_chain *link) {
   if (by_value(a.cut)) return tc_long_by_value(a, quads, link);
   cudaError_t error = tc_launch(begin, TC_BEGINNERS, TC_LONG_THREADS, 0, link, a);
   link->follows = device->chains;
@@ -116,18 +101,19 @@ cudaError_t cut_round(const tc_cuda *device, const tc_long &a, int quads, tc_cha
 
 }  // namespace
 
-size_t tc_cut_long_scratch(const tailcut_limits *limits) {
+extern "C" size_t tc_cuda_cut_scratch(const tc_cuda *, const tailcut_limits *limits) {
   const int64_t segments = limits->segments, rows = segments * limits->max_tokens;
-  return plan_of(limits->groups > segments ? limits->groups : segments, limits->max_tokens,
-                 limits->total_tokens > 0 ? limits->total_tokens : rows)
-      .bytes;
+  tc_long unused;
+  return carve(&unused, nullptr,
+               plan_of(limits->groups > segments ? limits->groups : segments, limits->max_tokens,
+                       limits->total_tokens > 0 ? limits->total_tokens : rows));
 }
 
 bool tc_cut_long_takes_all(const tc_cut_args &args) {
   const tc_segments &s = args.segments;
   const int32_t groups = tc_group_count(s, args.groups);
   const long_plan plan = plan_of(groups, s.max_tokens - s.prefix_rows, s.total);
-  return by_value(args) && plan.slots == groups && plan.rounds == 1;
+  return by_value(args) && plan.slots == groups;
 }
 
 cudaError_t tc_cut_long(const tc_cuda *device, const tc_cut_args *args, char *scratch,
@@ -137,20 +123,15 @@ cudaError_t tc_cut_long(const tc_cuda *device, const tc_cut_args *args, char *sc
       plan_of(tc_group_count(s, args->groups), s.max_tokens - s.prefix_rows, s.total);
   const int quads = quads_of(plan.rows);
   tc_chain link = *chain;
-  cudaError_t error = cudaSuccess;
   tc_long a = {};
   if (plan.slots == 0) return cudaSuccess;
-  carve(&a, scratch, plan.slots, plan.rows);
+  carve(&a, scratch, plan);
   a.cut = *args;
   a.slots = (int32_t)plan.slots;
   a.rows = quads * TC_LONG_THREADS * 4;
   a.bound = (int32_t)(plan.rows / a.rows + plan.slots);
   a.most_left = tc_cut_long_takes_all(*args) ? -1 : TC_CUT_SHORT;
-  for (; a.turn < plan.rounds && error == cudaSuccess; a.turn++) {
-    error = cut_round(device, a, quads, &link);
-    link.follows = device->chains;
-  }
-  return error;
+  return launch(device, a, quads, &link);
 }
 
 void tc_cut_long_load(cudaError_t *error) {

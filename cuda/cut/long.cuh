@@ -15,10 +15,9 @@
 #include "cut/otsu.cuh"
 
 /* Cuts every group of more than TC_CUT_SHORT rows and leaves the others alone, but where
- * tc_cut_long_takes_all: then those too. scratch: as many bytes as tc_cut_long_scratch says, of any
+ * tc_cut_long_takes_all: then those too. scratch: as many bytes as tc_cuda_cut_scratch says, of any
  * content, left with any content. */
 bool tc_cut_long_takes_all(const tc_cut_args &args);
-size_t tc_cut_long_scratch(const tailcut_limits *limits);
 cudaError_t tc_cut_long(const tc_cuda *device, const tc_cut_args *args, char *scratch,
                         const tc_chain *chain);
 void tc_cut_long_load(cudaError_t *error);
@@ -38,9 +37,9 @@ typedef tc_block<TC_LONG_WARPS> tc_long_block;
 struct alignas(64) tc_long_tile {
   tc_group group;
   int32_t number, flags;      /* as tc_cut_group; number -1: no tile */
-  int32_t slot, first, tiles; /* the group's place among those of this round, its tiles */
+  int32_t slot, first, tiles; /* the group's place among the long ones, its tiles */
   int32_t index;              /* of this tile in its group */
-  int32_t base;               /* rows of the groups before in this round */
+  int32_t base;               /* rows of the groups before */
   int32_t unused[5];
 };
 
@@ -70,11 +69,10 @@ struct alignas(128) tc_long_state {
 /* What the kernels get. */
 struct tc_long {
   tc_cut_args cut;
-  int32_t turn, slots; /* groups [turn * slots, (turn + 1) * slots) of the long ones */
-  int32_t bound;       /* tiles of a round, at most */
-  int32_t rows;        /* of a tile */
-  int32_t most_left;   /* rows of a group that is left alone; -1: none is */
-  uint32_t *ticket;    /* sorting's */
+  int32_t slots, bound; /* groups and tiles, at most */
+  int32_t rows;         /* of a tile */
+  int32_t most_left;    /* rows of a group that is left alone; -1: none is */
+  uint32_t *ticket;     /* sorting's */
   tc_long_tile *tiles; /* [bound] */
   uint32_t *found;     /* [bound] emit's look-back: 1 << 31 | ties << 14 | kept */
   tc_stats *stats;     /* [bound] */
@@ -83,8 +81,8 @@ struct tc_long {
   /* By value: */
   tc_long_state *states; /* [slots] */
   uint32_t *digits;      /* [slots][TC_LONG_LEVELS][TC_LONG_DIGITS] */
-  uint32_t *entries;     /* by row of the round */
-  /* By sorting, by row of the round: */
+  uint32_t *entries;     /* by row of all long groups */
+  /* By sorting, likewise: */
   uint64_t *items[2]; /* key << 32 | row */
   int32_t *q;
   uint32_t *marks;  /* 1: the row stays; shares the memory of items[0] */
@@ -94,7 +92,7 @@ struct tc_long {
 /* What the kept rows are known by. */
 enum tc_long_mode { TC_LONG_OTSU, TC_LONG_STATS, TC_LONG_SELECT, TC_LONG_MARKS };
 
-/* cut/long_value.cu: a round's one launch. cut/long_sort.cu: launches, behind begin and statistics.
+/* cut/long_value.cu: one launch. cut/long_sort.cu: launches, behind begin and statistics.
  * quads: rows of a tile divided by 2,048, which is 1, 2 or 4. */
 cudaError_t tc_long_by_value(const tc_long &a, int quads, const tc_chain *chain);
 void tc_long_by_value_load(cudaError_t *error);
@@ -136,15 +134,7 @@ __device__ __forceinline__ bool tc_long_begin(const tc_long &a, tc_long_tile &sh
 }
 
 __device__ __forceinline__ tc_cut_group tc_long_group(const tc_long &a, const tc_long_tile &tile) {
-  tc_cut_group c;
-  const int64_t at = (int64_t)tile.group.start + tile.group.first;
-  c.group = tile.group;
-  c.number = tile.number;
-  c.flags = tile.flags;
-  c.scores = a.cut.scores + at;
-  c.roles = a.cut.roles != nullptr ? a.cut.roles + at : nullptr;
-  c.kept = (a.cut.groups.groups > 0 ? a.cut.group_kept : a.cut.out.kept) + at;
-  return c;
+  return tc_cut_group_of(a.cut, tile.group, tile.number, tile.flags);
 }
 
 /* Which rows of a tile a thread has: a warp owns 128 * QUADS consecutive ones, a lane 4 consecutive
@@ -215,7 +205,8 @@ __device__ __forceinline__ uint32_t tc_long_key(const tc_long_rows<QUADS> &rows,
 }
 
 /* The tiles' statistics joined, in every thread; `tile` in shared memory. */
-__device__ __forceinline__ tc_stats tc_long_stats(tc_long_block &block, const tc_long &a,
+template <class Block>
+__device__ __forceinline__ tc_stats tc_long_stats(Block &block, const tc_long &a,
                                                   const tc_long_tile &tile) {
   static_assert(TC_LONG_TILES <= TC_LONG_THREADS, "one tile a thread");
   tc_stats stats = tc_stats_none();

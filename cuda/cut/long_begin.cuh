@@ -18,7 +18,7 @@ __device__ inline void tc_make_zero(int32_t number, void *memory, size_t stride,
   }
 }
 
-/* The tiles of this round's groups, in order; those up to the bound say that they are none. */
+/* The tiles of the long groups, in order; those up to the bound say that they are none. */
 __device__ inline void tc_list_groups(tc_long_block &block, const tc_long &a) {
   const tc_segments &s = a.cut.segments;
   const int32_t groups = tc_group_count(s, a.cut.groups);
@@ -43,8 +43,8 @@ __device__ inline void tc_list_groups(tc_long_block &block, const tc_long &a) {
     const int32_t earlier = block.before(__popc(which), &here);
     const int32_t ordinal = longs + earlier + __popc(which & ((1u << block.lane) - 1));
     longs += here;
-    mine.slot = ordinal - a.turn * a.slots;
-    is_long = is_long && mine.slot >= 0 && mine.slot < a.slots;
+    mine.slot = ordinal;
+    is_long = is_long && ordinal < a.slots;
     mine.tiles = is_long ? max((mine.group.n + a.rows - 1) / a.rows, 1) : 0;
     const int32_t rows = is_long ? mine.group.n : 0;
     uint64_t all;
@@ -67,8 +67,8 @@ __device__ inline void tc_list_groups(tc_long_block &block, const tc_long &a) {
   }
 }
 
-/* Block `number` of TC_BEGINNERS. In the first round nobody else touches the scratch memory: it may be
- * zeroed before the wait. */
+/* Block `number` of TC_BEGINNERS. Nobody else touches the scratch memory: it may be zeroed before
+ * the wait. */
 __device__ inline void tc_long_begin_block(tc_long_block::space &space, const tc_long &a,
                                            int32_t number, bool values, bool digits) {
   if (number > 0) {

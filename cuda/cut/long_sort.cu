@@ -27,14 +27,7 @@ __device__ __forceinline__ int32_t place_of(const tc_long_tile &tile, int i) {
   return warp * 128 * QUADS + i * 32 + (int32_t)(threadIdx.x & 31);
 }
 
-/* What pass `pass` finds there: key << 32 | row. */
-__device__ __forceinline__ uint64_t item_at(const tc_long &a, const tc_cut_group &c, int32_t base,
-                                            int pass, int32_t i) {
-  if (pass > 0) return __ldcg(a.items[(pass - 1) & 1] + base + i);
-  const uint32_t key = tc_load_key(c, a.cut.rule.order == TAILCUT_LOW, i);
-  return (uint64_t)key << 32 | (uint32_t)i;
-}
-
+/* What pass `pass` finds there: key << 32 | row; behind the end 0. */
 template <int QUADS>
 __device__ __forceinline__ void load_items(const tc_long &a, const tc_cut_group &c,
                                            const tc_long_tile &tile, int pass,
@@ -42,7 +35,14 @@ __device__ __forceinline__ void load_items(const tc_long &a, const tc_cut_group 
 #pragma unroll
   for (int i = 0; i < 4 * QUADS; i++) {
     const int32_t at = place_of<QUADS>(tile, i);
-    items[i] = at < c.group.n ? item_at(a, c, tile.base, pass, at) : 0;
+    items[i] = 0;
+    if (at >= c.group.n) continue;
+    if (pass > 0) {
+      items[i] = __ldcg(a.items[(pass - 1) & 1] + tile.base + at);
+    } else {
+      const uint32_t key = tc_load_key(c, a.cut.rule.order == TAILCUT_LOW, at);
+      items[i] = (uint64_t)key << 32 | (uint32_t)at;
+    }
   }
 }
 
@@ -118,11 +118,7 @@ __global__ void __launch_bounds__(TC_LONG_THREADS, 1)
   const tc_cut_group c = tc_long_group(a, tile);
   uint64_t items[4 * QUADS];
   uint32_t ranks[4 * QUADS]; /* among the warp's rows of the same digit */
-#pragma unroll
-  for (int i = 0; i < 4 * QUADS; i++) {
-    const int32_t at = place_of<QUADS>(tile, i);
-    items[i] = at < c.group.n ? item_at(a, c, tile.base, pass, at) : 0;
-  }
+  load_items<QUADS>(a, c, tile, pass, items);
   uint32_t *mine = s.places[block.warp];
 #pragma unroll
   for (int i = 0; i < 4 * QUADS; i++) {
@@ -158,15 +154,9 @@ __global__ void __launch_bounds__(DECIDE_THREADS) decide(const __grid_constant__
   __shared__ wide_block::space space;
   __shared__ tc_long_tile tile;
   wide_block block(space);
-  tc_wait_previous();
-  tc_let_next_start();
-  tc_long_open(a, blockIdx.x, tile);
-  __syncthreads();
-  if (tile.number < 0 || tile.index > 0) return;
+  if (!tc_long_begin(a, tile) || tile.index > 0) return;
   const tailcut_rule &rule = a.cut.rule;
-  tc_stats stats = tc_stats_none();
-  if ((int32_t)threadIdx.x < tile.tiles) stats = a.stats[tile.first + (int32_t)threadIdx.x];
-  stats = block.reduce(stats, tc_stats_none(), tc_stats_join());
+  const tc_stats stats = tc_long_stats(block, a, tile);
   int32_t k;
   bool whole;
   if (!tc_decide_plainly(rule, tile.number, stats, (tile.flags & TAILCUT_FLAG_BAD_REFERENCE) != 0,

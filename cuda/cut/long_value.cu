@@ -7,8 +7,7 @@
  * for has lower tickets, so it runs or has run, and waiting ends whatever number of blocks the
  * device runs at once. Such a handover costs about what a launch in the chain does [estimate], and
  * the host has one launch instead of three to nine. The last block of all leaves the counts zero.
- * The ticket may be taken before the kernel's wait, since no other kernel of a call has this one,
- * but for the round before.
+ * The ticket may be taken before the kernel's wait, since no other kernel of a call has this one.
  * Precision: exact. Limits: registers and shared memory of the greediest stage for all: one or two
  * blocks an SM.
  */
@@ -48,7 +47,6 @@ union stage_space {
   tc_emit_space<TC_LONG_SELECT> emit_select;
 };
 
-/* By value: a round. */
 template <int QUADS>
 __global__ void __launch_bounds__(TC_LONG_THREADS, 1)
     cut_long(const __grid_constant__ tc_long a, const __grid_constant__ stages todo) {
@@ -57,7 +55,6 @@ __global__ void __launch_bounds__(TC_LONG_THREADS, 1)
   __shared__ tc_long_tile tile;
   __shared__ uint32_t taken;
   uint32_t *const done = a.cut.lasting->stages;
-  if (a.turn > 0) tc_wait_previous(); /* that round's */
   if (threadIdx.x == 0) {
     uint32_t *ticket = &a.cut.lasting->long_ticket;
     taken = atomicAdd(ticket, 1u);

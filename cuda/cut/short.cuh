@@ -105,13 +105,6 @@ struct tc_short_votes {
   int32_t k, fixed;
 };
 
-template <class S>
-union tc_short_memory {
-  tc_short_space<S> value;
-  tc_block_space<S::THREADS, S::ITEMS> sorting;
-  __device__ tc_short_memory() {}
-};
-
 /* Votes on the choice. row: of the thread's first item. */
 template <class S>
 __device__ inline void tc_short_vote(tc_short_space<S> &space, const tc_cut_group &c, int32_t row,
@@ -155,29 +148,6 @@ __device__ inline void tc_short_vote(tc_short_space<S> &space, const tc_cut_grou
   v->k = (int32_t)(total & 0xFFFFu) - v->fixed + min((int32_t)(total >> 16), choice.cutoff.ties);
 }
 
-/* By sorting. Apart, so that its registers are not the common case's; it finds the group again
- * rather than have it on a stack. kept: NULL for where the group's list belongs. */
-template <bool MARKS, class S>
-__device__ __noinline__ int32_t tc_short_sort(tc_short_memory<S> &shared, const tc_cut_args &args,
-                                              int32_t number, bool reports, int32_t *kept) {
-  __syncthreads();
-  const tc_cut_group c = tc_cut_open(args, number);
-  return tc_cut_block<MARKS>(shared.sorting, args, c, reports, kept != nullptr ? kept : c.kept);
-}
-
-/* Leaves a warp's marks. `before`: rows that stay before its own. */
-template <class S>
-__device__ __forceinline__ void tc_short_mark(const tc_cut_args &args, const tc_cut_group &c,
-                                              int32_t row, const uint32_t (&stay)[S::ITEMS],
-                                              int32_t before) {
-  tc_mark *to = args.out.marks + tc_mark_of(c.group.start, c.group.b) + (uint32_t)row / 32;
-#pragma unroll
-  for (int i = 0; i < S::ITEMS; i++) {
-    if ((threadIdx.x & 31) == 0 && row + i * 32 < c.group.n) to[i] = {stay[i], before};
-    before += __popc(stay[i]);
-  }
-}
-
 /* Group c, of no more than S::ROWS rows; tc_short_prepare has been called. Writes its kept rows to
  * `kept` (any memory of this block's; NULL: where the group's list belongs) and, where `reports`,
  * what args.out asks for. MARKS: those are left too where asked for, and the list is not where it
@@ -188,7 +158,7 @@ __device__ __forceinline__ int32_t tc_short_cut(tc_short_memory<S> &shared, cons
                                                 int32_t *kept) {
   tc_short_space<S> &space = shared.value;
   const uint32_t lane = threadIdx.x & 31;
-  const int32_t row = (int32_t)((threadIdx.x - lane) * S::ITEMS + lane), n = c.group.n;
+  const int32_t row = tc_short_row<S>(), n = c.group.n;
   const tailcut_rule &rule = args.rule;
   uint32_t key[S::ITEMS], offset[S::ITEMS];
 #pragma unroll
@@ -232,27 +202,8 @@ __device__ __forceinline__ int32_t tc_short_cut(tc_short_memory<S> &shared, cons
       v.stay[i] |= __ballot_sync(TC_FULL, first) & v.tied[i];
     }
   }
-  if (kept == nullptr) kept = c.kept;
-  const bool lists = !MARKS || args.out.no_list == 0;
-  if (MARKS && args.out.marks != nullptr) tc_short_mark<S>(args, c, row, v.stay, next);
-#pragma unroll
-  for (int i = 0; i < S::ITEMS && lists; i++) {
-    if (v.stay[i] >> lane & 1)
-      kept[next + __popc(v.stay[i] & below)] = c.group.first + row + i * 32;
-    next += __popc(v.stay[i]);
-  }
-  if (reports) {
-    if (args.out.mask != nullptr) {
-#pragma unroll
-      for (int i = 0; i < S::ITEMS; i++) {
-        if (row + i * 32 < n) tc_cut_mask(args, c)[row + i * 32] = v.stay[i] >> lane & 1;
-      }
-      tc_cut_clear_mask(args, c, (int32_t)threadIdx.x, S::THREADS);
-    }
-    if (threadIdx.x == 0)
-      tc_cut_report(args, c, v.k + v.fixed,
-                    tc_flags_out(c.flags, stats.candidates, stats.usable, whole));
-  }
+  tc_short_emit<MARKS, S>(args, c, v.stay, next, kept);
+  if (reports) tc_short_report<S>(args, c, v.stay, v.k + v.fixed, stats, whole);
   return v.k + v.fixed;
 }
 

@@ -47,6 +47,60 @@ __device__ __forceinline__ void tc_short_prepare(tc_short_space<S> &space) {
   if (threadIdx.x == 0) space.listed = space.upto[0] = 0, space.upto_sum[0] = 0;
 }
 
+/* A thread's first row; the others follow in steps of 32. */
+template <class S>
+__device__ __forceinline__ int32_t tc_short_row() {
+  const uint32_t lane = threadIdx.x & 31;
+  return (int32_t)((threadIdx.x - lane) * S::ITEMS + lane);
+}
+
+/* Writes a warp's kept rows to `kept` (NULL: where the group's list belongs); MARKS: those too
+ * where asked for, and the list is not where it is not. stay: of each of a thread's rows a bit per
+ * lane; next: rows that stay before the warp's own. */
+template <bool MARKS, class S>
+__device__ __forceinline__ void tc_short_emit(const tc_cut_args &args, const tc_cut_group &c,
+                                              const uint32_t (&stay)[S::ITEMS], int32_t next,
+                                              int32_t *kept) {
+  const uint32_t lane = threadIdx.x & 31, below = (1u << lane) - 1;
+  const int32_t row = tc_short_row<S>();
+  if (kept == nullptr) kept = c.kept;
+  if (MARKS && args.out.marks != nullptr) {
+    tc_mark *to = args.out.marks + tc_mark_of(c.group.start, c.group.b) + (uint32_t)row / 32;
+    int32_t before = next;
+#pragma unroll
+    for (int i = 0; i < S::ITEMS; i++) {
+      if (lane == 0 && row + i * 32 < c.group.n) to[i] = {stay[i], before};
+      before += __popc(stay[i]);
+    }
+  }
+  if (MARKS && args.out.no_list != 0) return;
+#pragma unroll
+  for (int i = 0; i < S::ITEMS; i++) {
+    if (stay[i] >> lane & 1) kept[next + __popc(stay[i] & below)] = c.group.first + row + i * 32;
+    next += __popc(stay[i]);
+  }
+}
+
+/* What args.out asks for beside the order, the list and the marks. */
+template <class S>
+__device__ __forceinline__ void tc_short_report(const tc_cut_args &args, const tc_cut_group &c,
+                                                const uint32_t (&stay)[S::ITEMS], int32_t count,
+                                                const tc_stats &stats, bool whole) {
+  if (args.out.mask != nullptr) {
+    const int32_t row = tc_short_row<S>();
+#pragma unroll
+    for (int i = 0; i < S::ITEMS; i++) {
+      if (row + i * 32 < c.group.n) {
+        tc_cut_mask(args, c)[row + i * 32] = stay[i] >> (threadIdx.x & 31) & 1;
+      }
+    }
+    tc_cut_clear_mask(args, c, (int32_t)threadIdx.x, S::THREADS);
+  }
+  if (threadIdx.x == 0) {
+    tc_cut_report(args, c, count, tc_flags_out(c.flags, stats.candidates, stats.usable, whole));
+  }
+}
+
 /* Rows with a key below this one stay, and the first `ties` of those that have it. */
 struct tc_cutoff {
   uint32_t key;

@@ -15,23 +15,17 @@
 
 namespace {
 
-/* Takes `bytes` of the scratch; with base NULL only counts them. */
-template <class T>
-T *take(char *base, size_t *used, int64_t count) {
-  T *p = base != nullptr ? (T *)(base + *used) : nullptr;
-  *used += ((size_t)count * sizeof(T) + 255) & ~(size_t)255;
-  return p;
-}
-
+/* Of the scratch; with base NULL only its size. */
 size_t lay_out(const tailcut_limits &limits, char *base, tc_merge_plan *plan) {
-  const int64_t windows = (int64_t)tc_windows_most(&limits), rows = limits.total_tokens;
+  const size_t windows = tc_windows_most(&limits), rows = (size_t)limits.total_tokens;
   size_t used = 0;
-  plan->windows = take<tc_merge_window>(base, &used, windows);
-  plan->read = take<uint32_t>(base, &used, windows);
-  plan->window = take<int32_t>(base, &used, rows);
-  plan->members = take<tc_merge_member>(base, &used, rows);
-  plan->results = take<tc_merge_result>(base, &used, rows);
-  plan->place = take<int32_t>(base, &used, rows);
+  const auto take = [&](size_t bytes) { return tc_cuda_take(base, &used, bytes); };
+  plan->windows = (tc_merge_window *)take(windows * sizeof *plan->windows);
+  plan->read = (uint32_t *)take(windows * sizeof *plan->read);
+  plan->window = (int32_t *)take(rows * sizeof *plan->window);
+  plan->members = (tc_merge_member *)take(rows * sizeof *plan->members);
+  plan->results = (tc_merge_result *)take(rows * sizeof *plan->results);
+  plan->place = (int32_t *)take(rows * sizeof *plan->place);
   return used;
 }
 

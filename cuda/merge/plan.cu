@@ -13,21 +13,11 @@
 
 namespace {
 
-/* The first of the ascending entries [0, k) that is `least` or higher; k where none is. Called by
- * whole, converged warps. */
-__device__ inline int32_t first_from(const int32_t *list, int32_t k, int32_t least) {
-  int32_t lo = 0, hi = k;
-  while (lo < hi) {
-    const int32_t step = (hi - lo + 31) / 32;
-    const int64_t probe = lo + (int64_t)(threadIdx.x & 31) * step;
-    const bool below = probe < hi && list[probe] < least;
-    const int32_t count = __popc(__ballot_sync(TC_FULL, below));
-    if (count == 0) return lo;
-    hi = (int32_t)min((int64_t)hi, (int64_t)lo + (int64_t)count * step);
-    lo += (count - 1) * step + 1;
-  }
-  return lo;
-}
+/* Entries before each of a list, as tc_prefix_find wants them. */
+struct list_before {
+  const int32_t *list;
+  __device__ int32_t operator[](int64_t i) const { return i > 0 ? list[i - 1] : INT32_MIN; }
+};
 
 __device__ inline float weight_of(int32_t p, int32_t power) {
   const float c = __fmul_rn((float)max(p, 0), 0x1p-20f), square = __fmul_rn(c, c);
@@ -54,7 +44,8 @@ __device__ inline void find_places(const tc_merge_args &args, const tc_window &w
     return;
   }
   const int32_t *list = args.kept + w.start;
-  const int32_t j = first_from(list, k, w.first) + i;
+  const list_before before = {list};
+  const int32_t j = (int32_t)tc_prefix_find(before, 0, (int64_t)k + 1, w.first - 1) + i;
   s.place[i] = -1;
   __syncthreads();
   if (j < k) {
@@ -161,22 +152,14 @@ __global__ void __launch_bounds__(SIZE) merge_plan(const __grid_constant__ tc_me
   }
 }
 
+typedef void (*plan_kernel)(tc_merge_args);
+const plan_kernel KERNELS[3] = {merge_plan<64>, merge_plan<128>, merge_plan<256>};
+
 }  // namespace
 
 cudaError_t tc_merge_plan_windows(const tc_merge_args &args, const tc_chain *chain) {
-  const unsigned grid = tc_grid(args.numbers);
-  switch (args.window) {
-    case 64:
-      return tc_launch(merge_plan<64>, grid, 64, 0, chain, args);
-    case 128:
-      return tc_launch(merge_plan<128>, grid, 128, 0, chain, args);
-    default:
-      return tc_launch(merge_plan<256>, grid, 256, 0, chain, args);
-  }
+  return tc_launch(KERNELS[args.window / 128], tc_grid(args.numbers), (unsigned)args.window, 0,
+                   chain, args);
 }
 
-void tc_load_merge_plan(cudaError_t *error) {
-  tc_load(merge_plan<64>, error);
-  tc_load(merge_plan<128>, error);
-  tc_load(merge_plan<256>, error);
-}
+void tc_load_merge_plan(cudaError_t *error) { tc_load(KERNELS, error); }

@@ -234,6 +234,9 @@ __global__ void __launch_bounds__(THREADS, 4) merge_rows(const __grid_constant__
 
 /* -------------------------------------------------------------------------------------- host -- */
 
+typedef void (*rows_kernel)(rows_args);
+const rows_kernel KERNELS[3] = {merge_rows<64>, merge_rows<128>, merge_rows<256>};
+
 /* The slice that all arrays of a launch are cut into: as wide as a block can hold, and no wider
  * than fills the device. */
 int32_t slice_of(const tc_cuda *device, const tc_merge_args &args, const tailcut_rows *rows,
@@ -276,10 +279,7 @@ cudaError_t launch(const tc_cuda *device, const tc_merge_args &args, const tailc
   a.work = args.numbers * a.slices;
   if (in_place) a.ticket = (unsigned long long *)&lasting->merge_ticket;
   const size_t shared = (size_t)args.window * (size_t)a.slice_bytes;
-  void (*const kernel)(rows_args) = args.window == 64    ? merge_rows<64>
-                                    : args.window == 128 ? merge_rows<128>
-                                                         : merge_rows<256>;
-  return tc_launch(kernel, tc_grid(a.work), THREADS, shared, chain, a);
+  return tc_launch(KERNELS[args.window / 128], tc_grid(a.work), THREADS, shared, chain, a);
 }
 
 }  // namespace
@@ -298,8 +298,4 @@ cudaError_t tc_merge_rows(const tc_cuda *device, const tc_merge_args &args,
   return cudaSuccess;
 }
 
-void tc_load_merge_rows(cudaError_t *error) {
-  tc_load(merge_rows<64>, error);
-  tc_load(merge_rows<128>, error);
-  tc_load(merge_rows<256>, error);
-}
+void tc_load_merge_rows(cudaError_t *error) { tc_load(KERNELS, error); }

@@ -17,10 +17,6 @@ namespace {
 constexpr int THREADS = 1024, ITEMS = 4;
 typedef cub::BlockScan<int32_t, THREADS, cub::BLOCK_SCAN_WARP_SCANS> max_scan;
 
-struct larger {
-  __device__ int32_t operator()(int32_t a, int32_t b) const { return a > b ? a : b; }
-};
-
 struct tidy_args {
   tc_segments s;
   const int32_t *kept, *counts, *new_cu;
@@ -47,7 +43,8 @@ __global__ void __launch_bounds__(THREADS) merge_tidy(const __grid_constant__ ti
         named[m] = i >= j && i < n ? i : -1;
         top = max(top, named[m]);
       }
-      max_scan(temp).ExclusiveScan(top, before, -1, larger(), chunk);
+      const auto larger = [](int32_t x, int32_t y) { return max(x, y); };
+      max_scan(temp).ExclusiveScan(top, before, -1, larger, chunk);
       __syncthreads(); /* also: all places are -1 */
       before = max(before, highest);
       highest = max(highest, chunk);

@@ -28,15 +28,11 @@ __global__ void __launch_bounds__(32 * WARPS)
                   tc_window_count(args, group.n), args.scores);
 }
 
-size_t aligned(size_t bytes) {
-  return (bytes + TAILCUT_WORKSPACE_ALIGNMENT - 1) & ~(size_t)(TAILCUT_WORKSPACE_ALIGNMENT - 1);
-}
-
 }  // namespace
 
 extern "C" size_t tc_cuda_novelty_scratch(const tc_cuda *device, const tailcut_limits *limits) {
-  return aligned(tc_windows_most(limits) * sizeof(tc_window_news)) +
-         (size_t)limits->total_tokens * tc_novelty_pieces_words(device, limits->window) * 4;
+  return (size_t)limits->total_tokens * tc_novelty_pieces_words(device, limits->window) * 4 +
+         tc_windows_most(limits) * sizeof(tc_window_news);
 }
 
 extern "C" cudaError_t tc_cuda_novelty(const tc_cuda *device, const tc_segments *segments,
@@ -45,6 +41,7 @@ extern "C" cudaError_t tc_cuda_novelty(const tc_cuda *device, const tc_segments 
                                        int stores_flags, int32_t *similarities, char *scratch,
                                        tc_cuda_lasting *lasting, const tc_chain *chain) {
   const int32_t count = tc_group_count(*segments, *groups);
+  const size_t words = tc_novelty_pieces_words(device, window);
   tc_novelty_args args = {};
   tc_chain behind = *chain;
   args.s = *segments;
@@ -56,22 +53,13 @@ extern "C" cudaError_t tc_cuda_novelty(const tc_cuda *device, const tc_segments 
   args.flags = flags;
   args.stores_flags = stores_flags != 0;
   args.similarities = similarities;
-  args.news = (tc_window_news *)scratch;
+  if (words > 0) args.words = (uint32_t *)scratch;
+  args.news = (tc_window_news *)(scratch + (size_t)segments->total * words * 4);
   args.arrived = count <= TC_CHUNK_SEGMENTS ? lasting->blocks : nullptr;
   const int64_t windows = tc_windows_of(&args);
-  cudaError_t error;
-  if (tc_novelty_whole_takes(device, args)) {
-    error = tc_novelty_whole(args, (unsigned)windows, chain);
-  } else {
-    tailcut_limits limits = TAILCUT_LIMITS_INITIALIZER;
-    limits.segments = segments->segments;
-    limits.groups = groups->groups;
-    limits.total_tokens = segments->total;
-    if (tc_novelty_pieces_words(device, window) > 0) {
-      args.words = (uint32_t *)(scratch + aligned(tc_windows_most(&limits) * sizeof *args.news));
-    }
-    error = tc_novelty_pieces(args, (unsigned)windows, chain);
-  }
+  const cudaError_t error = tc_novelty_whole_takes(device, args)
+                                ? tc_novelty_whole(args, (unsigned)windows, chain)
+                                : tc_novelty_pieces(device, args, (unsigned)windows, chain);
   if (error != cudaSuccess || scores == nullptr || args.arrived != nullptr) return error;
   behind.follows = device->chains;
   return tc_launch(novelty_firsts, (unsigned)((count + WARPS - 1) / WARPS), 32 * WARPS, 0, &behind,
@@ -79,8 +67,9 @@ extern "C" cudaError_t tc_cuda_novelty(const tc_cuda *device, const tc_segments 
 }
 
 extern "C" cudaError_t tc_cuda_load_novelty(tc_cuda *device) {
-  cudaError_t error = tc_novelty_whole_load(device);
-  if (error == cudaSuccess) error = tc_novelty_pieces_load(device);
+  cudaError_t error = cudaSuccess;
+  tc_novelty_whole_load(device, &error);
+  tc_novelty_pieces_load(device, &error);
   tc_load(novelty_firsts, &error);
   return error;
 }

@@ -233,9 +233,10 @@ __device__ inline void tc_finish_window(const tc_novelty_args &args, const tc_wi
  * other all, if args.words has tc_novelty_pieces_words words for each row number (0: none). */
 bool tc_novelty_whole_takes(const tc_cuda *device, const tc_novelty_args &args);
 cudaError_t tc_novelty_whole(const tc_novelty_args &args, unsigned windows, const tc_chain *chain);
-cudaError_t tc_novelty_whole_load(const tc_cuda *device);
+void tc_novelty_whole_load(const tc_cuda *device, cudaError_t *error);
 size_t tc_novelty_pieces_words(const tc_cuda *device, int32_t window);
-cudaError_t tc_novelty_pieces(const tc_novelty_args &args, unsigned windows, const tc_chain *chain);
-cudaError_t tc_novelty_pieces_load(const tc_cuda *device);
+cudaError_t tc_novelty_pieces(const tc_cuda *device, const tc_novelty_args &args, unsigned windows,
+                              const tc_chain *chain);
+void tc_novelty_pieces_load(const tc_cuda *device, cudaError_t *error);
 
 #endif /* TAILCUT_NOVELTY_CUH_ */

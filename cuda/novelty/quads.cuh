@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* quads: a row of whole 16-byte units in a warp's registers: loaded, summed, made to bytes.
+/* quads: a row, or a piece of one, in a warp's registers: loaded, summed, made to bytes.
  *
  * Precision: fp16 in half arithmetic: 1536 + q is exact, one fma rounds to it, its low byte is q.
  * The others in fp32 (tc_byte_of). Limits: 14 quads a lane. */
@@ -8,19 +8,21 @@
 
 #include "novelty/novelty.cuh"
 
+__device__ inline __half2 tc_halves(uint32_t bits) {
+  __half2 v;
+  memcpy(&v, &bits, 4);
+  return v;
+}
+
 /* Four values of 16 bits (two words) times a power of two, as bytes. */
 __device__ inline uint32_t tc_half_bytes(uint32_t a, uint32_t b, __half2 factor) {
-  const uint32_t origin = 0x66006600u, least = 0x65816581u, most = 0x667F667Fu; /* 1536 -+ 127 */
-  __half2 x[2], lo, hi, zero;
-  memcpy(&x[0], &a, 4);
-  memcpy(&x[1], &b, 4);
-  memcpy(&lo, &least, 4);
-  memcpy(&hi, &most, 4);
-  memcpy(&zero, &origin, 4);
+  const __half2 origin = tc_halves(0x66006600u);                               /* 1536 */
+  const __half2 least = tc_halves(0x65816581u), most = tc_halves(0x667F667Fu); /* -+ 127 */
   uint32_t q[2];
 #pragma unroll
   for (int i = 0; i < 2; i++) {
-    const __half2 v = __hmin2(__hmax2(__hfma2(x[i], factor, zero), lo), hi);
+    const __half2 x = __hfma2(tc_halves(i == 0 ? a : b), factor, origin);
+    const __half2 v = __hmin2(__hmax2(x, least), most);
     memcpy(&q[i], &v, 4);
   }
   return __byte_perm(q[0], q[1], 0x6420);
@@ -28,12 +30,8 @@ __device__ inline uint32_t tc_half_bytes(uint32_t a, uint32_t b, __half2 factor)
 
 /* x of a tiny row times 2^18: exact, and no half is too large then. */
 __device__ inline uint32_t tc_lifted(uint32_t w) {
-  const uint32_t up = 0x78007800u, more = 0x48004800u; /* 2^15, 2^3 */
-  __half2 x, a, b;
-  memcpy(&x, &w, 4);
-  memcpy(&a, &up, 4);
-  memcpy(&b, &more, 4);
-  x = __hmul2(__hmul2(x, a), b);
+  const __half2 up = tc_halves(0x78007800u), more = tc_halves(0x48004800u); /* 2^15, 2^3 */
+  const __half2 x = __hmul2(__hmul2(tc_halves(w), up), more);
   memcpy(&w, &x, 4);
   return w;
 }
@@ -43,6 +41,8 @@ template <int DTYPE, int QUADS>
 struct tc_row_quads {
   static constexpr int PER_RUN = DTYPE == TAILCUT_F32 ? 2 : 1;
   static constexpr int RUNS = QUADS / PER_RUN;
+  static constexpr uint32_t UNIT = 16 / tc_type<DTYPE>::size; /* channels of a lane's quad */
+  static constexpr uint32_t CHANNELS = QUADS * 32 * UNIT;
   static_assert(QUADS % PER_RUN == 0, "whole runs");
   tc_eight<DTYPE> x[RUNS];
 
@@ -68,10 +68,25 @@ struct tc_row_quads {
     }
   }
 
-  /* METHOD.md's squared norm of `quads` quads, but for the tree across groups. */
-  __device__ inline float group_square(int quads) const {
-    float square[8];
-    tc_clear(square);
+  /* The same of any row, in loads of BYTES, which divides its address; `left`: its channels from
+   * here on. What is behind them, in quads that are used at all, is zero. */
+  template <int BYTES>
+  __device__ inline void load_any(const char *row, uint32_t left) {
+#pragma unroll
+    for (int q = 0; q < QUADS; q++) {
+      if (q % PER_RUN == 0 && (uint32_t)q * 32 * UNIT >= left) break;
+      const uint32_t e = ((uint32_t)q * 32 + (threadIdx.x & 31)) * UNIT;
+      tc_load_quad_masked<tc_type<DTYPE>::size, BYTES>(row, e, left, quad(q));
+    }
+  }
+
+  /* Quads that `left` channels are in, if not more than there are. */
+  __device__ static inline int quads_of(uint32_t left) {
+    return (int)min((left + 32 * UNIT - 1) / (32 * UNIT), (uint32_t)QUADS);
+  }
+
+  /* Adds `quads` quads to a lane's accumulators of METHOD.md's squared norm. */
+  __device__ inline void add_squares(int quads, float *square) const {
 #pragma unroll
     for (int run = 0; run < RUNS; run++) {
       if (run * PER_RUN >= quads) break;
@@ -81,12 +96,13 @@ struct tc_row_quads {
         square[k] = __fmaf_rn(v, v, square[k]);
       }
     }
-    return tc_group_sum<DTYPE>(square);
   }
 
-  /* The bytes of row `number` to shared memory; returns this lane's part of their product. */
+  /* The bytes of row `number` to shared memory, but (CLIPS) none from place `limit` of it on, a
+   * multiple of 128; returns this lane's part of their product. */
+  template <bool CLIPS = false>
   __device__ inline int32_t store(uint32_t bytes, uint32_t number, uint32_t pitch, int quads,
-                                  int32_t shift) {
+                                  int32_t shift, uint32_t limit = 0) {
     const uint32_t lane = threadIdx.x & 31;
     const uint32_t row = bytes + number * pitch, turn = number & 7;
     int32_t product = 0;
@@ -108,6 +124,7 @@ struct tc_row_quads {
         const uint32_t b = tc_half_bytes(x[q].w[2], x[q].w[3], factor);
         product = __dp4a((int32_t)b, (int32_t)b, __dp4a((int32_t)a, (int32_t)a, product));
         const uint32_t unit = (uint32_t)q * 16 + (lane >> 1);
+        if (CLIPS && unit * 16 >= limit) continue;
         asm volatile(
             "st.shared.v2.u32 [%0], {%1, %2};" ::"r"(row + ((unit ^ turn) << 4) + (lane & 1) * 8),
             "r"(a), "r"(b)
@@ -132,6 +149,7 @@ struct tc_row_quads {
           product = __dp4a((int32_t)packed[h], (int32_t)packed[h], product);
         }
         const uint32_t unit = (uint32_t)q * 8 * WORDS + lane * WORDS / 4;
+        if (CLIPS && unit * 16 >= limit) continue;
         const uint32_t to = row + ((unit ^ turn) << 4) + lane * WORDS % 4 * 4;
         if constexpr (WORDS == 1) {
           asm volatile("st.shared.u32 [%0], %1;" ::"r"(to), "r"(packed[0]) : "memory");

@@ -194,8 +194,11 @@ __global__ void __launch_bounds__(THREADS, BLOCKS)
     float square[TOGETHER];
 #pragma unroll
     for (int k = 0; k < TOGETHER; k++) {
+      float group[8];
+      tc_clear(group);
       x[k].clear(row_bytes);
-      square[k] = x[k].group_square(quads);
+      x[k].add_squares(quads, group);
+      square[k] = tc_group_sum<DTYPE>(group);
     }
 #pragma unroll
     for (int k = 0; k < TOGETHER; k++) square[k] = tc_across<DTYPE>(square[k], 0);
@@ -249,15 +252,6 @@ cudaError_t tc_novelty_whole(const tc_novelty_args &args, unsigned windows, cons
                    args, bytes_of(dtype, quads));
 }
 
-cudaError_t tc_novelty_whole_load(const tc_cuda *device) {
-  cudaError_t error = cudaSuccess;
-  for (const auto &of : KERNELS) {
-    for (const whole_kernel kernel : of) {
-      tc_load(kernel, &error);
-      if (error != cudaSuccess) return error;
-      error = cudaFuncSetAttribute((const void *)kernel,
-                                   cudaFuncAttributeMaxDynamicSharedMemorySize, device->smem_block);
-    }
-  }
-  return error;
+void tc_novelty_whole_load(const tc_cuda *device, cudaError_t *error) {
+  tc_load(KERNELS, error, (size_t)device->smem_block);
 }

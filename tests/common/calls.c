@@ -149,6 +149,10 @@ const tt_call_row tt_call_rows[] = {
      .rows = TT_CALL_TOKENS, .replays = -1},
     {"clip 576x1024 novelty", PRUNE, TT_UNIFORM, 1, 576, 1024, 3, NOVELTY, .bare = 1,
      .rows = TT_CALL_TOKENS, .replays = -1},
+    {"clip 512x1024 novelty 128", SCORE, TT_UNIFORM, 1, 512, 1024, 2, .bare = 1,
+     .source = TAILCUT_REFERENCE_NOVELTY, .window = 128, .replays = -1},
+    {"clip 256x1024 novelty 256", SCORE, TT_UNIFORM, 1, 256, 1024, 2, .bare = 1,
+     .source = TAILCUT_REFERENCE_NOVELTY, .window = 256, .replays = -1},
 };
 const int tt_call_row_count = sizeof tt_call_rows / sizeof tt_call_rows[0];
 

@@ -8,6 +8,8 @@
 # place) is four: direction reads the text twice and score each candidate once, no other row, and the four
 # arrays beside the hidden states move in the same launch.
 # The most usual call by NOVELTY is three launches too; its scores are one that reads each row once.
+# Windows of 128 and 256 do so too, as far as a block has room for the bytes of their rows (of 256
+# rows for 896 of 1,024 channels: the rest is read twice).
 # Novelty, cut and merging of that one image, in place, are four: the likeness and who joins whom come
 # from one read of each row, the merged rows from one more.
 # No two accesses race, in 20 random schedules of each.
@@ -101,6 +103,16 @@ expect "launches" "$(total kernel_launches)" 3
 most "instructions of a warp, novelty_whole" "$(per_warp novelty_whole)" 3900
 most "novelty_whole: load sectors" "$(of novelty_whole load_sectors)" $((rows * 1005 / 1000))
 expect "novelty_whole: sectors of rows, news" "$(of novelty_whole footprint_read_sectors)" $((rows + 4))
+
+general() { # NAME ROWS SECTORS INSTRUCTIONS: a form for any rows
+  "$simulator" --quiet --stats "$scratch/stats.json" -- "$program" "$(row_of "$1")" 0 1 >"$scratch/said"
+  expect "launches of novelty_pieces" "$(of novelty_pieces launches)" 1
+  most "instructions of a warp, novelty_pieces" "$(per_warp novelty_pieces)" "$4"
+  most "novelty_pieces: load sectors" "$(of novelty_pieces load_sectors)" "$3"
+  most "novelty_pieces: sectors of rows" "$(of novelty_pieces footprint_read_sectors)" $(($2 * 64 + 16))
+}
+general 'clip 512x1024 novelty 128' 512 $((512 * 64 * 1005 / 1000)) 6000
+general 'clip 256x1024 novelty 256' 256 $((256 * 64 * 1130 / 1000)) 15600
 
 "$simulator" --quiet --stats "$scratch/stats.json" -- "$program" "$(row_of 'clip 576x1024 merge')" 0 1 >"$scratch/said"
 cat "$scratch/said"
