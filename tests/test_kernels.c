@@ -10,8 +10,22 @@
 #include "reference.h"
 #include "tailcut.h"
 
-/* Every level of this machine, scalar included. */
-static const tc_kernels *level_at(int l) { return tc_kernels_for((tc_simd)l); }
+/* Every level of this machine, scalar included; then the AVX-512 level's code without AVX-512:
+ * common/avx512_halves.h. */
+#if defined(__x86_64__) && defined(__GNUC__)
+#define HALVES 1
+extern const tc_kernels tt_kernels_avx512_halves;
+#else
+#define HALVES 0
+#endif
+enum { LEVELS = TC_SIMD_AVX512 + 1 + HALVES };
+
+static const tc_kernels *level_at(int l) {
+#if HALVES
+  if (l > TC_SIMD_AVX512) return tc_kernels_for(TC_SIMD_AVX2) ? &tt_kernels_avx512_halves : NULL;
+#endif
+  return tc_kernels_for((tc_simd)l);
+}
 
 static uint32_t bits_of(float v) {
   uint32_t b;
@@ -30,6 +44,17 @@ Test(kernels, levels_equal_scalar) {
   cr_assert_eq(t.failures, 0, "%ld of %ld values differ", t.failures, t.checks);
 }
 
+#if HALVES
+Test(kernels, avx512_in_halves_equals_scalar) {
+  kt_state t;
+  cr_assert(kt_init(&t, 3));
+  cr_assert_not_null(level_at(TC_SIMD_AVX512 + 1), "no AVX2: the AVX-512 level is not compared");
+  kt_level(&t, level_at(TC_SIMD_AVX512 + 1), 8192);
+  printf("AVX-512 in halves: %ld values compared\n", t.checks);
+  cr_assert_eq(t.failures, 0, "%ld of %ld values differ", t.failures, t.checks);
+}
+#endif
+
 Test(kernels, best_level_is_the_highest) {
   const tc_simd best = tc_kernels_best();
   cr_assert_not_null(level_at((int)best));
@@ -42,7 +67,7 @@ Test(kernels, widening_is_exact_for_every_pattern) {
   static uint16_t halves[65536];
   static float wide[65536];
   for (int i = 0; i < 65536; i++) halves[i] = (uint16_t)i;
-  for (int l = 0; l <= TC_SIMD_AVX512; l++) {
+  for (int l = 0; l < LEVELS; l++) {
     if (level_at(l) == NULL) continue;
     for (int dtype = 0; dtype < 2; dtype++) {
       level_at(l)->widen[dtype](halves, wide, 65536);
@@ -145,7 +170,7 @@ Test(kernels, summation_order_by_hand) {
     x[rows[i].big] = 0x1p30f;
     x[rows[i].opposite] = -0x1p30f;
     x[rows[i].small] = 1.0f;
-    for (int l = 0; l <= TC_SIMD_AVX512; l++) {
+    for (int l = 0; l < LEVELS; l++) {
       if (level_at(l) == NULL) continue;
       level_at(l)->score_rows[2](x, 0, 1, 512, one, &dot, NULL);
       cr_assert_eq(dot, rows[i].want, "%s, row %zu: %g", level_at(l)->name, i, (double)dot);

@@ -12,6 +12,7 @@
 
 #if defined(__x86_64__) && defined(__GNUC__)
 
+#ifndef TC_IN_HALVES /* tests/common/avx512_halves.c, for CPUs without AVX-512 */
 #include <immintrin.h>
 #include <stddef.h>
 #include <string.h>
@@ -26,6 +27,7 @@
 #endif
 
 #define V_HOLD(x) __asm__("" : "+v"(x))
+#endif
 #define V_INLINE static inline __attribute__((always_inline))
 
 typedef __m512 tc_vec;
