@@ -10,21 +10,22 @@
 #include "reference.h"
 #include "tailcut.h"
 
-/* Every level of this machine, scalar included; then the AVX-512 level's code without AVX-512:
+/* Every level of this machine, scalar included; then levels' code without their instructions:
  * common/avx512_halves.h. */
 #if defined(__x86_64__) && defined(__GNUC__)
-#define HALVES 1
-extern const tc_kernels tt_kernels_avx512_halves;
+extern const tc_kernels tt_kernels_avx2_vnni_halves, tt_kernels_avx512_halves,
+    tt_kernels_avx512_vnni_halves;
+static const tc_kernels *const halves[] = {&tt_kernels_avx2_vnni_halves, &tt_kernels_avx512_halves,
+                                           &tt_kernels_avx512_vnni_halves};
+enum { LEVELS = TC_SIMD_LEVELS + 3 };
 #else
-#define HALVES 0
+static const tc_kernels *const *halves;
+enum { LEVELS = TC_SIMD_LEVELS };
 #endif
-enum { LEVELS = TC_SIMD_AVX512 + 1 + HALVES };
 
 static const tc_kernels *level_at(int l) {
-#if HALVES
-  if (l > TC_SIMD_AVX512) return tc_kernels_for(TC_SIMD_AVX2) ? &tt_kernels_avx512_halves : NULL;
-#endif
-  return tc_kernels_for((tc_simd)l);
+  if (l < TC_SIMD_LEVELS) return tc_kernels_for((tc_simd)l);
+  return tc_kernels_for(TC_SIMD_AVX2) != NULL ? halves[l - TC_SIMD_LEVELS] : NULL;
 }
 
 static uint32_t bits_of(float v) {
@@ -44,21 +45,21 @@ Test(kernels, levels_equal_scalar) {
   cr_assert_eq(t.failures, 0, "%ld of %ld values differ", t.failures, t.checks);
 }
 
-#if HALVES
-Test(kernels, avx512_in_halves_equals_scalar) {
+Test(kernels, levels_in_halves_equal_scalar) {
   kt_state t;
   cr_assert(kt_init(&t, 3));
-  cr_assert_not_null(level_at(TC_SIMD_AVX512 + 1), "no AVX2: the AVX-512 level is not compared");
-  kt_level(&t, level_at(TC_SIMD_AVX512 + 1), 8192);
-  printf("AVX-512 in halves: %ld values compared\n", t.checks);
+  for (int l = TC_SIMD_LEVELS; l < LEVELS; l++) {
+    cr_assert_not_null(level_at(l), "no AVX2: nothing was compared");
+    kt_level(&t, level_at(l), 1280);
+    printf("%s in halves: %ld values compared\n", level_at(l)->name, t.checks);
+  }
   cr_assert_eq(t.failures, 0, "%ld of %ld values differ", t.failures, t.checks);
 }
-#endif
 
 Test(kernels, best_level_is_the_highest) {
   const tc_simd best = tc_kernels_best();
   cr_assert_not_null(level_at((int)best));
-  for (int l = (int)best + 1; l <= TC_SIMD_AVX512; l++) cr_assert_null(level_at(l));
+  for (int l = (int)best + 1; l < TC_SIMD_LEVELS; l++) cr_assert_null(level_at(l));
   cr_assert_eq(level_at(TC_SIMD_SCALAR), &tc_kernels_scalar);
 }
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * avx512_halves: the AVX-512 operations of src/cpu/kernels_avx512.c in two halves of AVX2 each, so
- * that the file's logic is tested where no CPU has AVX-512.
+ * avx512_halves: the AVX-512 operations of src/cpu/kernels_avx512.c in two halves of AVX2 each, and
+ * VNNI's of kernels_avx2.c, so that their logic is tested where no CPU has these.
  *
  * What works on each element or on lanes of 128 bits is the same instruction on 256 bits: the CPU
  * itself rounds, saturates and shuffles. Only what crosses halves or takes a mask is written out,
@@ -15,7 +15,7 @@
 #include <stdint.h>
 #include <string.h>
 
-/* Until the end of kernels_avx512.c. */
+/* Until the end of the file that is tested. */
 #if defined(__clang__)
 #pragma clang attribute push(__attribute__((target("avx2,fma,f16c"))), apply_to = function)
 #else
@@ -93,6 +93,18 @@ HALVES_DEFINE __m256i halves_low_16(halves_int a) {
   return _mm256_loadu_si256((const __m256i *)(const void *)e);
 }
 
+/* Four products of an unsigned and a signed byte, and their sum, to each 32-bit integer. */
+HALVES_DEFINE __m256i halves_dpbusd(__m256i i, __m256i a, __m256i b) {
+  uint32_t sums[8];
+  uint8_t x[32];
+  int8_t y[32];
+  memcpy(sums, &i, sizeof sums);
+  memcpy(x, &a, sizeof x);
+  memcpy(y, &b, sizeof y);
+  for (int e = 0; e < 32; e++) sums[e / 4] += (uint32_t)(x[e] * y[e]);
+  return _mm256_loadu_si256((const __m256i *)(const void *)sums);
+}
+
 HALVES_DEFINE int32_t halves_least(halves_int a) {
   int32_t e[16];
   memcpy(e, &a, sizeof e);
@@ -134,6 +146,7 @@ HALVES_DEFINE int32_t halves_least(halves_int a) {
 
 #define _mm512_setzero_ps() HALVES(halves_ps, _mm256_setzero_ps(), _mm256_setzero_ps())
 #define _mm512_set1_ps(x) HALVES(halves_ps, _mm256_set1_ps(x), _mm256_set1_ps(x))
+#define _mm512_set1_epi8(x) HALVES(halves_int, _mm256_set1_epi8(x), _mm256_set1_epi8(x))
 #define _mm512_set1_epi16(x) HALVES(halves_int, _mm256_set1_epi16(x), _mm256_set1_epi16(x))
 #define _mm512_set1_epi32(x) HALVES(halves_int, _mm256_set1_epi32(x), _mm256_set1_epi32(x))
 #define _mm512_setr_epi32(a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p) \
@@ -171,6 +184,10 @@ HALVES_DEFINE int32_t halves_least(halves_int a) {
   HALVES(halves_ps, _mm256_shuffle_ps((a).h[0], (b).h[0], chosen), \
          _mm256_shuffle_ps((a).h[1], (b).h[1], chosen))
 
+#define _mm256_dpbusd_avx_epi32(i, a, b) halves_dpbusd(i, a, b)
+#define _mm512_dpbusd_epi32(i, a, b)                              \
+  HALVES(halves_int, halves_dpbusd((i).h[0], (a).h[0], (b).h[0]), \
+         halves_dpbusd((i).h[1], (a).h[1], (b).h[1]))
 #define _mm512_add_epi32(a, b) HALVES_2(halves_int, _mm256_add_epi32, a, b)
 #define _mm512_madd_epi16(a, b) HALVES_2(halves_int, _mm256_madd_epi16, a, b)
 #define _mm512_max_epi16(a, b) HALVES_2(halves_int, _mm256_max_epi16, a, b)
@@ -178,12 +195,14 @@ HALVES_DEFINE int32_t halves_least(halves_int a) {
 #define _mm512_min_epi16(a, b) HALVES_2(halves_int, _mm256_min_epi16, a, b)
 #define _mm512_min_epi32(a, b) HALVES_2(halves_int, _mm256_min_epi32, a, b)
 #define _mm512_or_si512(a, b) HALVES_2(halves_int, _mm256_or_si256, a, b)
+#define _mm512_packs_epi16(a, b) HALVES_2(halves_int, _mm256_packs_epi16, a, b)
 #define _mm512_packs_epi32(a, b) HALVES_2(halves_int, _mm256_packs_epi32, a, b)
 #define _mm512_sub_epi32(a, b) HALVES_2(halves_int, _mm256_sub_epi32, a, b)
 #define _mm512_unpackhi_epi32(a, b) HALVES_2(halves_int, _mm256_unpackhi_epi32, a, b)
 #define _mm512_unpackhi_epi64(a, b) HALVES_2(halves_int, _mm256_unpackhi_epi64, a, b)
 #define _mm512_unpacklo_epi32(a, b) HALVES_2(halves_int, _mm256_unpacklo_epi32, a, b)
 #define _mm512_unpacklo_epi64(a, b) HALVES_2(halves_int, _mm256_unpacklo_epi64, a, b)
+#define _mm512_xor_si512(a, b) HALVES_2(halves_int, _mm256_xor_si256, a, b)
 #define HALVES_SHIFT(op, a, n) HALVES(halves_int, op((a).h[0], n), op((a).h[1], n))
 #define _mm512_slli_epi32(a, n) HALVES_SHIFT(_mm256_slli_epi32, a, n)
 #define _mm512_srai_epi32(a, n) HALVES_SHIFT(_mm256_srai_epi32, a, n)

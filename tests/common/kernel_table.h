@@ -255,7 +255,7 @@ static inline void kt_level(kt_state *t, const tc_kernels *level, int32_t most) 
 /* Levels above scalar that were compared. */
 static inline int kt_run(kt_state *t, int32_t most) {
   int levels = 0;
-  for (int l = TC_SIMD_SCALAR + 1; l <= TC_SIMD_AVX512; l++) {
+  for (int l = TC_SIMD_SCALAR + 1; l < TC_SIMD_LEVELS; l++) {
     const tc_kernels *level = tc_kernels_for((tc_simd)l);
     if (level == NULL) continue;
     levels++;
