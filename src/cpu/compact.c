@@ -15,6 +15,8 @@
  */
 #include "cpu.h"
 
+enum { LEAST_AHEAD = 1024 /* bytes that are worth prefetching */ };
+
 static int64_t slot_of(const void *slots, int32_t bytes, int64_t i) {
   return bytes == 8 ? ((const int64_t *)slots)[i] : ((const int32_t *)slots)[i];
 }
@@ -51,18 +53,27 @@ static range rows_of(int64_t first, int64_t last, int32_t slice, int32_t slices)
   return (range){first + rows * slice / slices, first + rows * (slice + 1) / slices};
 }
 
-/* The given bytes of a row seen as its parts one after the other. src NULL: zeros. */
-static void copy_columns(const tailcut_rows *a, char *dst, const char *src, range columns) {
+/* Where a row goes, and where it is; NULL: zeros. */
+typedef struct move {
+  char *dst;
+  const char *src;
+} move;
+
+/* The given bytes of a row seen as its parts one after the other. next: the move after this one. */
+static void copy_columns(const tc_job *job, const tailcut_rows *a, move row, move next,
+                         range columns) {
   int64_t from = columns.from;
   while (from < columns.to) {
     const int64_t part = from / a->part_bytes, at = from % a->part_bytes;
     const int64_t left = columns.to - from;
     const int64_t size = left < a->part_bytes - at ? left : a->part_bytes - at;
-    char *d = dst + part * a->dst_part_stride + at;
-    if (src == NULL) {
-      memset(d, 0, (size_t)size);
+    const int64_t to = part * a->dst_part_stride + at, of = part * a->src_part_stride + at;
+    if (row.src == NULL) {
+      memset(row.dst + to, 0, (size_t)size);
+    } else if (size < LEAST_AHEAD) {
+      memcpy(row.dst + to, row.src + of, (size_t)size);
     } else {
-      memcpy(d, src + part * a->src_part_stride + at, (size_t)size);
+      job->kernels->copy(row.dst + to, row.src + of, size, next.dst + to, next.src + of);
     }
     from += size;
   }
@@ -250,7 +261,17 @@ static void compact_segment(tc_job *job, tc_team team, const tailcut_rows *a, in
     if (a->flags & TAILCUT_ROWS_MERGE) {
       make_columns(job, a, b, i, (char *)a->dst + dst, (const char *)a->src + src, columns);
     } else if (!stays) {
-      copy_columns(a, (char *)a->dst + dst, (const char *)a->src + src, columns);
+      const move row = {(char *)a->dst + dst, (const char *)a->src + src};
+      move next = row;
+      if (width >= LEAST_AHEAD && j + 1 < results.to && kept[j + 1] >= 0 && kept[j + 1] < n) {
+        const int64_t r1 = (int64_t)kept[j + 1] + batch->prefix_rows;
+        const int64_t src1 = offset_of(a, batch, 0, b, start, r1, 0);
+        const int64_t dst1 = offset_of(a, batch, 1, b, dst_start, j + 1, packed);
+        if (src1 >= 0 && dst1 >= 0) {
+          next = (move){(char *)a->dst + dst1, (const char *)a->src + src1};
+        }
+      }
+      copy_columns(job, a, row, next, columns);
     }
     if (turns) turn_columns(job, a, &rotation, (char *)a->dst + dst, columns, b, r, j);
     if (pair >= 0 && j % 4 == 0) publish(job, slice, pair, (int64_t)i + 1);
@@ -258,7 +279,8 @@ static void compact_segment(tc_job *job, tc_team team, const tailcut_rows *a, in
   if (!(a->flags & TAILCUT_ROWS_ZERO_TAIL) || packed) return;
   for (int64_t j = zeros.from; j < zeros.to; j++) {
     const int64_t dst = offset_of(a, batch, 1, b, dst_start, j, 0);
-    if (dst >= 0) copy_columns(a, (char *)a->dst + dst, NULL, columns);
+    if (dst >= 0)
+      copy_columns(job, a, (move){(char *)a->dst + dst, NULL}, (move){NULL, NULL}, columns);
   }
 }
 
@@ -272,7 +294,8 @@ static void zero_packed_tail(const tc_job *job, const tailcut_rows *a, tc_team t
   for (int64_t j = first + team.id; j < last; j += team.size) {
     const int64_t dst = offset_of(a, batch, 1, 0, 0, j, 1);
     if (dst < 0) continue;
-    copy_columns(a, (char *)a->dst + dst, NULL, (range){0, a->part_bytes * a->parts});
+    copy_columns(job, a, (move){(char *)a->dst + dst, NULL}, (move){NULL, NULL},
+                 (range){0, a->part_bytes * a->parts});
   }
 }
 

@@ -72,6 +72,9 @@ typedef struct tc_kernels {
    * to the rows' dtype, d < n; a NaN without payload. dst may be one of the rows. */
   void (*merge[3])(const char *const *rows, const float *weights, int32_t count, float total,
                    char *dst, int64_t n);
+  /* As memcpy, for rows that are copied one after the other: the next call's dst and src, which
+   * need not be there. */
+  void (*copy)(char *dst, const char *src, int64_t n, const char *next_dst, const char *next_src);
 } tc_kernels;
 
 /* The values of TAILCUT_SIMD. */

@@ -264,6 +264,12 @@ TC_DEFINE_MERGE(f16)
 TC_DEFINE_MERGE(bf16)
 TC_DEFINE_MERGE(f32)
 
+static void copy(char *dst, const char *src, int64_t n, const char *next_dst,
+                 const char *next_src) {
+  (void)next_dst, (void)next_src;
+  memcpy(dst, src, (size_t)n);
+}
+
 const tc_kernels tc_kernels_scalar = {
     "scalar",
     {score_rows_f16, score_rows_bf16, score_rows_f32},
@@ -277,4 +283,5 @@ const tc_kernels tc_kernels_scalar = {
     words,
     farthest,
     {merge_f16, merge_bf16, merge_f32},
+    copy,
 };

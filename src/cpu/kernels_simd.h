@@ -8,10 +8,10 @@
  * is read by strips of columns: for TC_COLS registers of neighbouring accumulators, all elements
  * j, j+256, j+512, ... first, then that strip's part of the tree, then the next strip. The trees
  * are transpositions: one addition serves two registers, and the last levels serve several rows at
- * once. Reading 256 elements apart defeats hardware prefetchers, so the rows ahead are prefetched,
- * into the second-level cache: prefetches into the first are limited by its few miss buffers (64
- * x 576 x 1024 fp16 on Zen 4, one thread: 55% of a plain sum's GB/s, against 85% this way).
- * Limits: prefetches reach past the last row (they cannot fault); a call with few rows does none.
+ * once. Reading 256 elements apart defeats hardware prefetchers, so a row or two ahead are
+ * prefetched, into the second-level cache: prefetches into the first are limited by its few miss
+ * buffers, and farther ahead costs up to a quarter (Zen 3, fp32, 12 KB). Limits: prefetches reach
+ * past the last row (they cannot fault); a call with few rows prefetches what it reads.
  *
  * The includer defines, in a region compiled for its instruction set:
  *   tc_vec, TC_LANES, TC_COLS, TC_STRIPS = 256 / (TC_LANES * TC_COLS)
@@ -21,6 +21,7 @@
  *   v_keep(n, a, b)              lanes < n of a, the others of b
  *   v_sqrt(a), v_div(a, b)       correctly rounded
  *   v_min(a, b), v_max(a, b)     anything where one is NaN
+ *   V_HOLD(x)                    keeps a register where it is
  *   v_pick(a, limit, b, c)       b where a <= limit, c elsewhere and where a is NaN
  *   tc_int, TC_LANES integers: i_set1(x), i_sub(a, b), i_store(int32_t *, i)
  *   i_round(v)                   to nearest even, below 2^31
@@ -51,7 +52,7 @@
 enum { TC_F16 = 0, TC_BF16 = 1, TC_F32 = 2 };
 enum { TC_DOTS = 1, TC_SQUARES = 2 };
 #define TC_STRIP_WIDTH (TC_LANES * TC_COLS) /* elements of one strip in each run of 256 */
-#define TC_AHEAD 12288                      /* bytes between use and prefetch, in whole rows */
+#define TC_AHEAD 2048                       /* bytes between use and prefetch, in whole rows */
 
 TC_INLINE int64_t size_of(int dtype) { return dtype == TC_F32 ? 4 : 2; }
 
@@ -80,15 +81,14 @@ TC_INLINE void sum_row(const char *row, int64_t ahead, int32_t dim, const float 
     for (int c = 0; c < TC_COLS; c++) dot[c] = square[c] = v_zero();
     for (; j < whole; j += 256) {
       const char *p = row + j * size;
-      if (ahead != 0) {
-        TC_UNROLL
-        for (int b = 0; b < TC_STRIP_WIDTH * size; b += 64) {
-          __builtin_prefetch((const void *)((uintptr_t)p + (uintptr_t)ahead + (uintptr_t)b), 0, 2);
-        }
+      TC_UNROLL
+      for (int b = 0; b < TC_STRIP_WIDTH * size; b += 64) {
+        __builtin_prefetch((const void *)((uintptr_t)p + (uintptr_t)ahead + (uintptr_t)b), 0, 2);
       }
       TC_UNROLL
       for (int c = 0; c < TC_COLS; c++) {
-        const tc_vec v = load(p + c * TC_LANES * size, dtype);
+        tc_vec v = load(p + c * TC_LANES * size, dtype);
+        V_HOLD(v); /* GCC reads it twice */
         if (what & TC_DOTS) {
           dot[c] = v_fma(v, v_load_f32((const char *)(ref + j + c * TC_LANES)), dot[c]);
         }
@@ -330,6 +330,28 @@ TC_DEFINE_MERGE(f16, TC_F16)
 TC_DEFINE_MERGE(bf16, TC_BF16)
 TC_DEFINE_MERGE(f32, TC_F32)
 
+/* Kept rows have gaps between them: only the caller knows the next one in time. */
+static void copy(char *dst, const char *src, int64_t n, const char *next_dst,
+                 const char *next_src) {
+  enum { STEP = 128, REGISTER = 4 * TC_LANES };
+  int64_t d = 0;
+  for (; d + STEP <= n; d += STEP) {
+    tc_vec v[STEP / REGISTER];
+    TC_UNROLL
+    for (int b = 0; b < STEP; b += 64) {
+      __builtin_prefetch((const void *)((uintptr_t)next_src + (uintptr_t)(d + b)), 0, 2);
+      __builtin_prefetch((const void *)((uintptr_t)next_dst + (uintptr_t)(d + b)), 1, 2);
+    }
+    TC_UNROLL
+    for (int e = 0; e < STEP / REGISTER; e++) v[e] = v_load_f32(src + d + e * REGISTER);
+    TC_UNROLL
+    for (int e = 0; e < STEP / REGISTER; e++) {
+      v_store((float *)(void *)(dst + d + e * REGISTER), v[e]);
+    }
+  }
+  memcpy(dst + d, src + d, (size_t)(n - d));
+}
+
 #include "novelty_simd.h"
 
 #define Q(x) h_##x
@@ -342,6 +364,4 @@ TC_DEFINE_MERGE(f32, TC_F32)
   {score_rows_f16, score_rows_bf16, score_rows_f32},                                            \
       {accumulate_f16, accumulate_bf16, accumulate_f32}, {widen_f16, widen_bf16, widen_f32},    \
       cosines, extremes, offsets, below, {q##_grams_f16, q##_grams_bf16, q##_grams_f32}, words, \
-      farthest, {                                                                               \
-    merge_f16, merge_bf16, merge_f32                                                            \
-  }
+      farthest, {merge_f16, merge_bf16, merge_f32}, copy

@@ -26,7 +26,6 @@
  *   h_bytes(a, b)              the lanes of two vectors rounded to integers, to within +-127
  *   h_dot(i, a, b)             i plus, in each lane, the sum of two products
  *   i_load(p), i_add(i, j), i_or(i, j), i_max(i, j), i_min(i, j), i_up_8(i)
- *   V_HOLD(x)                  keeps a register where it is (GCC loads twice, and moves sums)
  *   i_float(i)                 each lane rounded once
  *   i_lanes()                  0, 1, 2, ...
  *   i_least(i)                 the least lane

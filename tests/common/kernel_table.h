@@ -195,6 +195,21 @@ static inline void kt_novelty(kt_state *t, const tc_kernels *level, int dtype, i
   if (greatest[0] != greatest[1]) t->failures++;
 }
 
+/* n bytes that end where readable memory ends; the next ones are nowhere. */
+static inline void kt_copy(kt_state *t, const tc_kernels *level, int32_t n) {
+  enum { MOST = 9000 };
+  static char to[2][MOST + 8];
+  char *from = t->end - n;
+  for (int32_t d = 0; d < n; d++) from[d] = (char)kt_next(t);
+  for (int at = 0; at < 3; at++) {
+    for (int l = 0; l < 2; l++) {
+      memset(to[l], 0x5A, sizeof to[l]);
+      (l ? level : &tc_kernels_scalar)->copy(to[l] + at, from, n, NULL, at ? from : t->end);
+    }
+    kt_equal(t, to[1], to[0], sizeof to[0], level, "copy", n);
+  }
+}
+
 /* The mean of `count` rows of n elements, written over the one that ends where memory ends. */
 static inline void kt_merge(kt_state *t, const tc_kernels *level, int dtype, int32_t n,
                             int32_t count, int kind) {
@@ -226,6 +241,7 @@ static inline void kt_level(kt_state *t, const tc_kernels *level, int32_t most) 
   for (int32_t n = 1; n <= 600; n += n < 150 ? 1 : 29) {
     for (int kind = 0; kind < 4; kind++) kt_cut(t, level, n, kind, n * 7 % 226 - 98);
   }
+  for (int32_t n = 0; n <= 9000; n += n < 300 ? 1 : 290) kt_copy(t, level, n);
   for (int dtype = 0; dtype < 3; dtype++) {
     for (int32_t n = 1; n <= 256; n += n < 35 ? 1 : 51) kt_novelty(t, level, dtype, 37, n, n % 2);
     for (int32_t dim = 1; dim <= 1040; dim += dim < 70 ? 1 : 97) {
