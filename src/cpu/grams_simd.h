@@ -5,7 +5,7 @@
  * Formula: METHOD.md, steps 2 and 3. Precision: integers, exact in any order. Strategy: rows become
  * small integers by chunks of columns, in whatever order packing leaves them, which is the same for
  * every row; then blocks of 2 x 4 rows are multiplied, two loads of a register for three of their
- * products. The loop over columns is unrolled: a taken branch costs as much as an eighth of it.
+ * products. The loop over columns is unrolled: a taken branch costs about a cycle.
  *
  * Q(x) gives every name here its prefix. The includer defines besides what kernels_simd.h needs:
  *   Q(integer), Q(register)        one q, and PACK * TC_LANES of them
