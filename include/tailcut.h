@@ -178,8 +178,9 @@ typedef struct tailcut_handle_s *tailcut_handle;
 /* Makes a handle. `config` is required: it carries the version that is checked. On failure *handle
  * is NULL.
  * Environment read here and nowhere else:
- *   TAILCUT_SIMD   scalar|neon|avx2|avx512: the highest SIMD level the CPU backend may use; a level
- *                  this machine lacks means the best one it has. Any other word is an error.
+ *   TAILCUT_SIMD   scalar|neon|neon-dotprod|avx2|avx2-vnni|avx512|avx512-vnni: the highest SIMD
+ *                  level the CPU backend may use; a level this machine lacks means the best one
+ *                  below that it has. Any other word is an error.
  *   TAILCUT_LOG    off|error|info|debug, optionally followed by :FILE (default stderr): one line
  *                  per handle (info), per failed call (error), per call (debug).
  *   TAILCUT_DEBUG  slots: each call that moves rows through slots first looks on the host whether

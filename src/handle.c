@@ -35,10 +35,10 @@
 #endif
 #if defined(__x86_64__)
 #define TC_MACHINE "x86_64"
-#define TC_SIMD_BUILT "\"scalar\", \"avx2\", \"avx512\""
+#define TC_SIMD_BUILT "\"scalar\", \"avx2\", \"avx2-vnni\", \"avx512\", \"avx512-vnni\""
 #elif defined(__aarch64__)
 #define TC_MACHINE "aarch64"
-#define TC_SIMD_BUILT "\"scalar\", \"neon\""
+#define TC_SIMD_BUILT "\"scalar\", \"neon\", \"neon-dotprod\""
 #else
 #define TC_MACHINE "other"
 #define TC_SIMD_BUILT "\"scalar\""
@@ -52,8 +52,9 @@
 TAILCUT_API int32_t tailcut_version(void) { return TAILCUT_VERSION; }
 
 TAILCUT_API const char *tailcut_build_info(void) {
-  static const char *const infos[] = {TC_INFO("scalar"), TC_INFO("neon"), TC_INFO("avx2"),
-                                      TC_INFO("avx512")};
+  static const char *const infos[] = {
+      TC_INFO("scalar"),    TC_INFO("neon"),   TC_INFO("neon-dotprod"), TC_INFO("avx2"),
+      TC_INFO("avx2-vnni"), TC_INFO("avx512"), TC_INFO("avx512-vnni")};
   return infos[tc_kernels_best()];
 }
 

@@ -155,20 +155,19 @@ Test(handle, build_info_is_json) {
 }
 
 Test(handle, handle_info_says_what_runs) {
-  static const char *const levels[] = {"scalar", "neon", "avx2", "avx512"};
   cr_assert_eq(tailcut_handle_info(NULL), NULL);
-  for (int level = 0; level < 4; level++) {
+  for (int level = 0; level < TC_SIMD_LEVELS; level++) {
     tailcut_config c = TAILCUT_CONFIG_INITIALIZER;
     tailcut_handle handle;
     char expected[128];
     c.threads = 1;
-    setenv("TAILCUT_SIMD", levels[level], 1);
+    setenv("TAILCUT_SIMD", tc_simd_names[level], 1);
     cr_assert_eq(tailcut_create(&handle, &c), TAILCUT_OK);
     unsetenv("TAILCUT_SIMD");
     int best = (int)tc_kernels_best() < level ? (int)tc_kernels_best() : level;
     while (tc_kernels_for((tc_simd)best) == NULL) best--;
     snprintf(expected, sizeof expected, "{\"backend\": \"cpu\", \"simd\": \"%s\", \"threads\": 1}",
-             levels[best]);
+             tc_simd_names[best]);
     cr_assert_str_eq(tailcut_handle_info(handle), expected);
     const char *end = json(tailcut_handle_info(handle));
     cr_assert(end != NULL && *end == '\0');
@@ -201,14 +200,13 @@ static char *logged(const char *simd, const char *level) {
 }
 
 Test(handle, simd_is_lowered_by_the_environment) {
-  static const char *const names[] = {"scalar", "neon", "avx2", "avx512"};
   cr_assert(strstr(logged(NULL, "info"), tc_kernels_for(tc_kernels_best())->name) != NULL);
-  for (int wanted = 0; wanted < 4; wanted++) {
+  for (int wanted = 0; wanted < TC_SIMD_LEVELS; wanted++) {
     int level = wanted < (int)tc_kernels_best() ? wanted : (int)tc_kernels_best();
     while (tc_kernels_for((tc_simd)level) == NULL) level--;
-    const char *text = logged(names[wanted], "info");
-    cr_assert(strstr(text, tc_kernels_for((tc_simd)level)->name) != NULL, "%s: %s", names[wanted],
-              text);
+    const char *text = logged(tc_simd_names[wanted], "info");
+    cr_assert(strstr(text, tc_kernels_for((tc_simd)level)->name) != NULL, "%s: %s",
+              tc_simd_names[wanted], text);
   }
   setenv("TAILCUT_SIMD", "sse9", 1);
   cr_assert_eq(create(&defaults), TAILCUT_ERROR_ENUM);

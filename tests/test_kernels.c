@@ -10,8 +10,23 @@
 #include "reference.h"
 #include "tailcut.h"
 
-/* Every level of this machine, scalar included. */
-static const tc_kernels *level_at(int l) { return tc_kernels_for((tc_simd)l); }
+/* Every level of this machine, scalar included; then levels' code without their instructions:
+ * common/avx512_halves.h. */
+#if defined(__x86_64__) && defined(__GNUC__)
+extern const tc_kernels tt_kernels_avx2_vnni_halves, tt_kernels_avx512_halves,
+    tt_kernels_avx512_vnni_halves;
+static const tc_kernels *const halves[] = {&tt_kernels_avx2_vnni_halves, &tt_kernels_avx512_halves,
+                                           &tt_kernels_avx512_vnni_halves};
+enum { LEVELS = TC_SIMD_LEVELS + 3 };
+#else
+static const tc_kernels *const *halves;
+enum { LEVELS = TC_SIMD_LEVELS };
+#endif
+
+static const tc_kernels *level_at(int l) {
+  if (l < TC_SIMD_LEVELS) return tc_kernels_for((tc_simd)l);
+  return tc_kernels_for(TC_SIMD_AVX2) != NULL ? halves[l - TC_SIMD_LEVELS] : NULL;
+}
 
 static uint32_t bits_of(float v) {
   uint32_t b;
@@ -30,10 +45,21 @@ Test(kernels, levels_equal_scalar) {
   cr_assert_eq(t.failures, 0, "%ld of %ld values differ", t.failures, t.checks);
 }
 
+Test(kernels, levels_in_halves_equal_scalar) {
+  kt_state t;
+  cr_assert(kt_init(&t, 3));
+  for (int l = TC_SIMD_LEVELS; l < LEVELS; l++) {
+    cr_assert_not_null(level_at(l), "no AVX2: nothing was compared");
+    kt_level(&t, level_at(l), 1280);
+    printf("%s in halves: %ld values compared\n", level_at(l)->name, t.checks);
+  }
+  cr_assert_eq(t.failures, 0, "%ld of %ld values differ", t.failures, t.checks);
+}
+
 Test(kernels, best_level_is_the_highest) {
   const tc_simd best = tc_kernels_best();
   cr_assert_not_null(level_at((int)best));
-  for (int l = (int)best + 1; l <= TC_SIMD_AVX512; l++) cr_assert_null(level_at(l));
+  for (int l = (int)best + 1; l < TC_SIMD_LEVELS; l++) cr_assert_null(level_at(l));
   cr_assert_eq(level_at(TC_SIMD_SCALAR), &tc_kernels_scalar);
 }
 
@@ -42,7 +68,7 @@ Test(kernels, widening_is_exact_for_every_pattern) {
   static uint16_t halves[65536];
   static float wide[65536];
   for (int i = 0; i < 65536; i++) halves[i] = (uint16_t)i;
-  for (int l = 0; l <= TC_SIMD_AVX512; l++) {
+  for (int l = 0; l < LEVELS; l++) {
     if (level_at(l) == NULL) continue;
     for (int dtype = 0; dtype < 2; dtype++) {
       level_at(l)->widen[dtype](halves, wide, 65536);
@@ -145,7 +171,7 @@ Test(kernels, summation_order_by_hand) {
     x[rows[i].big] = 0x1p30f;
     x[rows[i].opposite] = -0x1p30f;
     x[rows[i].small] = 1.0f;
-    for (int l = 0; l <= TC_SIMD_AVX512; l++) {
+    for (int l = 0; l < LEVELS; l++) {
       if (level_at(l) == NULL) continue;
       level_at(l)->score_rows[2](x, 0, 1, 512, one, &dot, NULL);
       cr_assert_eq(dot, rows[i].want, "%s, row %zu: %g", level_at(l)->name, i, (double)dot);

@@ -5,15 +5,16 @@
 #include "cpu.h"
 
 static tailcut_status cpu_create(tailcut_handle handle, const tailcut_config *config) {
-  static const char *const names[] = {"scalar", "neon", "avx2", "avx512"};
   const char *wanted = getenv("TAILCUT_SIMD");
   int level = (int)tc_kernels_best();
   if (wanted != NULL && wanted[0] != '\0') {
     int i = 0;
-    while (i < 4 && strcmp(names[i], wanted) != 0) i++;
-    if (i == 4) {
+    while (i < TC_SIMD_LEVELS && strcmp(tc_simd_names[i], wanted) != 0) i++;
+    if (i == TC_SIMD_LEVELS) {
       return tc_fail(TAILCUT_ERROR_ENUM,
-                     "TAILCUT_SIMD is '%s'; expected scalar, neon, avx2 or avx512", wanted);
+                     "TAILCUT_SIMD is '%s'; expected scalar, neon, neon-dotprod, avx2, avx2-vnni, "
+                     "avx512 or avx512-vnni",
+                     wanted);
     }
     if (i < level) level = i;
     while (level > 0 && tc_kernels_for((tc_simd)level) == NULL) level--;

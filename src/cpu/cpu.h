@@ -141,7 +141,7 @@ int tc_score_range(const tc_job *job, int32_t b, int32_t i0, int32_t i1, const f
 float tc_norm(const tc_job *job, const float *v, int32_t dim);
 
 /* novelty.c */
-enum { TC_MOST_WINDOW = 256 };
+enum { TC_MOST_WINDOW = TC_NOVELTY_ROWS };
 void tc_novelty_team(tc_job *job, tc_team team);
 /* Candidates first .. first + n - 1 of a segment. */
 typedef struct tc_window {

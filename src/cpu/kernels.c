@@ -3,6 +3,12 @@
 #include "kernels.h"
 
 #include <stddef.h>
+#if defined(__aarch64__) && defined(__linux__)
+#include <sys/auxv.h>
+#endif
+
+const char *const tc_simd_names[TC_SIMD_LEVELS] = {"scalar",    "neon",   "neon-dotprod", "avx2",
+                                                   "avx2-vnni", "avx512", "avx512-vnni"};
 
 #if defined(__x86_64__) && defined(__GNUC__)
 #include <cpuid.h>
@@ -23,6 +29,27 @@ static int has_avx512(void) {
   return has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
          __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
 }
+
+/* Some compilers know one of these, some both. They need no more saving than their level. */
+static int has_avx_vnni(void) {
+  unsigned a, b, c, d;
+  return has_avx2() && __get_cpuid_count(7, 1, &a, &b, &c, &d) != 0 && (a & (1u << 4)) != 0;
+}
+
+static int has_avx512_vnni(void) {
+  unsigned a, b, c, d;
+  return has_avx512() && __get_cpuid_count(7, 0, &a, &b, &c, &d) != 0 && (c & (1u << 11)) != 0;
+}
+#elif defined(__aarch64__) && defined(__GNUC__)
+static int has_dotprod(void) {
+#if defined(__ARM_FEATURE_DOTPROD)
+  return 1; /* what the compiler was told, as on every Mac */
+#elif defined(__linux__)
+  return (getauxval(AT_HWCAP) & (1ul << 20)) != 0; /* HWCAP_ASIMDDP */
+#else
+  return 0;
+#endif
+}
 #endif
 
 const tc_kernels *tc_kernels_for(tc_simd level) {
@@ -32,11 +59,17 @@ const tc_kernels *tc_kernels_for(tc_simd level) {
 #if defined(__x86_64__) && defined(__GNUC__)
     case TC_SIMD_AVX2:
       return has_avx2() ? &tc_kernels_avx2 : NULL;
+    case TC_SIMD_AVX2_VNNI:
+      return has_avx_vnni() ? &tc_kernels_avx2_vnni : NULL;
     case TC_SIMD_AVX512:
       return has_avx512() ? &tc_kernels_avx512 : NULL;
+    case TC_SIMD_AVX512_VNNI:
+      return has_avx512_vnni() ? &tc_kernels_avx512_vnni : NULL;
 #elif defined(__aarch64__) && defined(__GNUC__)
     case TC_SIMD_NEON:
       return &tc_kernels_neon; /* part of every AArch64 */
+    case TC_SIMD_NEON_DOTPROD:
+      return has_dotprod() ? &tc_kernels_neon_dotprod : NULL;
 #endif
     default:
       return NULL;
@@ -44,7 +77,7 @@ const tc_kernels *tc_kernels_for(tc_simd level) {
 }
 
 tc_simd tc_kernels_best(void) {
-  int level = TC_SIMD_AVX512;
+  int level = TC_SIMD_LEVELS - 1;
   while (tc_kernels_for((tc_simd)level) == NULL) level--;
   return (tc_simd)level;
 }

@@ -14,16 +14,27 @@
 
 #include "../exact.h"
 
-typedef enum { TC_SIMD_SCALAR = 0, TC_SIMD_NEON = 1, TC_SIMD_AVX2 = 2, TC_SIMD_AVX512 = 3 } tc_simd;
+/* In ascending order. -DOTPROD and -VNNI: products of bytes in one instruction, in `grams`. */
+typedef enum {
+  TC_SIMD_SCALAR,
+  TC_SIMD_NEON,
+  TC_SIMD_NEON_DOTPROD,
+  TC_SIMD_AVX2,
+  TC_SIMD_AVX2_VNNI,
+  TC_SIMD_AVX512,
+  TC_SIMD_AVX512_VNNI,
+  TC_SIMD_LEVELS
+} tc_simd;
 
 /* NOVELTY's similarity of two rows of a window, and which row the other is: (p + 2^20) << 8 | j. */
 #define TC_NO_WORD INT32_MAX /* of a row with itself, and where there is none */
-#define TC_NOVELTY_CHUNK 512 /* elements of a row that are bytes at a time */
+#define TC_NOVELTY_ROWS 256  /* of a window, at most */
+#define TC_NOVELTY_CHUNK 512 /* elements of a row that are integers at a time */
 
 /* Functions are indexed by dtype: 0 fp16, 1 bf16, 2 fp32. Rows may have any alignment; no byte past
  * a row's last element is read. */
 typedef struct tc_kernels {
-  const char *name; /* "scalar", "neon", "avx2", "avx512": the values of TAILCUT_SIMD */
+  const char *name; /* tc_simd_names[level] */
   /* dots[i] = <row_i, ref>, squares[i] = <row_i, row_i> in METHOD.md's order, i < rows. Row i
    * starts at row0 + i * row_stride bytes (any sign and size). ref: fp32 [dim]. dots (and with it
    * ref) or squares may be NULL. */
@@ -46,9 +57,9 @@ typedef struct tc_kernels {
   /* What NOVELTY does with the n <= 256 rows of a window. g[i * pitch + j] = <q_i, q_j>, i and j <
    * n, q the rows' bytes: elements times factors[i], a power of two, rounded, to within +-127. A
    * row of factor 0 is zero, whatever is in it. pitch: n or more, a multiple of 16. q: room for n
-   * rows of TC_NOVELTY_CHUNK, up to a multiple of 4. */
+   * rows of TC_NOVELTY_CHUNK 16-bit integers, up to a multiple of 4. */
   void (*grams[3])(const void *row0, int64_t row_stride, int32_t n, int32_t dim,
-                   const float *factors, int16_t *q, int32_t *g, int32_t pitch);
+                   const float *factors, void *q, int32_t *g, int32_t pitch);
   /* Each row's words from its products, in place, up to pitch: TC_NO_WORD from n on. lengths
    * [pitch]: sqrt of a row with itself, as fp32; nowhere 0. */
   void (*words)(int32_t *g, int32_t pitch, int32_t n, const float *lengths);
@@ -66,6 +77,8 @@ typedef struct tc_kernels {
   void (*copy)(char *dst, const char *src, int64_t n, const char *next_dst, const char *next_src);
 } tc_kernels;
 
+/* The values of TAILCUT_SIMD. */
+extern const char *const tc_simd_names[TC_SIMD_LEVELS];
 /* NULL when this build or this CPU lacks the level; SCALAR is always there. */
 const tc_kernels *tc_kernels_for(tc_simd level);
 /* The highest level that this build and this CPU have. */
@@ -74,10 +87,10 @@ tc_simd tc_kernels_best(void);
 /* The levels themselves: only kernels.c and tests name them, and only where they are compiled. */
 extern const tc_kernels tc_kernels_scalar;
 #if defined(__x86_64__) && defined(__GNUC__)
-extern const tc_kernels tc_kernels_avx2;
-extern const tc_kernels tc_kernels_avx512;
+extern const tc_kernels tc_kernels_avx2, tc_kernels_avx2_vnni;
+extern const tc_kernels tc_kernels_avx512, tc_kernels_avx512_vnni;
 #elif defined(__aarch64__) && defined(__GNUC__)
-extern const tc_kernels tc_kernels_neon;
+extern const tc_kernels tc_kernels_neon, tc_kernels_neon_dotprod;
 #endif
 
 #endif /* TAILCUT_KERNELS_H_ */

@@ -12,6 +12,7 @@
 
 #if defined(__x86_64__) && defined(__GNUC__)
 
+#ifndef TC_IN_HALVES /* tests/common/avx512_halves.c, for CPUs without AVX-512 */
 #include <immintrin.h>
 #include <stddef.h>
 #include <string.h>
@@ -26,6 +27,7 @@
 #endif
 
 #define V_HOLD(x) __asm__("" : "+v"(x))
+#endif
 #define V_INLINE static inline __attribute__((always_inline))
 
 typedef __m512 tc_vec;
@@ -102,13 +104,18 @@ V_INLINE __m512i i_lanes(void) {
 }
 V_INLINE int32_t i_least(__m512i i) { return _mm512_reduce_min_epi32(i); }
 
-typedef __m512i tc_half;
+/* Products of 16-bit integers: two of them and their sum are one operation. */
+typedef __m512i h_register;
+typedef int16_t h_integer;
+enum { h_PACK = 2, h_SHIFT = 0 };
+V_INLINE __m512i h_zero(void) { return _mm512_set1_epi32(0); }
 V_INLINE __m512i h_load(const int16_t *p) { return _mm512_loadu_si512(p); }
 V_INLINE void h_store(int16_t *p, __m512i h) { _mm512_storeu_si512(p, h); }
-V_INLINE __m512i h_bytes(__m512 a, __m512 b) {
-  const __m512i h = _mm512_packs_epi32(_mm512_cvtps_epi32(a), _mm512_cvtps_epi32(b));
+V_INLINE __m512i h_pack(const __m512 *v) {
+  const __m512i h = _mm512_packs_epi32(_mm512_cvtps_epi32(v[0]), _mm512_cvtps_epi32(v[1]));
   return _mm512_max_epi16(_mm512_min_epi16(h, _mm512_set1_epi16(127)), _mm512_set1_epi16(-127));
 }
+V_INLINE __m512i h_left(__m512i h) { return h; }
 V_INLINE __m512i h_dot(__m512i i, __m512i a, __m512i b) {
   return _mm512_add_epi32(i, _mm512_madd_epi16(a, b));
 }
@@ -162,13 +169,38 @@ V_INLINE __m512 v_finish(const __m512 *z) {
 
 #include "kernels_simd.h"
 
+/* Products of bytes: half the loads and instructions. The left one is unsigned, hence 128 more. */
+#ifndef TC_IN_HALVES
+#if defined(__clang__)
+#pragma clang attribute pop
+#pragma clang attribute push(                                                          \
+    __attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,fma,f16c"))), \
+    apply_to = function)
+#else
+#pragma GCC target("avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,fma,f16c")
+#endif
+#endif
+
+typedef __m512i b_register;
+typedef int8_t b_integer;
+enum { b_PACK = 4, b_SHIFT = 1 };
+V_INLINE __m512i b_zero(void) { return _mm512_set1_epi32(0); }
+V_INLINE __m512i b_load(const int8_t *p) { return _mm512_loadu_si512(p); }
+V_INLINE void b_store(int8_t *p, __m512i b) { _mm512_storeu_si512(p, b); }
+V_INLINE __m512i b_pack(const __m512 *v) { return _mm512_packs_epi16(h_pack(v), h_pack(v + 2)); }
+V_INLINE __m512i b_left(__m512i b) { return _mm512_xor_si512(b, _mm512_set1_epi8(-128)); }
+V_INLINE __m512i b_dot(__m512i i, __m512i a, __m512i b) { return _mm512_dpbusd_epi32(i, a, b); }
+#define Q(x) b_##x
+#include "grams_simd.h"
+
 #if defined(__clang__)
 #pragma clang attribute pop
 #else
 #pragma GCC pop_options
 #endif
 
-const tc_kernels tc_kernels_avx512 = {"avx512", TC_TABLE};
+const tc_kernels tc_kernels_avx512 = {"avx512", TC_TABLE(h)};
+const tc_kernels tc_kernels_avx512_vnni = {"avx512-vnni", TC_TABLE(b)};
 
 #else
 typedef int tc_kernels_avx512_is_elsewhere;

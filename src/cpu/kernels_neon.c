@@ -101,13 +101,19 @@ V_INLINE int32x4_t i_lanes(void) {
 }
 V_INLINE int32_t i_least(int32x4_t i) { return vminvq_s32(i); }
 
-typedef int16x8_t tc_half;
+/* Products of 16-bit integers. */
+typedef int16x8_t h_register;
+typedef int16_t h_integer;
+enum { h_PACK = 2, h_SHIFT = 0 };
+V_INLINE int16x8_t h_zero(void) { return vdupq_n_s16(0); }
 V_INLINE int16x8_t h_load(const int16_t *p) { return vld1q_s16(p); }
 V_INLINE void h_store(int16_t *p, int16x8_t h) { vst1q_s16(p, h); }
-V_INLINE int16x8_t h_bytes(float32x4_t a, float32x4_t b) {
-  const int16x8_t h = vcombine_s16(vqmovn_s32(vcvtnq_s32_f32(a)), vqmovn_s32(vcvtnq_s32_f32(b)));
+V_INLINE int16x8_t h_pack(const float32x4_t *v) {
+  const int32x4_t a = vcvtnq_s32_f32(v[0]), b = vcvtnq_s32_f32(v[1]);
+  const int16x8_t h = vcombine_s16(vqmovn_s32(a), vqmovn_s32(b));
   return vmaxq_s16(vminq_s16(h, vdupq_n_s16(127)), vdupq_n_s16(-127));
 }
+V_INLINE int16x8_t h_left(int16x8_t h) { return h; }
 V_INLINE int32x4_t h_dot(int32x4_t i, int16x8_t a, int16x8_t b) {
   return vmlal_high_s16(vmlal_s16(i, vget_low_s16(a), vget_low_s16(b)), a, b);
 }
@@ -144,7 +150,41 @@ V_INLINE float32x4_t v_finish(const float32x4_t *z) {
 
 #include "kernels_simd.h"
 
-const tc_kernels tc_kernels_neon = {"neon", TC_TABLE};
+/* Products of bytes, four and their sum in one operation, where the CPU has it. As text: not every
+ * compiler has a function for it in a build that does not ask for such CPUs. */
+#if defined(__clang__)
+#pragma clang attribute push(__attribute__((target("dotprod"))), apply_to = function)
+#elif !defined(__ARM_FEATURE_DOTPROD) && !defined(__ARM_FEATURE_SVE)
+#pragma GCC target("arch=armv8.2-a+dotprod")
+#endif
+#if defined(__ARM_FEATURE_SVE) && !defined(__ARM_FEATURE_DOTPROD)
+#define TC_DOTPROD h /* GCC's option would lose SVE */
+#else
+#define TC_DOTPROD b
+
+typedef int8x16_t b_register;
+typedef int8_t b_integer;
+enum { b_PACK = 4, b_SHIFT = 0 };
+V_INLINE int8x16_t b_zero(void) { return vdupq_n_s8(0); }
+V_INLINE int8x16_t b_load(const int8_t *p) { return vld1q_s8(p); }
+V_INLINE void b_store(int8_t *p, int8x16_t b) { vst1q_s8(p, b); }
+V_INLINE int8x16_t b_pack(const float32x4_t *v) {
+  return vcombine_s8(vmovn_s16(h_pack(v)), vmovn_s16(h_pack(v + 2)));
+}
+V_INLINE int8x16_t b_left(int8x16_t b) { return b; }
+V_INLINE int32x4_t b_dot(int32x4_t i, int8x16_t a, int8x16_t b) {
+  __asm__("sdot %0.4s, %1.16b, %2.16b" : "+w"(i) : "w"(a), "w"(b));
+  return i;
+}
+#define Q(x) b_##x
+#include "grams_simd.h"
+#endif
+#if defined(__clang__)
+#pragma clang attribute pop
+#endif
+
+const tc_kernels tc_kernels_neon = {"neon", TC_TABLE(h)};
+const tc_kernels tc_kernels_neon_dotprod = {"neon-dotprod", TC_TABLE(TC_DOTPROD)};
 
 #else
 typedef int tc_kernels_neon_is_elsewhere;

@@ -138,21 +138,22 @@ TC_PLAIN static void below(const int32_t *offsets, int32_t n, int32_t limit, uin
   }
 }
 
-#define TC_DEFINE_GRAMS(t, size)                                                                \
-  TC_PLAIN static void grams_##t(const void *row0, int64_t row_stride, int32_t n, int32_t dim,  \
-                                 const float *factors, int16_t *q, int32_t *g, int32_t pitch) { \
-    memset(g, 0, sizeof *g *(size_t)(n * pitch));                                               \
-    for (int32_t d0 = 0; d0 < dim; d0 += TC_NOVELTY_CHUNK) {                                    \
-      const int32_t width = dim - d0 < TC_NOVELTY_CHUNK ? dim - d0 : TC_NOVELTY_CHUNK;          \
-      for (int32_t i = 0; i < n; i++) {                                                         \
-        const char *row = (const char *)row0 + i * row_stride + (int64_t)d0 * (size);           \
-        byte_row_##t(row, width, factors[i], q + i * TC_NOVELTY_CHUNK);                         \
-        multiply_row(q, i, width, g + i * pitch);                                               \
-      }                                                                                         \
-    }                                                                                           \
-    for (int32_t i = 0; i < n; i++) {                                                           \
-      for (int32_t j = 0; j < i; j++) g[j * pitch + i] = g[i * pitch + j];                      \
-    }                                                                                           \
+#define TC_DEFINE_GRAMS(t, size)                                                                 \
+  TC_PLAIN static void grams_##t(const void *row0, int64_t row_stride, int32_t n, int32_t dim,   \
+                                 const float *factors, void *bytes, int32_t *g, int32_t pitch) { \
+    int16_t *q = bytes;                                                                          \
+    memset(g, 0, sizeof *g *(size_t)(n * pitch));                                                \
+    for (int32_t d0 = 0; d0 < dim; d0 += TC_NOVELTY_CHUNK) {                                     \
+      const int32_t width = dim - d0 < TC_NOVELTY_CHUNK ? dim - d0 : TC_NOVELTY_CHUNK;           \
+      for (int32_t i = 0; i < n; i++) {                                                          \
+        const char *row = (const char *)row0 + i * row_stride + (int64_t)d0 * (size);            \
+        byte_row_##t(row, width, factors[i], q + i * TC_NOVELTY_CHUNK);                          \
+        multiply_row(q, i, width, g + i * pitch);                                                \
+      }                                                                                          \
+    }                                                                                            \
+    for (int32_t i = 0; i < n; i++) {                                                            \
+      for (int32_t j = 0; j < i; j++) g[j * pitch + i] = g[i * pitch + j];                       \
+    }                                                                                            \
   }
 #define TC_DEFINE_BYTES(t)                                                                         \
   TC_PLAIN static void byte_row_##t(const char *row, int32_t n, float factor, int16_t *q) {        \

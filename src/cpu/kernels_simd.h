@@ -30,7 +30,7 @@
  *   v_strip(a)                   TC_COLS registers of one strip to one, see TC_STRIPS
  *   v_row(b)                     TC_STRIPS results of v_strip to the row's one register
  *   v_finish(z)                  TC_LANES rows' registers to the vector of their sums
- *   and what novelty_simd.h needs
+ *   and what novelty_simd.h and grams_simd.h need
  */
 #include <float.h>
 #include <stddef.h>
@@ -46,6 +46,8 @@
 #else
 #define TC_UNROLL _Pragma("GCC unroll 16")
 #endif
+
+#define TC_UNROLLED 2 /* registers of a row at a time in products */
 
 enum { TC_F16 = 0, TC_BF16 = 1, TC_F32 = 2 };
 enum { TC_DOTS = 1, TC_SQUARES = 2 };
@@ -352,9 +354,14 @@ static void copy(char *dst, const char *src, int64_t n, const char *next_dst,
 
 #include "novelty_simd.h"
 
-/* The table's initialiser after its name. */
-#define TC_TABLE                                                                              \
-  {score_rows_f16, score_rows_bf16, score_rows_f32},                                          \
-      {accumulate_f16, accumulate_bf16, accumulate_f32}, {widen_f16, widen_bf16, widen_f32},  \
-      cosines, extremes, offsets, below, {grams_f16, grams_bf16, grams_f32}, words, farthest, \
-      {merge_f16, merge_bf16, merge_f32}, copy
+#define Q(x) h_##x
+#include "grams_simd.h"
+#undef Q
+
+/* The table's initialiser after its name; q: the prefix of what multiplies. */
+#define TC_TABLE(q) TC_TABLE_OF(q)
+#define TC_TABLE_OF(q)                                                                          \
+  {score_rows_f16, score_rows_bf16, score_rows_f32},                                            \
+      {accumulate_f16, accumulate_bf16, accumulate_f32}, {widen_f16, widen_bf16, widen_f32},    \
+      cosines, extremes, offsets, below, {q##_grams_f16, q##_grams_bf16, q##_grams_f32}, words, \
+      farthest, {merge_f16, merge_bf16, merge_f32}, copy

@@ -33,7 +33,7 @@ static int add_cpu(tt_backend *list, int n, const char *simd, int32_t threads) {
 
 static int list_cpu(tt_backend *list) {
   int n = 0;
-  for (int level = TC_SIMD_SCALAR; level <= TC_SIMD_AVX512; level++) {
+  for (int level = TC_SIMD_SCALAR; level < TC_SIMD_LEVELS; level++) {
     const tc_kernels *kernels = tc_kernels_for((tc_simd)level);
     if (kernels == NULL) continue;
     n = add_cpu(list, n, kernels->name, 1);

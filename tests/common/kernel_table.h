@@ -167,9 +167,9 @@ static inline void kt_novelty(kt_state *t, const tc_kernels *level, int dtype, i
   static float factors[MOST], lengths[MOST];
   char *first = t->end - n * stride;
   for (int32_t i = 0; i < n; i++) {
-    kt_fill(t, first + i * stride, dim, dtype, 0);
-    const int e = (int)(kt_next(t) % 12) - 6;
-    factors[i] = kind == 1 && i % 5 == 2 ? 0.0f : ldexpf(1.0f, dtype == 2 ? e + 5 : e + 4);
+    const int blank = kind == 1 && i % 5 == 2, e = (int)(kt_next(t) % 12) - 6;
+    kt_fill(t, first + i * stride, dim, dtype, blank ? 2 : 0);
+    factors[i] = blank ? 0.0f : ldexpf(1.0f, dtype == 2 ? e + 5 : e + 4);
   }
   for (int l = 0; l < 2; l++) {
     const tc_kernels *k = l ? level : &tc_kernels_scalar;
@@ -210,42 +210,72 @@ static inline void kt_copy(kt_state *t, const tc_kernels *level, int32_t n) {
   }
 }
 
-/* Levels above scalar that were compared. `most`: dims above it are left out (slow emulators). */
-static inline int kt_run(kt_state *t, int32_t most) {
+/* The mean of `count` rows of n elements, written over the one that ends where memory ends. */
+static inline void kt_merge(kt_state *t, const tc_kernels *level, int dtype, int32_t n,
+                            int32_t count, int kind) {
+  enum { MOST = 9 };
+  const int64_t bytes = n * (dtype == 2 ? 4 : 2);
+  const char *rows[MOST];
+  float weights[MOST], total = 0.0f;
+  static char want[1 << 15];
+  for (int32_t i = 0; i < count; i++) {
+    char *row = t->end - (count - i) * bytes;
+    kt_fill(t, row, n, dtype, kind);
+    rows[i] = row;
+    weights[i] = i == 0 ? 1.0f : (float)(kt_next(t) % 4096) * 0x1p-12f;
+    total += weights[i];
+  }
+  char *dst = t->end - bytes;
+  memset(want, 0x5A, sizeof want);
+  tc_kernels_scalar.merge[dtype](rows, weights, count, total, want, n);
+  level->merge[dtype](rows, weights, count, total, dst, n);
+  kt_equal(t, dst, want, (size_t)bytes, level, "merge", n);
+}
+
+/* One level. `most`: dims above it are left out (slow emulators). */
+static inline void kt_level(kt_state *t, const tc_kernels *level, int32_t most) {
   static const int32_t big[] = {254, 255, 256, 257, 258,  263,  264,  384,  500,  511,  512, 513,
                                 520, 768, 777, 999, 1000, 1024, 1025, 1152, 1280, 4096, 4099};
   static const int64_t row_counts[] = {1, 2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 33};
   static const int64_t extras[] = {0, 1, -1, 8, -2, 3};
+  for (int32_t n = 1; n <= 600; n += n < 150 ? 1 : 29) {
+    for (int kind = 0; kind < 4; kind++) kt_cut(t, level, n, kind, n * 7 % 226 - 98);
+  }
+  for (int32_t n = 0; n <= 9000; n += n < 300 ? 1 : 290) kt_copy(t, level, n);
+  for (int dtype = 0; dtype < 3; dtype++) {
+    for (int32_t n = 1; n <= 256; n += n < 35 ? 1 : 51) kt_novelty(t, level, dtype, 37, n, n % 2);
+    for (int32_t dim = 1; dim <= 1040; dim += dim < 70 ? 1 : 97) {
+      kt_novelty(t, level, dtype, dim, 2 + dim % 9, dim % 2);
+    }
+    kt_novelty(t, level, dtype, TC_NOVELTY_CHUNK, 6, 0);
+    kt_novelty(t, level, dtype, 2 * TC_NOVELTY_CHUNK + 1, 6, 0);
+    for (int32_t n = 1; n <= 4099; n += n < 300 ? 1 : 257) {
+      kt_merge(t, level, dtype, n, 1 + n % 9, n % 3);
+    }
+    int turn = 0;
+    for (int32_t dim = 1; dim <= 140; dim++) {
+      for (int kind = 0; kind < 3; kind++, turn++) {
+        kt_score(t, level, dtype, dim, row_counts[turn % 12], extras[turn / 3 % 6], kind,
+                 turn % 5 == 4 ? turn % 7 : 0);
+      }
+    }
+    for (size_t i = 0; i < sizeof big / sizeof big[0] && big[i] <= most; i++) {
+      for (int kind = 0; kind < 3; kind++, turn++) {
+        kt_score(t, level, dtype, big[i], row_counts[turn % 12], extras[turn / 3 % 6], kind,
+                 turn % 4 == 3 ? turn % 9 : 0);
+      }
+    }
+  }
+}
+
+/* Levels above scalar that were compared. */
+static inline int kt_run(kt_state *t, int32_t most) {
   int levels = 0;
-  for (int l = TC_SIMD_SCALAR + 1; l <= TC_SIMD_AVX512; l++) {
+  for (int l = TC_SIMD_SCALAR + 1; l < TC_SIMD_LEVELS; l++) {
     const tc_kernels *level = tc_kernels_for((tc_simd)l);
     if (level == NULL) continue;
     levels++;
-    for (int32_t n = 1; n <= 600; n += n < 150 ? 1 : 29) {
-      for (int kind = 0; kind < 4; kind++) kt_cut(t, level, n, kind, n * 7 % 226 - 98);
-    }
-    for (int32_t n = 0; n <= 9000; n += n < 300 ? 1 : 290) kt_copy(t, level, n);
-    for (int dtype = 0; dtype < 3; dtype++) {
-      for (int32_t n = 1; n <= 256; n += n < 35 ? 1 : 51) kt_novelty(t, level, dtype, 37, n, n % 2);
-      for (int32_t dim = 1; dim <= 1040; dim += dim < 70 ? 1 : 97) {
-        kt_novelty(t, level, dtype, dim, 2 + dim % 9, dim % 2);
-      }
-      kt_novelty(t, level, dtype, TC_NOVELTY_CHUNK, 6, 0);
-      kt_novelty(t, level, dtype, 2 * TC_NOVELTY_CHUNK + 1, 6, 0);
-      int turn = 0;
-      for (int32_t dim = 1; dim <= 140; dim++) {
-        for (int kind = 0; kind < 3; kind++, turn++) {
-          kt_score(t, level, dtype, dim, row_counts[turn % 12], extras[turn / 3 % 6], kind,
-                   turn % 5 == 4 ? turn % 7 : 0);
-        }
-      }
-      for (size_t i = 0; i < sizeof big / sizeof big[0] && big[i] <= most; i++) {
-        for (int kind = 0; kind < 3; kind++, turn++) {
-          kt_score(t, level, dtype, big[i], row_counts[turn % 12], extras[turn / 3 % 6], kind,
-                   turn % 4 == 3 ? turn % 9 : 0);
-        }
-      }
-    }
+    kt_level(t, level, most);
   }
   return levels;
 }
