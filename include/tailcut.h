@@ -802,8 +802,8 @@ TAILCUT_API tailcut_status tailcut_relevance(tailcut_handle handle, const tailcu
 /* Prune a sequence inside a layer (fused): relevance, cut and compact of stage 2; equals the three
  * parts. All rows that are no candidates are kept. `rows` names the hidden states, position ids
  * (gathered: original positions kept; or RENUMBER) and the K/V rows of any earlier layers.
- * options and rule NULL mean the initialisers'. Required: batch, tokens (but with ATTENTION), roles,
- * selection with counts. Errors: as the parts. */
+ * options and rule NULL mean the initialisers'. Required: batch, tokens (but with ATTENTION),
+ * roles, selection with counts. Errors: as the parts. */
 TAILCUT_API tailcut_status tailcut_prune_sequence(
     tailcut_handle handle, const tailcut_batch *batch, const tailcut_tokens *tokens,
     const uint8_t *roles, const tailcut_relevance_options *options, const tailcut_rule *rule,

@@ -62,8 +62,8 @@ tailcut_status tc_check_limits(const tailcut_limits *in, tailcut_limits *out) {
   return tc_check_int("limits->head_dim", out->head_dim, 0, 1024);
 }
 
-/* The stride of segments whose rows are `row` apart, a stride that is checked for all rows there are:
- * where there are none it may be any. */
+/* The stride of segments whose rows are `row` apart, a stride that is checked for all rows there
+ * are: where there are none it may be any. */
 static tailcut_status check_segment_stride(const char *name, int64_t *stride, int64_t row,
                                            const tailcut_batch *batch) {
   if (batch->cu_seqlens == NULL) {

@@ -33,7 +33,8 @@ struct ticket_args {
   tc_arrays<MOST> arrays; /* first: column slices before each */
 };
 
-/* What a ticket is about: a piece of a list to check and its tiles' cover to be zeroed, a tile to move, a segment to sweep. */
+/* What a ticket is about: a piece of a list to check and its tiles' cover to be zeroed, a tile to
+ * move, a segment to sweep. */
 enum { PIECE_OF_LIST, TILE, SWEEP, END };
 
 struct job {

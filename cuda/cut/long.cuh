@@ -73,11 +73,11 @@ struct tc_long {
   int32_t rows;         /* of a tile */
   int32_t most_left;    /* rows of a group that is left alone; -1: none is */
   uint32_t *ticket;     /* sorting's */
-  tc_long_tile *tiles; /* [bound] */
-  uint32_t *found;     /* [bound] emit's look-back: 1 << 31 | ties << 14 | kept */
-  tc_stats *stats;     /* [bound] */
-  tc_best *best;       /* [bound] */
-  tc_long_cut *cuts;   /* [slots][TC_LONG_LEVELS] */
+  tc_long_tile *tiles;  /* [bound] */
+  uint32_t *found;      /* [bound] emit's look-back: 1 << 31 | ties << 14 | kept */
+  tc_stats *stats;      /* [bound] */
+  tc_best *best;        /* [bound] */
+  tc_long_cut *cuts;    /* [slots][TC_LONG_LEVELS] */
   /* By value: */
   tc_long_state *states; /* [slots] */
   uint32_t *digits;      /* [slots][TC_LONG_LEVELS][TC_LONG_DIGITS] */

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* cut_long_begin: the first stages of the cut of long groups, which every rule shares (cut/long.cu):
+/* cut_long_begin: the first stages of the cut of long groups, which all rules share (cut/long.cu):
  * begin lists groups and tiles and makes memory zero; statistics of a tile. */
 #ifndef TAILCUT_CUT_LONG_BEGIN_CUH_
 #define TAILCUT_CUT_LONG_BEGIN_CUH_

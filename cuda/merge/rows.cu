@@ -3,8 +3,8 @@
  * merge, rows: every kept row becomes the weighted mean of itself and of those that join it.
  *
  * Formula: METHOD.md, "Novelty and merging", 9. Strategy: a block has a window and a column slice
- * of an array, of whose rows all that are wanted are brought to shared memory at once, in the plan's
- * order: each is read once. A thread then sums 16 bytes of a result in that order.
+ * of an array, of whose rows all that are wanted are brought to shared memory at once, in the order
+ * of the plan: each is read once. A thread then sums 16 bytes of a result in that order.
  * In place a result lies in rows of the same window or of earlier ones, never of later ones. Blocks
  * take tickets there, in the order of windows: a slice that is on chip is counted in `read` of its
  * window, and before results are written all slices of the windows whose rows they lie in must have

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * grams_simd: the products of a window's rows, for kernels_simd.h; included once per way to multiply.
+ * grams_simd: the products of a window's rows, for kernels_simd.h; included for each way to
+ * multiply.
  *
  * Formula: METHOD.md, steps 2 and 3. Precision: integers, exact in any order. Strategy: rows become
  * small integers by chunks of columns, in whatever order packing leaves them, which is the same for

@@ -11,26 +11,6 @@
  *   i_lanes()                  0, 1, 2, ...
  *   i_least(i)                 the least lane
  */
-/*
- * novelty_simd: the SIMD levels' loops of NOVELTY, for kernels_simd.h.
- *
- * Formula: METHOD.md, steps 2, 3 and 5. Precision: integers, exact in any order. Strategy: rows
- * become 16-bit integers by chunks of columns that stay in the first-level cache, in whatever order
- * packing leaves them, which is the same for every row; then blocks of 2 x 4 rows are multiplied,
- * two loads of a register for three of their products. A product and its sum with the neighbour's
- * are one operation that cannot overflow: |q| <= 127. In the loop a word carries similarity and
- * row number, so that one minimum finds both.
- *
- * The includer of kernels_simd.h defines besides:
- *   tc_half, 2 * TC_LANES integers of 16 bits, in any order: h_load(p), h_store(p, h),
- *   h_bytes(a, b)              the lanes of two vectors rounded to integers, to within +-127
- *   h_dot(i, a, b)             i plus, in each lane, the sum of two products
- *   i_load(p), i_add(i, j), i_or(i, j), i_max(i, j), i_min(i, j), i_up_8(i)
- *   i_float(i)                 each lane rounded once
- *   i_lanes()                  0, 1, 2, ...
- *   i_least(i)                 the least lane
- *   i_add_4(int32_t *p, const tc_int *i)   p[e] += sum of i[e], e < 4
- */
 
 /* Columns from `rows` on get words of numbers that nobody reads as similarities. */
 static void words(int32_t *g, int32_t pitch, int32_t rows, const float *lengths) {
