@@ -3,8 +3,8 @@
  * every list that the device reads damaged. Arrays have the sizes that the header says, and end
  * where nothing can be read; structs end where their struct_size says. Whatever is wrong: the
  * status is one of the documented ones, the message begins with an argument and nothing has been
- * written; or the call succeeds, reads and writes nothing outside, and writes no input. The table of
- * cases and test_errors.c say which of the two, and what the results are. */
+ * written; or the call succeeds, reads and writes nothing outside, and writes no input. The table
+ * of cases and test_errors.c say which of the two, and what the results are. */
 #define _GNU_SOURCE
 #include <criterion/criterion.h>
 #include <stdio.h>
@@ -42,7 +42,7 @@ static tailcut_rows *pass_rows(world *w) {
   return (tailcut_rows *)(void *)p;
 }
 
-/* ------------------------------------------------------------------------------------ the call -- */
+/* ---------------------------------------------------------------------------------- the call -- */
 
 static tailcut_status call(world *w) {
   void *space = w->workspace;

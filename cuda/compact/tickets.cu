@@ -2,14 +2,14 @@
 /*
  * compact, tickets: few long segments in place, by as many blocks as the device runs.
  *
- * Strategy: blocks take tickets, in order: first pieces of the kept lists to be checked (and `cover`
- * to be made zero, for the tiles of the piece), then tiles of 16 result rows and 2 KB of their
- * columns (narrower rows: more of them). Eight warps hold a tile in registers, a ninth keeps the
- * books: it takes the ticket and looks up the sources of the tile behind the one that is being
- * moved. A tile may be written when all rows in it are on chip or nobody's source. cover[t] counts those of tile t's rows: a loaded tile adds the rows from behind
- * the last source of the tile before it up to its own last (the last tile of a segment: up to the
- * end) to the tiles these lie in, and whoever writes tile t waits until cover[t] is whole and
- * zeroes it.
+ * Strategy: blocks take tickets, in order: first pieces of the kept lists to be checked (and the
+ * `cover` of their tiles to be made zero), then tiles of 16 result rows and 2 KB of their columns
+ * (narrower rows: more of them). Eight warps hold a tile in registers, a ninth keeps the books: it
+ * takes the ticket and looks up the sources of the tile behind the one that is being moved. A tile
+ * may be written when all rows in it are on chip or nobody's source. cover[t] counts those of tile
+ * t's rows: a loaded tile adds the rows from behind the last source of the tile before it up to its
+ * own last (the last tile of a segment: up to the end) to the tiles these lie in, and whoever
+ * writes tile t waits until cover[t] is whole and zeroes it.
  *
  * Waiting ends: as kept[j] >= j, only tiles up to t have rows of tile t to count. A block waits
  * only when its tile is loaded and counted, and only for lower tickets; the block with the lowest

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* misuse_arrays: the memory of a call of test_misuse.c, whatever its structs say: arrays of the sizes
- * that the header gives, lists that are sound or damaged. */
+/* misuse_arrays: the memory of a call of test_misuse.c, whatever its structs say: arrays of the
+ * sizes that the header gives, lists that are sound or damaged. */
 #ifndef TAILCUT_TESTS_MISUSE_ARRAYS_H_
 #define TAILCUT_TESTS_MISUSE_ARRAYS_H_
 
@@ -9,7 +9,7 @@
 
 #include "misuse_structs.h"
 
-/* ------------------------------------------------------------------------------------- memory -- */
+/* ------------------------------------------------------------------------------------ memory -- */
 
 /* `bytes` of device memory, poison where data is NULL; more than a test can have: the wall. */
 static void *take(world *w, double bytes, const void *data, int written) {

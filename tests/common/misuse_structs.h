@@ -55,7 +55,7 @@ typedef struct world {
 #define BELOW(n) tt_below(&w->random, n)
 #define ONE_IN(n) (tt_below(&w->random, n) == 0)
 
-/* ------------------------------------------------------------------------------------- fields -- */
+/* ------------------------------------------------------------------------------------ fields -- */
 
 typedef enum type { I32, I64, F32, F64, POINTER } type;
 /* clang-format off */
@@ -172,7 +172,7 @@ static void spoil_pointer(world *w) {
   memcpy(s, &p, sizeof p);
 }
 
-/* ---------------------------------------------------------------------------------- the structs -- */
+/* ------------------------------------------------------------------------------- the structs -- */
 
 static void choose_batch(world *w) {
   tailcut_batch_init(&w->batch, sizeof w->batch);
