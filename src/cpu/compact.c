@@ -263,7 +263,8 @@ static void compact_segment(tc_job *job, tc_team team, const tailcut_rows *a, in
     } else if (!stays) {
       const move row = {(char *)a->dst + dst, (const char *)a->src + src};
       move next = row;
-      if (width >= LEAST_AHEAD && j + 1 < results.to && kept[j + 1] >= 0 && kept[j + 1] < n) {
+      if (a->part_bytes >= LEAST_AHEAD && j + 1 < results.to && kept[j + 1] >= 0 &&
+          kept[j + 1] < n) {
         const int64_t r1 = (int64_t)kept[j + 1] + batch->prefix_rows;
         const int64_t src1 = offset_of(a, batch, 0, b, start, r1, 0);
         const int64_t dst1 = offset_of(a, batch, 1, b, dst_start, j + 1, packed);
