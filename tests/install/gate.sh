@@ -134,15 +134,19 @@ if [ "$kept" -lt 100 ] || [ "$kept" -gt 500 ]; then
 fi
 
 # Every launch has an order of its own: one process for all schedules of a call.
-for name in 'clip 576x1024' 'clip 576x1024 novelty' 'sequence' 'sequence long rows' \
-  'prune novelty merge' 'merge groups'; do
+schedules() { # HOW_MANY NAME
   "$simulator" --quiet --seed 7 --race-exit 86 --stats "$scratch/stats.json" -- \
-    "$program" "$(row_of "$name")" 0 20 new >"$scratch/said" 2>&1 || {
+    "$program" "$(row_of "$2")" 0 "$1" new >"$scratch/said" 2>&1 || {
     cat "$scratch/said" >&2
-    echo "$name: 20 random schedules fail" >&2
+    echo "$2: $1 random schedules fail" >&2
     exit 1
   }
-  expect "race_hazards of $name" "$(total race_hazards)" 0
-  echo "$name: 20 random schedules without a hazard"
+  expect "race_hazards of $2" "$(total race_hazards)" 0
+  echo "$2: $1 random schedules without a hazard"
+}
+for name in 'clip 576x1024' 'clip 576x1024 novelty' 'sequence' 'sequence long rows' \
+  'prune novelty merge' 'merge groups'; do
+  schedules 20 "$name"
 done
+schedules 4 'sequence long, positions'
 [ "$failed" -eq 0 ]
