@@ -170,7 +170,7 @@ __device__ __forceinline__ void tc_sort_decide(tc_long_block::space &space, cons
   bool whole;
   if (!tc_decide_plainly(rule, tile.number, stats, (tile.flags & TAILCUT_FLAG_BAD_REFERENCE) != 0,
                          &k, &whole)) {
-    k = tc_detect_curve(block, rule, a.q + tile.base, stats.usable, stats.candidates);
+    k = tc_detect_curve<4>(block, rule, a.q + tile.base, stats.usable, stats.candidates);
   }
   k = tc_clamp_count(&rule, k, stats.candidates);
   if (threadIdx.x == 0) {
