@@ -149,4 +149,5 @@ for name in 'clip 576x1024' 'clip 576x1024 novelty' 'sequence' 'sequence long ro
   schedules 20 "$name"
 done
 schedules 4 'sequence long, positions'
+schedules 4 'cut long lengths'
 [ "$failed" -eq 0 ]
