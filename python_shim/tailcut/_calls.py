@@ -22,14 +22,12 @@ from ._options import (Array, Batch, Merge, Merged, Reference, RelevanceOptions,
                        Selection, member,
                        merging)
 from ._plan import Plan, Prepared, Setup
-from ._reuse import Again
+from ._reuse import WANT, again
 from ._rows import Rows
 from ._structs import most_kept, reference_of, relevance_of, rule_of
 
 P = ParamSpec("P")
 R = TypeVar("R")
-WANT = ("scores", "mask")
-_again: Callable[..., Again] = Again
 
 
 class Function(Protocol, Generic[P, R]):
@@ -50,18 +48,7 @@ def _call(prepare: Callable[P, Prepared[R]]) -> Function[P, R]:
 
 def _call_again(prepare: Callable[P, Prepared[Selection]]) -> Function[P, Selection]:
     """The same of `prune`, where calls of one form are prepared once."""
-    @functools.wraps(prepare)
-    def run(*args: P.args, **kwargs: P.kwargs) -> Selection:
-        again = _again(*args, **kwargs)
-        known = again.known()
-        if known is not None:
-            return again.run(known)
-        call = prepare(*args, **kwargs)
-        result = call.once()
-        again.remember(call)
-        return result
-
-    return _function(prepare, run)
+    return _function(prepare, again(prepare))
 
 
 def _function(prepare: Callable[P, Prepared[R]], run: Any) -> Function[P, R]:
@@ -70,7 +57,8 @@ def _function(prepare: Callable[P, Prepared[R]], run: Any) -> Function[P, R]:
 
     plan.__doc__ = f"{prepare.__name__}, prepared to run often: see Plan."
     run.plan = plan
-    del run.__annotations__["return"]
+    result = run.__annotations__["return"]
+    run.__annotations__["return"] = result.removeprefix("Prepared[").removesuffix("]")
     return cast(Function[P, R], run)
 
 

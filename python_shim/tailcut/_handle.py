@@ -72,9 +72,9 @@ class Handle:
             return self.fresh_workspace(size, making, stream)
         memory = self._memory
         if getattr(memory, "size", -1) < size:
-            memory.address, memory.holder = self.fresh_workspace(size + size // 2, making, stream)
+            memory.held = self.fresh_workspace(size + size // 2, making, stream)
             memory.size = size
-        return memory.address, memory.holder
+        return memory.held  # type: ignore[no-any-return]
 
     def fresh_workspace(self, size: int, making: Maker, stream: int) -> tuple[int, Any]:
         """The same, for one owner."""

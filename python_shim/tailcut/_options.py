@@ -257,6 +257,39 @@ class Selection:
     joins: Array | None = None         #: int32 by row, with merging: as Merged.joins
     rows: tuple[Array, ...] = ()       #: those of each Rows, in its order
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in self.__dataclass_fields__}
+
+
+class _Unread:
+    """A field of a Selection that has no value of its own: its array is made when it is first read,
+    from (block, memory, numbers of arrays by field, elements of the first)."""
+
+    def __init__(self, name: str, default: Any) -> None:
+        self.name, self.default = name, default
+
+    def __get__(self, instance: Selection | None, _kind: type) -> Any:
+        try:
+            own = instance.__dict__
+            block, memory, numbers, first = own["_late"]
+        except (AttributeError, KeyError):
+            raise AttributeError(self.name) from None
+        name = self.name
+        value = own[name] = block.one(memory, numbers[name], first) if name in numbers else (
+            self.default)
+        return value
+
+
+for _name in Selection.__dataclass_fields__:
+    setattr(Selection, _name, _Unread(_name, () if _name == "rows" else None))
+
+
+def late(parts: tuple[Any, ...], tokens: Array | None) -> Selection:
+    """A Selection whose arrays are made when they are read; `parts` as in _Unread."""
+    result: Selection = object.__new__(Selection)
+    result.__dict__ = {"_late": parts, "tokens": tokens}
+    return result
+
 
 @dataclass
 class Merged:

@@ -15,7 +15,7 @@ from ._arrays import CPU, SIZES, View, features_dtype, small, stream_of, strides
 from ._making import Maker, maker
 from ._errors import conflict, out_of_range
 from ._handle import Handle, handle as handle_of
-from ._load import fail, library, new, new_array
+from ._load import fail, laid_out, library, new, new_array
 from ._options import Array, Batch, Merge, Merged, Selection
 from ._rows import Room, Rows, fill
 
@@ -64,8 +64,9 @@ class Prepared(Generic[R]):
     def plan(self) -> Plan[R]:
         s = self.setup
         workspace, holder = s.handle.fresh_workspace(self.size, s.making, s.stream)
-        return Plan(self.function, (*self.arguments, workspace, self.size, s.stream),
-                    (self, holder), self.result)
+        function, arguments = laid_out(
+            self.function, (*self.arguments, workspace, self.size, s.stream))
+        return Plan(function, arguments, (self, holder), self.result)
 
 
 class Setup:

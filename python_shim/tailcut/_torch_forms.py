@@ -161,9 +161,10 @@ def int32(shape: Sequence[Any], like: Tensor) -> Tensor:
 
 def gathered(rows: Sequence[Tensor], targets: Sequence[Tensor], axes: Sequence[int],
              placement: Placement = Placement.LOCAL) -> list[Rows]:
-    local = placement == Placement.LOCAL
-    return [Rows(array, target, axis, placement,
-                 RowsFlag.ZERO_TAIL if local and target is not array else 0)
+    """`placement`: of results that are not in place."""
+    tail = RowsFlag.ZERO_TAIL if placement == Placement.LOCAL else 0
+    return [Rows(array, target, axis, Placement.LOCAL) if target is array else
+            Rows(array, target, axis, placement, tail)
             for array, target, axis in zip(rows, targets, axes)]
 
 

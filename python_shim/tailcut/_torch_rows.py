@@ -48,8 +48,8 @@ def _compact_in_place_fake(rows: list[Tensor], axes: list[int], kept: Tensor, *_
 _KEPT = "Tensor kept, Tensor counts, int prefix_rows"
 define(f"compact(Tensor[] rows, int[] axes, {_KEPT}, Tensor? cu_seqlens, int max_tokens) -> "
        "Tensor[]", _compact_kernel, _compact_fake)
-define(f"compact_(Tensor(a!)[] rows, int[] axes, {_KEPT}) -> ()", _compact_in_place_kernel,
-       _compact_in_place_fake)
+define(f"compact_(Tensor(a!)[] rows, int[] axes, {_KEPT}, Tensor? cu_seqlens, int max_tokens) -> ()",
+       _compact_in_place_kernel, _compact_in_place_fake)
 
 
 # --------------------------------------------------------------------------------- prune_sequence
@@ -85,9 +85,9 @@ def _sequence_kernel(x: Tensor, roles: Tensor, rows: list[Tensor], axes: list[in
 
 def _sequence_in_place_kernel(x: Tensor, roles: Tensor, rows: list[Tensor], axes: list[int],
                               *how: Any) -> tuple[Tensor, Tensor]:
-    form = Form(x.shape[:-1])
+    form = Form(x.shape[:-1], 0, *how[-2:])
     axes = axes_of(rows, axes, bool(form.lead))
-    return _sequence_pruned(form, x, rows, x, roles, rows, axes, *how)
+    return _sequence_pruned(form, x, rows, x, roles, rows, axes, *how[:-2])
 
 
 def _sequence_shapes(form: Form, x: Tensor, rows: list[Tensor], axes: list[int],
@@ -97,8 +97,8 @@ def _sequence_shapes(form: Form, x: Tensor, rows: list[Tensor], axes: list[int],
 
 
 def _sequence_in_place_fake(x: Tensor, _roles: Tensor, rows: list[Tensor], axes: list[int],
-                            room: int, *_how: Any) -> tuple[Tensor, Tensor]:
-    return _sequence_shapes(Form(x.shape[:-1]), x, rows, axes, room)
+                            room: int, *how: Any) -> tuple[Tensor, Tensor]:
+    return _sequence_shapes(Form(x.shape[:-1], 0, *how[-2:]), x, rows, axes, room)
 
 
 def _sequence_fake(x: Tensor, _roles: Tensor, rows: list[Tensor], axes: list[int], room: int,
@@ -111,5 +111,6 @@ def _sequence_fake(x: Tensor, _roles: Tensor, rows: list[Tensor], axes: list[int
 define(f"prune_sequence(Tensor x, {_SEQUENCE.format('Tensor')}, Tensor? cu_seqlens, "
        "int max_tokens) -> (Tensor tokens, Tensor kept, Tensor counts, Tensor[] moved)",
        _sequence_kernel, _sequence_fake)
-define(f"prune_sequence_(Tensor(a!) x, {_SEQUENCE.format('Tensor(b!)')}) -> "
-       "(Tensor kept, Tensor counts)", _sequence_in_place_kernel, _sequence_in_place_fake)
+define(f"prune_sequence_(Tensor(a!) x, {_SEQUENCE.format('Tensor(b!)')}, Tensor? cu_seqlens, "
+       "int max_tokens) -> (Tensor kept, Tensor counts)", _sequence_in_place_kernel,
+       _sequence_in_place_fake)

@@ -41,7 +41,8 @@ class Pruned(NamedTuple):
     #:                              in later layers logits of keys + log(sizes)
     joins: Tensor | None = None  #: int32 [B, N], with merging: what candidate i joins, -1 for none
     rows: tuple[Tensor, ...] = ()  #: prune_sequence: those of `rows`
-    cu_seqlens: Tensor | None = None  #: ragged: int32 [B + 1], offsets of the results
+    cu_seqlens: Tensor | None = None  #: ragged: int32 [B + 1], offsets of the results (in place: of
+    #:                                   those in kept and sizes)
 
 
 def prune(x: Tensor, reference: Source = None, *, rule: Rule | str | None = None,
@@ -68,15 +69,19 @@ def prune(x: Tensor, reference: Source = None, *, rule: Rule | str | None = None
 
 def prune_(x: Tensor, reference: Source = None, *, rule: Rule | str | None = None,
            prefix_rows: int = 0, dim: int | None = None,
-           merge: Merge | Power | str | None = None) -> Pruned:
+           merge: Merge | Power | str | None = None, cu_seqlens: Tensor | None = None,
+           max_tokens: int | None = None, room: int | None = None) -> Pruned:
     """The same in place: result rows go to the front of x (of each x[b]), and `tokens` is a view of
-    them; rows behind counts[b] are unspecified."""
+    them; rows behind counts[b] are unspecified. Ragged: `tokens` is x, with the results of segment
+    b in its rows from the given cu_seqlens[b]; kept and sizes follow each other as in `prune` (more
+    than `room`: an error on the host, behind which x is pruned)."""
     arguments = _arguments(x, reference, rule, prefix_rows, dim)
+    ragged = _ragged(x.shape[0], cu_seqlens, max_tokens, room)
     if merge is None:
-        found = torch.ops.tailcut.prune_(x, *arguments)
+        found = torch.ops.tailcut.prune_(x, *arguments, *ragged)
     else:
-        found = torch.ops.tailcut.prune_merge_(x, *arguments, *_merging(merge))
-    return Pruned(x.narrow(-2, 0, found[0].shape[-1]), *found)
+        found = torch.ops.tailcut.prune_merge_(x, *arguments, *_merging(merge), *ragged)
+    return _with_offsets(Pruned(_front(x, -2, found[0], cu_seqlens), *found), cu_seqlens)
 
 
 def score(x: Tensor, reference: Source = None, *, prefix_rows: int = 0, dim: int | None = None,
@@ -124,13 +129,16 @@ def compact(rows: Sequence[Tensor], kept: Tensor, counts: Tensor, *,
 
 
 def compact_(rows: Sequence[Tensor], kept: Tensor, counts: Tensor, *,
-             token_axis: int | Sequence[int] | None = None,
-             prefix_rows: int = 0) -> tuple[Tensor, ...]:
-    """The same in place; returns views of the first `room` rows. What is behind counts[b] is
-    unspecified."""
+             token_axis: int | Sequence[int] | None = None, prefix_rows: int = 0,
+             cu_seqlens: Tensor | None = None,
+             max_tokens: int | None = None) -> tuple[Tensor, ...]:
+    """The same in place; returns views of the first `room` rows (ragged: the arrays, with results
+    as `prune_` places them). What is behind counts[b] is unspecified."""
     axes = _axes(rows, kept, token_axis)
-    torch.ops.tailcut.compact_(list(rows), axes, kept, counts, prefix_rows)
-    return tuple(array.narrow(axis, 0, kept.shape[-1]) for array, axis in zip(rows, axes))
+    total = rows[0].shape[axes[0]] if rows else 0
+    torch.ops.tailcut.compact_(list(rows), axes, kept, counts, prefix_rows,
+                               *_ragged(total, cu_seqlens, max_tokens, None)[:2])
+    return tuple(_front(array, axis, kept, cu_seqlens) for array, axis in zip(rows, axes))
 
 
 def merge(x: Tensor, kept: Tensor, counts: Tensor, *, merge: Merge | Power | str = Power.COS4,
@@ -172,15 +180,18 @@ def prune_sequence_(x: Tensor, roles: Tensor,
                     options: RelevanceOptions | Policy | str | None = None, *,
                     rule: Rule | str | None = None, rows: Sequence[Tensor] = (),
                     token_axis: int | Sequence[int] | None = None, room: int | None = None,
-                    dim: int | None = None) -> Pruned:
-    """The same in place, x and each of `rows`; tokens and rows are views of the first `room`. What
-    is behind counts[b] is unspecified."""
+                    dim: int | None = None, cu_seqlens: Tensor | None = None,
+                    max_tokens: int | None = None) -> Pruned:
+    """The same in place, x and each of `rows`; tokens and rows are views of the first `room`
+    (ragged: the arrays, with results as `prune_` places them). What is behind counts[b] is
+    unspecified."""
     axes = _axes(rows, roles, token_axis)
     arguments = _sequence(x, roles, options, rows, axes, rule, room, dim)
-    kept, counts = torch.ops.tailcut.prune_sequence_(x, *arguments)
-    size = kept.shape[-1]
-    return Pruned(x.narrow(-2, 0, size), kept, counts,
-                  rows=tuple(array.narrow(axis, 0, size) for array, axis in zip(rows, axes)))
+    ragged = _ragged(x.shape[0], cu_seqlens, max_tokens, None)[:2]
+    kept, counts = torch.ops.tailcut.prune_sequence_(x, *arguments, *ragged)
+    moved = tuple(_front(array, axis, kept, cu_seqlens) for array, axis in zip(rows, axes))
+    return _with_offsets(Pruned(_front(x, -2, kept, cu_seqlens), kept, counts, rows=moved),
+                         cu_seqlens)
 
 
 # ----------------------------------------------------------------------------- operators' arguments
@@ -213,6 +224,11 @@ def _ragged(total: int, cu_seqlens: Tensor | None, max_tokens: int | None,
             raise conflict("max_tokens and room go with cu_seqlens")
         return None, 0, 0
     return cu_seqlens, total if max_tokens is None else max_tokens, room or 0
+
+
+def _front(array: Tensor, axis: int, kept: Tensor, cu_seqlens: Tensor | None) -> Tensor:
+    """Where in-place results are."""
+    return array.narrow(axis, 0, kept.shape[-1]) if cu_seqlens is None else array
 
 
 def _with_offsets(found: Pruned, cu_seqlens: Tensor | None) -> Pruned:

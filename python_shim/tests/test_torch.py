@@ -288,18 +288,23 @@ def operators():
     yield True, ops.prune, (x, *padded, *none)
     yield True, ops.prune, (x[0], *exact, *none)
     yield True, ops.prune, (flat, *exact, *packed)
-    yield False, ops.prune_, (x.clone(), *exact)
+    yield False, ops.prune_, (x.clone(), *exact, *none)
+    yield False, ops.prune_, (flat.clone(), *padded, *packed)
     yield True, ops.prune_merge, (x, *exact, 4, 0, None, *none)
     yield True, ops.prune_merge, (flat, *padded, 4, 0, None, *packed)
-    yield False, ops.prune_merge_, (x.clone(), *padded, 0, 0, None)
+    yield False, ops.prune_merge_, (x.clone(), *padded, 0, 0, None, *none)
+    yield False, ops.prune_merge_, (flat.clone(), *exact, 4, 0, None, *packed)
     kept, counts = tt.prune(x, cls, rule=Rule(tau=0.1))[1:3]
     yield True, ops.merge, (x, kept, counts, 4, 64, torch.ones(x.shape[:2], dtype=torch.int32), 0,
                             24, *none[:2])
     yield True, ops.compact, ([x, x.transpose(1, 2).clone()], [1, 2], kept, counts, 0, *none[:2])
-    yield False, ops.compact_, ([x.clone(), x.transpose(1, 2).clone()], [1, 2], kept, counts, 0)
+    yield False, ops.compact_, ([x.clone(), x.transpose(1, 2).clone()], [1, 2], kept, counts, 0,
+                               *none[:2])
     kept, counts = tt.prune(flat, cls, rule=Rule(tau=0.1), cu_seqlens=cu)[1:3]
     yield True, ops.merge, (flat, kept, counts, 0, 64, None, 0, 24, *packed[:2])
     yield True, ops.compact, ([flat, flat.t().clone()], [0, 1], kept, counts, 0, *packed[:2])
+    yield False, ops.compact_, ([flat.clone(), flat.t().clone()], [0, 1], kept, counts, 0,
+                                *packed[:2])
     yield False, ops.score, (x, cls, 1, 0, 0, 24, *none[:2])
     yield False, ops.score, (flat, cls, 1, 0, 0, 24, *packed[:2])
     yield False, ops.cut, (x[..., 0].contiguous(), None, "detector=otsu", 0, *none)
@@ -307,14 +312,16 @@ def operators():
     roles, hidden, positions, keys = of_layer()
     how = tt._sequence(hidden, roles, None, [positions, keys], [1, 2], Rule(k=5), 12, None)
     yield True, ops.prune_sequence, (hidden, *how, *none[:2])
-    yield False, ops.prune_sequence_, (hidden.clone(), *how)
+    yield False, ops.prune_sequence_, (hidden.clone(), *how, *none[:2])
     how = tt._sequence(hidden.view(60, 16), roles.view(60), None, [positions.view(60)], [0],
                        Rule(k=5), 60, None)
-    yield True, ops.prune_sequence, (hidden.view(60, 16), *how,
-                                     torch.tensor([0, 30, 60], dtype=torch.int32), 30)
+    cu = torch.tensor([0, 30, 60], dtype=torch.int32)
+    yield True, ops.prune_sequence, (hidden.view(60, 16), *how, cu, 30)
+    how = how[0], [positions.view(60).clone()], *how[2:]
+    yield False, ops.prune_sequence_, (hidden.view(60, 16).clone(), *how, cu, 30)
 
 
-@pytest.mark.parametrize("which", range(19))
+@pytest.mark.parametrize("which", range(23))
 def test_opcheck(which):
     differentiable, op, arguments = list(operators())[which]
     first = arguments[0]
@@ -328,7 +335,7 @@ def test_opcheck(which):
 def test_opcheck_has_all():
     defined = {name for name in torch._C._dispatch_get_all_op_names()
                if name.startswith("tailcut::")}
-    assert len(list(operators())) == 19 and {op._qualified_op_name for _, op,
+    assert len(list(operators())) == 23 and {op._qualified_op_name for _, op,
                                              _ in operators()} == defined
 
 
