@@ -14,14 +14,14 @@ Importing this opens no library: that happens in the first call (TAILCUT_LIBRARY
 """
 from ._abi import (VERSION, Detector, DeviceKind, Dtype, Flag, Order, Placement, Policy, Power,
                    Reduction, ReferenceSource, Role, RopePairing, Rounding, RowsFlag, Scale, Status)
-from ._calls import (compact, cut, kept_count, mean_direction, merge, prune, prune_sequence,
-                     relevance, score)
+from ._calls import compact, cut, kept_count, mean_direction, merge, prune, score
 from ._errors import ArgumentError, Error, LoadError, UnsupportedError
 from ._handle import Handle, handle
 from ._load import build_info, version
 from ._options import Batch, Merge, Merged, Reference, RelevanceOptions, Rule, Scores, Selection
 from ._plan import Plan
 from ._rows import Rotation, Rows
+from ._sequence import prune_sequence, relevance
 
 __version__ = ".".join(map(str, VERSION))
 __all__ = [

@@ -273,7 +273,8 @@ def _shorter(made: Any, rows: int | None) -> Any:
     return made if rows is None else made[:rows]
 
 
-def _torch_host(kind: Any, code: str, shape: tuple[int, ...]) -> Any:
+def _torch_host(kind: Any, code: str, shape: tuple[int, ...]) -> tuple[
+        Callable[[], tuple[Any, int]], Callable[[Any, int | None], Any]]:
     """numpy's memory, as in _TorchHostBlock, at an address that is a multiple of 64, as PyTorch's
     are."""
     dtype = np.dtype("u2" if code == "bf2" else code)

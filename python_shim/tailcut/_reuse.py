@@ -138,11 +138,11 @@ class Form:
         self.busy = False
         if entry is not None:
             name, shape, axis = self.target
-            cut = axis is not None and total is not None and total != shape[axis]
+            rows = None if axis is None or total == shape[axis] else total
             if made is not None:  # its rows are along axis 0
-                out = self.finish(made, total if cut else None)
-            elif cut:
-                out = cut_to(name, out, axis, total)
+                out = self.finish(made, rows)
+            elif rows is not None:
+                out = cut_to(name, out, axis, rows)
         return late((block, memory, self.places, total if self.packed else None),
                     None if entry is None else out)
 
@@ -172,7 +172,8 @@ def again(prepare: Callable[P, Prepared[Selection]]) -> Callable[P, Selection]:
                 type(rule) is str)) and (batch is None or batch._is_plain()):
             kind = type(x)
             own, x_at, keep = (_looks.get(kind) or _look(kind))(x, "x", stream)
-            data, source, reference_at = reference, None, 0
+            source: Any = None
+            data, reference_at = reference, 0
             if isinstance(reference, Reference):
                 data = reference.data
                 source = reference.source, reference.lag, reference.window

@@ -93,7 +93,8 @@ class _Prune:
             tokens = x.new_zeros(self.shape) if ragged and not known.on_host else (
                 x.new_empty(self.shape))
         numbers, counts = own.point()
-        entry, at = known.entry, torch_address(x)
+        entry: Any = known.entry
+        at = torch_address(x)
         known.tokens.data = entry.src = at
         entry.dst = at if self.in_place else torch_address(tokens)
         if cls is not None:
@@ -166,7 +167,7 @@ def _again(kind: Callable[..., Any], tensors: Sequence[Tensor | None],
 
 
 def prune_again(x: Tensor, cls: Tensor | None, rule: str, source: int, lag: int, prefix_rows: int,
-                dim: int, cu_seqlens: Tensor | None, max_tokens: int, room: int,
+                dim: int, cu_seqlens: Tensor | None, max_tokens: int, room: int, *,
                 in_place: bool = False) -> tuple[Tensor, ...]:
     return _again(_Prune, (x, cls, cu_seqlens),
                   (rule, source, lag, prefix_rows, dim, max_tokens, room, in_place))

@@ -60,8 +60,8 @@ define(f"cut(Tensor scores, Tensor? flags, str rule, int prefix_rows, {RAGGED}) 
 _PRUNE = "Tensor? cls, str rule, int source, int lag, int prefix_rows, int dim"
 
 
-def _prune_in_place_kernel(x: Tensor, *how: Any) -> tuple[Tensor, ...]:
-    return prune_again(x, *how, in_place=True)
+def _prune_in_place_kernel(*inputs: Any) -> tuple[Tensor, ...]:
+    return prune_again(*inputs, in_place=True)
 
 
 def _prune_in_place_fake(x: Tensor, _cls: Any, rule: str, _source: int, _lag: int,

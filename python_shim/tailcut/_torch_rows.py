@@ -7,8 +7,9 @@ from typing import Any, Sequence
 from torch import Tensor
 
 from ._abi import Policy, Reduction
-from ._calls import compact as _compact, prune_sequence as _prune_sequence
+from ._calls import compact as _compact
 from ._options import RelevanceOptions
+from ._sequence import prune_sequence as _prune_sequence
 from ._torch_forms import (Form, axes_of, check_room, define, gathered, int32, new_rows, rows_like,
                            rule_of_word)
 
@@ -48,8 +49,8 @@ def _compact_in_place_fake(rows: list[Tensor], axes: list[int], kept: Tensor, *_
 _KEPT = "Tensor kept, Tensor counts, int prefix_rows"
 define(f"compact(Tensor[] rows, int[] axes, {_KEPT}, Tensor? cu_seqlens, int max_tokens) -> "
        "Tensor[]", _compact_kernel, _compact_fake)
-define(f"compact_(Tensor(a!)[] rows, int[] axes, {_KEPT}, Tensor? cu_seqlens, int max_tokens) -> ()",
-       _compact_in_place_kernel, _compact_in_place_fake)
+define(f"compact_(Tensor(a!)[] rows, int[] axes, {_KEPT}, Tensor? cu_seqlens, int max_tokens) -> "
+       "()", _compact_in_place_kernel, _compact_in_place_fake)
 
 
 # --------------------------------------------------------------------------------- prune_sequence

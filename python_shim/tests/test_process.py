@@ -42,15 +42,19 @@ def test_import_is_light():
 
 
 def test_loader_lists_what_it_tried(tmp_path):
-    code = "import tailcut\ntry: tailcut.version()\nexcept tailcut.LoadError as e: print(e.message, e.tried)"
+    code = ("import tailcut\ntry: tailcut.version()\n"
+            "except tailcut.LoadError as e: print(e.message, e.tried)")
     status, said, _ = python(code, TAILCUT_LIBRARY="/nowhere/libtailcut.so")
-    assert status == 0 and "/nowhere/libtailcut.so: no such file" in said and "TAILCUT_LIBRARY" in said
+    assert status == 0 and "/nowhere/libtailcut.so: no such file" in said
+    assert "TAILCUT_LIBRARY" in said
     copy = tmp_path / "tailcut"
-    shutil.copytree(PACKAGE, copy, ignore=shutil.ignore_patterns("*.so", "*.dylib", "*.dll", "__pycache__"))
+    shutil.copytree(PACKAGE, copy, ignore=shutil.ignore_patterns(
+        "*.so", "*.dylib", "*.dll", "__pycache__"))
     status, said, _ = python(f"import sys; sys.path.insert(0, {str(tmp_path)!r})\n{code}",
                              TAILCUT_LIBRARY=None,
                              LD_LIBRARY_PATH=None)
-    assert status == 0 and f"{copy}/{_load._NAME}: no such file" in said and said.count("libtailcut") >= 2
+    assert status == 0 and f"{copy}/{_load._NAME}: no such file" in said
+    assert said.count("libtailcut") >= 2
 
 
 def test_loader_refuses_another_abi(tmp_path):
@@ -61,7 +65,8 @@ def test_loader_refuses_another_abi(tmp_path):
     subprocess.run([compiler, "-shared", "-fPIC", tmp_path / "other.c", "-o", other], check=True)
     with pytest.raises(tailcut.LoadError, match="it is version 0.9.0, this package needs 0.2"):
         _load._open(str(other))
-    (tmp_path / "other.c").write_text(f"int tailcut_version(void) {{ return {tailcut._abi.VERSION_NUMBER}; }}\n")
+    number = tailcut._abi.VERSION_NUMBER
+    (tmp_path / "other.c").write_text(f"int tailcut_version(void) {{ return {number}; }}\n")
     subprocess.run([compiler, "-shared", "-fPIC", tmp_path / "other.c", "-o", tmp_path / "lib2.so"],
                    check=True)
     with pytest.raises(tailcut.LoadError, match="lacks a function"):
@@ -138,8 +143,8 @@ def test_again(how, source):
         scored = tailcut.score(x, vector, **{name: how[name] for name in ("batch", "dim")
                                              if name in how})
         batch = how.get("batch") or (tailcut.Batch(prefix_rows=1) if source == "row" else None)
-        chosen = tailcut.cut(scored.scores, tailcut.Rule(**{**(_fields(how.get("rule"))), "scale": "unit"}), batch=batch,
-                             input_flags=scored.flags)
+        rule = tailcut.Rule(**{**(_fields(how.get("rule"))), "scale": "unit"})
+        chosen = tailcut.cut(scored.scores, rule, batch=batch, input_flags=scored.flags)
         outs = [how] if "out" in how else [how, how | {"out": np.empty((240, 32), np.float32)},
                                            how | {"out": x.copy()}]
         for options in outs:
@@ -171,9 +176,11 @@ def _fields(rule):
 
 
 def _rows(chosen, b, batch):
-    return chosen.kept[chosen.cu_seqlens[b]:chosen.cu_seqlens[b + 1]] + (batch.prefix_rows if batch else 0)
+    part = slice(chosen.cu_seqlens[b], chosen.cu_seqlens[b + 1])
+    return chosen.kept[part] + (batch.prefix_rows if batch else 0)
 
 
 def test_typed():
     assert (PACKAGE / "py.typed").exists()
-    assert "float16, bfloat16 or float32" in tailcut.prune.__doc__ and "Plan" in tailcut.prune.plan.__doc__
+    assert "float16, bfloat16 or float32" in tailcut.prune.__doc__
+    assert "Plan" in tailcut.prune.plan.__doc__
