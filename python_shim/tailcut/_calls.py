@@ -9,6 +9,7 @@ Words as in tailcut.h: N candidates of a segment, D channels, B segments, rows =
 from __future__ import annotations
 
 import functools
+import inspect
 from ctypes import addressof, byref
 from typing import Any, Callable, Generic, Iterable, ParamSpec, Protocol, Sequence, TypeVar, cast
 
@@ -18,9 +19,10 @@ from ._arrays import View, view
 from ._errors import conflict
 from ._handle import Handle
 from ._load import fail, library
-from ._options import (Array, Batch, Merge, Merged, Reference, Rule, Scores, Selection, member,
-                       merging)
+from ._options import (Array, Batch, Merge, Reference, Rule, is_a, member, merging, named_rule,
+                       names_of, whole)
 from ._plan import Plan, Prepared, Setup
+from ._results import Merged, Scores, Selection
 from ._reuse import WANT, again
 from ._rows import Rows
 from ._structs import most_kept, reference_of, rule_of
@@ -56,8 +58,10 @@ def _function(prepare: Callable[P, Prepared[R]], run: Any) -> Function[P, R]:
 
     plan.__doc__ = f"{prepare.__name__}, prepared to run often: see Plan."
     run.plan = plan
-    result = run.__annotations__["return"]
-    run.__annotations__["return"] = result.removeprefix("Prepared[").removesuffix("]")
+    result = run.__annotations__["return"].removeprefix("Prepared[").removesuffix("]")
+    run.__annotations__["return"] = result
+    plan.__signature__ = (  # type: ignore[attr-defined]
+        inspect.signature(prepare).replace(return_annotation=f"Plan[{result}]"))
     return cast(Function[P, R], run)
 
 
@@ -179,6 +183,7 @@ def compact(rows: Sequence[Rows | Array], kept: Array, counts: Array,
     kept_placement  of `kept`
     placement       of results that do not say it
     """
+    is_a(rows, (list, tuple), "rows", " of arrays or Rows")
     entries = [entry if isinstance(entry, Rows) else Rows(entry) for entry in rows]
     if not entries:
         raise conflict("rows is empty")
@@ -231,7 +236,7 @@ def merge(x: Array, kept: Array, counts: Array, cu_seqlens: Array | None = None,
     out, zero_tail, placement as in `prune`
     want                      "joins"
     """
-    how, placed, want = merging(merge), member(Placement, placement, "placement"), tuple(want)
+    how, placed, want = merging(merge), member(Placement, placement, "placement"), names_of(want)
     if any(name != "joins" for name in want):
         raise conflict(f"want is {list(want)}; expected joins or nothing")
     first, s = start(x, "x", 1, batch, handle, stream)
@@ -290,6 +295,7 @@ def prune(x: Array, reference: Array | Reference | str | None = None, *,
     against = reference_of(given, s, tokens.dim, kind)
     rule_struct = rule_of(rule, s)
     placed = member(Placement, placement, "placement")
+    want = names_of(want)
     made, result = s.select([name for name in want if name != "joins" or merge is None], placed)
     flags = RowsFlag.ZERO_TAIL if zero_tail else 0
     window = against.window or (64 if against.source == ReferenceSource.NOVELTY else 0)
@@ -311,9 +317,7 @@ def prune(x: Array, reference: Array | Reference | str | None = None, *,
 def kept_count(rule: Rule | str | None, n: int) -> int:
     """How many of a group's n candidates `rule` keeps: exact for RATIO and for TOPK without
     group_k, an upper bound for the rest. Needs no data and no device."""
-    if not isinstance(rule, Rule):
-        rule = Rule(rule)
-    found: int = library().tailcut_kept_count(byref(rule._host_struct()), n)
+    found: int = library().tailcut_kept_count(byref(named_rule(rule)._host_struct()), whole(n, "n"))
     if found < 0:
         fail(_abi.Status.ERROR_RANGE)
     return found

@@ -45,6 +45,9 @@ class Handle:
         if getattr(self, "_pointer", None):
             self._destroy(self._pointer)
 
+    def __reduce__(self) -> tuple[type, tuple[tuple[int, int], int]]:
+        return type(self), (self.device, self.threads)  # a copy is another, with the same settings
+
     @property
     def info(self) -> dict[str, Any]:
         """What runs behind it: backend, simd, threads; on CUDA the device's name."""

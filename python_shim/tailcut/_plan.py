@@ -11,12 +11,14 @@ from typing import Any, Generic, Iterable, Sequence, TypeVar
 
 from . import _abi
 from ._abi import Dtype, Placement
-from ._arrays import CPU, SIZES, View, features_dtype, small, stream_of, strides_of
+from ._arrays import (CPU, SIZES, View, features_dtype, is_torch, small, stream_of, strides_of,
+                      writes)
 from ._making import Maker, maker
 from ._errors import conflict, out_of_range
 from ._handle import Handle, handle as handle_of
 from ._load import fail, laid_out, library, new, new_array
-from ._options import Array, Batch, Merge, Merged, Selection
+from ._options import Array, Batch, Merge, is_a, names_of, whole
+from ._results import Merged, Selection
 from ._rows import Room, Rows, fill
 
 R = TypeVar("R")
@@ -29,12 +31,19 @@ class Plan(Generic[R]):
     `plan.result`, the same arrays each time: in full length, as no count is looked at. It has a
     workspace of its own: one thread (and stream) at a time."""
 
-    __slots__ = ("_function", "_arguments", "_keep", "result")
+    __slots__ = ("_function", "_arguments", "_keep", "_written", "result")
 
-    def __init__(self, function: Any, arguments: tuple[Any, ...], keep: Any, result: R) -> None:
+    def __init__(self, function: Any, arguments: tuple[Any, ...], keep: Any, result: R,
+                 written: Sequence[tuple[Any, str]]) -> None:
         self._function, self._arguments, self._keep, self.result = function, arguments, keep, result
+        self._written = written
+
+    def __reduce__(self) -> str:
+        raise TypeError("a Plan holds addresses of its arrays: it cannot be copied or pickled")
 
     def __call__(self) -> R:
+        for array, name in self._written:
+            writes(array, name)
         status = self._function(*self._arguments)
         if status:
             fail(status)
@@ -56,6 +65,8 @@ class Prepared(Generic[R]):
     def once(self) -> R:
         s, size = self.setup, self.size
         workspace, _holder = s.handle.workspace(size, s.making, s.stream)
+        for array, name in s.written:
+            writes(array, name)
         status = self.function(*self.arguments, workspace, size, s.stream)
         if status:
             fail(status)
@@ -66,7 +77,8 @@ class Prepared(Generic[R]):
         workspace, holder = s.handle.fresh_workspace(self.size, s.making, s.stream)
         function, arguments = laid_out(
             self.function, (*self.arguments, workspace, self.size, s.stream))
-        return Plan(function, arguments, (self, holder), self.result)
+        return Plan(function, arguments, (self, holder), self.result, [
+            of for of in s.written if is_torch(type(of[0]))])
 
 
 class Setup:
@@ -78,7 +90,9 @@ class Setup:
         device = first.device
         if handle is None:
             handle = handle_of(device)
-        elif handle.device != device:
+        else:
+            is_a(handle, Handle, "handle")
+        if handle.device != device:
             raise conflict(f"the handle is for device {handle.device}, the first argument on "
                            f"{device}")
         self.device, self.handle = device, handle
@@ -89,6 +103,7 @@ class Setup:
                                         # their structs
         self.dsts: list[tuple[str, Any, int | None]] = []  # name, array, axis along which results
                                                            # follow each other
+        self.written: list[tuple[Any, str]] = []  # arrays of the caller's, and their names
         self.has_tokens = self.packed = self.trims = False
         self.counts: View | None = None  # of compact
         # What _reuse changes: the structs that hold addresses, and how `out` was made.
@@ -99,7 +114,9 @@ class Setup:
         self.code = first.code
         self.merge_struct: Any = None
         self.out_as: tuple[str, tuple[int, ...], int | None] = "", (), None
-        batch = batch or _WHOLE_BATCH
+        if batch is None:
+            batch = _WHOLE_BATCH
+        is_a(batch, Batch, "batch")
         self.prefix = max(batch.prefix_rows, least_prefix)
         self.lengths = batch.lengths is not None
         self.ragged = batch.cu_seqlens is not None
@@ -183,7 +200,7 @@ class Setup:
         channels = x.shape[-1]
         if dim is None:
             dim = channels
-        elif dim > channels:
+        elif not 1 <= (dim := whole(dim, "dim")) <= channels:
             raise out_of_range(f"dim is {dim}, but x has {channels} channels")
         strides = element_strides(x, "x")
         made = new(_abi.tokens)
@@ -201,7 +218,7 @@ class Setup:
         specs: list[Any] = [((self.total,) if placement == Placement.PACKED else by_row, "i4"),
                             (segments, "i4"),
                             (segments, "i4"), ((self.segments + 1,), "i4")]
-        for name in dict.fromkeys(want):
+        for name in dict.fromkeys(names_of(want)):
             if name not in _WANTED:
                 raise conflict(f"want has {name!r}; expected some of {', '.join(_WANTED)}")
             self.names.append(name)
@@ -258,7 +275,10 @@ class Setup:
                   dtype: Dtype | None = None) -> Any:
         """The array of tailcut_rows: the tokens (none where `out` is False), then `rows`. `kept`:
         rows of a segment that can be kept."""
+        is_a(rows, (list, tuple), "rows", " of Rows")
         entries = [(f"rows[{i}]", entry) for i, entry in enumerate(rows)]
+        for name, entry in entries:
+            is_a(entry, Rows, name)
         if out is not False:
             entries.insert(0, ("out", Rows(x, out, flags=flags, dtype=dtype)))
             self.has_tokens = True
@@ -269,6 +289,8 @@ class Setup:
                     min(kept * self.segments, self.total),
                     self.batched, self.ragged, self.device)
         for i, (name, entry) in enumerate(entries):
+            if entry.dst is not None:
+                self.written.append((entry.dst, f"{name}.dst"))
             self.dsts.append((name, *fill(made[i], entry, name, room, placement, self.making,
                                           self.keep)))
         return made

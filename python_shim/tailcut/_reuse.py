@@ -17,11 +17,13 @@ from typing import Any, Callable, Hashable, ParamSpec, cast
 import numpy as np
 
 from ._abi import Placement
-from ._arrays import is_torch, numpy_address, stream_of, torch_address, view
+from ._arrays import (is_torch, numpy_address, stream_of, torch_address, view, without_memory,
+                      writes)
 from ._load import fail, laid_out
 from ._making import again_like
-from ._options import Batch, Reference, Rule, Selection, late
+from ._options import Batch, Reference, Rule, names_of
 from ._plan import Prepared, cut_to
+from ._results import Selection, late
 
 P = ParamSpec("P")
 WANT = ("scores", "mask")
@@ -43,8 +45,11 @@ def _of_numpy(array: Any, _name: str, _stream: int | None) -> Facts:
     return same, numpy_address(array), None
 
 
-def _of_torch(array: Any, _name: str, _stream: int | None) -> Facts:
-    return (array.shape, array.stride(), array.dtype, array.device), torch_address(array), None
+def _of_torch(array: Any, name: str, _stream: int | None) -> Facts:
+    try:
+        return (array.shape, array.stride(), array.dtype, array.device), torch_address(array), None
+    except RuntimeError as failure:
+        raise without_memory(name, failure) from None
 
 
 def _of_any(array: Any, name: str, stream: int | None) -> Facts:
@@ -68,7 +73,7 @@ class Form:
 
     __slots__ = ("busy", "function", "arguments", "size", "setup", "on_host", "tokens",
                  "reference", "entry", "places", "words", "at", "block", "fills", "packed", "last",
-                 "new", "finish", "target", "memory", "full", "workspace_at")
+                 "new", "finish", "marks", "target", "memory", "full", "workspace_at")
 
     def __init__(self, call: Prepared[Selection], x: Any = None) -> None:
         s = call.setup
@@ -78,6 +83,7 @@ class Form:
         self.on_host, self.packed, self.block = s.on_host, s.packed, s.block
         self.fills = [(s.names.index(name), value) for name, value in s.fills.items()]
         self.tokens, self.reference, self.entry = s.tokens_struct, s.reference_struct, None
+        self.marks = any(is_torch(type(array)) for array, _name in s.written)
         self.new: Any = None
         self.finish: Any = None
         self.target: tuple[str, tuple[int, ...], int | None] = "", (), None
@@ -98,6 +104,7 @@ class Form:
         self.full: tuple[Any, ...] = ()
         s.dsts.clear()
         s.keep.clear()
+        s.written.clear()
 
     def call(self, stream: int) -> None:
         """The C call, with the addresses that stand in its structs."""
@@ -123,6 +130,9 @@ class Form:
             stream: int | None) -> Selection:
         """The call with these arrays."""
         entry, block, made = self.entry, self.block, None
+        if self.marks:
+            writes(out, "out.dst")
+        self.busy = True
         self.tokens.data = x_at
         if reference_at:
             self.reference.data = reference_at
@@ -163,13 +173,15 @@ def again(prepare: Callable[P, Prepared[Selection]]) -> Callable[P, Selection]:
             rows: Any = (), out: Any = None, zero_tail: bool = False, want: Any = WANT,
             placement: Any = Placement.PACKED, merge: Any = None, dim: int | None = None,
             dtype: Any = None, handle: Any = None, stream: int | None = None) -> Selection:
-        key = word = None
+        key = None
+        word: Any = rule
         if isinstance(rule, Rule):
-            word = rule._bytes()
+            word = rule._bytes() or rule  # with group_k, which the call reads: prepared each time
         if type(want) is not tuple:
-            want = tuple(want)
-        if not rows and merge is None and (rule is None or word is not None or (
-                type(rule) is str)) and (batch is None or batch._is_plain()):
+            want = names_of(want)
+        if (type(rows) is tuple and not rows and merge is None and (
+                word is None or type(word) in (str, bytes)) and (
+                    batch is None or isinstance(batch, Batch) and batch._is_plain())):
             kind = type(x)
             own, x_at, keep = (_looks.get(kind) or _look(kind))(x, "x", stream)
             source: Any = None
@@ -192,14 +204,13 @@ def again(prepare: Callable[P, Prepared[Selection]]) -> Callable[P, Selection]:
                 kind = type(out)
                 to, out_at, held = (_looks.get(kind) or _look(kind))(out, "out", stream)
                 keep = keep, held
-            key = (own, source, to, word or rule, 0 if batch is None else batch.prefix_rows, want,
+            key = (own, source, to, word, 0 if batch is None else batch.prefix_rows, want,
                    placement, zero_tail, dim, dtype, handle)
             try:
                 form = _calls.known.get(key)
             except TypeError:  # no hash: the call itself will say what it makes of that
                 key = form = None
             if form is not None and not form.busy:
-                form.busy = True
                 return form.run(x, x_at, reference_at, out, out_at, stream)
         call = make(x, reference, rule=rule, batch=batch, rows=rows, out=out, zero_tail=zero_tail,
                     want=want, placement=placement, merge=merge, dim=dim, dtype=dtype,

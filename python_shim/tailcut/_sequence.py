@@ -11,8 +11,9 @@ from ._abi import Call, Dtype, Placement, Policy, RowsFlag
 from ._calls import dtype_of, prepared, score_outputs, start
 from ._errors import conflict
 from ._handle import Handle
-from ._options import Array, Batch, RelevanceOptions, Rule, Scores, Selection, member
+from ._options import Array, Batch, RelevanceOptions, Rule, member
 from ._plan import Prepared, Setup
+from ._results import Scores, Selection
 from ._reuse import WANT
 from ._rows import Rows
 from ._structs import relevance_of, rule_of

@@ -12,7 +12,7 @@ from typing import Any, Callable, Hashable, Sequence
 from torch import Tensor
 
 from ._abi import Detector, Placement
-from ._arrays import stream_of, torch_address, view
+from ._arrays import stream_of, torch_address, view, writes
 from ._calls import cut, prune
 from ._plan import cut_to
 from ._reuse import Form as Known
@@ -92,6 +92,8 @@ class _Prune:
             # A packed result's tail: ZERO_TAIL clears it only as far as the batch has candidates.
             tokens = x.new_zeros(self.shape) if ragged and not known.on_host else (
                 x.new_empty(self.shape))
+        else:
+            writes(x, "x")
         numbers, counts = own.point()
         entry: Any = known.entry
         at = torch_address(x)

@@ -13,7 +13,7 @@ from torch import Tensor
 from ._abi import Placement, ReferenceSource, RowsFlag
 from ._calls import kept_count
 from ._errors import conflict, out_of_range
-from ._options import Batch, Reference, Rule
+from ._options import Batch, Reference, Rule, named_rule
 from ._rows import Rows
 
 RAGGED = "Tensor? cu_seqlens, int max_tokens, int room"
@@ -23,6 +23,7 @@ RAGGED = "Tensor? cu_seqlens, int max_tokens, int room"
 def rule_word(rule: Rule | str | None) -> str:
     if rule is None or isinstance(rule, str):
         return f"detector={rule or 'otsu'}"
+    rule = named_rule(rule)
     own = rule.__dict__
     if "_word" in own:
         return own["_word"]  # type: ignore[no-any-return]

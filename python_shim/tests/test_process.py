@@ -1,8 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Import, loader, threads, fork, and that nothing of the caller's is kept."""
+import copy
+import dataclasses
 import gc
 import multiprocessing
 import os
+import pickle
 import shutil
 import subprocess
 import sys
@@ -14,7 +17,7 @@ import numpy as np
 import pytest
 
 import tailcut
-from tailcut import _load
+from tailcut import _load, _reuse
 
 PACKAGE = Path(tailcut.__file__).parent
 X = np.random.default_rng(2).normal(size=(4, 60, 32)).astype(np.float32)
@@ -122,6 +125,63 @@ def test_nothing_is_kept():
     del x, result
     gc.collect()
     assert [ref() for ref in alive] == [None] * 3
+
+
+def test_results_are_plain():
+    """Arrays that are made when they are read look like others: printed, copied, pickled, replaced,
+    written. No call's are another's."""
+    first = tailcut.prune(X, X[:, 0])
+    fresh = [tailcut.prune(X, X[:, 0]) for _ in range(9)]
+    copies = [copy.copy(fresh[0]), copy.deepcopy(fresh[1]), pickle.loads(pickle.dumps(fresh[2])),
+              dataclasses.replace(fresh[3]), tailcut.Selection(**dataclasses.asdict(fresh[4])),
+              fresh[5]]
+    for got in copies:
+        assert type(got) is tailcut.Selection and repr(got) == repr(first)
+        for name in first.__dataclass_fields__:
+            assert np.array_equal(getattr(got, name), getattr(first, name)), name
+    fresh[6].kept[:], fresh[6].tokens[:], fresh[6].scores[:] = 7, 7, 7
+    fresh[7].counts = None
+    assert fresh[7].counts is None and repr(fresh[8]) == repr(first)
+    with pytest.raises(AttributeError):
+        first.keep
+    with pytest.raises(AttributeError):
+        tailcut.Selection.counts
+
+
+def test_copies_of_what_holds_memory():
+    handle = tailcut.Handle(threads=2)
+    for made in (copy.copy(handle), copy.deepcopy(handle), pickle.loads(pickle.dumps(handle))):
+        assert made is not handle and made._pointer != handle._pointer
+        assert (made.device, made.threads) == (handle.device, 2)
+    del made
+    gc.collect()
+    assert handle.info["threads"] == 2
+    plan = tailcut.prune.plan(X, X[:, 0])
+    for how in (copy.copy, pickle.dumps):
+        with pytest.raises(TypeError, match="a Plan holds addresses"):
+            how(plan)
+
+
+def test_again_while_in_use():
+    """A call inside another of its kind, as from a signal handler, and one after a failure."""
+    _reuse._calls.known.clear()
+    want, within = repr(tailcut.prune(X, X[:, 0])), []
+    [form] = _reuse._calls.known.values()
+
+    class Interrupted:
+        element, one, own = form.block.element, form.block.one, form.block.place
+
+        def place(self, words, at):
+            words[at[0]] = 1  # no address
+            within.append(repr(tailcut.prune(X, X[:, 0])))
+            return self.own(words, at)
+
+    form.block = Interrupted()
+    assert repr(tailcut.prune(X, X[:, 0])) == want == within[0] and len(within) == 1
+    for _ in range(2):
+        with pytest.raises(tailcut.Error):
+            tailcut.prune(X, X[:, 0], out=np.empty((1, 32), np.float32))
+        assert repr(tailcut.prune(X, X[:, 0])) == want
 
 
 @pytest.mark.parametrize("how", [{}, {"rule": tailcut.Rule(k=9)}, {"rule": "chord", "want": ()},

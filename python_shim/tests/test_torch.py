@@ -10,11 +10,13 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 from hypothesis import given, strategies as st
 
 import ask
 import tailcut
+import tailcut.torch as tt
 from paths import ROOT
 from tailcut import Rule, _reuse
 from tensors import data
@@ -88,6 +90,73 @@ def test_plan_of_tensors():
     x.copy_(x.flip(1))
     assert torch.equal(39 - plan().kept[:27].view(3, 9).flip(1), first[:27].view(3, 9))
     assert np.asarray(plan.result.counts).tolist() == [9, 9, 9]
+
+
+def test_gradients():
+    """Core calls have none. What a graph needs is not written unnoticed, by no call in place."""
+    x, cls = data()
+    x.requires_grad_()
+    for _ in range(2):
+        got = tailcut.prune(x, cls)
+        assert not got.tokens.requires_grad and not got.kept.requires_grad
+        own = x * 1
+        with pytest.raises(tailcut.ArgumentError, match="out.dst requires a gradient"):
+            tailcut.prune(own, cls, out=own)
+        assert torch.equal(own, x)
+    kept, counts = tt.prune(x, cls, rule=Rule(k=9))[1:3]
+    roles = torch.ones(x.shape[:2], dtype=torch.uint8)
+    for call, name in ((lambda y: tt.prune_(y, cls), "x"),
+                       (lambda y: tt.prune_(y, cls, merge="cos4"), "x"),
+                       (lambda y: tt.compact_([cls[None], y], kept, counts, token_axis=1),
+                        r"rows\[1\]"),
+                       (lambda y: tt.prune_sequence_(y, roles, rows=[y * 1]), "x"),
+                       (lambda y: tailcut.prune(y, cls, out=y), "out.dst"),
+                       (lambda y: tailcut.compact([tailcut.Rows(y, y)], kept, counts),
+                        r"rows\[0\].dst")):
+        own = x * 1
+        with pytest.raises(tailcut.ArgumentError, match=f"{name} requires a gradient"):
+            call(own)
+        assert torch.equal(own, x)
+    for call in (lambda y: tt.prune_(y, cls), lambda y: tt.prune_(y, cls, merge="cos4"),
+                 lambda y: tt.compact_([y], kept, counts),
+                 lambda y: tt.prune_sequence_(y, roles | 2, "max_cosine"),
+                 lambda y: tailcut.prune(y, cls, out=y),
+                 lambda y: tailcut.prune.plan(y, cls, out=y)()):
+        for _ in range(2):
+            own = x * 1
+            square = (own * own).sum()
+            with torch.no_grad():
+                call(own)
+            with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+                square.backward()
+    with torch.inference_mode():
+        tt.prune_(x * 1, cls)
+
+
+def test_without_memory():
+    """Tensors of transforms, sparse ones, and those that are nowhere."""
+    x, cls = data()
+    for _ in range(2):
+        for call in (lambda: torch.vmap(lambda a: tailcut.prune(a, cls).tokens)(x),
+                     lambda: torch.func.grad(lambda a: tailcut.prune(a, cls).tokens.sum())(x),
+                     lambda: tailcut.score(x[0].to_sparse(), cls),
+                     lambda: tailcut.prune(x[0].to_sparse(), cls),
+                     lambda: tailcut.prune(x.to("meta"), cls)):
+            with pytest.raises(tailcut.UnsupportedError, match="x has no memory that can be read"):
+                call()
+    got = torch.vmap(lambda a: tt.prune(a, cls, rule=Rule(k=4)).tokens)(x)
+    assert torch.equal(got, tt.prune(x, cls, rule=Rule(k=4)).tokens)
+
+
+def test_numbers_of_numpy():
+    x, cls = data()
+    got = tt.prune(x, cls, rule=Rule(k=np.int64(4)))
+    assert got.counts.tolist() == [4] * 3
+    assert tt.prune(x, cls, rule=Rule(ratio=np.float32(0.25))).kept.shape == (3, 10)
+    with pytest.raises(tailcut.ArgumentError, match="rule is 5"):
+        tt.prune(x, cls, rule=5)
+    with pytest.raises(tailcut.ArgumentError, match="dim is 0"):
+        tt.prune(x, cls, dim=0)
 
 
 def test_end_to_end_benchmark(tmp_path):
