@@ -197,13 +197,23 @@ NO_GRADIENT = " requires a gradient, and writing it has none: detach() it, or to
 
 
 def writes(array: Any, name: str) -> None:
-    """Before an array of the caller's is written. PyTorch finds then what it needs for gradients
-    overwritten; in place there is none."""
+    """Before an array of the caller's is written."""
     if is_torch(type(array)):
+        writes_tensor(array, name)
+
+
+def writes_tensor(array: Any, name: str) -> None:
+    """PyTorch finds then what it needs for gradients overwritten; in place there is none."""
+    if not _torch_calls:
         torch = sys.modules["torch"]
-        if array.requires_grad and torch.is_grad_enabled():
-            raise conflict(name + NO_GRADIENT)
-        torch.autograd.graph.increment_version(array)
+        _torch_calls[:] = torch.is_grad_enabled, torch.autograd.graph.increment_version
+    enabled, increment = _torch_calls
+    if array.requires_grad and enabled():
+        raise conflict(name + NO_GRADIENT)
+    increment(array)
+
+
+_torch_calls: list[Callable[..., Any]] = []
 
 
 def view(array: Any, name: str, stream: int | None = None) -> View:

@@ -21,10 +21,11 @@ from ._handle import Handle
 from ._load import fail, library
 from ._options import (Array, Batch, Merge, Reference, Rule, is_a, member, merging, named_rule,
                        names_of, whole)
-from ._plan import Plan, Prepared, Setup
+from ._plan import Plan, Prepared
 from ._results import Merged, Scores, Selection
 from ._reuse import WANT, again
 from ._rows import Rows
+from ._setup import Setup
 from ._structs import most_kept, reference_of, rule_of
 
 P = ParamSpec("P")

@@ -14,7 +14,7 @@ from ._arrays import SIZES, View, is_torch, numpy_address, torch_address, view
 from ._errors import error
 
 Spec = tuple[tuple[int, ...], str]  # a shape and an element code of SIZES
-_INT32 = np.dtype(np.int32)
+_INT32, _UINT8 = np.dtype(np.int32), np.dtype(np.uint8)
 _NUMPY = {code: np.dtype(code) for code in ("f4", "i4", "u1")}
 
 
@@ -282,11 +282,12 @@ def _torch_host(kind: Any, code: str, shape: tuple[int, ...]) -> tuple[
     other = code == "bf2"
 
     def new() -> tuple[Any, int]:
-        memory = np.empty(length, np.uint8)
-        return memory, numpy_address(memory) + 63 & -64
+        memory = np.empty(length, _UINT8)
+        at = numpy_address(memory)
+        return (memory, -at & 63), at + 63 & -64
 
-    def finish(memory: Any, rows: int | None) -> Any:
-        made = tensor(np.ndarray(shape if rows is None else (rows, *rest), dtype, memory,
-                                 -numpy_address(memory) & 63))
+    def finish(made: Any, rows: int | None) -> Any:
+        memory, begin = made
+        made = tensor(np.ndarray(shape if rows is None else (rows, *rest), dtype, memory, begin))
         return made.view(kind) if other else made
     return new, finish

@@ -18,12 +18,13 @@ import numpy as np
 
 from ._abi import Placement
 from ._arrays import (is_torch, numpy_address, stream_of, torch_address, view, without_memory,
-                      writes)
+                      writes_tensor)
 from ._load import fail, laid_out
 from ._making import again_like
 from ._options import Batch, Reference, Rule, names_of
-from ._plan import Prepared, cut_to
+from ._plan import Prepared
 from ._results import Selection, late
+from ._setup import cut_to
 
 P = ParamSpec("P")
 WANT = ("scores", "mask")
@@ -68,19 +69,57 @@ def _look(kind: type) -> Callable[[Any, str, int | None], Facts]:
 
 
 # ------------------------------------------------------------------------------------------ calls
-class Form:
-    """A call that ran, and where the addresses of the next of its kind go."""
+class Known:
+    """A call with arguments that are laid out, but for the workspace."""
 
-    __slots__ = ("busy", "function", "arguments", "size", "setup", "on_host", "tokens",
-                 "reference", "entry", "places", "words", "at", "block", "fills", "packed", "last",
-                 "new", "finish", "marks", "target", "memory", "full", "workspace_at")
+    __slots__ = ("function", "arguments", "size", "setup", "on_host", "memory", "full",
+                 "workspace_at")
+
+    def __init__(self, call: Prepared[Any]) -> None:
+        self.function, self.arguments = laid_out(call.function, call.arguments)
+        self.size, self.setup, self.on_host = call.size, call.setup, call.setup.on_host
+        self.memory, self.workspace_at = call.setup.handle._memory, -1
+        if self.on_host:
+            call.setup.handle.workspace(self.size, call.setup.making, 0)
+        self.full: tuple[Any, ...] = ()
+
+    def change(self, addresses: dict[int, int]) -> None:
+        """Addresses that are arguments themselves, by their places."""
+        given = list(self.arguments)
+        for place, address in addresses.items():
+            given[place] = c_void_p.from_param(address)
+        self.arguments, self.workspace_at = tuple(given), -1
+
+    def call(self, stream: int) -> None:
+        """The C call, with the addresses that stand in its structs."""
+        if self.on_host:
+            held = self.memory.held  # the thread's workspace; alive until the call is done
+            if held[0] != self.workspace_at:
+                held = self.setup.handle.workspace(self.size, self.setup.making, 0)
+                self._with(held[0], 0)
+        else:
+            held = self.setup.handle.fresh_workspace(self.size, self.setup.making, stream)
+            self._with(held[0], stream)
+        status = self.function(*self.full)
+        if status:
+            fail(status)
+
+    def _with(self, workspace: int, stream: int) -> None:
+        self.full = (*self.arguments, c_void_p.from_param(workspace),
+                     c_size_t.from_param(self.size), c_void_p.from_param(stream or None))
+        self.workspace_at = workspace
+
+
+class Form(Known):
+    """A call of prune that ran, and where the addresses of the next of its kind go."""
+
+    __slots__ = ("busy", "tokens", "reference", "entry", "places", "words", "at", "block", "fills",
+                 "packed", "last", "new", "finish", "marks", "target")
 
     def __init__(self, call: Prepared[Selection], x: Any = None) -> None:
+        super().__init__(call)
         s = call.setup
-        self.busy = False
-        self.function, self.arguments = laid_out(call.function, call.arguments)
-        self.size, self.setup = call.size, s
-        self.on_host, self.packed, self.block = s.on_host, s.packed, s.block
+        self.busy, self.packed, self.block = False, s.packed, s.block
         self.fills = [(s.names.index(name), value) for name, value in s.fills.items()]
         self.tokens, self.reference, self.entry = s.tokens_struct, s.reference_struct, None
         self.marks = any(is_torch(type(array)) for array, _name in s.written)
@@ -98,40 +137,16 @@ class Form:
         names = ["cu_seqlens" if name == "new_cu_seqlens" else name for name in s.names]
         self.places = {name: number for number, name in enumerate(names)}
         self.last = s.names.index("new_cu_seqlens"), s.segments
-        self.memory, self.workspace_at = s.handle._memory, -1
-        if s.on_host:
-            s.handle.workspace(self.size, s.making, 0)
-        self.full: tuple[Any, ...] = ()
         s.dsts.clear()
         s.keep.clear()
         s.written.clear()
-
-    def call(self, stream: int) -> None:
-        """The C call, with the addresses that stand in its structs."""
-        if self.on_host:
-            held = self.memory.held  # the thread's workspace; alive until the call is done
-            if held[0] != self.workspace_at:
-                held = self.setup.handle.workspace(self.size, self.setup.making, 0)
-                self._with(held[0], 0)
-        else:
-            held = self.setup.handle.fresh_workspace(self.size, self.setup.making, stream)
-            self._with(held[0], stream)
-        status = self.function(*self.full)
-        if status:
-            self.busy = False
-            fail(status)
-
-    def _with(self, workspace: int, stream: int) -> None:
-        self.full = (*self.arguments, c_void_p.from_param(workspace),
-                     c_size_t.from_param(self.size), c_void_p.from_param(stream or None))
-        self.workspace_at = workspace
 
     def run(self, x: Any, x_at: int, reference_at: int, out: Any, out_at: int,
             stream: int | None) -> Selection:
         """The call with these arrays."""
         entry, block, made = self.entry, self.block, None
         if self.marks:
-            writes(out, "out.dst")
+            writes_tensor(out, "out.dst")
         self.busy = True
         self.tokens.data = x_at
         if reference_at:
@@ -143,9 +158,11 @@ class Form:
         memory = block.place(self.words, self.at)
         for number, value in self.fills:
             block.fill(memory, number, value)
-        self.call(0 if self.on_host else stream_of(view(x, "x", stream), stream))
+        try:
+            self.call(0 if self.on_host else stream_of(view(x, "x", stream), stream))
+        finally:
+            self.busy = False
         total = block.element(memory, *self.last) if self.on_host else None
-        self.busy = False
         if entry is not None:
             name, shape, axis = self.target
             rows = None if axis is None or total == shape[axis] else total

@@ -12,10 +12,11 @@ from ._calls import dtype_of, prepared, score_outputs, start
 from ._errors import conflict
 from ._handle import Handle
 from ._options import Array, Batch, RelevanceOptions, Rule, member
-from ._plan import Prepared, Setup
+from ._plan import Prepared
 from ._results import Scores, Selection
 from ._reuse import WANT
 from ._rows import Rows
+from ._setup import Setup
 from ._structs import relevance_of, rule_of
 
 

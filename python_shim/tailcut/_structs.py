@@ -11,7 +11,7 @@ from ._arrays import SIZES, features_dtype, strides_of, view
 from ._errors import conflict, out_of_range
 from ._load import fail, library, new
 from ._options import Reference, RelevanceOptions, Rule, named_rule
-from ._plan import Setup, element_strides
+from ._setup import Setup, element_strides
 
 _DEFAULT_RULE: list[Rule] = []  # made when the library is open
 

@@ -1,22 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The kernels of the operators prune, prune_ and cut. What _reuse.py does for tailcut.prune: a call
-of the shapes, strides and types of an earlier one takes its arguments and changes the addresses.
-Results are written where the operator returns them.
+"""The kernels of the operators prune, prune_, cut, compact and compact_. What _reuse.py does for
+tailcut.prune: a call of the shapes, strides and types of an earlier one takes its arguments and
+changes the addresses. Results are written where the operator returns them.
 """
 from __future__ import annotations
 
 import threading
-from ctypes import c_int32, c_void_p
+from ctypes import c_int32
 from typing import Any, Callable, Hashable, Sequence
 
 from torch import Tensor
 
 from ._abi import Detector, Placement
-from ._arrays import stream_of, torch_address, view, writes
-from ._calls import cut, prune
-from ._plan import cut_to
-from ._reuse import Form as Known
-from ._torch_forms import Form, reference_of, rule_of_word
+from ._arrays import stream_of, torch_address, view, writes_tensor
+from ._calls import compact, cut, prune
+from ._reuse import Form as KnownSelection, Known
+from ._setup import cut_to
+from ._torch_forms import Form, gathered, new_rows, reference_of, rule_of_word
 
 _MOST = 64
 
@@ -25,7 +25,7 @@ class _Numbers:
     """kept and counts of a call, made for each run."""
 
     def __init__(self, call: Any, form: Form, word: str, x: Tensor) -> None:
-        self.call = known = Known(call)
+        self.call = known = KnownSelection(call)
         setup = known.setup
         self.room, self.lead, self.segments = form.room(word), form.lead, setup.segments
         self.ragged, self.rows, self.device = form.ragged, form.rows[-1], x.device
@@ -93,7 +93,7 @@ class _Prune:
             tokens = x.new_zeros(self.shape) if ragged and not known.on_host else (
                 x.new_empty(self.shape))
         else:
-            writes(x, "x")
+            writes_tensor(x, "x")
         numbers, counts = own.point()
         entry: Any = known.entry
         at = torch_address(x)
@@ -132,15 +132,54 @@ class _Cut:
         numbers, counts = own.point()
         if cu_seqlens is not None:
             known.setup.struct.cu_seqlens = torch_address(cu_seqlens)
-        given, convert = list(known.arguments), c_void_p.from_param
-        given[2] = convert(torch_address(scores))
-        if flags is not None:
-            given[4] = convert(torch_address(flags))
-        known.arguments, known.workspace_at = tuple(given), -1
+        known.change({2: torch_address(scores)} | (
+            {} if flags is None else {4: torch_address(flags)}))
         known.call(own.stream(scores))
         if own.ragged and known.on_host and (total := own.total(numbers)) > own.room:
             cut_to("kept", numbers[:own.room], 0, total)
         return own.kept(numbers), counts
+
+
+class _Compact:
+    """`how`: axes, prefix rows, most tokens, whether it is in place."""
+
+    def __init__(self, kept: Tensor, counts: Tensor, cu_seqlens: Tensor | None,
+                 *given: Any) -> None:
+        *rows, self.axes, prefix_rows, max_tokens, self.in_place = given
+        size = rows[0].shape[self.axes[0]]
+        self.form = form = Form((*kept.shape[:-1], size), prefix_rows, cu_seqlens, max_tokens,
+                                name="rows[0]")
+        self.room, self.rows = kept.shape[-1], size
+        targets = rows if self.in_place else self._targets(rows)
+        prepare: Any = compact.__wrapped__  # type: ignore[attr-defined]
+        call = prepare(gathered(rows, targets, self.axes, form.placement),
+                       *form.given_kept(kept, counts, size), batch=form.batch(),
+                       kept_placement=form.placement, placement=form.placement)
+        self.call, self.entries = Known(call), call.setup.rows_struct
+        call.setup.dsts.clear()
+        call.setup.keep.clear()
+        call.setup.written.clear()
+        call.setup.counts = call.result = None
+        form.cu_seqlens = None
+
+    def _targets(self, rows: Sequence[Tensor]) -> list[Tensor]:
+        return new_rows(rows, self.axes, self.room, self.form.ragged)
+
+    def run(self, kept: Tensor, counts: Tensor, cu_seqlens: Tensor | None,
+            *rows: Tensor) -> Sequence[Tensor]:
+        known, given = self.call, self.form.given_kept(kept, counts, self.rows)
+        addresses = {2: torch_address(given[0]), 4: torch_address(counts)}
+        if cu_seqlens is not None:
+            known.setup.struct.cu_seqlens = torch_address(cu_seqlens)
+            addresses[5] = torch_address(given[2])
+        known.change(addresses)
+        targets = rows if self.in_place else self._targets(rows)
+        for i, (entry, array, target) in enumerate(zip(self.entries, rows, targets)):
+            if self.in_place:
+                writes_tensor(array, f"rows[{i}]")
+            entry.src, entry.dst = torch_address(array), torch_address(target)
+        known.call(0 if known.on_host else stream_of(view(kept, "kept"), None))
+        return targets
 
 
 # ------------------------------------------------------------------------------------------ calls
@@ -153,7 +192,7 @@ _known = _Known()
 
 
 def _again(kind: Callable[..., Any], tensors: Sequence[Tensor | None],
-           how: tuple[Any, ...]) -> tuple[Tensor, ...]:
+           how: tuple[Any, ...]) -> Any:
     """The results of a kind of call; `how`: what it takes beside tensors."""
     key = kind, how, *[None if one is None else (one.shape, one.stride(), one.dtype, one.device)
                        for one in tensors]
@@ -161,7 +200,7 @@ def _again(kind: Callable[..., Any], tensors: Sequence[Tensor | None],
     made = known.pop(key, None)  # out while it is in use: a signal handler may prune too
     if made is None:
         made = kind(*tensors, *how)
-    found: tuple[Tensor, ...] = made.run(*tensors)
+    found = made.run(*tensors)
     if len(known) >= _MOST:
         known.clear()
     known[key] = made
@@ -170,12 +209,19 @@ def _again(kind: Callable[..., Any], tensors: Sequence[Tensor | None],
 
 def prune_again(x: Tensor, cls: Tensor | None, rule: str, source: int, lag: int, prefix_rows: int,
                 dim: int, cu_seqlens: Tensor | None, max_tokens: int, room: int, *,
-                in_place: bool = False) -> tuple[Tensor, ...]:
+                in_place: bool = False) -> Any:
     return _again(_Prune, (x, cls, cu_seqlens),
                   (rule, source, lag, prefix_rows, dim, max_tokens, room, in_place))
 
 
 def cut_again(scores: Tensor, flags: Tensor | None, rule: str, prefix_rows: int,
-              cu_seqlens: Tensor | None, max_tokens: int, room: int) -> tuple[Tensor, ...]:
+              cu_seqlens: Tensor | None, max_tokens: int, room: int) -> Any:
     return _again(_Cut, (scores.contiguous(), flags, cu_seqlens),
                   (rule, prefix_rows, max_tokens, room))
+
+
+def compact_again(rows: Sequence[Tensor], axes: Sequence[int], kept: Tensor, counts: Tensor,
+                  prefix_rows: int, cu_seqlens: Tensor | None, max_tokens: int, *,
+                  in_place: bool) -> Any:
+    return _again(_Compact, (kept, counts, cu_seqlens, *rows),
+                  (tuple(axes), prefix_rows, max_tokens, in_place)) if rows else []

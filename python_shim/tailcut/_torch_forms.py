@@ -109,10 +109,13 @@ class Form:
         if self.ragged:
             check_room(counts.sum(), int(kept.shape[0]))
             return kept.contiguous(), counts, offsets_of(counts)
-        check_room(counts, int(kept.shape[-1]))
-        missing = rows - int(kept.shape[-1])
-        return (kept.contiguous() if missing <= 0 else torch.nn.functional.pad(
-            kept, (0, missing), value=-1)), counts
+        room = int(kept.shape[-1])
+        check_room(counts, room)
+        if room >= rows:
+            return kept.contiguous(), counts
+        wide = kept.new_full((*kept.shape[:-1], rows), -1)
+        wide.narrow(-1, 0, room).copy_(kept)
+        return wide, counts
 
 
 def offsets_of(counts: Tensor) -> Tensor:
@@ -122,7 +125,8 @@ def offsets_of(counts: Tensor) -> Tensor:
 
 def check_room(counts: Tensor, room: int) -> None:
     """On the host, where it costs no wait."""
-    if not counts.is_cuda and counts.numel() and (most := int(counts.max())) > room:
+    if not counts.is_cuda and counts.numel() and (
+            most := max(counts.tolist() if counts.dim() else [int(counts)])) > room:
         of = " of a segment" if counts.dim() else ""
         raise out_of_range(f"room is {room}, but {most} rows{of} are kept")
 

@@ -60,7 +60,7 @@ define(f"cut(Tensor scores, Tensor? flags, str rule, int prefix_rows, {RAGGED}) 
 _PRUNE = "Tensor? cls, str rule, int source, int lag, int prefix_rows, int dim"
 
 
-def _prune_in_place_kernel(*inputs: Any) -> tuple[Tensor, ...]:
+def _prune_in_place_kernel(*inputs: Any) -> Any:
     return prune_again(*inputs, in_place=True)
 
 

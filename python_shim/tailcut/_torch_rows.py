@@ -7,30 +7,18 @@ from typing import Any, Sequence
 from torch import Tensor
 
 from ._abi import Policy, Reduction
-from ._calls import compact as _compact
 from ._options import RelevanceOptions
 from ._sequence import prune_sequence as _prune_sequence
+from ._torch_again import compact_again
 from ._torch_forms import (Form, axes_of, check_room, define, gathered, int32, new_rows, rows_like,
                            rule_of_word)
 
 
 # ---------------------------------------------------------------------------------------- compact
-def _compacted(rows: Sequence[Tensor], targets: Sequence[Tensor], axes: Sequence[int],
-               kept: Tensor, counts: Tensor, prefix_rows: int, *ragged: Any) -> None:
-    if rows:
-        size = rows[0].shape[axes[0]]
-        form = Form((*kept.shape[:-1], size), prefix_rows, *ragged, name="rows[0]")
-        _compact(gathered(rows, targets, axes, form.placement),
-                 *form.given_kept(kept, counts, size), batch=form.batch(),
-                 kept_placement=form.placement, placement=form.placement)
-
-
 def _compact_kernel(rows: list[Tensor], axes: list[int], kept: Tensor,
                     *how: Any) -> list[Tensor]:
     axes = axes_of(rows, axes, kept.dim() == 2)
-    targets = new_rows(rows, axes, kept.shape[-1], how[2] is not None)
-    _compacted(rows, targets, axes, kept, *how)
-    return targets
+    return list(compact_again(rows, axes, kept, *how, in_place=False))
 
 
 def _compact_fake(rows: list[Tensor], axes: list[int], kept: Tensor, *_how: Any) -> list[Tensor]:
@@ -39,7 +27,7 @@ def _compact_fake(rows: list[Tensor], axes: list[int], kept: Tensor, *_how: Any)
 
 def _compact_in_place_kernel(rows: list[Tensor], axes: list[int], kept: Tensor,
                              *how: Any) -> None:
-    _compacted(rows, rows, axes_of(rows, axes, kept.dim() == 2), kept, *how)
+    compact_again(rows, axes_of(rows, axes, kept.dim() == 2), kept, *how, in_place=True)
 
 
 def _compact_in_place_fake(rows: list[Tensor], axes: list[int], kept: Tensor, *_how: Any) -> None:
