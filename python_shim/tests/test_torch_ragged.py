@@ -109,6 +109,39 @@ def test_in_place(rule, prefix, dtype):
         assert torch.equal(own[1][:, 81:], words[:, 81:])
 
 
+def test_other_offsets():
+    """Calls of one form whose offsets, flags and kept lists are others."""
+    x, cls = data()
+    for offsets in ([0, 40, 47, 47, 80, 81], [0, 1, 34, 34, 41, 81], [2, 3, 3, 40, 44, 84]):
+        cu = torch.tensor(offsets, dtype=torch.int32)
+        how = {"rule": Rule(tau=0.05, max_keep=17)}
+        batch = Batch(cu, max_tokens=40)
+        where = {"cu_seqlens": cu, "max_tokens": 40}
+        want = tailcut.prune(x, cls, batch=batch, want=(), **how)
+        total = int(want.cu_seqlens[-1])
+        same(tt.prune(x, cls, **how, **where), want, total)
+        own = x.clone()
+        same(tt.prune_(own, cls, **how, **where)._replace(tokens=want.tokens), want, total)
+        firsts = [own[a:a + n] for a, n in zip(offsets, want.counts.tolist())]
+        assert torch.equal(torch.cat(firsts), want.tokens)
+        scores, flags = tt.score(x, cls, **where)
+        kept, counts = tt.cut(scores, Rule(tau=0.05, max_keep=17, scale="unit"), flags=flags,
+                              **where)
+        assert torch.equal(kept[:total], want.kept) and torch.equal(counts, want.counts)
+        bad = flags.clone()
+        bad[0] = tailcut.Flag.INVALID
+        fewer = tt.cut(scores, Rule(tau=0.05, max_keep=17, scale="unit"), flags=bad, **where)[1]
+        assert fewer[0] == 0 < counts[0] and torch.equal(fewer[1:], counts[1:])
+        other = torch.arange(84.0)
+        (moved_rows,) = tt.compact([other], kept, counts, **where)
+        tt.compact_([other], kept, counts, **where)
+        assert torch.equal(moved_rows[:total], torch.cat(
+            [torch.arange(84.0)[a:b][k.long()] for a, b, k in zip(
+                offsets, offsets[1:], want.kept.split(want.counts.tolist()))]))
+        firsts = [other[a:a + n] for a, n in zip(offsets, want.counts.tolist())]
+        assert torch.equal(torch.cat(firsts), moved_rows[:total])
+
+
 def numbers(found, prefix=0):
     """The batch's rows that were kept."""
     segments = torch.repeat_interleave(torch.arange(len(LENGTHS)), found.counts)
