@@ -66,19 +66,17 @@ __device__ inline bool tc_choose_otsu(tc_otsu_space &s, const tc_long &a, const 
 
 template <int MODE>
 __device__ __forceinline__ bool tc_choose(tc_emit_space<MODE> &s, const tc_long &a,
-                                          const tc_long_tile &tile, bool late, tc_long_cut *cut) {
+                                          const tc_long_tile &tile, bool form, tc_long_cut *cut) {
   const tc_long_cut *cuts = a.cuts + tile.slot * TC_LONG_LEVELS;
   if constexpr (MODE == TC_LONG_OTSU) {
-    return tc_choose_otsu(s.otsu, a, tile, late, cut);
-  } else if constexpr (MODE == TC_LONG_STATS) {
-    tc_long_block block(s.chooses);
-    *cut = tc_select_first(block, a, tile, nullptr);
+    return tc_choose_otsu(s.otsu, a, tile, form, cut);
   } else if constexpr (MODE == TC_LONG_SELECT) {
     tc_long_block block(s.chooses);
     const uint32_t *digits =
         a.digits + ((size_t)tile.slot * TC_LONG_LEVELS + TC_LONG_LEVELS - 1) * TC_LONG_DIGITS;
-    *cut = tc_select_digit(block, s.select, tc_select_open(s.select, cuts + TC_LONG_LEVELS - 1),
-                           digits);
+    *cut = form ? tc_select_first(block, a, tile, nullptr)
+                : tc_select_digit(block, s.select,
+                                  tc_select_open(s.select, cuts + TC_LONG_LEVELS - 1), digits);
   } else {
     *cut = tc_select_open(s.select, cuts);
   }
@@ -121,10 +119,11 @@ __device__ inline void tc_write_mask(uint8_t *mask, int32_t first, int32_t n, ui
   }
 }
 
-/* wait: for what the stage before leaves; OTSU's has a barrier. late: OTSU's second half. */
+/* wait: for what the stage before leaves; OTSU's has a barrier. form: of OTSU the second half; of
+ * SELECT that statistics alone say the cut. */
 template <int QUADS, int MODE, class Wait>
 __device__ __forceinline__ void tc_long_emit(tc_emit_space<MODE> &s, const tc_long &a,
-                                             const tc_long_tile &tile, bool late, Wait wait) {
+                                             const tc_long_tile &tile, bool form, Wait wait) {
   constexpr int ROWS = 4 * QUADS;
   if constexpr (MODE == TC_LONG_OTSU) {
     if (threadIdx.x == 0) s.otsu.top = s.magnitude = 0;
@@ -135,7 +134,7 @@ __device__ __forceinline__ void tc_long_emit(tc_emit_space<MODE> &s, const tc_lo
   wait();
   if constexpr (MODE == TC_LONG_OTSU) tc_offsets(a, tile, rows, s.magnitude, at);
   tc_long_cut cut;
-  if (!tc_choose<MODE>(s, a, tile, late, &cut)) return;
+  if (!tc_choose<MODE>(s, a, tile, form, &cut)) return;
   tc_long_block block(s.block);
   const uint32_t t = threadIdx.x, below = (1u << block.lane) - 1;
   const tc_cut_group c = tc_long_group(a, tile);

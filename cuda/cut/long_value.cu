@@ -44,7 +44,6 @@ union stage_space {
   tc_otsu_space otsu;
   tc_digit_space digit;
   tc_emit_space<TC_LONG_OTSU> emit_otsu;
-  tc_emit_space<TC_LONG_STATS> emit_stats;
   tc_emit_space<TC_LONG_SELECT> emit_select;
 };
 
@@ -99,10 +98,8 @@ __global__ void __launch_bounds__(TC_LONG_THREADS, QUADS == 4 ? 1 : 2)
         tc_long_emit<QUADS, TC_LONG_OTSU>(s.emit_otsu, a, tile, late, wait);
         break;
       case EMIT_STATS:
-        tc_long_emit<QUADS, TC_LONG_STATS>(s.emit_stats, a, tile, false, wait);
-        break;
       case EMIT_SELECT:
-        tc_long_emit<QUADS, TC_LONG_SELECT>(s.emit_select, a, tile, false, wait);
+        tc_long_emit<QUADS, TC_LONG_SELECT>(s.emit_select, a, tile, kind == EMIT_STATS, wait);
         break;
       default:
         tc_long_digit<QUADS>(s.digit, a, tile, kind - DIGITS, before);
