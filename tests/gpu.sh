@@ -111,10 +111,10 @@ bench() {
   part "benchmark, $1" $((15 + 2 * seconds)) $command bench --device cuda --filter "$1" \
     --seconds $seconds --json "$parts/$1.json" || :
 }
-bench prune_visual 26
+bench prune_visual 30
 bench cut 6
 bench prune_sequence 12
-bench compact 10
+bench compact 12
 bench score 8
 bench novelty 10
 bench prune_merge 4

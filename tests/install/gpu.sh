@@ -98,7 +98,7 @@ echo "-- quick"
 trial 0 --quick
 said '^9 parts passed, 0 failed, 1 not run'
 grep -q 'gpu_sample --seconds 25 --seed 7' "$CALLS"
-grep -q 'tailcut bench --device cuda --filter prune_visual --seconds 13' "$CALLS"
+grep -q 'tailcut bench --device cuda --filter prune_visual --seconds 15' "$CALLS"
 if grep delays "$CALLS"; then exit 1; fi
 
 echo "-- an unknown option"
