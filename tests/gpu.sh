@@ -7,7 +7,8 @@
 # TAILCUT_REQUIRE=gpu is set.
 #   gpu.sh [--quick]     TAILCUT_RESULTS: where results go (bench/results)
 #                        TAILCUT_SEED: the sample's (the time)
-#                        TAILCUT_SECONDS: for all parts (570); the last ones are left out
+#                        TAILCUT_SECONDS: for all parts, the last ones are left out (570, and what
+#                        the builds take)
 #                        TAILCUT_COMMIT: the name in the results' files where git has none
 set -eu
 cd "$(dirname "$0")/.."
@@ -96,7 +97,14 @@ stem=$to/$(date -u +%Y-%m-%d)-$commit
 
 # ------------------------------------------------------------------------------------ the parts --
 
-part "build" 300 ./run gpu --build build-gpu || :
+# build NAME FOLDER
+build() {
+  before=$(date +%s)
+  [ -n "${TAILCUT_SECONDS:-}" ] || end=$((end + 900))
+  part "$1" 900 ./run gpu --build "$2" || :
+  [ -n "${TAILCUT_SECONDS:-}" ] || end=$((end - 900 + $(date +%s) - before))
+}
+build "build" build-gpu
 
 # The program ends by itself; the limit is for one that hangs.
 seconds=$((50 / (1 + quick)))
@@ -104,6 +112,7 @@ part "tests, a sample" 120 $program --seconds $seconds --seed "$seed" || :
 
 # A process for each step: a kernel that hangs or fails takes no other step's figures with it.
 mkdir -p "$to"
+rm -f "$stem"-bench*.json "$stem-compare.json"
 parts=$(mktemp -d)
 trap 'rm -rf "$parts"' EXIT
 bench() {
@@ -151,7 +160,7 @@ sanitize() {
 }
 
 if [ $quick -eq 0 ]; then
-  part "build with injected delays" 300 ./run gpu --build build-gpu-delays || :
+  build "build with injected delays" build-gpu-delays
   part "tests, a sample, injected delays" 90 $delayed --seconds 40 --seed "$seed" || :
   sanitizer=$(command -v compute-sanitizer) || sanitizer=/usr/local/cuda/bin/compute-sanitizer
   if [ -x "$sanitizer" ]; then
