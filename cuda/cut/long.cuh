@@ -88,7 +88,7 @@ struct tc_long {
 };
 
 /* What the kept rows are known by. */
-enum tc_long_mode { TC_LONG_OTSU, TC_LONG_STATS, TC_LONG_SELECT, TC_LONG_MARKS };
+enum tc_long_mode { TC_LONG_OTSU, TC_LONG_SELECT, TC_LONG_MARKS };
 
 /* Whether a rule is cut by value; else by sorting. */
 bool tc_cut_long_by_value(const tc_cut_args &args);
