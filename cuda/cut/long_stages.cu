@@ -145,6 +145,10 @@ __device__ __forceinline__ void do_stages(Space &s, const tc_long &a, const stag
   __threadfence();
   const uint32_t all = gridDim.x - TC_BEGINNERS - stage * bound;
   if (atomicAdd(&done[stage + 1], 1u) != all - 1) return;
+  for (int32_t i = 1; i < todo.count; i++) { /* where no group is long, nobody has waited */
+    while (tc_load_acquire(&done[i]) != bound) {
+    }
+  }
   for (int32_t i = 0; i <= todo.count; i++) done[i] = 0;
 }
 

@@ -150,4 +150,5 @@ for name in 'clip 576x1024' 'clip 576x1024 novelty' 'sequence' 'sequence long ro
 done
 schedules 4 'sequence long, positions'
 schedules 4 'cut long lengths'
+schedules 8 'cut long groups gap'
 [ "$failed" -eq 0 ]
