@@ -151,18 +151,16 @@ __device__ inline void measure(const tc_attention_args &args, const block_t &blo
     const int32_t row0 = index * TC_BLOCK + block.warp % 2 * 32;
     const uint8_t *roles = args.roles + start;
     if (head < args.q_heads) {
-      square =
-          greatest_square<DTYPE, WIDE>(args,
-                                       args.q + tc_segment_offset(args, b, start, args.q_segment) +
-                                           row0 * args.q_row + head * args.q_head,
-                                       args.q_row, rows_that_ask(args, roles, row0, n));
+      const char *row = args.q + tc_segment_offset(args, b, start, args.q_segment) +
+                        row0 * args.q_row + head * args.q_head;
+      const uint32_t which = rows_that_ask(args, roles, row0, n);
+      square = greatest_square<DTYPE, WIDE>(args, row, args.q_row, which);
     } else if (head < heads) {
-      const int32_t row = row0 + block.lane;
-      square = greatest_square<DTYPE, WIDE>(
-          args,
-          args.k + tc_segment_offset(args, b, start, args.k_segment) + row0 * args.k_row +
-              (head - args.q_heads) * args.k_head,
-          args.k_row, __ballot_sync(TC_FULL, row < n && !tc_is_absent(roles[row])));
+      const int32_t own = row0 + block.lane;
+      const char *row = args.k + tc_segment_offset(args, b, start, args.k_segment) +
+                        row0 * args.k_row + (head - args.q_heads) * args.k_head;
+      const uint32_t which = __ballot_sync(TC_FULL, own < n && !tc_is_absent(roles[own]));
+      square = greatest_square<DTYPE, WIDE>(args, row, args.k_row, which);
     }
   }
   __syncthreads(); /* nobody reads those of the unit before */
@@ -331,7 +329,7 @@ extern "C" cudaError_t tc_cuda_attention(const tc_cuda *device, const tc_segment
   args.query_max = options->query_reduction == TAILCUT_REDUCE_MAX;
   args.wide_scale = 1.4426950408889634 / sqrt((double)options->head_dim);
   args.scale = (float)args.wide_scale;
-  /* fp32 sums err by about 2^-30 of |q||k| for every 128 products at most: 1e-3 at these logits. */
+  /* fp32 sums err by about 2^-20 of |q||k| for every 128 products at most: 1e-3 at these logits. */
   const double most = 1000.0 * fmin(1.0, 128.0 / (double)options->head_dim);
   args.most_square = most * most * (double)options->head_dim;
   args.scores = scores;
@@ -341,11 +339,11 @@ extern "C" cudaError_t tc_cuda_attention(const tc_cuda *device, const tc_segment
   const bool wide = is_wide(args);
   const int64_t blocks = share_keys(device, &args);
 
-  /* One block an SM in all, or half as many that measure. */
+  /* One block an SM in all, but half as many at least that measure. */
   args.lists = tc_grid(segments->segments);
-  const int64_t free = device->sms - (int64_t)args.lists, half = device->sms / 2;
+  const int64_t left = max(device->sms - (int64_t)args.lists, (int64_t)(device->sms + 1) / 2);
   const int64_t units = (args.t.bound / TC_AT_RUN + 1) * (args.q_heads + args.k_heads + 1) / 2;
-  const int64_t measuring = options->dtype == TAILCUT_F32 ? 0 : min(units, max(free, half));
+  const int64_t measuring = options->dtype == TAILCUT_F32 ? 0 : min(left, units);
 
   const tc_chain next = {chain->stream, device->chains};
   cudaError_t error = tc_launch(KERNELS[options->dtype - 1][wide], args.lists + (unsigned)measuring,
