@@ -234,23 +234,29 @@ __device__ inline void tc_multiply(const char *q, const char *k, int row0, int k
                                    typename tc_logits<PRECISE>::value (&c)[2][NI][4]) {
   const int lane = (int)(threadIdx.x & 31);
   if constexpr (PRECISE) {
-    constexpr int SIZE = tc_type<DTYPE>::size, EACH = 16 / SIZE; /* elements of a part */
-    for (int at = 0; at < TC_DEPTH / SIZE && at * SIZE < bytes; at++) {
-      const int part = at / EACH, e = at % EACH;
-      double a[2][2];
+    constexpr int EACH = 4 / tc_type<DTYPE>::size; /* elements of a word; behind the last: zeros */
+    for (int at = 0; at < TC_DEPTH && at < bytes; at += 4) {
+      const int part = at / 16, byte = at % 16;
+      double a[4][EACH];
 #pragma unroll
       for (int r = 0; r < 4; r++) {
-        const int row = row0 + tc_row_of(r / 2, r % 2 * 2);
-        a[r / 2][r % 2] = tc_element(q + tc_part_at(row, part), DTYPE, e);
+        const char *word = q + tc_part_at(row0 + tc_row_of(r / 2, r % 2 * 2), part) + byte;
+        const tc_eight<DTYPE> x = {{*(const uint32_t *)word}};
+#pragma unroll
+        for (int e = 0; e < EACH; e++) a[r][e] = tc_widen<DTYPE>(x, e);
       }
 #pragma unroll
       for (int j = 0; j < 2 * NI; j++) {
-        const int key = key0 + tc_key_of(j / 2, j % 2);
-        const double b = tc_element(k + tc_part_at(key, part), DTYPE, e);
+        const char *word = k + tc_part_at(key0 + tc_key_of(j / 2, j % 2), part) + byte;
+        const tc_eight<DTYPE> x = {{*(const uint32_t *)word}};
 #pragma unroll
-        for (int r = 0; r < 4; r++) {
-          double &sum = c[r / 2][j / 2][r % 2 * 2 + j % 2];
-          sum = __fma_rn(a[r / 2][r % 2], b, sum);
+        for (int e = 0; e < EACH; e++) {
+          const double b = tc_widen<DTYPE>(x, e);
+#pragma unroll
+          for (int r = 0; r < 4; r++) {
+            double &sum = c[r / 2][j / 2][r % 2 * 2 + j % 2];
+            sum = __fma_rn(a[r][e], b, sum);
+          }
         }
       }
     }
