@@ -30,9 +30,9 @@ typedef enum special {
   TIES,      /* every third key equals the one before */
   CANCEL,    /* two channels whose products are huge and cancel out */
   LOPSIDED,  /* the same, and the squares of q overflow in fp32, those of k underflow */
-  ONE_KEY,   /* of each sequence one key */
-  ONE_QUERY, /* or one query row */
-  ONE_HEAD   /* or all of the first key head and its query heads: 1,000 times as large */
+  ONE_KEY,   /* the same, but huge in one late key of each sequence alone */
+  ONE_QUERY, /* or in its last query row */
+  ONE_HEAD   /* the first key head and its query heads are 1,000 times as large */
 } special;
 
 typedef struct shape {
@@ -74,9 +74,10 @@ static const shape shapes[] = {
     {BF16, 90, 20, 2, 1, 64, 0, 0, 0, 0, 0, 0, LOPSIDED, 1.0},
     {F16, 90, 20, 4, 2, 64, 0, 1, 0, 0, 0, 2, PLAIN, 300.0},
     {F16, 260, 20, 4, 2, 40, 0, 0, 0, 0, 0, 0, ONE_KEY, 1.0},
-    {BF16, 90, 20, 4, 4, 64, 0, 1, 0, 0, 1, 0, ONE_QUERY, 1.0},
+    {BF16, 90, 20, 4, 4, 64, 0, 1, 0, 0, 0, 0, ONE_QUERY, 1.0},
+    {F16, 260, 20, 2, 1, 64, 0, 0, 1, 0, 0, 0, ONE_QUERY, 1.0},
     {F16, 90, 20, 6, 3, 64, 0, 0, 0, 0, 1, 0, ONE_HEAD, 1.0},
-    {BF16, 90, 20, 4, 2, 64, 0, 1, 0, 1, 0, 0, ONE_HEAD, 0.5},
+    {BF16, 260, 20, 4, 2, 64, 0, 1, 0, 1, 0, 0, ONE_HEAD, 0.5},
     {F16, 90, 20, 2, 1, 64, 0, 1, 0, 0, 0, 0, INFINITE, 1.0},
     {BF16, 90, 20, 1, 1, 40, 0, 0, 1, 0, 0, 0, INFINITE, 1.0},
     {F32, 90, 20, 2, 2, 40, 0, 1, 0, 0, 1, 0, INFINITE, 1.0},
@@ -181,36 +182,46 @@ static void enlarge(void *array, const shape *s, int64_t at, float factor) {
   }
 }
 
+/* Puts x into the first channel of a head of a row, y into the last. */
+static void put_ends(void *array, const shape *s, int64_t at, float x, float y) {
+  tt_put(array, s->dtype, (size_t)at, x);
+  tt_put(array, s->dtype, (size_t)(at + s->head_dim - 1), y);
+}
+
 /* Makes q and k what is special about them. */
 static void make_special(const shape *s, input *in) {
   const tailcut_relevance_options *o = &in->options;
-  const int cancel = s->special == CANCEL || s->special == LOPSIDED;
   const float to_q = s->special == LOPSIDED ? 0x1p100f : 1.0f, from_k = 1.0f / to_q;
-  for (int32_t i = 0; i < in->offsets[SEGMENTS]; i++) {
-    const int32_t segment = i >= in->offsets[3] ? 3 : i >= in->offsets[2] ? 2 : 0;
-    const int32_t own = i - in->offsets[segment];
+  const int cancel = s->special == CANCEL || s->special == LOPSIDED;
+  const int one_key = s->special == ONE_KEY, one_query = s->special == ONE_QUERY;
+  for (int32_t i = 0, start = 0, late_key = 0, late_query = 0; i < in->offsets[SEGMENTS]; i++) {
+    for (int32_t b = 0; b < SEGMENTS; b++) {
+      if (i != in->offsets[b]) continue;
+      start = i;
+      for (int32_t j = i; j < in->offsets[b + 1]; j++) {
+        if (!(in->roles[j] & TAILCUT_ROLE_ABSENT)) late_key = j;
+        if (ref_is_query(in->roles[j])) late_query = j;
+      }
+    }
     for (int32_t h = 0; h < s->q_heads; h++) {
       const int64_t at = i * o->q_row_stride + h * o->q_head_stride;
-      const int first = h / (s->q_heads / s->k_heads) == 0;
-      const int huge = (s->special == ONE_QUERY && own == 7) || (s->special == ONE_HEAD && first);
-      if (huge) enlarge(in->q, s, at, 1000.0f);
+      const float end = one_key ? 0x1p8f : i == late_query ? 0x1p15f : 0.0f;
+      if (s->special == ONE_HEAD && h < s->q_heads / s->k_heads) enlarge(in->q, s, at, 1000.0f);
       if (s->special == LOPSIDED) enlarge(in->q, s, at, to_q);
-      if (!cancel) continue;
-      tt_put(in->q, s->dtype, (size_t)at, 0x1p13f * to_q);
-      tt_put(in->q, s->dtype, (size_t)(at + s->head_dim - 1), 0x1p13f * to_q);
+      if (cancel) put_ends(in->q, s, at, 0x1p13f * to_q, 0x1p13f * to_q);
+      if (one_key || one_query) put_ends(in->q, s, at, end, end);
     }
     for (int32_t h = 0; h < s->k_heads; h++) {
       const int64_t at = i * o->k_row_stride + h * o->k_head_stride;
-      const int huge = (s->special == ONE_KEY && own == 15) || (s->special == ONE_HEAD && h == 0);
-      if (huge) enlarge(in->k, s, at, 1000.0f);
+      const float end = one_query ? 0x1p9f : i == late_key ? 0x1p15f : 0.0f;
+      if (s->special == ONE_HEAD && h == 0) enlarge(in->k, s, at, 1000.0f);
       if (s->special == LOPSIDED) enlarge(in->k, s, at, from_k);
-      for (int32_t d = 0; s->special == TIES && own % 3 == 1 && d < s->head_dim; d++) {
+      if (cancel) put_ends(in->k, s, at, 0x1p13f * from_k, -0x1p13f * from_k);
+      if (one_key || one_query) put_ends(in->k, s, at, end, -end);
+      for (int32_t d = 0; s->special == TIES && (i - start) % 3 == 1 && d < s->head_dim; d++) {
         const float twin = tt_get(in->k, s->dtype, (size_t)(at - o->k_row_stride + d));
         tt_put(in->k, s->dtype, (size_t)(at + d), twin);
       }
-      if (!cancel) continue;
-      tt_put(in->k, s->dtype, (size_t)at, 0x1p13f * from_k);
-      tt_put(in->k, s->dtype, (size_t)(at + s->head_dim - 1), -0x1p13f * from_k);
     }
   }
   const size_t last = (size_t)(in->offsets[SEGMENTS] - 30);

@@ -244,7 +244,7 @@ size_t lay_out(const tc_cuda *device, int64_t segments, int64_t rows, int64_t q_
   args->key_bits = (uint32_t *)take((size_t)(tc_key_word(rows, segments) + 1) * 4);
   args->stats = take((size_t)rows * (size_t)q_heads * 8);
   args->rests = (float *)take((size_t)rows * (size_t)q_heads * 4);
-  args->part_stats = take(TC_AT_BLOCKS * TC_AT_ROWS * 16);
+  args->part_stats = take(TC_AT_BLOCKS * TC_AT_ROWS * TC_AT_PART);
   args->part_sums = (float *)take(4 * TC_AT_BLOCKS * TC_AT_KEYS * sizeof(float));
   args->squares_pitch = tc_square_at((rows / TC_BLOCK + segments) / TC_AT_RUN, segments) + 1;
   args->squares = (float *)take((size_t)args->squares_pitch * (size_t)q_heads * 2 * sizeof(float));

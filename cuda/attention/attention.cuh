@@ -24,7 +24,8 @@
 #define TC_RING 3
 #define TC_AHEAD 2
 #define TC_AT_BLOCKS 1024 /* most blocks where several share a sum: TC_CHUNK_SEGMENTS counters */
-#define TC_AT_RUN 8       /* tiles of TC_BLOCK rows whose lengths become one */
+#define TC_AT_PART 16 /* bytes of the sums of a part, whichever they are: both may be under way */
+#define TC_AT_RUN 8   /* tiles of TC_BLOCK rows whose lengths become one */
 
 struct tc_attention_args {
   tc_segments s;
@@ -55,7 +56,7 @@ struct tc_attention_args {
   uint32_t *key_bits; /* bit i of word tc_key_word(start, b) + w: row 32 w + i is a key */
   char *stats;        /* [place in list, q_heads] tc_logits::stat; precise: its m alone, */
   float *rests;       /* and here its l */
-  char *part_stats;   /* [blocks, TC_AT_ROWS] tc_at_sums, of parts of the keys */
+  char *part_stats;   /* [blocks, TC_AT_ROWS, TC_AT_PART] tc_at_sums, of parts of the keys */
   float *part_sums;   /* [blocks, TC_AT_KEYS] of parts of the query rows and heads */
   float *squares;     /* [q_heads, then k_heads; squares_pitch] tc_is_precise */
   int64_t squares_pitch;

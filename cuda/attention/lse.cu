@@ -232,13 +232,16 @@ __device__ __forceinline__ void walk(const tc_attention_args &args, const work &
     return;
   }
   /* Fewer tiles than blocks: unit is the block's number. */
-  if (mine) ((sums_t *)args.part_stats)[unit * TC_AT_ROWS + threadIdx.x] = sum;
+  const int64_t own = unit * TC_AT_ROWS + threadIdx.x;
+  if (mine) *(sums_t *)(args.part_stats + own * TC_AT_PART) = sum;
   if (!tc_arrives_last(args.lasting->blocks + unit / splits, (uint32_t)splits)) return;
   if (!mine) return;
-  const sums_t *parts =
-      (const sums_t *)args.part_stats + unit / splits * splits * TC_AT_ROWS + threadIdx.x;
-  sum = parts[0];
-  for (int32_t i = 1; i < splits; i++) sum = together(sum, parts[i * TC_AT_ROWS], args.scale);
+  const char *part = args.part_stats + (own - unit % splits * TC_AT_ROWS) * TC_AT_PART;
+  sum = *(const sums_t *)part;
+  for (int32_t i = 1; i < splits; i++) {
+    part += TC_AT_ROWS * TC_AT_PART;
+    sum = together(sum, *(const sums_t *)part, args.scale);
+  }
   store(args, w, pair, sum);
 }
 
