@@ -7,11 +7,11 @@
  * result begins is known when all images before it are cut: a thread whose image is not that far
  * does the next one first, and waits only then. The last one or two images for each thread are left
  * to all of them together, by the steps of any call, so that nobody waits long for the last image.
- * Limits: batches below LEAST_BYTES, which a third-level cache may hold, are faster by steps.
+ * Limits: batches below LEAST_BYTES, which a third-level cache may hold, are no slower by steps.
  */
 #include "cpu.h"
 
-enum { LEAST_BYTES = 32 << 20 /* of tokens; as much as eight cores share on many machines */ };
+enum { LEAST_BYTES = 32 << 20 /* of tokens */ };
 
 int32_t tc_images_of(const tc_cpu *cpu, int32_t threads, const tc_call *call) {
   const int32_t segments = call->batch.segments, source = call->reference.source;
@@ -29,12 +29,12 @@ int32_t tc_images_of(const tc_cpu *cpu, int32_t threads, const tc_call *call) {
 }
 
 /* What a thread knows of where results begin: images before `at` keep `sum` rows. */
-typedef struct known {
+typedef struct known_counts {
   int32_t at, sum;
-} known;
+} known_counts;
 
 /* Whether all images before b are cut; with `wait` not before they are. */
-static int are_cut(const tc_job *job, known *known, int32_t b, int wait) {
+static int are_cut(const tc_job *job, known_counts *known, int32_t b, int wait) {
   for (int looks = 0; known->at < b;) {
     if (tc_is_cut(job, known->at)) {
       known->sum += job->counts[known->at++];
@@ -48,7 +48,7 @@ static int are_cut(const tc_job *job, known *known, int32_t b, int wait) {
 }
 
 /* Image b, if it is one, goes to its place. */
-static int move_image(tc_job *job, tc_team team, known *known, int32_t b, int wait) {
+static int move_image(tc_job *job, tc_team team, known_counts *known, int32_t b, int wait) {
   if (b < 0 || !are_cut(job, known, b, wait)) return b < 0;
   job->new_cu_out[b] = known->sum;
   tc_compact_segment(job, team, b);
@@ -56,7 +56,7 @@ static int move_image(tc_job *job, tc_team team, known *known, int32_t b, int wa
 }
 
 void tc_images_team(tc_job *job, tc_team team) {
-  known known = {0, 0};
+  known_counts known = {0, 0};
   int32_t b, late = -1; /* cut, and not yet in its place */
   while ((b = tc_task(job, TC_NEXT_IMAGE)) < job->images) {
     tc_score_segment(job, team, b);
