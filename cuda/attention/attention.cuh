@@ -205,7 +205,7 @@ __device__ inline int tc_fetch_bytes(const tc_attention_args &args, int piece) {
  * permutation. */
 __device__ inline int tc_fetch_at() { return tc_part_at(tc_fetch_row(), tc_fetch_part()); }
 
-/* This thread's part of a piece of KEYS keys, of which `left` are there; `from`: its first row's. */
+/* This thread's part of a piece of KEYS keys, of which `left` are there; `from`: its first's. */
 template <int DTYPE, bool WIDE, int KEYS>
 __device__ inline void tc_fetch_keys(const tc_attention_args &args, char *tile, const char *from,
                                      int32_t left, int bytes) {
