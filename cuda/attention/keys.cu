@@ -3,8 +3,8 @@
  * attention, the keys: what the query rows pay to each, reduced over heads and query rows.
  *
  * Formula: p = 2^((q_t,h . k_j - m) s - l), m and l from lse.cu, or 0 and the caller's log-sum-exp
- * in base 2 (fp32: m s + l in one); over the heads, then over the query rows, the mean or the
- * greatest p. Strategy: a block owns TC_AT_KEYS keys and walks over tiles of TC_AT_QUERIES query
+ * in base 2; over the heads, then over the query rows, the mean or the greatest p. Strategy: a block
+ * owns TC_AT_KEYS keys and walks over tiles of TC_AT_QUERIES query
  * rows, in each over the heads:
  * logits are computed once more, p is reduced over the heads in the registers where it came to be,
  * and over the tile's rows at its end; no map is stored, and a key's score is written once. The
