@@ -126,6 +126,10 @@ const tt_call_row tt_call_rows[] = {
     {"score novelty", SCORE, TT_RAGGED, 5, 150, 48, 2, NOVELTY, .replays = 20},
     {"score novelty groups f32", SCORE, TT_LENGTHS, 4, 290, 27, 2, .dtype = TAILCUT_F32,
      .groups = 9, .source = TAILCUT_REFERENCE_NOVELTY, .window = 256, .replays = 10},
+    {"score novelty wide", SCORE, TT_RAGGED, 3, 70, 4099, 2, .dtype = TAILCUT_BF16, NOVELTY,
+     .replays = 5},
+    {"score novelty wide groups", SCORE, TT_LENGTHS, 2, 90, 8200, 2, .groups = 5, NOVELTY,
+     .replays = 5},
     {"prune novelty", PRUNE, TT_UNIFORM, 3, 130, 48, 2, .chain = 3, NOVELTY, .bare = 1,
      .rows = TT_CALL_TOKENS, .replays = 10},
     {"prune novelty 1100 segments", PRUNE, TT_RAGGED, 1100, 4, 8, 5, NOVELTY, .rows = TT_CALL_APART,
@@ -153,6 +157,14 @@ const tt_call_row tt_call_rows[] = {
      .source = TAILCUT_REFERENCE_NOVELTY, .window = 128, .replays = -1},
     {"clip 256x1024 novelty 256", SCORE, TT_UNIFORM, 1, 256, 1024, 2, .bare = 1,
      .source = TAILCUT_REFERENCE_NOVELTY, .window = 256, .replays = -1},
+    {"clip 128x4096 novelty", SCORE, TT_UNIFORM, 1, 128, 4096, 2, .bare = 1, NOVELTY,
+     .replays = -1},
+    {"clip 128x8192 novelty", SCORE, TT_UNIFORM, 1, 128, 8192, 2, .bare = 1, NOVELTY,
+     .dtype = TAILCUT_BF16, .replays = -1},
+    {"clip 128x2048 novelty 128", SCORE, TT_UNIFORM, 1, 128, 2048, 2, .bare = 1,
+     .source = TAILCUT_REFERENCE_NOVELTY, .window = 128, .dtype = TAILCUT_F32, .replays = -1},
+    {"clip 128x4099 novelty", SCORE, TT_UNIFORM, 1, 128, 4099, 2, .bare = 1, NOVELTY,
+     .replays = -1},
 };
 const int tt_call_row_count = sizeof tt_call_rows / sizeof tt_call_rows[0];
 
