@@ -161,7 +161,7 @@ struct tc_window_rows {
 #pragma unroll 1
     for (int32_t i = (int32_t)threadIdx.x >> 5; i < n; i += TC_PIECES_WARPS) {
       const char *const row = spilled + (size_t)i * spilled_pitch + first;
-#pragma unroll 2
+#pragma unroll 1
       for (uint32_t c = lane * 16; c < end; c += 512) {
         tc_copy_16(tc_byte_address(to, (uint32_t)i, l.piece, c), row + c);
       }

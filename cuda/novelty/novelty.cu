@@ -31,9 +31,10 @@ __global__ void __launch_bounds__(32 * WARPS)
 }  // namespace
 
 extern "C" size_t tc_cuda_novelty_scratch(const tc_cuda *device, const tailcut_limits *limits) {
-  const size_t windows = tc_windows_most(limits);
-  return tc_novelty_pieces_scratch(device, limits->window, limits->dim, (int64_t)windows) +
-         windows * sizeof(tc_window_news);
+  const int32_t groups = limits->groups > limits->segments ? limits->groups : limits->segments;
+  return tc_novelty_pieces_scratch(device, limits->window, limits->dim, limits->total_tokens,
+                                   groups) +
+         tc_windows_most(limits) * sizeof(tc_window_news);
 }
 
 extern "C" cudaError_t tc_cuda_novelty(const tc_cuda *device, const tc_segments *segments,
@@ -55,8 +56,9 @@ extern "C" cudaError_t tc_cuda_novelty(const tc_cuda *device, const tc_segments 
   args.similarities = similarities;
   args.arrived = count <= TC_CHUNK_SEGMENTS ? lasting->blocks : nullptr;
   const int64_t windows = tc_windows_of(&args);
-  args.news =
-      (tc_window_news *)(scratch + tc_novelty_pieces_scratch(device, window, tokens->dim, windows));
+  const size_t used =
+      tc_novelty_pieces_scratch(device, window, tokens->dim, segments->total, count);
+  args.news = (tc_window_news *)(scratch + used);
   const cudaError_t error = tc_novelty_whole_takes(device, args)
                                 ? tc_novelty_whole(args, (unsigned)windows, chain)
                                 : tc_novelty_pieces(device, args, windows, scratch, chain);

@@ -12,7 +12,9 @@
  * j's with the rows behind it are in steps of j, j + 1 ...: 32 neighbours of them, from a multiple
  * of 32 on, are in 32 banks.
  * The workspace has room for the windows that run at a time, at most one for each SM; where it is
- * needed, blocks have several windows one after the other.
+ * needed, blocks have several windows one after the other. Its size: window * dim bytes for each of
+ * those, if dim is above about 1,790, 1,190 or 720 by window (with 227 KB of shared memory, for
+ * rows of 32 bits; a size is asked for before the dtype is known).
  * Precision: exact. Limits: rows longer than a block's shared memory (of 227 KB: about 115,000
  * channels of 16 bits, 57,000 of 32) are read a part at a time, and twice. 256 rows' triangle
  * (130,560 bytes) is in the workspace too where a block has less shared memory than that (n rows
@@ -246,18 +248,24 @@ uint32_t row_bytes_of(const tc_cuda *device, const tc_pieces_layout &l, int32_t 
   return max(bytes, spills_triangle(device, window) ? 2 * (uint32_t)window : 0);
 }
 
+/* Blocks that have scratch: no more than windows that are somebody's. */
+int64_t blocks_of(const tc_cuda *device, int32_t window, int64_t total, int64_t groups) {
+  return min((int64_t)device->sms, total / window + groups);
+}
+
 }  // namespace
 
-size_t tc_novelty_pieces_scratch(const tc_cuda *device, int32_t window, int32_t dim,
-                                 int64_t windows) {
-  uint32_t most = 0;
-  if (window < 64) window = 64; /* no call has less */
-  if (dim > TAILCUT_MAX_NOVELTY_DIM) dim = TAILCUT_MAX_NOVELTY_DIM;
-  for (uint32_t size = 2; size <= 4; size *= 2) {
-    const tc_pieces_layout l = layout_of(device, window, (uint32_t)dim, size);
-    most = max(most, row_bytes_of(device, l, window));
+size_t tc_novelty_pieces_scratch(const tc_cuda *device, int32_t window, int32_t dim, int64_t total,
+                                 int64_t groups) {
+  size_t most = 0;
+  const uint32_t channels = (uint32_t)min(dim, TAILCUT_MAX_NOVELTY_DIM);
+  for (int32_t w = 64; w <= max(window, 64); w *= 2) {
+    for (uint32_t size = 2; size <= 4; size *= 2) {
+      const uint32_t bytes = row_bytes_of(device, layout_of(device, w, channels, size), w);
+      most = max(most, (size_t)blocks_of(device, w, total, groups) * (size_t)w * bytes);
+    }
   }
-  return (size_t)min(windows, (int64_t)device->sms) * (size_t)window * most;
+  return most;
 }
 
 cudaError_t tc_novelty_pieces(const tc_cuda *device, const tc_novelty_args &args, int64_t windows,
@@ -268,7 +276,8 @@ cudaError_t tc_novelty_pieces(const tc_cuda *device, const tc_novelty_args &args
   l.windows = windows;
   l.scratch = scratch;
   l.row_bytes = row_bytes_of(device, l, window);
-  const int64_t grid = l.row_bytes > 0 ? min(windows, (int64_t)device->sms) : windows;
+  const int64_t running = blocks_of(device, window, args.s.total, tc_group_count(args.s, args.g));
+  const int64_t grid = l.row_bytes > 0 ? min(windows, running) : windows;
   return tc_launch(KERNELS[window / 128][dtype - 1], (unsigned)grid, THREADS,
                    l.end + rest_of(window), chain, args, l);
 }

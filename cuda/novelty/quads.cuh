@@ -131,11 +131,10 @@ struct tc_row_quads {
     }
   }
 
-  /* put(q, words) of each quad's bytes; returns this lane's part of their product. */
+  /* put(q, words) of each quad's bytes. */
   static constexpr int WORDS = DTYPE == TAILCUT_F32 ? 1 : 2; /* of bytes, of a quad */
   template <class Put>
-  __device__ inline int32_t make_bytes(int quads, int32_t shift, Put put) {
-    int32_t product = 0;
+  __device__ inline void make_bytes(int quads, int32_t shift, Put put) {
     if constexpr (DTYPE == TAILCUT_F16) {
       if (shift > 15) {
         shift = min(shift - 18, 15); /* there all but zeros are 127 in any case */
@@ -152,8 +151,6 @@ struct tc_row_quads {
         if (q >= quads) break;
         const uint32_t packed[2] = {tc_half_bytes(x[q].w[0], x[q].w[1], factor),
                                     tc_half_bytes(x[q].w[2], x[q].w[3], factor)};
-        const int32_t a = (int32_t)packed[0], b = (int32_t)packed[1];
-        product = __dp4a(b, b, __dp4a(a, a, product));
         put(q, packed);
       }
     } else {
@@ -171,22 +168,25 @@ struct tc_row_quads {
             v[i] = tc_byte_of(tc_widen<DTYPE>(x[q / PER_RUN], k), factor);
           }
           packed[h] = tc_low_bytes(v[0], v[1], v[2], v[3]);
-          product = __dp4a((int32_t)packed[h], (int32_t)packed[h], product);
         }
         put(q, packed);
       }
     }
-    return product;
   }
 
-  /* The same, to shared memory, as row `number`. */
+  /* The same, to shared memory, as row `number`; returns this lane's part of their product. */
   __device__ inline int32_t store(uint32_t bytes, uint32_t number, uint32_t pitch, int quads,
                                   int32_t shift) {
-    const uint32_t lane = threadIdx.x & 31;
-    return make_bytes(quads, shift, [&](int q, const uint32_t(&packed)[WORDS]) {
-      const uint32_t channel = ((uint32_t)q * 32 + lane) * UNIT;
+    int32_t product = 0;
+    make_bytes(quads, shift, [&](int q, const uint32_t(&packed)[WORDS]) {
+      const uint32_t channel = ((uint32_t)q * 32 + (threadIdx.x & 31)) * UNIT;
+#pragma unroll
+      for (int h = 0; h < WORDS; h++) {
+        product = __dp4a((int32_t)packed[h], (int32_t)packed[h], product);
+      }
       tc_put_bytes(tc_byte_address(bytes, number, pitch, channel), packed);
     });
+    return product;
   }
 };
 

@@ -151,6 +151,8 @@ const tt_call_row tt_call_rows[] = {
      .replays = -1},
     {"clip 576x1024 merge", PRUNE, TT_UNIFORM, 1, 576, 1024, 4, NOVELTY, .bare = 1, .merges = 64,
      .rows = TT_CALL_TOKENS, .replays = -1},
+    {"clip 4x576x1024 merge", PRUNE, TT_UNIFORM, 4, 576, 1024, 4, NOVELTY, .bare = 1, .merges = 64,
+     .rows = TT_CALL_TOKENS, .replays = -1},
     {"clip 576x1024 novelty", PRUNE, TT_UNIFORM, 1, 576, 1024, 3, NOVELTY, .bare = 1,
      .rows = TT_CALL_TOKENS, .replays = -1},
     {"clip 512x1024 novelty 128", SCORE, TT_UNIFORM, 1, 512, 1024, 2, .bare = 1,
