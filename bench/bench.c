@@ -99,29 +99,33 @@ static int run_case(const bench_suite *suite, const bench_case *c, const cli_opt
   return status;
 }
 
+/* A case that fails does not take the others' results with it. */
 static int run_cases(const bench_suite *suite, const cli_options *o, const selection *s,
                      double end) {
   bench_report report = {NULL, 0};
   cli_outputs outputs = {0};
-  int status = CLI_OK, to_come = 0, left_out = 0;
+  int status = CLI_OK, to_come = 0, begun = 0, left_out = 0;
   if (o->json_file != NULL) status = cli_outputs_open(&outputs, o->json_file, &report.json);
   if (status != CLI_OK) return status;
   suite->format->open(&report);
   for (int i = 0; i < s->count; i++) to_come += chosen(o, s, &s->cases[i]);
-  for (int i = 0; i < s->count && status == CLI_OK; i++) {
+  for (int i = 0; i < s->count; i++) {
     if (!chosen(o, s, &s->cases[i])) continue;
-    if (end > 0 && report.rows > 0 && bench_now_us() > end) {
+    if (end > 0 && begun > 0 && bench_now_us() > end) {
       left_out++;
     } else {
-      status = run_case(suite, &s->cases[i], o, &report, end, to_come);
+      const int one = run_case(suite, &s->cases[i], o, &report, end, to_come);
+      if (status == CLI_OK) status = one;
+      begun++;
     }
     to_come--;
   }
-  if (status == CLI_OK && left_out > 0)
+  if (left_out > 0)
     fprintf(stderr, "tailcut: bench: --seconds: the last %d cases are left out\n", left_out);
-  if (status == CLI_OK) {
+  if (report.rows > 0 || status == CLI_OK) {
     suite->format->close(&report);
-    status = cli_outputs_commit(&outputs);
+    const int written = cli_outputs_commit(&outputs);
+    if (status == CLI_OK) status = written;
   }
   cli_outputs_discard(&outputs);
   return status;

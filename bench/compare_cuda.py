@@ -29,6 +29,7 @@ import os
 import statistics
 import sys
 import time
+import traceback
 
 import compare_sequence
 from compare import (DIM, F16, F32, GIVEN, I32, LOCAL, P, PACKED, PRUNE_VISUAL, SIZE, TOKENS, Batch,
@@ -338,6 +339,15 @@ def parse():
     return options
 
 
+def save(path, torch, name, build, rows):
+    now = datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+    with open(path + ".new", "w", encoding="utf-8") as file:
+        json.dump({"tool": "compare_cuda", "version": build["version"], "date": now, "build": build,
+                   "device": {"name": name, "simulated": False}, "torch": torch.__version__,
+                   "cuda": torch.version.cuda, "calls": CALLS, "rows": rows}, file, indent=1)
+    os.replace(path + ".new", path)
+
+
 def main():
     options = parse()
     try:
@@ -361,7 +371,7 @@ def main():
           "|  times tailcut's |   kept | differing |           |")
     print("|----:|-------|--------|---------------------------------------|------------:|------:"
           "|-----------------:|-------:|----------:|-----------|")
-    rows, right, build = [], True, None
+    rows, failed = [], []
     sizes = [] if options.sequence else [
         (dtype, label, batch_size)
         for dtype, label in ((torch.float16, "f16"), (torch.float32, "f32"))
@@ -374,25 +384,27 @@ def main():
         work.sort(key=lambda one: one[0] is compare and (one[1][1] != "f16") * 2
                   + (one[1][2] not in (1, 64)))
     end = START + options.seconds
-    for i, (call, size, _) in enumerate(work):
+    for i, (call, size, title) in enumerate(work):
         now = time.monotonic()
-        if now > end and rows:
+        if now > end and i > 0:
             print("compare_cuda.py: --seconds: left out: " + ", ".join(one[2] for one in work[i:]),
                   file=sys.stderr)
             break
         share = (end - now) / (len(work) - i)
-        more, good, build = call(torch, options, device, *size, now + share)
+        try:
+            more, good, build = call(torch, options, device, *size, now + share)
+        except (Exception, SystemExit) as error:  # the other sizes still count
+            traceback.print_exc()
+            failed.append(f"{title}: {error}")
+            continue
         rows += more
-        right &= good
-    if options.json:
-        now = datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
-        with open(options.json, "w", encoding="utf-8") as file:
-            json.dump({"tool": "compare_cuda", "version": build["version"], "date": now,
-                       "build": build, "device": {"name": name, "simulated": False},
-                       "torch": torch.__version__, "cuda": torch.version.cuda, "calls": CALLS,
-                       "rows": rows}, file, indent=1)
-    if not right:
-        stop("the kept tokens differ by more than rounding can do, or rows are wrong")
+        if not good:
+            failed.append(f"{title}: the kept tokens differ by more than rounding can do, or rows "
+                          "are wrong")
+        if options.json:  # each time: what comes next may take too long
+            save(options.json, torch, name, build, rows)
+    if failed:
+        stop("; ".join(failed))
 
 
 if __name__ == "__main__":

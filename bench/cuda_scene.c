@@ -20,10 +20,11 @@
 #include "cuda_cub.h"
 #include "cuda_scene.h"
 
-/* 16 slots of 64 images are so much that what the L2 has not yet written back at the end, and
- * nobody pays for, is as small a share as it is of the copy. */
-enum { HOT_NODES = 50, LEAST_HOT_IN_PLACE = 8, LEAST_SLOTS = 16, MOST_SLOTS = 512 };
-enum { LEAST_LARGE_SLOTS = 4 }; /* where one is many times the L2 */
+enum { HOT_NODES = 50, LEAST_HOT_IN_PLACE = 8, MOST_SLOTS = 512 };
+/* Cold slots: together about what the copy moves, 20 times the L2, so that what the L2 has not yet
+ * written back at the end, and nobody pays for, is as small a share; within these. */
+enum { LEAST_SLOTS = 16, LEAST_LARGE_SLOTS = 4 };
+
 /* ------------------------------------------------------------------------------------ memory -- */
 
 static size_t take(size_t *used, size_t bytes) {
@@ -116,13 +117,17 @@ static int finish_expected(bench_world *w) {
   return status == CLI_OK ? bench_cuda_issue(w, w->kind, false, w->expected, true) : status;
 }
 
-/* Slots whose inputs are five times the L2, in bounds, and at most half of the free memory. */
+/* Slots whose inputs are five times the L2 or more, in bounds, and at most half of the free memory.
+ */
 static int make_slots(bench_world *w) {
   const bench_gpu *gpu = &bench_the_gpu;
   const size_t input = w->kind == TAILCUT_CALL_PRUNE_SEQUENCE ? w->at.inputs
                        : w->c->dim > 0                        ? w->token_bytes
                                                               : 4 * (size_t)w->total;
-  const size_t large = input > 8 * gpu->l2 ? LEAST_LARGE_SLOTS : LEAST_SLOTS;
+  const size_t copied = 20 * gpu->l2 / input + 1;
+  const size_t large = copied < LEAST_LARGE_SLOTS ? LEAST_LARGE_SLOTS
+                       : copied < LEAST_SLOTS     ? copied
+                                                  : LEAST_SLOTS;
   const size_t least = gpu->simulated ? 2 : large, most = gpu->simulated ? 3 : MOST_SLOTS;
   size_t count = 5 * gpu->l2 / input + 1, free_bytes = 0, all_bytes = 0;
   int status = bench_cuda_done(cudaMemGetInfo(&free_bytes, &all_bytes), "cudaMemGetInfo");

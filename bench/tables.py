@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""tables.py [--check | --summary FILE...]
+"""tables.py [--check | --summary FILE... | --join FILE PART...]
 
 Writes the README's CUDA figures, between its markers, from bench/results/<gpu>/*.json, as
 tailcut bench --device cuda --json and compare_cuda.py --json leave them. What no file there has
 says "not measured". Of several files that have a row the newest counts; what a simulator wrote
 never does. --check changes nothing and exits with status 1 when the README says something else.
---summary only prints the targets (targets.py) beside what these files have measured.
+--summary only prints the targets (targets.py) beside what these files have measured. --join makes
+one file of several runs of one tool.
 """
 import json
 import pathlib
@@ -127,12 +128,21 @@ def figures():
     return "\n\n".join(parts) or table({BENCH: [], COMPARE: []})
 
 
+def join(to, *parts):
+    results = [json.loads(pathlib.Path(part).read_text(encoding="utf-8")) for part in parts]
+    whole = dict(results[0], rows=[row for result in results for row in result["rows"]])
+    pathlib.Path(to).write_text(json.dumps(whole, indent=1) + "\n", encoding="utf-8")
+
+
 def main():
     if sys.argv[1:2] == ["--summary"] and len(sys.argv) > 2:
         print(summary(read_results([pathlib.Path(name) for name in sys.argv[2:]])))
         return
+    if sys.argv[1:2] == ["--join"] and len(sys.argv) > 3:
+        join(*sys.argv[2:])
+        return
     if sys.argv[1:] not in ([], ["--check"]):
-        stop("usage: tables.py [--check | --summary FILE...]")
+        stop("usage: tables.py [--check | --summary FILE... | --join FILE PART...]")
     readme = ROOT / "README.md"
     text = readme.read_text(encoding="utf-8")
     begin, end = text.find(BEGIN), text.find(END)

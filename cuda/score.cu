@@ -40,9 +40,17 @@ constexpr int SOME = 16; /* up to which the next kernel's blocks are no burden: 
 
 enum form { SHORT, SHORT_TWO, MIDDLE, MIDDLE_TWO, LONG, ANY }; /* TWO: rows a warp */
 
-struct score_args {
+/* How rows are dealt to blocks. */
+struct dealing {
   tc_segments s;
   tc_tiles t;
+  int32_t n;           /* of every segment, where that needs no look; else -1 */
+  uint32_t per, magic; /* evenly: blocks of a segment; unit / per = umulhi(unit, magic) >> shift */
+  int32_t shift;
+  int32_t parts_log; /* not evenly: blocks of a tile */
+};
+
+struct score_args : dealing {
   const char *rows;                        /* candidate 0 of segment 0 */
   const char *reference;                   /* segment 0's */
   uint64_t row_bytes;                      /* from one row to the next */
@@ -56,10 +64,6 @@ struct score_args {
   int32_t reference_dtype;
   int32_t reference_first; /* MEAN: the segment whose reference is at `reference` */
   int32_t lag;             /* 0: not LAG */
-  int32_t n;               /* of every segment, where that needs no look; else -1 */
-  uint32_t per, magic; /* evenly: blocks of a segment; unit / per = umulhi(unit, magic) >> shift */
-  int32_t shift;
-  int32_t parts_log; /* not evenly: blocks of a tile */
   bool ragged, reference_by_row, early, stores_flags;
 };
 
@@ -68,7 +72,7 @@ struct place {
   int32_t b, start, n, first;
 };
 
-__device__ inline place even_place(const score_args &args, int rows) {
+__device__ inline place even_place(const dealing &args, int rows) {
   const uint32_t unit = blockIdx.x;
   const uint32_t index = args.magic != 0 ? __umulhi(unit, args.magic) >> args.shift : unit;
   place at = {args.t.first + (int32_t)index, 0, 0, (int32_t)(unit - index * args.per) * rows};
@@ -78,7 +82,7 @@ __device__ inline place even_place(const score_args &args, int rows) {
 }
 
 /* Start and length of the segment that has been found; by whole warps. */
-__device__ inline place with_segment(const score_args &args, place at) {
+__device__ inline place with_segment(const dealing &args, place at) {
   const tc_segment segment = tc_segment_at(args.s, at.b);
   at.start = segment.start;
   at.n = segment.n;
@@ -86,7 +90,7 @@ __device__ inline place with_segment(const score_args &args, place at) {
 }
 
 /* The place in a tile that must be searched for; by a whole warp. */
-__device__ inline place tile_place(const score_args &args, int rows) {
+__device__ inline place tile_place(const dealing &args, int rows) {
   const int64_t tile = blockIdx.x >> args.parts_log;
   const int32_t part = (int32_t)(blockIdx.x & ((1u << args.parts_log) - 1));
   int32_t index = 0, b = -1;
@@ -97,8 +101,9 @@ __device__ inline place tile_place(const score_args &args, int rows) {
 }
 
 /* Where finding out takes a look at lengths, offsets or resolve's results. Not inlined: it is half
- * of the code, and uniform batches do without. */
-__device__ __noinline__ place search_place(const score_args &args, int rows) {
+ * of the code, and uniform batches do without. By value, in registers: behind a reference each use
+ * would be a load. */
+__device__ __noinline__ place search_place(const dealing args, int rows) {
   __shared__ place found;
   if (args.t.deal == TC_EVENLY) return with_segment(args, even_place(args, rows));
   if (threadIdx.x < 32) {

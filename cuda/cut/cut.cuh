@@ -12,9 +12,6 @@ cudaError_t tc_cut_short(const tc_cut_args &args, bool sorts, const tc_chain *ch
 void tc_cut_short_load(cudaError_t *error);
 /* Whether the order itself is needed. */
 bool tc_cut_sorts(const tc_cut_args &args);
-/* The groups' lists joined into their segments'. */
-cudaError_t tc_cut_join(const tc_cut_args &args, const tc_chain *chain);
-void tc_cut_join_load(cudaError_t *error);
 
 /* A group as a kernel works on it. Its rows are numbered 0 .. n-1 here; what is reported of row
  * i is group.first + i. */

@@ -90,7 +90,7 @@ struct tc_long {
 };
 
 /* What the kept rows are known by. */
-enum tc_long_mode { TC_LONG_OTSU, TC_LONG_STATS, TC_LONG_SELECT, TC_LONG_MARKS };
+enum tc_long_mode { TC_LONG_OTSU, TC_LONG_SELECT, TC_LONG_MARKS };
 
 /* cut/long_value.cu: one launch. cut/long_sort.cu: launches, behind begin and statistics.
  * quads: rows of a tile divided by 2,048, which is 1, 2 or 4. */

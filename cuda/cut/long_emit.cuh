@@ -20,7 +20,7 @@
 
 template <int MODE>
 struct tc_emit_space {
-  tc_long_block::space block;
+  tc_long_block::space block, chooses;
   tc_select_space select;
 };
 template <>
@@ -65,19 +65,18 @@ __device__ inline bool tc_choose_otsu(tc_otsu_space &s, const tc_long &a, const 
 }
 
 template <int MODE>
-__device__ __forceinline__ bool tc_choose(tc_long_block &block, tc_emit_space<MODE> &s,
-                                          const tc_long &a, const tc_long_tile &tile, bool late,
-                                          tc_long_cut *cut) {
+__device__ __forceinline__ bool tc_choose(tc_emit_space<MODE> &s, const tc_long &a,
+                                          const tc_long_tile &tile, bool form, tc_long_cut *cut) {
   const tc_long_cut *cuts = a.cuts + tile.slot * TC_LONG_LEVELS;
   if constexpr (MODE == TC_LONG_OTSU) {
-    return tc_choose_otsu(s.otsu, a, tile, late, cut);
-  } else if constexpr (MODE == TC_LONG_STATS) {
-    *cut = tc_select_first(block, a, tile, nullptr);
+    return tc_choose_otsu(s.otsu, a, tile, form, cut);
   } else if constexpr (MODE == TC_LONG_SELECT) {
+    tc_long_block block(s.chooses);
     const uint32_t *digits =
         a.digits + ((size_t)tile.slot * TC_LONG_LEVELS + TC_LONG_LEVELS - 1) * TC_LONG_DIGITS;
-    *cut = tc_select_digit(block, s.select, tc_select_open(s.select, cuts + TC_LONG_LEVELS - 1),
-                           digits);
+    *cut = form ? tc_select_first(block, a, tile, nullptr)
+                : tc_select_digit(block, s.select,
+                                  tc_select_open(s.select, cuts + TC_LONG_LEVELS - 1), digits);
   } else {
     *cut = tc_select_open(s.select, cuts);
   }
@@ -120,25 +119,26 @@ __device__ inline void tc_write_mask(uint8_t *mask, int32_t first, int32_t n, ui
   }
 }
 
-/* wait: for what the stage before leaves; OTSU's has a barrier. late: OTSU's second half. */
+/* wait: for what the stage before leaves; OTSU's has a barrier. form: of OTSU the second half; of
+ * SELECT that statistics alone say the cut. */
 template <int QUADS, int MODE, class Wait>
 __device__ __forceinline__ void tc_long_emit(tc_emit_space<MODE> &s, const tc_long &a,
-                                             const tc_long_tile &tile, bool late, Wait wait) {
+                                             const tc_long_tile &tile, bool form, Wait wait) {
   constexpr int ROWS = 4 * QUADS;
-  tc_long_block block(s.block);
-  const uint32_t t = threadIdx.x, below = (1u << block.lane) - 1;
   if constexpr (MODE == TC_LONG_OTSU) {
-    if (t == 0) s.otsu.top = s.magnitude = 0;
+    if (threadIdx.x == 0) s.otsu.top = s.magnitude = 0;
   }
-  const tc_cut_group c = tc_long_group(a, tile);
-  const int32_t n = c.group.n, first = tc_long_first<QUADS>(tile.index);
   tc_long_rows<QUADS> rows;
   uint32_t at[ROWS]; /* offset or key */
-  tc_long_load(a, c, first, &rows);
+  tc_long_load(a, tc_long_group(a, tile), tc_long_first<QUADS>(tile.index), &rows);
   wait();
   if constexpr (MODE == TC_LONG_OTSU) tc_offsets(a, tile, rows, s.magnitude, at);
   tc_long_cut cut;
-  if (!tc_choose<MODE>(block, s, a, tile, late, &cut)) return;
+  if (!tc_choose<MODE>(s, a, tile, form, &cut)) return;
+  tc_long_block block(s.block);
+  const uint32_t t = threadIdx.x, below = (1u << block.lane) - 1;
+  const tc_cut_group c = tc_long_group(a, tile);
+  const int32_t n = c.group.n, first = tc_long_first<QUADS>(tile.index);
 
   uint32_t keep = rows.stays, tie = 0; /* a bit per row of this thread */
 #pragma unroll
@@ -154,16 +154,10 @@ __device__ __forceinline__ void tc_long_emit(tc_emit_space<MODE> &s, const tc_lo
   }
 
   /* Counts of the rows before: a warp's rows are in order by quad, lane and number in the quad. */
-  tc_fates own = {0, 0}, all;
-  uint32_t kept_bits[ROWS], tied_bits[ROWS];
-  const bool tied = __any_sync(TC_FULL, tie != 0);
-#pragma unroll
-  for (int i = 0; i < ROWS; i++) {
-    kept_bits[i] = __ballot_sync(TC_FULL, keep >> i & 1);
-    tied_bits[i] = tied ? __ballot_sync(TC_FULL, tie >> i & 1) : 0;
-    own.keep += __popc(kept_bits[i]);
-    own.tie += __popc(tied_bits[i]);
-  }
+  const uint32_t counts =
+      __reduce_add_sync(TC_FULL, (uint32_t)__popc(tie) << 16 | (uint32_t)__popc(keep));
+  const tc_fates own = {(int32_t)(counts & 0xFFFF), (int32_t)(counts >> 16)};
+  tc_fates all;
   const tc_fates warps = block.before(own, &all);
   const tc_fates tiles = tc_look_back(block, a, tile, all);
 
@@ -171,25 +165,31 @@ __device__ __forceinline__ void tc_long_emit(tc_emit_space<MODE> &s, const tc_lo
   int32_t next = tiles.keep + warps.keep + min(ties, cut.k);
 #pragma unroll
   for (int v = 0; v < QUADS; v++) {
-    if (tied) { /* ties become kept or not */
-      int32_t at = ties;
+    uint32_t kept_bits[4];
 #pragma unroll
-      for (int e = 0; e < 4; e++) at += __popc(tied_bits[4 * v + e] & below);
+    for (int e = 0; e < 4; e++) kept_bits[e] = __ballot_sync(TC_FULL, keep >> (4 * v + e) & 1);
+    if (own.tie > 0) { /* ties become kept or not */
+      int32_t at = ties;
+      const uint32_t mine = tie >> (4 * v) & 15;
 #pragma unroll
       for (int e = 0; e < 4; e++) {
-        const int i = 4 * v + e;
-        ties += __popc(tied_bits[i]);
-        const bool stays = (tie >> i & 1) != 0 && at < cut.k;
-        at += tie >> i & 1;
-        keep |= (uint32_t)stays << i;
-        kept_bits[i] |= __ballot_sync(TC_FULL, stays);
+        const uint32_t tied = __ballot_sync(TC_FULL, mine >> e & 1);
+        at += __popc(tied & below);
+        ties += __popc(tied);
+      }
+#pragma unroll
+      for (int e = 0; e < 4; e++) {
+        const bool stays = (mine >> e & 1) != 0 && at < cut.k;
+        at += mine >> e & 1;
+        keep |= (uint32_t)stays << (4 * v + e);
+        kept_bits[e] |= __ballot_sync(TC_FULL, stays);
       }
     }
     int32_t place = next;
 #pragma unroll
     for (int e = 0; e < 4; e++) {
-      place += __popc(kept_bits[4 * v + e] & below);
-      next += __popc(kept_bits[4 * v + e]);
+      place += __popc(kept_bits[e] & below);
+      next += __popc(kept_bits[e]);
     }
 #pragma unroll
     for (int e = 0; e < 4; e++) {

@@ -8,8 +8,9 @@
  * device runs at once. Such a handover costs about what a launch in the chain does [estimate], and
  * the host has one launch instead of three to nine. The last block of all leaves the counts zero.
  * The ticket may be taken before the kernel's wait, since no other kernel of a call has this one.
- * Precision: exact. Limits: registers and shared memory of the greediest stage for all: one or two
- * blocks an SM.
+ * Precision: exact. Limits: registers and shared memory of the greediest stage for all: two blocks
+ * an SM, so that one loads its rows while another's stage ends; of the longest tiles, 16 rows a
+ * thread, one.
  */
 #include "cut/long_begin.cuh"
 #include "cut/long_bins.cuh"
@@ -43,12 +44,11 @@ union stage_space {
   tc_otsu_space otsu;
   tc_digit_space digit;
   tc_emit_space<TC_LONG_OTSU> emit_otsu;
-  tc_emit_space<TC_LONG_STATS> emit_stats;
   tc_emit_space<TC_LONG_SELECT> emit_select;
 };
 
 template <int QUADS>
-__global__ void __launch_bounds__(TC_LONG_THREADS, 1)
+__global__ void __launch_bounds__(TC_LONG_THREADS, QUADS == 4 ? 1 : 2)
     cut_long(const __grid_constant__ tc_long a, const __grid_constant__ stages todo) {
   extern __shared__ uint4 dynamic[];
   stage_space<QUADS> &s = *(stage_space<QUADS> *)dynamic;
@@ -98,10 +98,8 @@ __global__ void __launch_bounds__(TC_LONG_THREADS, 1)
         tc_long_emit<QUADS, TC_LONG_OTSU>(s.emit_otsu, a, tile, late, wait);
         break;
       case EMIT_STATS:
-        tc_long_emit<QUADS, TC_LONG_STATS>(s.emit_stats, a, tile, false, wait);
-        break;
       case EMIT_SELECT:
-        tc_long_emit<QUADS, TC_LONG_SELECT>(s.emit_select, a, tile, false, wait);
+        tc_long_emit<QUADS, TC_LONG_SELECT>(s.emit_select, a, tile, kind == EMIT_STATS, wait);
         break;
       default:
         tc_long_digit<QUADS>(s.digit, a, tile, kind - DIGITS, before);

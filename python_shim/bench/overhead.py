@@ -8,8 +8,8 @@ the cost of that (`ctypes`) is what a call takes that the library refuses at onc
 NULL. So the plan's share is `plan` - `C call` + `ctypes`, that of the convenience form `prune` -
 `C call` + `ctypes`. The four are called in turn, so that they meet the same machine.
 
-The arrays of a Selection of PyTorch's tensors are made when they are first read: "and read" reads
-tokens, kept, counts and scores.
+But for tokens a Selection's arrays are made when they are first read: "and read" reads tokens,
+kept, counts and scores.
 """
 import argparse
 import time

@@ -15,7 +15,7 @@ import numpy as np
 
 from . import _dlpack
 from ._abi import DeviceKind, Dtype, Status
-from ._errors import conflict, error, out_of_range
+from ._errors import Error, conflict, error, out_of_range
 
 CPU = (int(DeviceKind.CPU), 0)
 
@@ -186,11 +186,46 @@ def strides_of(of: View) -> tuple[int, ...]:
     return of.strides if 0 not in of.shape else _contiguous(of.shape, SIZES[of.code])
 
 
+def without_memory(name: str, failure: Exception) -> Error:
+    """What the tensors of PyTorch's transforms and tracers are, sparse ones and others."""
+    said = str(failure).partition("\n")[0]
+    return error(Status.ERROR_UNSUPPORTED, f"{name} has no memory that can be read ({said}). "
+                                           "Where PyTorch transforms or traces: tailcut.torch")
+
+
+NO_GRADIENT = " requires a gradient, and writing it has none: detach() it, or torch.no_grad()"
+
+
+def writes(array: Any, name: str) -> None:
+    """Before an array of the caller's is written."""
+    if is_torch(type(array)):
+        writes_tensor(array, name)
+
+
+def writes_tensor(array: Any, name: str) -> None:
+    """PyTorch finds then what it needs for gradients overwritten; in place there is none."""
+    if not _torch_calls:
+        torch = sys.modules["torch"]
+        _torch_calls[:] = torch.is_grad_enabled, torch.autograd.graph.increment_version
+    enabled, increment = _torch_calls
+    if array.requires_grad and enabled():
+        raise conflict(name + NO_GRADIENT)
+    increment(array)
+
+
+_torch_calls: list[Callable[..., Any]] = []
+
+
 def view(array: Any, name: str, stream: int | None = None) -> View:
     """Where `array` lies. `name` is what errors call it."""
     if type(array) is np.ndarray:
         return _of_numpy(array, name)
-    tensor = _dlpack.borrow(array)
+    if array is None:
+        raise error(Status.ERROR_NULL, f"{name} is None: an array is expected")
+    try:
+        tensor = _dlpack.borrow(array)
+    except (RuntimeError, BufferError) as failure:
+        raise without_memory(name, failure) from None
     if tensor is not None:
         return _of_dlpack(tensor, array, name)
     if isinstance(array, np.ndarray):

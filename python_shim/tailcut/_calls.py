@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The calls. Each takes arrays of any library and gives arrays of the same (numpy's for other host
-arrays); `stream` is a raw cudaStream_t, by default the one that the arrays' library works on. On a
-device nothing is waited for.
+"""The calls, but for those on sequences (_sequence.py). Each takes arrays of any library and gives
+arrays of the same (numpy's for other host arrays); `stream` is a raw cudaStream_t, by default the
+one that the arrays' library works on. On a device nothing is waited for.
 
 Words as in tailcut.h: N candidates of a segment, D channels, B segments, rows = [N], [B, N] or
 (ragged) [total].
@@ -9,27 +9,27 @@ Words as in tailcut.h: N candidates of a segment, D channels, B segments, rows =
 from __future__ import annotations
 
 import functools
+import inspect
 from ctypes import addressof, byref
 from typing import Any, Callable, Generic, Iterable, ParamSpec, Protocol, Sequence, TypeVar, cast
 
 from . import _abi
-from ._abi import Call, Dtype, Placement, Policy, Power, ReferenceSource, RowsFlag
+from ._abi import Call, Dtype, Placement, Power, ReferenceSource, RowsFlag
 from ._arrays import View, view
 from ._errors import conflict
 from ._handle import Handle
 from ._load import fail, library
-from ._options import (Array, Batch, Merge, Merged, Reference, RelevanceOptions, Rule, Scores,
-                       Selection, member,
-                       merging)
-from ._plan import Plan, Prepared, Setup
-from ._reuse import Again
+from ._options import (Array, Batch, Merge, Reference, Rule, is_a, member, merging, named_rule,
+                       names_of, whole)
+from ._plan import Plan, Prepared
+from ._results import Merged, Scores, Selection
+from ._reuse import WANT, again
 from ._rows import Rows
-from ._structs import most_kept, reference_of, relevance_of, rule_of
+from ._setup import Setup
+from ._structs import most_kept, reference_of, rule_of
 
 P = ParamSpec("P")
 R = TypeVar("R")
-WANT = ("scores", "mask")
-_again: Callable[..., Again] = Again
 
 
 class Function(Protocol, Generic[P, R]):
@@ -39,7 +39,7 @@ class Function(Protocol, Generic[P, R]):
         """The same call, prepared to run often."""
 
 
-def _call(prepare: Callable[P, Prepared[R]]) -> Function[P, R]:
+def prepared(prepare: Callable[P, Prepared[R]]) -> Function[P, R]:
     """A function that runs the call; its attribute `plan` prepares it."""
     @functools.wraps(prepare)
     def run(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -50,18 +50,7 @@ def _call(prepare: Callable[P, Prepared[R]]) -> Function[P, R]:
 
 def _call_again(prepare: Callable[P, Prepared[Selection]]) -> Function[P, Selection]:
     """The same of `prune`, where calls of one form are prepared once."""
-    @functools.wraps(prepare)
-    def run(*args: P.args, **kwargs: P.kwargs) -> Selection:
-        again = _again(*args, **kwargs)
-        known = again.known()
-        if known is not None:
-            return again.run(known)
-        call = prepare(*args, **kwargs)
-        result = call.once()
-        again.remember(call)
-        return result
-
-    return _function(prepare, run)
+    return _function(prepare, again(prepare))
 
 
 def _function(prepare: Callable[P, Prepared[R]], run: Any) -> Function[P, R]:
@@ -70,17 +59,19 @@ def _function(prepare: Callable[P, Prepared[R]], run: Any) -> Function[P, R]:
 
     plan.__doc__ = f"{prepare.__name__}, prepared to run often: see Plan."
     run.plan = plan
-    del run.__annotations__["return"]
+    result = run.__annotations__["return"].removeprefix("Prepared[").removesuffix("]")
+    run.__annotations__["return"] = result
+    plan.__signature__ = (  # type: ignore[attr-defined]
+        inspect.signature(prepare).replace(return_annotation=f"Plan[{result}]"))
     return cast(Function[P, R], run)
 
 
-def _dtype(dtype: Dtype | str | None) -> Dtype | None:
+def dtype_of(dtype: Dtype | str | None) -> Dtype | None:
     return None if dtype is None else member(Dtype, dtype, "dtype")
 
 
-def _start(x: Any, name: str, own_axes: int, batch: Batch | None, handle: Handle | None,
-           stream: int | None,
-           prefix: int = 0) -> tuple[View, Setup]:
+def start(x: Any, name: str, own_axes: int, batch: Batch | None, handle: Handle | None,
+          stream: int | None, prefix: int = 0) -> tuple[View, Setup]:
     """The view of the first array, whose last `own_axes` axes do not number rows, and the call's
     setup."""
     first = view(x, name, stream)
@@ -99,7 +90,7 @@ def _reference(cls: Any) -> tuple[Any, int]:
     return cls, 1 if row else 0
 
 
-@_call
+@prepared
 def score(x: Array, reference: Array | Reference | str | None = None, *,
           batch: Batch | None = None, dim: int | None = None, dtype: Dtype | str | None = None,
           handle: Handle | None = None, stream: int | None = None) -> Prepared[Scores]:
@@ -115,18 +106,18 @@ def score(x: Array, reference: Array | Reference | str | None = None, *,
     dim        only the first `dim` channels are compared
     """
     given, prefix = _reference(reference)
-    first, s = _start(x, "x", 1, batch, handle, stream, prefix)
-    kind = _dtype(dtype)
+    first, s = start(x, "x", 1, batch, handle, stream, prefix)
+    kind = dtype_of(dtype)
     tokens = s.tokens(first, dim, kind)
     against = reference_of(given, s, tokens.dim, kind)
-    result, scores, flags = _score_outputs(s)
+    result, scores, flags = score_outputs(s)
     return Prepared(s, Call.SCORE, "tailcut_score", (
         s.handle._pointer, s.batch, byref(tokens), byref(against), scores, flags), result,
         tokens.dim,
         window=against.window or (64 if against.source == ReferenceSource.NOVELTY else 0))
 
 
-def _score_outputs(s: Setup) -> tuple[Scores, int, int]:
+def score_outputs(s: Setup) -> tuple[Scores, int, int]:
     (scores, scores_at), (flags, flags_at) = s.making.block([
         (s.rows_shape, "f4"), ((s.segments,), "i4")]).make()
     if s.prefix or s.lengths or s.ragged:
@@ -134,7 +125,7 @@ def _score_outputs(s: Setup) -> tuple[Scores, int, int]:
     return Scores(scores, flags), scores_at, flags_at
 
 
-@_call
+@prepared
 def mean_direction(x: Array, roles: Array | None = None, *, batch: Batch | None = None,
                    dim: int | None = None,
                    dtype: Dtype | str | None = None, handle: Handle | None = None,
@@ -142,15 +133,15 @@ def mean_direction(x: Array, roles: Array | None = None, *, batch: Batch | None 
     """The mean of the rows' directions, float32 [segments, D]: of every candidate, or of the query
     rows where `roles` (uint8 by row, bits of Role) are given. A reference for `score`: the same
     bits as "mean"."""
-    first, s = _start(x, "x", 1, batch, handle, stream)
-    tokens = s.tokens(first, dim, _dtype(dtype))
+    first, s = start(x, "x", 1, batch, handle, stream)
+    tokens = s.tokens(first, dim, dtype_of(dtype))
     roles_at = None if roles is None else s.by_row(roles, "u1", "roles").data
     [(direction, at)] = s.making.block([((s.segments, tokens.dim), "f4")]).make()
     return Prepared(s, Call.MEAN_DIRECTION, "tailcut_mean_direction", (
         s.handle._pointer, s.batch, byref(tokens), roles_at, at), direction, tokens.dim)
 
 
-@_call
+@prepared
 def cut(scores: Array, rule: Rule | str | None = None, *, batch: Batch | None = None,
         roles: Array | None = None,
         input_flags: Array | None = None, want: Iterable[str] = ("mask",),
@@ -165,7 +156,7 @@ def cut(scores: Array, rule: Rule | str | None = None, *, batch: Batch | None = 
     want         what else to return: "mask", "curve", "ranks", "group_counts"
     placement    of `kept`
     """
-    first, s = _start(scores, "scores", 0, batch, handle, stream)
+    first, s = start(scores, "scores", 0, batch, handle, stream)
     scores_at = s.by_row(scores, "f4", "scores").data
     roles_at = None if roles is None else s.by_row(roles, "u1", "roles").data
     flags_at = None if input_flags is None else s.small(input_flags, "i4", "input_flags",
@@ -177,7 +168,7 @@ def cut(scores: Array, rule: Rule | str | None = None, *, batch: Batch | None = 
         result)
 
 
-@_call
+@prepared
 def compact(rows: Sequence[Rows | Array], kept: Array, counts: Array,
             cu_seqlens: Array | None = None, *,
             batch: Batch | None = None, kept_placement: Placement | str = Placement.PACKED,
@@ -193,6 +184,7 @@ def compact(rows: Sequence[Rows | Array], kept: Array, counts: Array,
     kept_placement  of `kept`
     placement       of results that do not say it
     """
+    is_a(rows, (list, tuple), "rows", " of arrays or Rows")
     entries = [entry if isinstance(entry, Rows) else Rows(entry) for entry in rows]
     if not entries:
         raise conflict("rows is empty")
@@ -224,7 +216,7 @@ def compact(rows: Sequence[Rows | Array], kept: Array, counts: Array,
         tuple(target for _name, target, _axis in s.dsts))
 
 
-@_call
+@prepared
 def merge(x: Array, kept: Array, counts: Array, cu_seqlens: Array | None = None, *,
           merge: Merge | Power | str = Power.COS4, batch: Batch | None = None,
           rows: Sequence[Rows] = (), out: Any = None,
@@ -245,11 +237,11 @@ def merge(x: Array, kept: Array, counts: Array, cu_seqlens: Array | None = None,
     out, zero_tail, placement as in `prune`
     want                      "joins"
     """
-    how, placed, want = merging(merge), member(Placement, placement, "placement"), tuple(want)
+    how, placed, want = merging(merge), member(Placement, placement, "placement"), names_of(want)
     if any(name != "joins" for name in want):
         raise conflict(f"want is {list(want)}; expected joins or nothing")
-    first, s = _start(x, "x", 1, batch, handle, stream)
-    kind = _dtype(dtype)
+    first, s = start(x, "x", 1, batch, handle, stream)
+    kind = dtype_of(dtype)
     tokens = s.tokens(first, dim, kind)
     local = member(Placement, kept_placement, "kept_placement")
     kept_at = s.small(kept, "i4", "kept").data
@@ -299,11 +291,12 @@ def prune(x: Array, reference: Array | Reference | str | None = None, *,
     first = view(x, "x", stream)
     given, prefix = _reference(reference)
     s = Setup(first, first.shape[:-1], batch, handle, stream, prefix)
-    kind = _dtype(dtype)
+    kind = dtype_of(dtype)
     tokens = s.tokens(first, dim, kind)
     against = reference_of(given, s, tokens.dim, kind)
     rule_struct = rule_of(rule, s)
     placed = member(Placement, placement, "placement")
+    want = names_of(want)
     made, result = s.select([name for name in want if name != "joins" or merge is None], placed)
     flags = RowsFlag.ZERO_TAIL if zero_tail else 0
     window = against.window or (64 if against.source == ReferenceSource.NOVELTY else 0)
@@ -322,84 +315,10 @@ def prune(x: Array, reference: Array | Reference | str | None = None, *,
         len(s.dsts)), result, tokens.dim, window=window)
 
 
-@_call
-def relevance(x: Array | None, roles: Array, options: RelevanceOptions | Policy | str | None = None,
-              *,
-              batch: Batch | None = None, dim: int | None = None, dtype: Dtype | str | None = None,
-              handle: Handle | None = None, stream: int | None = None) -> Prepared[Scores]:
-    """How much each candidate row of a sequence has to do with its query rows.
-
-    x        hidden states [rows.., D] as in `score`; None is allowed with ATTENTION
-    roles    uint8 by row, bits of Role
-    options  the policy (default MEAN_COSINE) and, with ATTENTION, q and k
-    """
-    s, tokens, made, heads, head_dim, dims = _sequence(x, options, batch, dim, dtype, handle,
-                                                       stream)
-    roles_at = s.by_row(roles, "u1", "roles").data
-    result, scores, flags = _score_outputs(s)
-    return Prepared(s, Call.RELEVANCE, "tailcut_relevance", (
-        s.handle._pointer, s.batch, tokens, roles_at, byref(made), scores, flags), result, dims,
-        heads, head_dim)
-
-
-@_call
-def prune_sequence(x: Array | None, roles: Array,
-                   options: RelevanceOptions | Policy | str | None = None, *,
-                   rule: Rule | str | None = None, batch: Batch | None = None,
-                   rows: Sequence[Rows] = (),
-                   out: Any = None, zero_tail: bool = False, want: Iterable[str] = WANT,
-                   placement: Placement | str = Placement.PACKED, dim: int | None = None,
-                   dtype: Dtype | str | None = None, handle: Handle | None = None,
-                   stream: int | None = None) -> Prepared[Selection]:
-    """Prunes a sequence inside a layer: relevance, cut and compaction. All rows that are no
-    candidates stay (ABSENT ones never), and kept, counts and cu_seqlens cover them too.
-
-    x, roles, options  as in `relevance`
-    rule, batch, rows, out, want, placement, dim  as in `prune`; `rows` names position ids (original
-                                                  positions are
-                       kept, or RENUMBER) and the K/V rows of earlier layers
-    """
-    s, tokens, made, heads, head_dim, dims = _sequence(x, options, batch, dim, dtype, handle,
-                                                       stream)
-    roles_at = s.by_row(roles, "u1", "roles").data
-    rule_struct = rule_of(rule, s)
-    placed = member(Placement, placement, "placement")
-    chosen, result = s.select(want, placed)
-    entries = s.compacted(x, out if x is not None else False, RowsFlag.ZERO_TAIL if zero_tail
-                          else 0, rows, s.max_tokens, placed)
-    s.give(result, [target for _name, target, _axis in s.dsts])
-    return Prepared(s, Call.PRUNE_SEQUENCE, "tailcut_prune_sequence", (
-        s.handle._pointer, s.batch, tokens, roles_at, byref(made), byref(rule_struct),
-        byref(chosen), entries,
-        len(s.dsts)), result, dims, heads, head_dim)
-
-
-def _sequence(x: Any, options: Any, batch: Batch | None, dim: int | None, dtype: Any,
-              handle: Handle | None,
-              stream: int | None) -> tuple[Setup, Any, Any, int, int, int]:
-    """(setup, tokens, options, q_heads, head_dim, dim) of a call on sequences."""
-    if options is not None and not isinstance(options, RelevanceOptions):
-        options = RelevanceOptions(options)
-    kind = _dtype(dtype)
-    tokens, dims = None, 0
-    if x is not None:
-        first, s = _start(x, "x", 1, batch, handle, stream)
-        made_tokens = s.tokens(first, dim, kind)
-        tokens, dims = byref(made_tokens), made_tokens.dim
-    else:
-        if options is None or options.q is None:
-            raise conflict("x is None; expected without it: ATTENTION with q and k")
-        _first, s = _start(options.q, "options.q", 2, batch, handle, stream)
-    made, heads, head_dim = relevance_of(options, s, kind)
-    return s, tokens, made, heads, head_dim, dims
-
-
 def kept_count(rule: Rule | str | None, n: int) -> int:
     """How many of a group's n candidates `rule` keeps: exact for RATIO and for TOPK without
     group_k, an upper bound for the rest. Needs no data and no device."""
-    if not isinstance(rule, Rule):
-        rule = Rule(rule)
-    found: int = library().tailcut_kept_count(byref(rule._host_struct()), n)
+    found: int = library().tailcut_kept_count(byref(named_rule(rule)._host_struct()), whole(n, "n"))
     if found < 0:
         fail(_abi.Status.ERROR_RANGE)
     return found

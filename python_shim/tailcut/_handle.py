@@ -45,6 +45,9 @@ class Handle:
         if getattr(self, "_pointer", None):
             self._destroy(self._pointer)
 
+    def __reduce__(self) -> tuple[type, tuple[tuple[int, int], int]]:
+        return type(self), (self.device, self.threads)  # a copy is another, with the same settings
+
     @property
     def info(self) -> dict[str, Any]:
         """What runs behind it: backend, simd, threads; on CUDA the device's name."""
@@ -72,9 +75,9 @@ class Handle:
             return self.fresh_workspace(size, making, stream)
         memory = self._memory
         if getattr(memory, "size", -1) < size:
-            memory.address, memory.holder = self.fresh_workspace(size + size // 2, making, stream)
+            memory.held = self.fresh_workspace(size + size // 2, making, stream)
             memory.size = size
-        return memory.address, memory.holder
+        return memory.held  # type: ignore[no-any-return]
 
     def fresh_workspace(self, size: int, making: Maker, stream: int) -> tuple[int, Any]:
         """The same, for one owner."""

@@ -14,7 +14,7 @@ from ._arrays import SIZES, View, is_torch, numpy_address, torch_address, view
 from ._errors import error
 
 Spec = tuple[tuple[int, ...], str]  # a shape and an element code of SIZES
-_INT32 = np.dtype(np.int32)
+_INT32, _UINT8 = np.dtype(np.int32), np.dtype(np.uint8)
 _NUMPY = {code: np.dtype(code) for code in ("f4", "i4", "u1")}
 
 
@@ -32,8 +32,8 @@ class Maker:
 
 
 class Block:
-    """Arrays that are made together: first their memory, then the arrays, where the first may be as
-    short as its results. One allocation for each kind of element."""
+    """Arrays that are made together: first their memory, then each array when it is asked for.
+    One allocation for each kind of element."""
 
     def __init__(self, making: Maker, specs: Sequence[Spec]) -> None:
         self.making, self.specs, self.places = making, specs, []
@@ -55,21 +55,23 @@ class Block:
             words[word] = address
         return memory
 
-    def arrays(self, memory: Any, first: int | None = None) -> list[Any]:
-        """The arrays; `first`: elements of the first one, which has one axis then."""
-        made = []
-        for (shape, _code), (code, at) in zip(self.specs, self.places):
-            piece = memory[code][at:at + _elements(shape)]
-            made.append(piece if len(shape) == 1 else piece.reshape(shape))
-        if first is not None:
-            made[0] = made[0][:first]
-        return made
-
-    late = False  # whether `one` is worth while
-
     def one(self, memory: Any, number: int, first: int | None = None) -> Any:
-        """The array of that number alone."""
-        return self.arrays(memory, first)[number]
+        """The array of that number. `first`: elements of array 0, which has one axis then."""
+        (shape, _code), (code, at) = self.specs[number], self.places[number]
+        piece = memory[code][at:at + _elements(shape)]
+        if number == 0 and first is not None:
+            return piece[:first]
+        return piece if len(shape) == 1 else piece.reshape(shape)
+
+    def fill(self, memory: Any, number: int, value: float) -> None:
+        self.making.fill(self.one(memory, number), value)
+
+    def element(self, memory: Any, number: int, element: int) -> int:
+        """One of an array of integers on the host."""
+        return int(self.one(memory, number)[element])
+
+    def arrays(self, memory: Any) -> list[Any]:
+        return [self.one(memory, number) for number in range(len(self.specs))]
 
     def make(self) -> list[tuple[Any, int]]:
         """Arrays and addresses."""
@@ -77,36 +79,16 @@ class Block:
         return list(zip(self.arrays(memory), addresses))
 
 
-class _OneBlock(Block):
-    """One allocation: each array `offsets` bytes behind its start."""
-
-    offsets: list[int]
-
-    def start(self) -> tuple[Any, int]:
-        """(the memory, its address)."""
-        raise NotImplementedError
-
-    def allocate(self) -> tuple[Any, list[int]]:
-        memory, base = self.start()
-        return memory, [base + offset for offset in self.offsets]
-
-    def place(self, words: Any, at: Sequence[int]) -> Any:
-        memory, base = self.start()
-        for word, offset in zip(at, self.offsets):
-            words[word] = base + offset
-        return memory
-
-
 class _NumpyMaker(Maker):
     def block(self, specs: Sequence[Spec]) -> Block:
         return _NumpyBlock(self, specs)
 
 
-class _NumpyBlock(_OneBlock):
+class _NumpyBlock(Block):
     """Of words, 64 bytes apart at least."""
 
     def __init__(self, making: Maker, specs: Sequence[Spec]) -> None:
-        self.making, self.end = making, 0
+        self.making, self.specs, self.end = making, specs, 0
         self.layout: list[tuple[int, int, Any, Any]] = []  # words from, to; what else than [n] of
                                                            # int32
         self.offsets = []
@@ -117,16 +99,29 @@ class _NumpyBlock(_OneBlock):
             self.offsets.append(4 * self.end)
             self.end += ((_elements(shape) * SIZES[code] + 63) & ~63) >> 2
 
-    def start(self) -> tuple[Any, int]:
+    def allocate(self) -> tuple[Any, list[int]]:
         memory = np.empty(self.end, _INT32)
-        return memory, numpy_address(memory)
+        base = numpy_address(memory)
+        return memory, [base + offset for offset in self.offsets]
 
-    def arrays(self, memory: Any, first: int | None = None) -> list[Any]:
-        made = [memory[begin:end] if shape is None else np.ndarray(shape, dtype, memory, 4 * begin)
-                for begin, end, shape, dtype in self.layout]
-        if first is not None:
-            made[0] = memory[:first]
-        return made
+    def place(self, words: Any, at: Sequence[int]) -> Any:
+        memory = np.empty(self.end, _INT32)
+        base = numpy_address(memory)
+        for word, offset in zip(at, self.offsets):
+            words[word] = base + offset
+        return memory
+
+    def one(self, memory: Any, number: int, first: int | None = None) -> Any:
+        begin, end, shape, dtype = self.layout[number]
+        if number == 0 and first is not None:
+            return memory[:first]
+        return memory[begin:end] if shape is None else np.ndarray(shape, dtype, memory, 4 * begin)
+
+    def fill(self, memory: Any, number: int, value: float) -> None:
+        _NumpyBlock.one(self, memory, number)[...] = value
+
+    def element(self, memory: Any, number: int, element: int) -> int:
+        return memory.item(self.layout[number][0] + element)  # type: ignore[no-any-return]
 
 
 def _elements(shape: tuple[int, ...]) -> int:
@@ -141,6 +136,10 @@ def _numpy_empty(shape: tuple[int, ...], code: str) -> Any:
 
 
 NUMPY = _NumpyMaker(_numpy_empty)
+
+
+def _from_numpy() -> Callable[[Any], Any]:
+    return sys.modules["torch"].from_numpy  # type: ignore[no-any-return]
 
 
 class _TorchMaker(Maker):
@@ -164,32 +163,23 @@ class _TorchMaker(Maker):
 class _TorchHostBlock(_NumpyBlock):
     """numpy makes pieces of memory in a fraction of the time that PyTorch takes."""
 
-    late = True
-
-    def arrays(self, memory: Any, first: int | None = None) -> list[Any]:
-        return [_from_numpy(array) for array in super().arrays(memory, first)]
+    def __init__(self, making: Maker, specs: Sequence[Spec]) -> None:
+        super().__init__(making, specs)
+        self.tensor = _from_numpy()
 
     def one(self, memory: Any, number: int, first: int | None = None) -> Any:
         begin, end, shape, dtype = self.layout[number]
-        if number == 0 and first is not None:
-            end = first
-        return _from_numpy(memory[begin:end] if shape is None else
-                           np.ndarray(shape, dtype, memory, 4 * begin))
+        if shape is not None:
+            return self.tensor(np.ndarray(shape, dtype, memory, 4 * begin))
+        return self.tensor(memory[begin:end if number or first is None else first])
 
 
-def _from_numpy(array: np.ndarray[Any, Any]) -> Any:
-    return sys.modules["torch"].from_numpy(array)
-
-
-class _TorchBlock(_OneBlock):
-    """Of words, and each array when it is asked for: every call of PyTorch takes
-    a microsecond or more."""
-
-    late = True
+class _TorchBlock(Block):
+    """One allocation, of words: every call of PyTorch takes a microsecond or more."""
 
     def __init__(self, making: _TorchMaker, specs: Sequence[Spec]) -> None:
-        self.new, self.whole = making.none.new_empty, 0
-        self.offsets = []
+        self.making, self.specs, self.new, self.whole = making, specs, making.none.new_empty, 0
+        self.offsets: list[int] = []
         self.pieces: list[tuple[int, int, Any, int, Any]] = []
         for shape, code in specs:
             elements = _elements(shape)
@@ -200,12 +190,10 @@ class _TorchBlock(_OneBlock):
                                 elements, None if len(shape) == 1 else shape))
             self.whole += words
 
-    def start(self) -> tuple[Any, int]:
+    def allocate(self) -> tuple[Any, list[int]]:
         memory = self.new(self.whole)
-        return memory, memory.data_ptr() or 64
-
-    def arrays(self, memory: Any, first: int | None = None) -> list[Any]:
-        return [self.one(memory, number, first) for number in range(len(self.pieces))]
+        base = torch_address(memory)
+        return memory, [base + offset for offset in self.offsets]
 
     def one(self, memory: Any, number: int, first: int | None = None) -> Any:
         begin, end, dtype, elements, shape = self.pieces[number]
@@ -259,9 +247,47 @@ def like(array: Any, code: str, shape: tuple[int, ...], making: Maker) -> Any:
     return array.__array_namespace__().empty(shape, dtype=array.dtype)
 
 
-def like_at(array: Any, code: str, shape: tuple[int, ...], making: Maker) -> tuple[Any, int]:
-    """The same and its address."""
-    made = like(array, code, shape, making)
+def again_like(array: Any, code: str, shape: tuple[int, ...], making: Maker) -> tuple[
+        Callable[[], tuple[Any, int]], Callable[[Any, int | None], Any]]:
+    """Two functions for many of them: one gives memory and its address, one makes it the array, of
+    so many rows along axis 0 (None: all)."""
     if making is NUMPY:
-        return made, numpy_address(made)
-    return made, torch_address(made) if is_torch(type(made)) else view(made, "a new array").data
+        dtype, empty, at = like(array, code, (0,), making).dtype, np.empty, numpy_address
+
+        def of_numpy() -> tuple[Any, int]:
+            made = empty(shape, dtype)
+            return made, at(made)
+        return of_numpy, _shorter
+    if getattr(making, "by_numpy", False) and is_torch(type(array)):
+        return _torch_host(array.dtype, code, shape)
+    none = like(array, code, (0,), making)
+
+    def of_any() -> tuple[Any, int]:
+        made = like(none, code, shape, making)
+        return made, torch_address(made) if is_torch(type(made)) else (
+            view(made, "a new array").data)
+    return of_any, _shorter
+
+
+def _shorter(made: Any, rows: int | None) -> Any:
+    return made if rows is None else made[:rows]
+
+
+def _torch_host(kind: Any, code: str, shape: tuple[int, ...]) -> tuple[
+        Callable[[], tuple[Any, int]], Callable[[Any, int | None], Any]]:
+    """numpy's memory, as in _TorchHostBlock, at an address that is a multiple of 64, as PyTorch's
+    are."""
+    dtype = np.dtype("u2" if code == "bf2" else code)
+    length, rest, tensor = _elements(shape) * dtype.itemsize + 63, shape[1:], _from_numpy()
+    other = code == "bf2"
+
+    def new() -> tuple[Any, int]:
+        memory = np.empty(length, _UINT8)
+        at = numpy_address(memory)
+        return (memory, -at & 63), at + 63 & -64
+
+    def finish(made: Any, rows: int | None) -> Any:
+        memory, begin = made
+        made = tensor(np.ndarray(shape if rows is None else (rows, *rest), dtype, memory, begin))
+        return made.view(kind) if other else made
+    return new, finish

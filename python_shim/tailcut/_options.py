@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Any, TypeVar
+from operator import index
+from typing import Any, Iterable, Sequence, TypeVar
 
 from . import _abi
 from ._abi import Detector, Order, Policy, Power, Reduction, ReferenceSource, Rounding, Scale
 from ._arrays import small
-from ._errors import conflict, unknown_value
+from ._errors import conflict, out_of_range, unknown_value
 from ._load import new
 
 Array = Any  # numpy, PyTorch, CuPy, JAX: whatever has __dlpack__, __cuda_array_interface__ or
@@ -31,6 +32,53 @@ def member(kind: type[_E], value: _E | int | str, name: str) -> _E:
     except (KeyError, ValueError):
         words = ", ".join(m.name.lower().replace("_", "-") for m in kind)
         raise unknown_value(f"{name} is {value!r}; expected one of {words}") from None
+
+
+def whole(value: Any, name: str, most: int = 2 ** 31 - 1) -> int:
+    """A value that can be counted with, as an int that the library's field holds."""
+    try:
+        found = index(value)
+    except TypeError:
+        raise unknown_value(f"{name} is {value!r}: a whole number is expected") from None
+    if not -most <= found <= most:
+        raise out_of_range(f"{name} is {found}: at most {most} is expected")
+    return found
+
+
+def is_a(value: Any, kinds: type | tuple[type, ...], name: str, more: str = "") -> None:
+    """Refuses what is none of `kinds`, of which the first is named."""
+    if not isinstance(value, kinds):
+        said = repr(value) if isinstance(value, (str, int, float, dict, type(None))) else (
+            f"a {type(value).__name__}")
+        kind = kinds[0] if isinstance(kinds, tuple) else kinds
+        raise unknown_value(f"{name} is {said}: a {kind.__name__}{more} is expected")
+
+
+def named_rule(rule: Any) -> Rule:
+    """A Rule, or that of a detector's name."""
+    if isinstance(rule, Rule):
+        return rule
+    if rule is not None:
+        is_a(rule, (Rule, str, Detector), "rule", ", such as Rule(k=5), or a detector's name")
+    return Rule(rule)
+
+
+def _real(value: Any, name: str) -> float:
+    if isinstance(value, str):
+        raise unknown_value(f"{name} is {value!r}: a number is expected")
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        raise unknown_value(f"{name} is a {type(value).__name__}: a number is expected") from None
+
+
+def _wholes(made: Any, names: Sequence[str], of: str) -> None:
+    for name in names:
+        value = getattr(made, name)
+        if value is not None:
+            found = whole(value, f"{of}.{name}")
+            if type(value) is not int:
+                object.__setattr__(made, name, found)
 
 
 # Which detector a parameter belongs to: given alone it chooses it.
@@ -93,6 +141,11 @@ class Rule:
             rounding = Rounding.CEIL if self.percent is None else Rounding.DROP_PERCENT
         if rounding is not None:
             object.__setattr__(self, "rounding", member(Rounding, rounding, "rule.rounding"))
+        _wholes(self, ("k", "percent", "window", "min_keep", "max_keep", "round_to"), "rule")
+        for name in ("ratio", "tau", "lambda_", "mass", "search_lo", "search_hi", "spread"):
+            value = getattr(self, name)
+            if value is not None and type(value) is not float:
+                object.__setattr__(self, name, _real(value, f"rule.{name}"))
         object.__setattr__(self, "detector", detector)
         object.__setattr__(self, "order", member(Order, self.order, "rule.order"))
         object.__setattr__(self, "scale", member(Scale, self.scale, "rule.scale"))
@@ -157,6 +210,14 @@ class Batch:
     #:                                        smaller)
     total_tokens: int | None = None        #: ragged: rows of the arrays; default: read off them
 
+    def __post_init__(self) -> None:
+        _wholes(self, ("prefix_rows", "segments", "max_tokens"), "batch")
+        if self.prefix_rows < 0:
+            raise out_of_range(f"batch.prefix_rows is {self.prefix_rows}: 0 or more is expected")
+        if self.total_tokens is not None:
+            object.__setattr__(self, "total_tokens", whole(
+                self.total_tokens, "batch.total_tokens", 2 ** 62))
+
     def _is_plain(self) -> bool:
         """Nothing but prefix rows."""
         return (self.cu_seqlens is None and self.lengths is None and self.group_cu_seqlens is None
@@ -178,6 +239,7 @@ class Reference:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "source", member(ReferenceSource, self.source, "reference.source"))
+        _wholes(self, ("lag", "window"), "reference")
 
 
 @dataclass(frozen=True)
@@ -193,6 +255,15 @@ class Merge:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "power", member(Power, self.power, "merge.power"))
+        _wholes(self, ("window",), "merge")
+
+
+def names_of(want: Iterable[str]) -> tuple[str, ...]:
+    """What is wanted; one name may stand for itself."""
+    if isinstance(want, str) or not isinstance(want, Iterable):
+        is_a(want, str, "want", " or several")
+        return want,
+    return tuple(want)
 
 
 def merging(merge: Merge | Power | str) -> Merge:
@@ -223,47 +294,3 @@ class RelevanceOptions:
         for name in ("head_reduction", "query_reduction"):
             object.__setattr__(self, name, member(Reduction, getattr(self, name),
                                                   f"options.{name}"))
-
-
-@dataclass
-class Scores:
-    """What `score` and `relevance` give; hand both to `cut`."""
-
-    scores: Array  #: float32, [N], [B, N] or [total], by row number; NaN where a row is no
-                   #: candidate
-    flags: Array   #: int32 [segments], bits of Flag
-
-
-@dataclass
-class Selection:
-    """What a cut keeps. Packed results of host arrays are cut to size; on a device they are as long
-    as they may become, and cu_seqlens[-1] says how much of them counts."""
-
-    counts: Array             #: int32 [segments]: rows kept
-    kept: Array               #: int32: numbers inside the segment, ascending; PACKED one segment
-                              #: after the other,
-    #:                           LOCAL [N], [B, N] or [total], -1 behind the last
-    cu_seqlens: Array         #: int32 [segments + 1]: offsets of the packed results
-    flags: Array              #: int32 [segments], bits of Flag
-    scores: Array | None = None        #: float32, as Scores.scores
-    mask: Array | None = None          #: uint8, by row number: 1 where the row is kept
-    curve: Array | None = None         #: float32: scores in rank order from each group's first
-                                       #: candidate
-    ranks: Array | None = None         #: int32: rank of each candidate
-    group_counts: Array | None = None  #: int32 [groups]: rows kept of each
-    tokens: Array | None = None        #: the kept rows of the first array
-    sizes: Array | None = None         #: int32, placed as kept, with merging: tokens that each kept
-                                       #: row stands for
-    joins: Array | None = None         #: int32 by row, with merging: as Merged.joins
-    rows: tuple[Array, ...] = ()       #: those of each Rows, in its order
-
-
-@dataclass
-class Merged:
-    """What `merge` gives; cut to size as a Selection is."""
-
-    sizes: Array                 #: int32, placed as `kept` is: tokens that each kept row stands for
-    tokens: Array | None = None  #: the merged rows of the first array
-    joins: Array | None = None   #: int32 by row: the candidate that candidate i joins, itself where
-                                 #: kept, -1 for none
-    rows: tuple[Array, ...] = ()  #: those of each Rows, in its order

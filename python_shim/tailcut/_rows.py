@@ -74,11 +74,11 @@ class Rows:
 
 
 class Layout:
-    """An array's rows, in bytes. `axis` numbers the rows; axis 0 segments or pages where
-    `outer`."""
+    """An array's rows, in bytes. `axis` numbers the rows; axis 0 segments or pages where they are
+    `apart`: `outer` of them."""
 
-    __slots__ = ("axis", "rows", "row_stride", "outer", "outer_stride", "parts", "part_stride",
-                 "part_bytes")
+    __slots__ = ("axis", "rows", "row_stride", "apart", "outer", "outer_stride", "parts",
+                 "part_stride", "part_bytes")
 
     def __init__(self, of: View, token_axis: int, outer: bool, name: str,
                  heads: bool = False) -> None:
@@ -88,7 +88,7 @@ class Layout:
             raise out_of_range(f"{name} has shape {list(of.shape)}: token_axis {token_axis} is "
                                f"outside")
         self.axis = token_axis % ndim
-        outer = outer and self.axis > 0
+        self.apart = outer = outer and self.axis > 0
         strides = strides_of(of)
         self.rows = of.shape[self.axis]
         self.row_stride = strides[self.axis] if self.rows > 1 else 0
@@ -139,7 +139,7 @@ class Room:
 
     def check(self, lies: Layout, of: View, name: str) -> None:
         """A source by row numbers has them all."""
-        rows, segments = (self.max_tokens, self.segments) if lies.outer else (self.total, 0)
+        rows, segments = (self.max_tokens, self.segments) if lies.apart else (self.total, 0)
         if lies.rows < rows or lies.outer < segments:
             raise out_of_range(f"{name} has shape {list(of.shape)}: {rows} rows are expected along "
                                f"axis {lies.axis}"
@@ -212,7 +212,7 @@ def fill(made: Any, rows: Rows, name: str, room: Room, default: Placement, makin
                                     name)
     if rows.rotation is not None:
         made.rotation = _rotation(rows.rotation, f"{name}.rotation", dst, room, keep)
-    one_behind_another = packed or not (room.ragged or room.segments > 1 or to.outer)
+    one_behind_another = packed or not (room.ragged or room.segments > 1 or to.apart)
     return target, to.axis if one_behind_another and not paged else None
 
 
@@ -230,7 +230,7 @@ def _destination(rows: Rows, name: str, src: View | None, lies: Layout | None, r
     axis = rows.dst_token_axis
     if axis is None:
         axis = lies.axis if lies is not None else rows.token_axis or 0
-        if packed and lies is not None and lies.outer and rows.src_slots is None:
+        if packed and lies is not None and lies.apart and rows.src_slots is None:
             axis -= 1
     if rows.dst is not None or src is None or lies is None:
         return rows.dst, axis
@@ -239,9 +239,9 @@ def _destination(rows: Rows, name: str, src: View | None, lies: Layout | None, r
         shape[lies.axis] = room.packed if packed else room.local
     if rows.src_slots is not None:
         shape[lies.axis] = room.packed if packed else room.total
-        if lies.outer:
+        if lies.apart:
             raise conflict(f"{name}.dst is missing: no array is made for rows that come from pages")
-    return like(src.array, src.code, tuple(shape[1:] if packed and lies.outer else shape),
+    return like(src.array, src.code, tuple(shape[1:] if packed and lies.apart else shape),
                 making), axis
 
 
@@ -257,7 +257,7 @@ def _pages(made: Any, rows: Rows, name: str, lies: Layout | None, to: Layout, ro
         code = "i8" if of.code == "i8" else "i4"
         of = small(table, code, f"{name}.{side}", room.device)
         keep.append(of)
-        own = (SIZES[code], layout.rows, layout.outer_stride) if layout.outer else (
+        own = (SIZES[code], layout.rows, layout.outer_stride) if layout.apart else (
             SIZES[code], 0, 0)
         if page is not None and page != own:
             raise conflict(f"{name}: the slots and pages of src and dst differ in size or distance")

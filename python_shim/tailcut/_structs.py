@@ -10,21 +10,17 @@ from ._abi import Dtype, ReferenceSource
 from ._arrays import SIZES, features_dtype, strides_of, view
 from ._errors import conflict, out_of_range
 from ._load import fail, library, new
-from ._options import Reference, RelevanceOptions, Rule
-from ._plan import Setup, element_strides
+from ._options import Reference, RelevanceOptions, Rule, named_rule
+from ._setup import Setup, element_strides
 
 _DEFAULT_RULE: list[Rule] = []  # made when the library is open
 
 
 def rule_of(rule: Rule | str | None, setup: Setup) -> Any:
     """The C struct of a rule."""
-    if not isinstance(rule, Rule):
-        if rule is None:
-            if not _DEFAULT_RULE:
-                _DEFAULT_RULE.append(Rule())
-            rule = _DEFAULT_RULE[0]
-        else:
-            rule = Rule(rule)
+    if rule is None and not _DEFAULT_RULE:
+        _DEFAULT_RULE.append(Rule())
+    rule = _DEFAULT_RULE[0] if rule is None else named_rule(rule)
     struct, holder = rule._struct(setup.device, setup.groups or setup.segments)
     setup.keep.append(holder)
     return struct

@@ -13,7 +13,7 @@ from torch import Tensor
 from ._abi import Placement, ReferenceSource, RowsFlag
 from ._calls import kept_count
 from ._errors import conflict, out_of_range
-from ._options import Batch, Reference, Rule
+from ._options import Batch, Reference, Rule, named_rule
 from ._rows import Rows
 
 RAGGED = "Tensor? cu_seqlens, int max_tokens, int room"
@@ -23,6 +23,7 @@ RAGGED = "Tensor? cu_seqlens, int max_tokens, int room"
 def rule_word(rule: Rule | str | None) -> str:
     if rule is None or isinstance(rule, str):
         return f"detector={rule or 'otsu'}"
+    rule = named_rule(rule)
     own = rule.__dict__
     if "_word" in own:
         return own["_word"]  # type: ignore[no-any-return]
@@ -108,10 +109,13 @@ class Form:
         if self.ragged:
             check_room(counts.sum(), int(kept.shape[0]))
             return kept.contiguous(), counts, offsets_of(counts)
-        check_room(counts, int(kept.shape[-1]))
-        missing = rows - int(kept.shape[-1])
-        return (kept.contiguous() if missing <= 0 else torch.nn.functional.pad(
-            kept, (0, missing), value=-1)), counts
+        room = int(kept.shape[-1])
+        check_room(counts, room)
+        if room >= rows:
+            return kept.contiguous(), counts
+        wide = kept.new_full((*kept.shape[:-1], rows), -1)
+        wide.narrow(-1, 0, room).copy_(kept)
+        return wide, counts
 
 
 def offsets_of(counts: Tensor) -> Tensor:
@@ -121,7 +125,8 @@ def offsets_of(counts: Tensor) -> Tensor:
 
 def check_room(counts: Tensor, room: int) -> None:
     """On the host, where it costs no wait."""
-    if not counts.is_cuda and counts.numel() and (most := int(counts.max())) > room:
+    if not counts.is_cuda and counts.numel() and (
+            most := max(counts.tolist() if counts.dim() else [int(counts)])) > room:
         of = " of a segment" if counts.dim() else ""
         raise out_of_range(f"room is {room}, but {most} rows{of} are kept")
 
@@ -161,9 +166,10 @@ def int32(shape: Sequence[Any], like: Tensor) -> Tensor:
 
 def gathered(rows: Sequence[Tensor], targets: Sequence[Tensor], axes: Sequence[int],
              placement: Placement = Placement.LOCAL) -> list[Rows]:
-    local = placement == Placement.LOCAL
-    return [Rows(array, target, axis, placement,
-                 RowsFlag.ZERO_TAIL if local and target is not array else 0)
+    """`placement`: of results that are not in place."""
+    tail = RowsFlag.ZERO_TAIL if placement == Placement.LOCAL else 0
+    return [Rows(array, target, axis, Placement.LOCAL) if target is array else
+            Rows(array, target, axis, placement, tail)
             for array, target, axis in zip(rows, targets, axes)]
 
 

@@ -5,8 +5,9 @@ _torch_gradients.py their gradients. An operator's arguments are tensors, number
 rule travels as "detector=TOPK k=144".
 
 Results are LOCAL: segment b's are rows 0 .. counts[b] - 1 of [B, room, ..]; with cu_seqlens PACKED:
-they follow each other in [room, ..]. Behind them is zero (numbers of rows: -1). No output shares
-memory with another, as operators must have it.
+they follow each other in [room, ..]. Behind them is zero (numbers of rows: -1). In place they are
+LOCAL always, ragged ones at their segment's own start; numbers of rows are as above. No output
+shares memory with another, as operators must have it.
 """
 from __future__ import annotations
 
@@ -16,10 +17,11 @@ import torch
 from torch import Tensor
 
 from ._abi import Power
-from ._calls import cut as _cut, merge as _merge, prune as _prune, score as _score
+from ._calls import merge as _merge, prune as _prune, score as _score
 from ._options import Merge
-from ._torch_again import prune_uniform
-from ._torch_forms import RAGGED, Form, define, int32, reference_of, rows_like, rule_of_word
+from ._torch_again import cut_again, prune_again
+from ._torch_forms import (RAGGED, Form, check_room, define, int32, reference_of, rows_like,
+                           rule_of_word)
 
 
 # ---------------------------------------------------------------------------------- score and cut
@@ -41,14 +43,6 @@ def _cut_form(scores: Tensor, prefix_rows: int, ragged: tuple[Any, ...]) -> Form
     return Form(scores.shape, prefix_rows, *ragged, name="scores", more="")
 
 
-def _cut_kernel(scores: Tensor, flags: Tensor | None, rule: str, prefix_rows: int,
-                *ragged: Any) -> tuple[Tensor, Tensor]:
-    form = _cut_form(scores, prefix_rows, ragged)
-    found = _cut(scores.contiguous(), rule_of_word(rule), batch=form.batch(),
-                 input_flags=flags, want=(), placement=form.placement)
-    return form.first(found.kept, found.counts, form.room(rule)), found.counts.clone()
-
-
 def _cut_fake(scores: Tensor, _flags: Any, rule: str, prefix_rows: int,
               *ragged: Any) -> tuple[Tensor, Tensor]:
     form = _cut_form(scores, prefix_rows, ragged)
@@ -59,27 +53,15 @@ define("score(Tensor x, Tensor? cls, int source, int lag, int prefix_rows, int d
        "Tensor? cu_seqlens, int max_tokens) -> (Tensor scores, Tensor flags)", _score_kernel,
        _score_fake)
 define(f"cut(Tensor scores, Tensor? flags, str rule, int prefix_rows, {RAGGED}) -> "
-       "(Tensor kept, Tensor counts)", _cut_kernel, _cut_fake)
+       "(Tensor kept, Tensor counts)", cut_again, _cut_fake)
 
 
 # ------------------------------------------------------------------------------------------ prune
 _PRUNE = "Tensor? cls, str rule, int source, int lag, int prefix_rows, int dim"
 
 
-def _prune_kernel(x: Tensor, cls: Tensor | None, rule: str, source: int, lag: int,
-                  prefix_rows: int, dim: int, *ragged: Any) -> tuple[Tensor, ...]:
-    if ragged[0] is None:
-        return prune_uniform(x, cls, rule, source, lag, prefix_rows, dim)
-    form = Form(x.shape[:-1], prefix_rows, *ragged)
-    room = form.room(rule)
-    tokens = rows_like(x, room, zero=True)
-    found = _prune(x, reference_of(cls, source, lag), rule=rule_of_word(rule), batch=form.batch(),
-                   out=tokens, want=(), dim=dim, placement=form.placement)
-    return tokens, form.first(found.kept, found.counts, room), found.counts.clone()
-
-
-def _prune_in_place_kernel(x: Tensor, *how: Any) -> tuple[Tensor, ...]:
-    return prune_uniform(x, *how, in_place=True)
+def _prune_in_place_kernel(*inputs: Any) -> Any:
+    return prune_again(*inputs, in_place=True)
 
 
 def _prune_in_place_fake(x: Tensor, _cls: Any, rule: str, _source: int, _lag: int,
@@ -94,9 +76,9 @@ def _prune_fake(x: Tensor, *how: Any) -> tuple[Tensor, Tensor, Tensor]:
 
 
 define(f"prune(Tensor x, {_PRUNE}, {RAGGED}) -> (Tensor tokens, Tensor kept, Tensor counts)",
-       _prune_kernel, _prune_fake)
-define(f"prune_(Tensor(a!) x, {_PRUNE}) -> (Tensor kept, Tensor counts)", _prune_in_place_kernel,
-       _prune_in_place_fake)
+       prune_again, _prune_fake)
+define(f"prune_(Tensor(a!) x, {_PRUNE}, {RAGGED}) -> (Tensor kept, Tensor counts)",
+       _prune_in_place_kernel, _prune_in_place_fake)
 
 
 # -------------------------------------------------------------------------------- prune and merge
@@ -111,6 +93,8 @@ def _prune_merged(out: Tensor, form: Form, x: Tensor, cls: Tensor | None, word: 
         x, reference_of(cls, source, lag), rule=rule_of_word(word), batch=form.batch(), out=out,
         zero_tail=out is not x and not form.ragged, want=("joins",), dim=dim,
         placement=form.placement, merge=Merge(Power(power), window, sizes))
+    if form.ragged and out is x:
+        check_room(found.counts.sum(), room)
     return (form.first(found.kept, found.counts, room), found.counts.clone(),
             form.first(found.sizes, found.counts, room, 0).clamp_(min=0), found.joins.clone())
 
@@ -125,8 +109,10 @@ def _prune_merge_kernel(x: Tensor, cls: Tensor | None, rule: str, source: int, l
 
 
 def _prune_merge_in_place_kernel(x: Tensor, cls: Tensor | None, rule: str, source: int, lag: int,
-                                 prefix_rows: int, dim: int, *how: Any) -> tuple[Tensor, ...]:
-    return _prune_merged(x, Form(x.shape[:-1], prefix_rows), x, cls, rule, source, lag, dim, *how)
+                                 prefix_rows: int, dim: int, power: int, window: int,
+                                 sizes: Tensor | None, *ragged: Any) -> tuple[Tensor, ...]:
+    return _prune_merged(x, Form(x.shape[:-1], prefix_rows, *ragged), x, cls, rule, source, lag,
+                         dim, power, window, sizes)
 
 
 def _prune_merge_in_place_fake(x: Tensor, *how: Any) -> tuple[Tensor, ...]:
@@ -142,7 +128,7 @@ def _prune_merge_fake(x: Tensor, *how: Any) -> tuple[Tensor, ...]:
 define(f"prune_merge(Tensor x, {_PRUNE}, {_MERGE}, {RAGGED}) -> "
        "(Tensor tokens, Tensor kept, Tensor counts, Tensor sizes, Tensor joins)",
        _prune_merge_kernel, _prune_merge_fake)
-define(f"prune_merge_(Tensor(a!) x, {_PRUNE}, {_MERGE}) -> "
+define(f"prune_merge_(Tensor(a!) x, {_PRUNE}, {_MERGE}, {RAGGED}) -> "
        "(Tensor kept, Tensor counts, Tensor sizes, Tensor joins)",
        _prune_merge_in_place_kernel, _prune_merge_in_place_fake)
 

@@ -7,29 +7,18 @@ from typing import Any, Sequence
 from torch import Tensor
 
 from ._abi import Policy, Reduction
-from ._calls import compact as _compact, prune_sequence as _prune_sequence
 from ._options import RelevanceOptions
+from ._sequence import prune_sequence as _prune_sequence
+from ._torch_again import compact_again
 from ._torch_forms import (Form, axes_of, check_room, define, gathered, int32, new_rows, rows_like,
                            rule_of_word)
 
 
 # ---------------------------------------------------------------------------------------- compact
-def _compacted(rows: Sequence[Tensor], targets: Sequence[Tensor], axes: Sequence[int],
-               kept: Tensor, counts: Tensor, prefix_rows: int, *ragged: Any) -> None:
-    if rows:
-        size = rows[0].shape[axes[0]]
-        form = Form((*kept.shape[:-1], size), prefix_rows, *ragged, name="rows[0]")
-        _compact(gathered(rows, targets, axes, form.placement),
-                 *form.given_kept(kept, counts, size), batch=form.batch(),
-                 kept_placement=form.placement, placement=form.placement)
-
-
 def _compact_kernel(rows: list[Tensor], axes: list[int], kept: Tensor,
                     *how: Any) -> list[Tensor]:
     axes = axes_of(rows, axes, kept.dim() == 2)
-    targets = new_rows(rows, axes, kept.shape[-1], how[2] is not None)
-    _compacted(rows, targets, axes, kept, *how)
-    return targets
+    return list(compact_again(rows, axes, kept, *how, in_place=False))
 
 
 def _compact_fake(rows: list[Tensor], axes: list[int], kept: Tensor, *_how: Any) -> list[Tensor]:
@@ -38,7 +27,7 @@ def _compact_fake(rows: list[Tensor], axes: list[int], kept: Tensor, *_how: Any)
 
 def _compact_in_place_kernel(rows: list[Tensor], axes: list[int], kept: Tensor,
                              *how: Any) -> None:
-    _compacted(rows, rows, axes_of(rows, axes, kept.dim() == 2), kept, *how)
+    compact_again(rows, axes_of(rows, axes, kept.dim() == 2), kept, *how, in_place=True)
 
 
 def _compact_in_place_fake(rows: list[Tensor], axes: list[int], kept: Tensor, *_how: Any) -> None:
@@ -48,8 +37,8 @@ def _compact_in_place_fake(rows: list[Tensor], axes: list[int], kept: Tensor, *_
 _KEPT = "Tensor kept, Tensor counts, int prefix_rows"
 define(f"compact(Tensor[] rows, int[] axes, {_KEPT}, Tensor? cu_seqlens, int max_tokens) -> "
        "Tensor[]", _compact_kernel, _compact_fake)
-define(f"compact_(Tensor(a!)[] rows, int[] axes, {_KEPT}) -> ()", _compact_in_place_kernel,
-       _compact_in_place_fake)
+define(f"compact_(Tensor(a!)[] rows, int[] axes, {_KEPT}, Tensor? cu_seqlens, int max_tokens) -> "
+       "()", _compact_in_place_kernel, _compact_in_place_fake)
 
 
 # --------------------------------------------------------------------------------- prune_sequence
@@ -85,9 +74,9 @@ def _sequence_kernel(x: Tensor, roles: Tensor, rows: list[Tensor], axes: list[in
 
 def _sequence_in_place_kernel(x: Tensor, roles: Tensor, rows: list[Tensor], axes: list[int],
                               *how: Any) -> tuple[Tensor, Tensor]:
-    form = Form(x.shape[:-1])
+    form = Form(x.shape[:-1], 0, *how[-2:])
     axes = axes_of(rows, axes, bool(form.lead))
-    return _sequence_pruned(form, x, rows, x, roles, rows, axes, *how)
+    return _sequence_pruned(form, x, rows, x, roles, rows, axes, *how[:-2])
 
 
 def _sequence_shapes(form: Form, x: Tensor, rows: list[Tensor], axes: list[int],
@@ -97,8 +86,8 @@ def _sequence_shapes(form: Form, x: Tensor, rows: list[Tensor], axes: list[int],
 
 
 def _sequence_in_place_fake(x: Tensor, _roles: Tensor, rows: list[Tensor], axes: list[int],
-                            room: int, *_how: Any) -> tuple[Tensor, Tensor]:
-    return _sequence_shapes(Form(x.shape[:-1]), x, rows, axes, room)
+                            room: int, *how: Any) -> tuple[Tensor, Tensor]:
+    return _sequence_shapes(Form(x.shape[:-1], 0, *how[-2:]), x, rows, axes, room)
 
 
 def _sequence_fake(x: Tensor, _roles: Tensor, rows: list[Tensor], axes: list[int], room: int,
@@ -111,5 +100,6 @@ def _sequence_fake(x: Tensor, _roles: Tensor, rows: list[Tensor], axes: list[int
 define(f"prune_sequence(Tensor x, {_SEQUENCE.format('Tensor')}, Tensor? cu_seqlens, "
        "int max_tokens) -> (Tensor tokens, Tensor kept, Tensor counts, Tensor[] moved)",
        _sequence_kernel, _sequence_fake)
-define(f"prune_sequence_(Tensor(a!) x, {_SEQUENCE.format('Tensor(b!)')}) -> "
-       "(Tensor kept, Tensor counts)", _sequence_in_place_kernel, _sequence_in_place_fake)
+define(f"prune_sequence_(Tensor(a!) x, {_SEQUENCE.format('Tensor(b!)')}, Tensor? cu_seqlens, "
+       "int max_tokens) -> (Tensor kept, Tensor counts)", _sequence_in_place_kernel,
+       _sequence_in_place_fake)

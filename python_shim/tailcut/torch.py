@@ -14,7 +14,9 @@ above, and Pruned.cu_seqlens says where each segment's begin. room is by default
 lengths could leave; who knows the lengths gives the sum of tailcut.kept_count. What finds no room
 is not written (on the host: an error).
 
-Functions whose name ends in _ work in place and have no gradient. Importing this imports torch.
+Functions whose name ends in _ work in place and have no gradient: what requires one is refused.
+There is no forward mode (torch.func.jvp sees constants), and torch.func.grad does not take
+the operators. Importing this imports torch.
 """
 from __future__ import annotations
 
@@ -25,6 +27,7 @@ from torch import Tensor
 
 from . import _torch_forms as _forms, _torch_gradients  # noqa: F401  (makes the operators)
 from ._abi import Policy, Power, ReferenceSource
+from ._arrays import NO_GRADIENT
 from ._errors import conflict
 from ._options import Merge, Reference, RelevanceOptions, Rule, member, merging
 
@@ -41,7 +44,8 @@ class Pruned(NamedTuple):
     #:                              in later layers logits of keys + log(sizes)
     joins: Tensor | None = None  #: int32 [B, N], with merging: what candidate i joins, -1 for none
     rows: tuple[Tensor, ...] = ()  #: prune_sequence: those of `rows`
-    cu_seqlens: Tensor | None = None  #: ragged: int32 [B + 1], offsets of the results
+    cu_seqlens: Tensor | None = None  #: ragged: int32 [B + 1], offsets of the results (in place: of
+    #:                                   those in kept and sizes)
 
 
 def prune(x: Tensor, reference: Source = None, *, rule: Rule | str | None = None,
@@ -68,15 +72,20 @@ def prune(x: Tensor, reference: Source = None, *, rule: Rule | str | None = None
 
 def prune_(x: Tensor, reference: Source = None, *, rule: Rule | str | None = None,
            prefix_rows: int = 0, dim: int | None = None,
-           merge: Merge | Power | str | None = None) -> Pruned:
+           merge: Merge | Power | str | None = None, cu_seqlens: Tensor | None = None,
+           max_tokens: int | None = None, room: int | None = None) -> Pruned:
     """The same in place: result rows go to the front of x (of each x[b]), and `tokens` is a view of
-    them; rows behind counts[b] are unspecified."""
+    them; rows behind counts[b] are unspecified. Ragged: `tokens` is x, with the results of segment
+    b in its rows from the given cu_seqlens[b]; kept and sizes follow each other as in `prune` (more
+    than `room`: an error on the host, behind which x is pruned)."""
+    _in_place([x])
     arguments = _arguments(x, reference, rule, prefix_rows, dim)
+    ragged = _ragged(x.shape[0], cu_seqlens, max_tokens, room)
     if merge is None:
-        found = torch.ops.tailcut.prune_(x, *arguments)
+        found = torch.ops.tailcut.prune_(x, *arguments, *ragged)
     else:
-        found = torch.ops.tailcut.prune_merge_(x, *arguments, *_merging(merge))
-    return Pruned(x.narrow(-2, 0, found[0].shape[-1]), *found)
+        found = torch.ops.tailcut.prune_merge_(x, *arguments, *_merging(merge), *ragged)
+    return _with_offsets(Pruned(_front(x, -2, found[0], cu_seqlens), *found), cu_seqlens)
 
 
 def score(x: Tensor, reference: Source = None, *, prefix_rows: int = 0, dim: int | None = None,
@@ -87,7 +96,7 @@ def score(x: Tensor, reference: Source = None, *, prefix_rows: int = 0, dim: int
     source, lag, prefix_rows = _source(reference, prefix_rows)
     ragged = _ragged(x.shape[0], cu_seqlens, max_tokens, None)[:2]
     scores, flags = torch.ops.tailcut.score(x, _vector(reference), source, lag, prefix_rows,
-                                            dim or x.shape[-1], *ragged)
+                                            x.shape[-1] if dim is None else dim, *ragged)
     return scores, flags
 
 
@@ -124,13 +133,17 @@ def compact(rows: Sequence[Tensor], kept: Tensor, counts: Tensor, *,
 
 
 def compact_(rows: Sequence[Tensor], kept: Tensor, counts: Tensor, *,
-             token_axis: int | Sequence[int] | None = None,
-             prefix_rows: int = 0) -> tuple[Tensor, ...]:
-    """The same in place; returns views of the first `room` rows. What is behind counts[b] is
-    unspecified."""
+             token_axis: int | Sequence[int] | None = None, prefix_rows: int = 0,
+             cu_seqlens: Tensor | None = None,
+             max_tokens: int | None = None) -> tuple[Tensor, ...]:
+    """The same in place; returns views of the first `room` rows (ragged: the arrays, with results
+    as `prune_` places them). What is behind counts[b] is unspecified."""
+    _in_place(rows, "rows")
     axes = _axes(rows, kept, token_axis)
-    torch.ops.tailcut.compact_(list(rows), axes, kept, counts, prefix_rows)
-    return tuple(array.narrow(axis, 0, kept.shape[-1]) for array, axis in zip(rows, axes))
+    total = rows[0].shape[axes[0]] if rows else 0
+    torch.ops.tailcut.compact_(list(rows), axes, kept, counts, prefix_rows,
+                               *_ragged(total, cu_seqlens, max_tokens, None)[:2])
+    return tuple(_front(array, axis, kept, cu_seqlens) for array, axis in zip(rows, axes))
 
 
 def merge(x: Tensor, kept: Tensor, counts: Tensor, *, merge: Merge | Power | str = Power.COS4,
@@ -140,7 +153,7 @@ def merge(x: Tensor, kept: Tensor, counts: Tensor, *, merge: Merge | Power | str
     `compact`; merge and its gradient as in `prune`."""
     ragged = _ragged(x.shape[0], cu_seqlens, max_tokens, None)[:2]
     tokens, sizes, joins = torch.ops.tailcut.merge(x, kept, counts, *_merging(merge), prefix_rows,
-                                                   dim or x.shape[-1], *ragged)
+                                                   x.shape[-1] if dim is None else dim, *ragged)
     return _with_offsets(Pruned(tokens, kept, counts, sizes, joins), cu_seqlens)
 
 
@@ -172,15 +185,20 @@ def prune_sequence_(x: Tensor, roles: Tensor,
                     options: RelevanceOptions | Policy | str | None = None, *,
                     rule: Rule | str | None = None, rows: Sequence[Tensor] = (),
                     token_axis: int | Sequence[int] | None = None, room: int | None = None,
-                    dim: int | None = None) -> Pruned:
-    """The same in place, x and each of `rows`; tokens and rows are views of the first `room`. What
-    is behind counts[b] is unspecified."""
+                    dim: int | None = None, cu_seqlens: Tensor | None = None,
+                    max_tokens: int | None = None) -> Pruned:
+    """The same in place, x and each of `rows`; tokens and rows are views of the first `room`
+    (ragged: the arrays, with results as `prune_` places them). What is behind counts[b] is
+    unspecified."""
+    _in_place([x])
+    _in_place(rows, "rows")
     axes = _axes(rows, roles, token_axis)
     arguments = _sequence(x, roles, options, rows, axes, rule, room, dim)
-    kept, counts = torch.ops.tailcut.prune_sequence_(x, *arguments)
-    size = kept.shape[-1]
-    return Pruned(x.narrow(-2, 0, size), kept, counts,
-                  rows=tuple(array.narrow(axis, 0, size) for array, axis in zip(rows, axes)))
+    ragged = _ragged(x.shape[0], cu_seqlens, max_tokens, None)[:2]
+    kept, counts = torch.ops.tailcut.prune_sequence_(x, *arguments, *ragged)
+    moved = tuple(_front(array, axis, kept, cu_seqlens) for array, axis in zip(rows, axes))
+    return _with_offsets(Pruned(_front(x, -2, kept, cu_seqlens), kept, counts, rows=moved),
+                         cu_seqlens)
 
 
 # ----------------------------------------------------------------------------- operators' arguments
@@ -203,7 +221,7 @@ def _source(reference: Source, prefix_rows: int) -> tuple[int, int, int]:
 def _arguments(x: Tensor, reference: Source, rule: Rule | str | None, prefix_rows: int,
                dim: int | None) -> tuple[Any, ...]:
     return (_vector(reference), _forms.rule_word(rule), *_source(reference, prefix_rows),
-            dim or x.shape[-1])
+            x.shape[-1] if dim is None else dim)
 
 
 def _ragged(total: int, cu_seqlens: Tensor | None, max_tokens: int | None,
@@ -213,6 +231,19 @@ def _ragged(total: int, cu_seqlens: Tensor | None, max_tokens: int | None,
             raise conflict("max_tokens and room go with cu_seqlens")
         return None, 0, 0
     return cu_seqlens, total if max_tokens is None else max_tokens, room or 0
+
+
+def _in_place(arrays: Sequence[Tensor], name: str | None = None) -> None:
+    """Refuses what would have a wrong gradient; here, where it is seen when a graph is traced."""
+    if torch.is_grad_enabled():
+        for i, array in enumerate(arrays):
+            if array.requires_grad:
+                raise conflict((f"{name}[{i}]" if name else "x") + NO_GRADIENT)
+
+
+def _front(array: Tensor, axis: int, kept: Tensor, cu_seqlens: Tensor | None) -> Tensor:
+    """Where in-place results are."""
+    return array.narrow(axis, 0, kept.shape[-1]) if cu_seqlens is None else array
 
 
 def _with_offsets(found: Pruned, cu_seqlens: Tensor | None) -> Pruned:
@@ -240,6 +271,6 @@ def _sequence(x: Tensor, roles: Tensor, options: Any, rows: Sequence[Tensor], ax
     elif not isinstance(options, RelevanceOptions):
         options = RelevanceOptions(member(Policy, options, "options.policy"))
     return (roles, list(rows), axes, x.shape[-2] if room is None else room, _forms.rule_word(rule),
-            dim or x.shape[-1], options.q, options.k, options.lse, int(options.policy),
-            options.causal, options.last_query, int(options.head_reduction),
+            x.shape[-1] if dim is None else dim, options.q, options.k, options.lse,
+            int(options.policy), options.causal, options.last_query, int(options.head_reduction),
             int(options.query_reduction))

@@ -92,7 +92,8 @@ def arguments(request, form, gap=0, one_cls=False, dress=lambda array: array):
     options = tailcut.RelevanceOptions(request.relevance)
     if request.relevance == "attention":
         options = tailcut.RelevanceOptions(
-            "attention", request.causal, request.last_query, dress(spaced(shaped(request, request.q, form), gap)),
+            "attention", request.causal, request.last_query,
+            dress(spaced(shaped(request, request.q, form), gap)),
             dress(spaced(shaped(request, request.k, form), gap)), *request.reductions)
     roles = dress(np.ascontiguousarray(shaped(request, request.roles, form)))
     return tailcut.prune_sequence, (rows, roles, options), how | {"want": want}

@@ -2,6 +2,7 @@
 """What tailcut.servers.vllm touches of vLLM, stated anew: names, signatures, shapes and who calls
 what. Models return the embeddings that they are given; the EVS rule is the independent statement of
 tests/conformance/video.py."""
+import inspect
 import sys
 from dataclasses import dataclass
 from types import ModuleType, SimpleNamespace
@@ -121,6 +122,12 @@ class Qwen3VLMultiModalProcessor(Qwen2_5_VLMultiModalProcessor):
 
 class Qwen3VLForConditionalGeneration(Qwen2_5_VLForConditionalGeneration):
     pass
+
+
+def initialize_model(model_class, vllm_config):
+    """Of vllm.model_executor.model_loader.utils: what it looks for decides how a model is made."""
+    assert {"vllm_config", "prefix"} <= set(inspect.signature(model_class.__init__).parameters)
+    return model_class(vllm_config=vllm_config, prefix="")
 
 
 class Registry:

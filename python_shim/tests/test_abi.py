@@ -59,7 +59,8 @@ def test_functions(text):
     header = {}
     for kind, name, arguments in re.findall(r"TAILCUT_API ([\w *]+?)\s*(tailcut_\w+)\(([^)]*)\);",
                                             text):
-        types = () if arguments.strip() == "void" else tuple(map(argument_type, arguments.split(",")))
+        types = () if arguments.strip() == "void" else (
+            tuple(map(argument_type, arguments.split(","))))
         header[name] = (CTYPES[kind.strip()], types)
     assert header == _abi.FUNCTIONS
 
@@ -91,7 +92,8 @@ def compiled(tmp_path_factory):
         for field, _kind in struct._fields_:
             lines.append(f'  printf("{name}.{field}: %zu %zu\\n", offsetof({name}, {field}), '
                          f'sizeof (({name} *)0)->{field});')
-        lines.append(f'  {{ {name} made; memset(&made, 0, sizeof made); {name} set = {name.upper()}_INITIALIZER;')
+        lines.append(f'  {{ {name} made; memset(&made, 0, sizeof made);')
+        lines.append(f'    {name} set = {name.upper()}_INITIALIZER;')
         lines += [f'    made.{field} = set.{field};' for field, _kind in struct._fields_]
         lines.append(f'    show("{name} default", &made, sizeof made); }}')
     for name, (kind, prefix) in _abi.ENUMS.items():

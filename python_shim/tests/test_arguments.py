@@ -2,6 +2,7 @@
 """What goes in: element types, devices' interfaces, rules, batches; and how a wrong argument is
 refused."""
 import array
+import inspect
 import pickle
 from dataclasses import replace
 
@@ -29,7 +30,8 @@ def test_bfloat16():
     assert (a.kept == b.kept).all() and (a.scores == b.scores).all()
     assert b.tokens.dtype == ml_dtypes.bfloat16 and (b.tokens.view(np.uint16) == a.tokens).all()
     wide = (words.astype(np.uint32) << 16).view(np.float32)
-    assert (tailcut.score(wide, (bf16(CLS).astype(np.uint32) << 16).view(np.float32)).scores == a.scores).all()
+    cls = (bf16(CLS).astype(np.uint32) << 16).view(np.float32)
+    assert (tailcut.score(wide, cls).scores == a.scores).all()
 
 
 def test_other_objects():
@@ -42,7 +44,8 @@ def test_other_objects():
 
 
 def test_first_channels():
-    assert (tailcut.score(X, CLS, dim=9).scores == tailcut.score(X[:, :, :9], CLS[:, :9]).scores).all()
+    want = tailcut.score(X[:, :, :9], CLS[:, :9])
+    assert (tailcut.score(X, CLS, dim=9).scores == want.scores).all()
 
 
 def test_lengths_and_prefix():
@@ -50,7 +53,8 @@ def test_lengths_and_prefix():
     assert r.counts.tolist() == [4, 4, 0] and r.mask[:, :2].sum() == 0
     assert np.isnan(r.scores[1, 5:]).all() and not np.isnan(r.scores[1, :5]).any()
     bad = tailcut.prune(X, "mean", batch=Batch(lengths=[30, 31, 5]), rule=Rule(k=4))
-    assert bad.counts.tolist() == [4, 0, 4] and Flag(int(bad.flags[1])) == Flag.INVALID and not bad.mask[1].any()
+    assert bad.counts.tolist() == [4, 0, 4] and Flag(int(bad.flags[1])) == Flag.INVALID
+    assert not bad.mask[1].any()
 
 
 def test_k_of_each_group():
@@ -67,7 +71,8 @@ def test_uniform_rows_in_one_axis():
 def test_rule():
     assert Rule(k=3).detector == Detector.TOPK and Rule(percent=30).rounding.name == "DROP_PERCENT"
     assert replace(Rule(k=3, spread=0.5), k=4) == Rule("topk", k=4, spread=0.5)
-    assert pickle.loads(pickle.dumps(Rule(tau=0.5))) == Rule(tau=0.5) and hash(Rule(k=3)) == hash(Rule(k=3))
+    assert pickle.loads(pickle.dumps(Rule(tau=0.5))) == Rule(tau=0.5)
+    assert hash(Rule(k=3)) == hash(Rule(k=3))
     assert tailcut.kept_count(Rule(ratio=0.25), 100) == 25 and tailcut.kept_count("otsu", 7) == 7
     for wrong in (dict(k=3, tau=0.1), dict(detector="otsu", k=3), dict(rounding="ceil", k=3),
                   dict(k=2, search_lo=0.5)):
@@ -127,6 +132,70 @@ def test_refused(call, status, said):
     assert caught.value.status == status and caught.value.message in str(caught.value)
     again = pickle.loads(pickle.dumps(caught.value))
     assert (again.status, again.message) == (status, caught.value.message)
+
+
+@pytest.mark.parametrize("call, said", [
+    (lambda: tailcut.prune(None, CLS), "x is None"),
+    (lambda: tailcut.prune(X, CLS, rule=5), r"rule is 5: a Rule, such as Rule\(k=5\)"),
+    (lambda: tailcut.kept_count({"k": 3}, 9), "rule is {'k': 3}"),
+    (lambda: tailcut.cut(X[:, :, 0].copy(), rule=CLS), "rule is a ndarray"),
+    (lambda: Rule(k=2.5), "rule.k is 2.5: a whole number"),
+    (lambda: Rule(k="2"), "rule.k is '2'"),
+    (lambda: Rule(min_keep=2 ** 40), "rule.min_keep is 1099511627776"),
+    (lambda: Rule(ratio="half"), "rule.ratio is 'half'"),
+    (lambda: Rule(tau=[1]), "rule.tau is a list"),
+    (lambda: Batch(prefix_rows=1.5), "batch.prefix_rows is 1.5"),
+    (lambda: Batch(prefix_rows=-1), "batch.prefix_rows is -1"),
+    (lambda: Reference("lag", lag=1.5), "reference.lag is 1.5"),
+    (lambda: tailcut.Merge(window="64"), "merge.window is '64'"),
+    (lambda: tailcut.prune(X, CLS, batch={"prefix_rows": 1}), "batch is {'prefix_rows': 1}"),
+    (lambda: tailcut.score(X, CLS, batch=[0, 90]), "batch is a list: a Batch"),
+    (lambda: tailcut.prune(X, CLS, handle="cpu"), "handle is 'cpu'"),
+    (lambda: tailcut.prune(X, CLS, rows=X), "rows is a ndarray"),
+    (lambda: tailcut.prune(X, CLS, rows=tailcut.Rows(X)), "rows is a Rows: a list of Rows"),
+    (lambda: tailcut.prune(X, CLS, rows=[X]), r"rows\[0\] is a ndarray: a Rows"),
+    (lambda: tailcut.compact(X, np.zeros(3, "i4"), np.ones(3, "i4")), "rows is a ndarray"),
+    (lambda: tailcut.prune(X, CLS, want=None), "want is None"),
+    (lambda: tailcut.prune(X, CLS, want="score"), "want has 'score'"),
+    (lambda: tailcut.prune(X, CLS, dim=0), "dim is 0, but x has 16"),
+    (lambda: tailcut.score(X, CLS, dim=-1), "dim is -1, but x has 16"),
+    (lambda: tailcut.score(X, CLS, dim=4.0), "dim is 4.0"),
+    (lambda: tailcut.kept_count("otsu", 3.5), "n is 3.5"),
+])
+def test_of_another_kind(call, said):
+    """What is no value of an argument's type is refused by the argument's name."""
+    with pytest.raises(ArgumentError, match=said):
+        call()
+
+
+def test_numbers():
+    """Those of numpy are as good as Python's."""
+    rules = Rule(k=np.int64(4)), Rule(ratio=np.float32(0.5)), Rule(tau=1)
+    assert rules == (Rule(k=4), Rule(ratio=0.5), Rule(tau=1.0)) and type(rules[0].k) is int
+    got = tailcut.prune(X, CLS, rule=rules[0], want="ranks", batch=Batch(prefix_rows=np.int32(1)))
+    assert got.counts.tolist() == [4, 4, 4] and got.ranks.shape == (3, 30) and got.mask is None
+
+
+def test_without_segments():
+    for _ in range(2):
+        got = tailcut.prune(X[:0], CLS[0])
+        assert got.tokens.shape == (0, 16) and got.kept.shape == got.counts.shape == (0,)
+        assert got.cu_seqlens.tolist() == [0] and got.scores.shape == (0, 30)
+
+
+def test_signatures():
+    """help() tells what is called and what comes back."""
+    for name in ("prune", "score", "merge", "relevance"):
+        call = getattr(tailcut, name)
+        of, planned = inspect.signature(call), inspect.signature(call.plan)
+        assert of.parameters == planned.parameters
+        assert planned.return_annotation == f"Plan[{of.return_annotation}]"
+    own = inspect.signature(tailcut.prune, follow_wrapped=False).parameters
+    want = inspect.signature(tailcut.prune).parameters
+    assert [(p.name, p.kind, p.default) for p in own.values()] == (
+        [(p.name, p.kind, p.default) for p in want.values()])
+    with pytest.raises(TypeError, match=r"prune\(\) got an unexpected keyword argument 'keep'"):
+        tailcut.prune(X, CLS, keep=3)
 
 
 def test_read_only():

@@ -34,7 +34,8 @@ class Device:
     """An array in device memory, as a small library might have it."""
 
     def __init__(self, memory, shape, strides, dtype, offset=0):
-        self.memory, self.shape, self.strides, self.dtype, self.offset = memory, shape, strides, np.dtype(dtype), offset
+        self.memory, self.shape, self.strides = memory, shape, strides
+        self.dtype, self.offset = np.dtype(dtype), offset
 
     @classmethod
     def empty(cls, shape, dtype):
@@ -120,19 +121,22 @@ def test_method(seed):
 
 def test_rows_in_place_and_padded():
     rng = np.random.default_rng(1)
-    x, keys = rng.normal(size=(3, 40, 24)).astype(np.float16), rng.normal(size=(3, 2, 40, 8)).astype(np.float16)
+    x, keys = (rng.normal(size=shape).astype(np.float16)
+               for shape in ((3, 40, 24), (3, 2, 40, 8)))
     positions = np.zeros((3, 40), np.int64)
     want = tailcut.prune(x, "row", rule=Rule(k=9), rows=[Rows(keys, token_axis=2)])
     on = [Device.of(array) for array in (x, keys, positions)]
     got = tailcut.prune(on[0], "row", rule=Rule(k=9), out=on[0], rows=[
         Rows(on[1], on[1], token_axis=2), Rows(None, on[2], flags=RowsFlag.RENUMBER, token_axis=1,
                                                placement="local")])
-    assert (got.kept.numpy()[:27] == want.kept).all() and (got.scores.numpy()[:, :39] == want.scores[:, :39]).all()
+    assert (got.kept.numpy()[:27] == want.kept).all()
+    assert (got.scores.numpy()[:, :39] == want.scores[:, :39]).all()
     assert (on[0].numpy()[:, :9].reshape(27, 24) == want.tokens).all()
     assert (on[1].numpy()[:, :, :9].transpose(1, 0, 2, 3).reshape(2, 27, 8) == want.rows[0]).all()
     assert (on[2].numpy()[:, :9] == np.arange(9)).all()
     padded = tailcut.prune(Device.of(x), "row", rule=Rule(k=9), placement="local")
-    assert padded.tokens.shape == (3, 9, 24) and (padded.tokens.numpy().reshape(27, 24) == want.tokens).all()
+    assert padded.tokens.shape == (3, 9, 24)
+    assert (padded.tokens.numpy().reshape(27, 24) == want.tokens).all()
 
 
 def test_wrong_device():

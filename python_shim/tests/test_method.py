@@ -120,7 +120,8 @@ def test_in_place(seed):
     x = given_[0]
     got = call(*given_, **how, out=x)
     assert ask.same_bits(got.kept, want.kept)
-    rows = x.reshape(-1, x.shape[-1]) if form != "batch" else np.concatenate([*x, x[:0].reshape(0, x.shape[-1])])
+    rows = x.reshape(-1, x.shape[-1]) if form != "batch" else (
+        np.concatenate([*x, x[:0].reshape(0, x.shape[-1])]))
     packed = [rows[a:a + n] for a, n in zip(request.cu[:-1], want.counts)]
     assert ask.same_bits(np.concatenate(packed + [want.tokens[:0]]), want.tokens)
     if form == "single":
@@ -167,7 +168,7 @@ def test_given_log_sum_exp(seed, batched, heads, queries):
     it."""
     rng = np.random.default_rng(seed)
     b, n, h, d = 2 if batched else 1, int(rng.integers(4, 30)), 4, 8
-    q, k = rng.normal(size=(b, n, h, d)).astype(np.float32), rng.normal(size=(b, n, 2, d)).astype(np.float32)
+    q, k = (rng.normal(size=(b, n, heads, d)).astype(np.float32) for heads in (h, 2))
     roles = rng.choice([1, 2, 3], (b, n)).astype(np.uint8)
     logits = np.einsum("bthd,bshd->bhts", q.astype(np.float64), np.repeat(k, 2, 2)) / np.sqrt(d)
     # a view of [b, h, t]
@@ -175,6 +176,6 @@ def test_given_log_sum_exp(seed, batched, heads, queries):
     if not batched:
         q, k, roles, lse = q[0], k[0], roles[0], lse[0]
     reductions = dict(head_reduction=heads, query_reduction=queries)
-    want = tailcut.relevance(None, roles, tailcut.RelevanceOptions("attention", q=q, k=k, **reductions))
-    got = tailcut.relevance(None, roles, tailcut.RelevanceOptions("attention", q=q, k=k, lse=lse, **reductions))
+    want, got = (tailcut.relevance(None, roles, tailcut.RelevanceOptions(
+        "attention", q=q, k=k, lse=of, **reductions)) for of in (None, lse))
     assert np.allclose(got.scores, want.scores, rtol=1e-5, atol=1e-6, equal_nan=True)

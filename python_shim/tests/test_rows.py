@@ -39,10 +39,12 @@ def test_uniform(data):
     segments, tokens = data.draw(st.integers(1, 4)), data.draw(st.integers(1, 40))
     batched = data.draw(st.booleans()) if segments == 1 else True
     prefix = data.draw(st.integers(0, min(2, tokens)))
-    scores = np.random.default_rng(data.draw(st.integers(0, 999))).normal(size=(segments, tokens)).astype(np.float32)
+    rng = np.random.default_rng(data.draw(st.integers(0, 999)))
+    scores = rng.normal(size=(segments, tokens)).astype(np.float32)
     chosen = tailcut.cut(scores if batched else scores[0], Rule(ratio=0.4),
                          batch=Batch(prefix_rows=prefix))
-    sources = [data.draw(arrays(batched, segments, tokens)) for _ in range(data.draw(st.integers(1, 3)))]
+    sources = [data.draw(arrays(batched, segments, tokens))
+               for _ in range(data.draw(st.integers(1, 3)))]
     for placement in Placement:
         got = tailcut.compact([Rows(a, token_axis=axis) for a, axis in sources], chosen.kept,
                               chosen.counts,
@@ -96,7 +98,8 @@ def test_layer_with_pages():
         own = kept[(kept >= first) & (kept < end)]
         for j, row in enumerate(own):
             to, source = slots[first + j], slots[row]
-            assert (pool[to // page, :, to % page] == before[source // page, :, source % page]).all()
+            moved, old = pool[to // page, :, to % page], before[source // page, :, source % page]
+            assert (moved == old).all()
         packed = slice(result.cu_seqlens[b], result.cu_seqlens[b + 1])
         assert (result.rows[2][packed] == base[b] + np.arange(len(own))).all()
 
@@ -133,7 +136,8 @@ def test_keys_turn(table, in_place):
         Rows(by_head, rotation=how)])
     want = rotated(raw[0][:, r.kept], 5 + np.arange(17))
     got = keys[0, :, :17] if in_place else r.rows[0]
-    assert np.abs(got - want).max() < 1e-5 and np.abs(r.rows[1].transpose(1, 0, 2) - want).max() < 1e-5
+    assert np.abs(got - want).max() < 1e-5
+    assert np.abs(r.rows[1].transpose(1, 0, 2) - want).max() < 1e-5
 
 
 def test_cache_of_a_batch():
@@ -156,7 +160,8 @@ def test_zero_tail_and_padded():
                       zero_tail=True)
     assert r.tokens.shape == (3, 12, 4) and r.kept.shape == (3, 20)
     for b, count in enumerate(r.counts):
-        assert (r.tokens[b, :count] == x[b][r.kept[b, :count]]).all() and not r.tokens[b, count:].any()
+        assert (r.tokens[b, :count] == x[b][r.kept[b, :count]]).all()
+        assert not r.tokens[b, count:].any()
         assert (r.kept[b, count:] == -1).all()
 
 

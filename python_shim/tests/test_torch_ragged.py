@@ -70,6 +70,78 @@ def test_operators(rule, prefix, dtype):
                            want.tokens)
 
 
+def moved(array, found, axis=0):
+    """In-place results, packed: each segment's are at its own start."""
+    parts = [array.narrow(axis, a, n) for a, n in zip(CU.tolist(), found.counts.tolist())]
+    return torch.cat(parts, axis)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("prefix", [0, 1])
+def test_in_place(rule, prefix, dtype):
+    """The same kept sets and rows as by the functional forms, at each segment's own start, and
+    nothing written behind the last segment; again with other data."""
+    x, cls = data(dtype)
+    sizes = torch.randint(1, 5, (84,), generator=torch.Generator().manual_seed(4),
+                          dtype=torch.int32)
+    words = torch.arange(2 * 84 * 3).view(2, 84, 3)
+    how = {"rule": rule, "prefix_rows": prefix, "cu_seqlens": CU, "max_tokens": 40}
+    for x in (x, x.flip(0)):
+        for merge in (None, Merge("cos4", sizes_in=sizes)):
+            want, own = tt.prune(x, cls, merge=merge, **how), x.clone()
+            got = tt.prune_(own, cls, merge=merge, **how)
+            total = int(want.counts.sum())
+            assert got.tokens is own and torch.equal(moved(own, got), want.tokens[:total])
+            for name in ("kept", "counts", "sizes", "joins", "cu_seqlens"):
+                ours, theirs = getattr(got, name), getattr(want, name)
+                assert ours is theirs is None or torch.equal(ours, theirs), name
+            assert torch.equal(own[81:], x[81:])
+            with pytest.raises(tailcut.ArgumentError, match=f"{total} "):
+                tt.prune_(x.clone(), cls, merge=merge, room=total - 1, **how)
+        parts = [x.clone(), words.clone()]
+        axes = {"token_axis": [0, 1], "prefix_rows": prefix, "cu_seqlens": CU, "max_tokens": 40}
+        kept, counts = tt.prune(x, cls, **how)[1:3]
+        tokens, others = tt.compact([x, words], kept, counts, **axes)
+        own = tt.compact_(parts, kept, counts, **axes)
+        assert own[0] is parts[0] and torch.equal(moved(own[0], got), tokens[:total])
+        assert torch.equal(moved(own[1], got, 1), others[:, :total])
+        assert torch.equal(own[1][:, 81:], words[:, 81:])
+
+
+def test_other_offsets():
+    """Calls of one form whose offsets, flags and kept lists are others."""
+    x, cls = data()
+    for offsets in ([0, 40, 47, 47, 80, 81], [0, 1, 34, 34, 41, 81], [2, 3, 3, 40, 44, 84]):
+        cu = torch.tensor(offsets, dtype=torch.int32)
+        how = {"rule": Rule(tau=0.05, max_keep=17)}
+        batch = Batch(cu, max_tokens=40)
+        where = {"cu_seqlens": cu, "max_tokens": 40}
+        want = tailcut.prune(x, cls, batch=batch, want=(), **how)
+        total = int(want.cu_seqlens[-1])
+        same(tt.prune(x, cls, **how, **where), want, total)
+        own = x.clone()
+        same(tt.prune_(own, cls, **how, **where)._replace(tokens=want.tokens), want, total)
+        firsts = [own[a:a + n] for a, n in zip(offsets, want.counts.tolist())]
+        assert torch.equal(torch.cat(firsts), want.tokens)
+        scores, flags = tt.score(x, cls, **where)
+        kept, counts = tt.cut(scores, Rule(tau=0.05, max_keep=17, scale="unit"), flags=flags,
+                              **where)
+        assert torch.equal(kept[:total], want.kept) and torch.equal(counts, want.counts)
+        bad = flags.clone()
+        bad[0] = tailcut.Flag.INVALID
+        fewer = tt.cut(scores, Rule(tau=0.05, max_keep=17, scale="unit"), flags=bad, **where)[1]
+        assert fewer[0] == 0 < counts[0] and torch.equal(fewer[1:], counts[1:])
+        other = torch.arange(84.0)
+        (moved_rows,) = tt.compact([other], kept, counts, **where)
+        tt.compact_([other], kept, counts, **where)
+        assert torch.equal(moved_rows[:total], torch.cat(
+            [torch.arange(84.0)[a:b][k.long()] for a, b, k in zip(
+                offsets, offsets[1:], want.kept.split(want.counts.tolist()))]))
+        firsts = [other[a:a + n] for a, n in zip(offsets, want.counts.tolist())]
+        assert torch.equal(torch.cat(firsts), moved_rows[:total])
+
+
 def numbers(found, prefix=0):
     """The batch's rows that were kept."""
     segments = torch.repeat_interleave(torch.arange(len(LENGTHS)), found.counts)
@@ -140,6 +212,12 @@ def test_sequence(policy):
     (found,) = torch.autograd.grad((got.tokens ** 2).sum(), x)
     (wanted,) = torch.autograd.grad((x[numbers(got)] ** 2).sum(), x)
     assert torch.equal(found, wanted)
+    own = [x.detach().clone(), positions.clone()]
+    placed = tt.prune_sequence_(own[0], roles, options, rule=Rule(k=5), rows=own[1:],
+                                cu_seqlens=CU, max_tokens=40)
+    assert all(map(torch.equal, placed[1:3], got[1:3])) and placed.rows[0] is own[1]
+    assert torch.equal(moved(own[0], placed), got.tokens[:total])
+    assert torch.equal(moved(own[1], placed), got.rows[0][:total])
     with pytest.raises(tailcut.ArgumentError, match=f"room for 9 rows, but {total} are kept"):
         tt.prune_sequence(x, roles, options, rule=Rule(k=5), room=9, cu_seqlens=CU)
 
@@ -160,7 +238,12 @@ def vision(x, cls, cu):
     merged = tt.prune(x, "novelty", rule=Rule(k=6), merge="cos4", cu_seqlens=cu, max_tokens=40,
                       room=20)
     (beside,) = tt.compact([x + 1], pruned.kept, pruned.counts, cu_seqlens=cu, max_tokens=40)
-    return pruned.tokens.sum(0), pruned.cu_seqlens, merged.tokens, merged.sizes, beside
+    own = x - 1
+    front = tt.prune_(own, cls, rule=Rule(k=3), cu_seqlens=cu, max_tokens=40)
+    rows = [x * 3]
+    tt.compact_(rows, front.kept, front.counts, cu_seqlens=cu, max_tokens=40)
+    return (pruned.tokens.sum(0), pruned.cu_seqlens, merged.tokens, merged.sizes, beside,
+            own[:3], front.kept, rows[0][:3])
 
 
 @pytest.mark.parametrize("backend", ["aot_eager", "inductor"])

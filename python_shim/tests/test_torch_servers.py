@@ -79,7 +79,7 @@ def engine(vllm, name, tailcut_options, rate=None):
     model_class = getattr(__import__(module, fromlist=["*"]), attribute)
     config = SimpleNamespace(**({"tailcut": tailcut_options} if tailcut_options else {}))
     settings = SimpleNamespace(hf_config=config, video_pruning_rate=rate)
-    model = model_class(vllm_config=settings, prefix="")
+    model = vllm.initialize_model(model_class, settings)
     processor, _info, dummy = model_class.parts
     return model, processor(vllm.Info(config, SimpleNamespace(video_pruning_rate=rate)), dummy)
 
@@ -128,6 +128,17 @@ def test_vllm_qwen_images(vllm, dtype):
         positions = vllm.positions_of(grid)[want]
         assert torch.equal(rows[:, :32], image[want])
         assert torch.equal(rows[:, 32:], positions.to(dtype))
+
+
+def test_vllm_positions_of_text(vllm):
+    """vLLM asks for every request of a step, those without media too."""
+    model, _ = engine(vllm, QWEN, {"ratio": 0.8}, 0.7)
+    model.config.image_token_id, model.config.video_token_id = 9, 8
+    tokens = [1, 2, 3, 4]
+    positions, delta = model.get_mrope_input_positions(tokens, [])
+    assert delta == 0 and positions.tolist() == [[0, 1, 2, 3]] * 3
+    rows, again, delta = model.recompute_mrope_positions(tokens, [], positions, 0)
+    assert len(rows) == 0 and delta == 0 and torch.equal(again, positions)
 
 
 def test_vllm_positions(vllm):

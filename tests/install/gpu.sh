@@ -1,8 +1,8 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
-# ./run gpu where everything is a stand-in, the GPU too: no part's failure stops the next, time
-# limits and what is missing are said, brought builds are used, results have their names, the exit
-# status is right.
+# ./run gpu where everything is a stand-in, the GPU too: no part's failure stops the next or loses
+# its results, time limits and what is missing are said, brought builds are used, results have their
+# names, the exit status is right.
 #   gpu.sh SOURCE_DIR SCRATCH_DIR
 set -eu
 source=$1 scratch=$2
@@ -14,7 +14,7 @@ cp "$source/bench/tables.py" "$source/bench/targets.py" "$scratch/project/bench"
 cp "$source/bench/results/h100/bench.json" "$scratch/measured.json"
 export CALLS="$scratch/calls" MEASURED="$scratch/measured.json"
 
-for tool in sh dirname sed sort head tr rm mkdir cat uname date timeout sleep cp; do
+for tool in sh dirname sed sort head tr rm mkdir cat uname date timeout sleep cp mktemp; do
   ln -s "$(command -v $tool)" "$scratch/bin/$tool"
 done
 # stand_in FILE: its body is on standard input.
@@ -40,10 +40,16 @@ done
 stand_in "$scratch/project/build-gpu/bin/tailcut" <<'SH'
 echo "$0 $*" >>"$CALLS"
 for last; do :; done
-cp "$MEASURED" "$last"
+case "${HANGS:-}" in ?*) case "$*" in *"$HANGS"*) exec sleep 600 ;; esac ;; esac
+[ "${BENCH:-0}" -eq 2 ] || cp "$MEASURED" "$last"
 exit "${BENCH:-0}"
 SH
-printf 'import sys\n' >"$scratch/project/bench/compare_cuda.py"
+cat >"$scratch/project/bench/compare_cuda.py" <<'PY'
+import os
+import sys
+open(sys.argv[-1], "w").write(open(os.environ["MEASURED"]).read())
+sys.exit("stopped in the middle")
+PY
 
 # trial STATUS [OPTIONS]
 trial() {
@@ -80,9 +86,9 @@ said 'build-gpu-delays is used as it was brought'
 said '^  memcheck.*NOT RUN: no compute-sanitizer'
 said '^  comparison with PyTorch  *NOT RUN'
 said '^  targets  *NOT RUN: no python3'
-said '^5 parts passed, 0 failed, 3 not run; seed 7$'
+said '^11 parts passed, 0 failed, 3 not run; seed 7$'
 grep -q 'build-gpu/bin/gpu_sample --seconds 50 --seed 7' "$CALLS"
-[ -f "$scratch/project/bench/results/h100/$(date -u +%Y-%m-%d)-unknown-bench.json" ]
+[ -f "$scratch/project/bench/results/h100/$(date -u +%Y-%m-%d)-unknown-bench-cut.json" ]
 
 echo "-- the same, where it is required"
 TAILCUT_REQUIRE=gpu trial 1
@@ -90,9 +96,9 @@ said '^  comparison with PyTorch  *FAILED: TAILCUT_REQUIRE'
 
 echo "-- quick"
 trial 0 --quick
-said '^3 parts passed, 0 failed, 1 not run'
+said '^9 parts passed, 0 failed, 1 not run'
 grep -q 'gpu_sample --seconds 25 --seed 7' "$CALLS"
-grep -q 'tailcut bench --device cuda --seconds 30' "$CALLS"
+grep -q 'tailcut bench --device cuda --filter prune_visual --seconds 15' "$CALLS"
 if grep delays "$CALLS"; then exit 1; fi
 
 echo "-- an unknown option"
@@ -117,14 +123,26 @@ said '^  racecheck  *FAILED, exit status 86'
 said '^  synccheck  *FAILED: not over after'
 said '^  initcheck  *passed'
 grep -q -e '--tool initcheck .*gpu_sample .*--bare$' "$CALLS"
-said '^  benchmark  *passed'
-said '^  targets  *FAILED' # compare_cuda.py, a stand-in, left no file
+said '^  benchmark, cut  *passed'
+said '^  comparison with PyTorch  *FAILED, exit status 1'
+said '^  targets  *passed'
+said '^results: .*-bench.json .*-compare.json$'
 said 'parts passed, 4 failed, 0 not run'
 
-echo "-- the benchmark fails"
-BENCH=1 trial 1 --quick
-said '^  benchmark  *FAILED, exit status 1'
+echo "-- the benchmark fails: what it left counts"
+BENCH=1 TAILCUT_COMMIT=abc trial 1 --quick
+said '^  benchmark, cut  *FAILED, exit status 1'
+said '^NO   1 image in place  *17.1 us'
+[ -f "$scratch/project/bench/results/h100/$(date -u +%Y-%m-%d)-abc-bench.json" ]
+BENCH=2 trial 1 --quick
 said '^  targets  *NOT RUN: nothing was measured'
+
+echo "-- a step hangs, and then no time is left"
+HANGS=compact TAILCUT_SECONDS=19 trial 1 --quick
+said '^  benchmark, cut  *passed'
+said '^  benchmark, compact  *FAILED: not over after'
+said '^  benchmark, score  *NOT RUN: no time is left'
+said '^NO   1 image in place  *17.1 us'
 
 echo "-- figures"
 rm "$scratch/bin/compute-sanitizer"

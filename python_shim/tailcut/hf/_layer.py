@@ -9,9 +9,9 @@ from typing import Any
 from torch import Tensor
 
 from .._abi import Role
-from .._calls import prune_sequence
 from .._errors import conflict, unsupported
 from .._options import RelevanceOptions, Rule
+from .._sequence import prune_sequence
 from ._mask import Prompt, cache_of
 from ._place import Part, along_batch, move
 

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from .._abi import Role
 from .._calls import compact, cut
-from .._options import Rule, Selection
+from .._options import Rule
+from .._results import Selection
 from .._rows import Rows
 
 _KEPT = Rule(tau=0.5, min_keep=0)  # of a mask as scores

@@ -65,6 +65,8 @@ class Positions:
     def recompute_mrope_positions(self, input_ids, multimodal_embeddings, mrope_positions,
                                   num_computed_tokens):
         ids, made = torch.as_tensor(input_ids), mrope_positions.clone()
+        if not multimodal_embeddings:  # vLLM asks for every request of a step
+            return (), made, int(made.max()) + 1 - len(ids)
         media = (ids == self.config.image_token_id) | (ids == self.config.video_token_id)
         rows = torch.cat([of[:, -4:-1] for of in multimodal_embeddings]).T.long().to(made.device)
         here = num_computed_tokens + media[num_computed_tokens:].nonzero()[:rows.shape[1], 0]

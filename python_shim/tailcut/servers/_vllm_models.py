@@ -13,8 +13,8 @@ class _Llava(llava.LlavaForConditionalGeneration):
 
 
 class _Qwen2_5_VL(Video, Positions, qwen2_5_vl.Qwen2_5_VLForConditionalGeneration):
-    def __init__(self, **kwargs):
-        super().__init__(**kwargs)
+    def __init__(self, *, vllm_config, prefix=""):  # vLLM looks for both names
+        super().__init__(vllm_config=vllm_config, prefix=prefix)
         if not self.is_multimodal_pruning_enabled:
             raise ValueError("--video-pruning-rate must be above 0: see tailcut.servers.vllm")
 
