@@ -852,7 +852,8 @@ typedef struct tailcut_limits {
 
 /* Bytes of workspace that one call of kind `call` (tailcut_call) needs when nothing in it exceeds
  * `limits`: a multiple of TAILCUT_WORKSPACE_ALIGNMENT, may be 0. Never decreases when a limit
- * grows. */
+ * grows. (NOVELTY and merging of rows too long for a block of a GPU add window * dim bytes for each
+ * window that runs at a time there, at most one for each multiprocessor.) */
 TAILCUT_API tailcut_status tailcut_workspace_size(tailcut_handle handle, int32_t call,
                                                   const tailcut_limits *limits, size_t *size);
 
