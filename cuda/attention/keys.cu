@@ -3,14 +3,13 @@
  * attention, the keys: what the query rows pay to each, reduced over heads and query rows.
  *
  * Formula: p = 2^((q_t,h . k_j - m) s - l), m and l from lse.cu, or 0 and the caller's log-sum-exp
- * in base 2; over the heads, then over the query rows, the mean or the greatest p. Strategy: a block
- * owns TC_AT_KEYS keys and walks over tiles of TC_AT_QUERIES query
- * rows, in each over the heads:
- * logits are computed once more, p is reduced over the heads in the registers where it came to be,
- * and over the tile's rows at its end; no map is stored, and a key's score is written once. The
- * query heads of one key head come one after the other, so that its keys are fetched once for all
- * where they have no more than two pieces (fp16: 128 channels). Where there are too few tiles of
- * keys for the device, several blocks share one: each takes a part of the query rows, or (where
+ * in base 2; over the heads, then over the query rows, the mean or the greatest p. Strategy: a
+ * block owns TC_AT_KEYS keys and walks over tiles of TC_AT_QUERIES query rows, in each over the
+ * heads: logits are computed once more, p is reduced over the heads in the registers where it came
+ * to be, and over the tile's rows at its end; no map is stored, and a key's score is written once.
+ * The query heads of one key head come one after the other, so that its keys are fetched once for
+ * all where they have no more than two pieces (fp16: 128 channels). Where there are too few tiles
+ * of keys for the device, several blocks share one: each takes a part of the query rows, or (where
  * heads and rows are reduced alike) of the key heads, and the last to arrive puts the parts
  * together in order: which block that is depends on timing, what it adds does not.
  * Precision: as lse.cu; p, over heads and over a tile's rows in fp32, over tiles in double.

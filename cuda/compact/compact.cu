@@ -10,7 +10,7 @@
  *            the kept list itself
  *   staged   slabs of few images behind a cut, rows fetched while it runs        compact/staged.cu
  *   tickets  in place, few segments of more than 8,192 candidates                compact/tickets.cu
- *   turn     in a launch of their own: keys that turn to new positions, whatever their layout              compact/turn.cu
+ *   turn     keys that turn to new positions, of any layout, in their own launch compact/turn.cu
  * Parts ([B, H, T, d]), strides (K beside V), prefix rows and ragged batches are no reason for the
  * rest: a unit's place in its row is worked out once per thread, a row's by one multiplication.
  *

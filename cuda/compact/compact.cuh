@@ -59,8 +59,8 @@ __device__ inline int32_t tc_load_if(bool wanted, const int32_t *p, int32_t othe
   return v;
 }
 
-/* The same for EACH * 32 entries from entry `first` on, which a warp looks up with few loads, all of
- * them under way at once: i[m] is what comes of entry first + m * 32 + lane. `length`: the list's;
+/* The same for EACH * 32 entries from entry `first` on, which a warp looks up with few loads, all
+ * under way at once: i[m] is what comes of entry first + m * 32 + lane. `length`: the list's;
  * entries from there on give -1. */
 template <int EACH>
 __device__ inline void tc_follow_many(const int32_t *kept, int32_t first, int32_t length, int32_t n,

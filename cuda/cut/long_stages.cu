@@ -10,8 +10,8 @@
  * the host has one launch instead of three to thirteen. The last block of all leaves the counts
  * zero. The ticket may be taken before the kernel's wait, since no other kernel of a call has this
  * one. Precision: exact. Limits: registers and shared memory of the greediest stage for all: two
- * blocks an SM, so that one loads its rows while another's stage ends; of the longest tiles, 16 rows
- * a thread, and by sorting one.
+ * blocks an SM, so that one loads its rows while another's stage ends; by sorting, and of the
+ * longest tiles (16 rows a thread), one.
  */
 #include "cut/long_begin.cuh"
 #include "cut/long_bins.cuh"
