@@ -19,15 +19,16 @@ __device__ inline uint32_t tc_load_acquire(const uint32_t *from) {
   return v;
 }
 
-/* Whether this is the last of `count` blocks to come here. What the others wrote before is then
- * there, and *arrived is zero again. Called by whole blocks. */
-__device__ inline bool tc_arrives_last(uint32_t *arrived, uint32_t count) {
+/* Whether this is the last of `count` blocks to come here (or of blocks whose weights are that
+ * together). What the others wrote before is then there, and *arrived is zero again. Called by
+ * whole blocks. */
+__device__ inline bool tc_arrives_last(uint32_t *arrived, uint32_t count, uint32_t weight = 1) {
   __shared__ bool last;
   tc_delay(0);
   __threadfence(); /* our results before our arrival */
   __syncthreads();
   if (threadIdx.x == 0) {
-    last = atomicAdd(arrived, 1u) == count - 1;
+    last = atomicAdd(arrived, weight) == count - weight;
     if (last) *arrived = 0;
   }
   __syncthreads();

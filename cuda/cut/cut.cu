@@ -13,66 +13,25 @@
  *                       any; spread, curve, ranks     by sorting                cut/long_sort.cu
  *
  * Where both lengths are possible both are launched, short ones first, unless the long form has
- * room for all groups of any length; then, where there are groups, their lists are joined.
+ * room for all groups of any length. Where there are groups, these launches join their lists too
+ * (cut/join.cuh); more than TC_CHUNK_SEGMENTS segments take one more for that.
  */
-#include "cut/cut.cuh"
+#include "cut/join.cuh"
 #include "cut/long.cuh"
 
 namespace {
 
 constexpr int JOINERS = 256;
 
-/* ------------------------------------------------------------------------------ groups' lists --
- *
- * The kept lists of a segment's groups, one behind the other, and what is reported of the segment.
- * A block per segment. The groups of a segment are neighbours among the offsets: a warp finds the
- * first; chunk by chunk their counts are summed up and each warp copies lists. Limits: a segment's
- * groups are one block's work: about 1 us per 1,000 groups [estimate]. */
+/* The lists of segment blockIdx.x (cut/join.cuh), where there are more of them than have counts. */
 __global__ void __launch_bounds__(JOINERS) cut_join(const __grid_constant__ tc_cut_args args) {
-  __shared__ tc_block<JOINERS / 32>::space space;
-  __shared__ int32_t place[JOINERS];
-  tc_block<JOINERS / 32> block(space);
+  __shared__ tc_join_space<JOINERS> space;
+  tc_block<JOINERS / 32> block(space.block);
   tc_wait_previous();
   const int32_t b = (int32_t)blockIdx.x;
-  const tc_segment segment = tc_segment_at(args.segments, b);
-  int32_t sum = 0;
-  if (segment.n > 0) {
-    int32_t g0 = 0, g1 = 0;
-    if (block.warp == 0) {
-      const int64_t begin = args.segments.cu_seqlens != nullptr
-                                ? segment.start
-                                : (int64_t)b * args.segments.max_tokens;
-      g0 = tc_first_group(args.groups, begin);
-      g1 = tc_first_group(args.groups, tc_rows_end(args.segments, b));
-    }
-    g0 = block.reduce(g0, 0, [](int32_t x, int32_t y) { return max(x, y); });
-    g1 = block.reduce(g1, 0, [](int32_t x, int32_t y) { return max(x, y); });
-    for (int32_t base = g0; base < g1; base += JOINERS) {
-      const int32_t g = base + (int32_t)threadIdx.x;
-      const int32_t count = g < g1 ? args.group_counts[g] : 0;
-      int32_t total;
-      place[threadIdx.x] = sum + block.prefix(count, &total);
-      __syncthreads();
-      for (int32_t i = block.warp; i < JOINERS && base + i < g1; i += JOINERS / 32) {
-        const tc_group group = tc_group_at(args.segments, args.groups, nullptr, base + i);
-        if (group.b < 0) continue;
-        const int32_t *from = args.group_kept + group.start + group.first;
-        int32_t *to = args.out.kept + group.start + place[i];
-        for (int32_t j = block.lane; j < args.group_counts[base + i]; j += 32) to[j] = from[j];
-      }
-      sum += total;
-      __syncthreads(); /* before the next chunk's places */
-    }
-  }
-  if (threadIdx.x == 0) {
-    const int32_t flags = args.group_flags[b];
-    args.out.counts[b] = sum;
-    if (args.out.host_counts != nullptr) args.out.host_counts[b] = sum;
-    if (args.out.flags != nullptr) {
-      args.out.flags[b] =
-          flags & TC_FLAG_CANDIDATES ? flags & ~TC_FLAG_CANDIDATES : flags & TAILCUT_FLAG_INVALID;
-    }
-  }
+  const int32_t g0 = block.warp == 0 ? tc_first_group(args.groups, args.segments.start[b]) : 0;
+  tc_join_segment(block, space, args, b,
+                  block.reduce(g0, 0, [](int32_t x, int32_t y) { return max(x, y); }));
   tc_cut_done(block, args);
 }
 
@@ -116,7 +75,7 @@ extern "C" cudaError_t tc_cuda_cut(const tc_cuda *device, const tc_cut_args *arg
     error = tc_cut_long(args, scratch, &link);
     link.follows = device->chains;
   }
-  if (error == cudaSuccess && args->groups.groups > 0) {
+  if (error == cudaSuccess && args->groups.groups > 0 && !tc_cut_joins(*args)) {
     error = tc_launch(cut_join, (unsigned)args->segments.segments, JOINERS, 0, &link, *args);
   }
   return error;

@@ -104,10 +104,10 @@ __device__ __forceinline__ uint8_t *tc_cut_mask(const tc_cut_args &args, const t
   return args.out.mask + c.group.start + c.group.first + args.segments.prefix_rows;
 }
 
-/* Called by the whole block that has reported a segment (without groups: a group), once for each.
- * The last of all makes new_cu from the counts. */
+/* Called by the whole block that has reported a segment (or `done` of them, before a barrier), once
+ * for each. The last of all makes new_cu from the counts. */
 template <class Block>
-__device__ inline void tc_cut_done(Block &block, const tc_cut_args &args) {
+__device__ inline void tc_cut_done(Block &block, const tc_cut_args &args, int32_t done = 1) {
   int32_t *new_cu = args.out.new_cu;
   const int32_t segments = args.segments.segments;
   if (new_cu == nullptr) return;
@@ -115,8 +115,8 @@ __device__ inline void tc_cut_done(Block &block, const tc_cut_args &args) {
   if (!last) {
     __threadfence(); /* the counts before the arrival */
     uint32_t before = 0;
-    if (threadIdx.x == 0) before = atomicAdd(&args.lasting->arrived, 1u);
-    last = block.sum(before) == (uint32_t)segments - 1;
+    if (threadIdx.x == 0) before = atomicAdd(&args.lasting->arrived, (uint32_t)done);
+    last = block.sum(before) == (uint32_t)(segments - done);
     if (!last) return;
     __threadfence();
     if (threadIdx.x == 0) args.lasting->arrived = 0;

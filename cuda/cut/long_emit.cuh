@@ -15,6 +15,7 @@
 #ifndef TAILCUT_CUT_LONG_EMIT_CUH_
 #define TAILCUT_CUT_LONG_EMIT_CUH_
 
+#include "cut/join.cuh"
 #include "cut/long_otsu.cuh"
 #include "cut/long_select.cuh"
 
@@ -120,9 +121,10 @@ __device__ inline void tc_write_mask(uint8_t *mask, int32_t first, int32_t n, ui
 }
 
 /* wait: for what the stage before leaves; OTSU's has a barrier. form: of OTSU the second half; of
- * SELECT that statistics alone say the cut. */
+ * SELECT that statistics alone say the cut. join: memory that may be s's. */
 template <int QUADS, int MODE, class Wait>
-__device__ __forceinline__ void tc_long_emit(tc_emit_space<MODE> &s, const tc_long &a,
+__device__ __forceinline__ void tc_long_emit(tc_emit_space<MODE> &s,
+                                             tc_join_space<TC_LONG_THREADS> &join, const tc_long &a,
                                              const tc_long_tile &tile, bool form, Wait wait) {
   constexpr int ROWS = 4 * QUADS;
   if constexpr (MODE == TC_LONG_OTSU) {
@@ -201,13 +203,17 @@ __device__ __forceinline__ void tc_long_emit(tc_emit_space<MODE> &s, const tc_lo
   if (a.cut.out.mask != nullptr) tc_write_mask<QUADS>(tc_cut_mask(a.cut, c), first, n, keep);
 
   if (tile.index == 0) tc_cut_clear_mask(a.cut, c, (int32_t)t, TC_LONG_THREADS);
-  if (tile.index != tile.tiles - 1) return;
-  if (t == 0) {
+  const bool last = tile.index == tile.tiles - 1;
+  if (last && t == 0) {
     const int32_t count = tiles.keep + all.keep + min(tiles.tie + all.tie, cut.k);
     tc_cut_report(a.cut, c, count,
                   tc_flags_out(c.flags, cut.candidates, cut.usable, cut.whole != 0));
   }
-  if (a.cut.groups.groups == 0) tc_cut_done(block, a.cut);
+  if (a.cut.groups.groups == 0) {
+    if (last) tc_cut_done(block, a.cut);
+  } else if (tc_cut_joins(a.cut) && n > 0) {
+    tc_join_rows(join, a.cut, c.number, min(a.rows, n - tile.index * a.rows));
+  }
 }
 
 #endif /* TAILCUT_CUT_LONG_EMIT_CUH_ */

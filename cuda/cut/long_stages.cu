@@ -52,6 +52,7 @@ union stage_space {
   tc_digit_space digit;
   tc_emit_space<TC_LONG_OTSU> emit_otsu;
   tc_emit_space<TC_LONG_SELECT> emit_select;
+  tc_join_space<TC_LONG_THREADS> join;
 };
 struct sort_space {
   union {
@@ -59,6 +60,7 @@ struct sort_space {
     tc_sort_space sort;
     tc_select_space mark;
     tc_emit_space<TC_LONG_MARKS> emit;
+    tc_join_space<TC_LONG_THREADS> join;
   };
 };
 
@@ -79,10 +81,11 @@ __device__ __forceinline__ void do_stage(stage_space<QUADS> &s, const tc_long &a
     case COUNT:
       return tc_long_count(s.otsu, a, tile, before);
     case EMIT_OTSU:
-      return tc_long_emit<QUADS, TC_LONG_OTSU>(s.emit_otsu, a, tile, late, wait);
+      return tc_long_emit<QUADS, TC_LONG_OTSU>(s.emit_otsu, s.join, a, tile, late, wait);
     case EMIT_STATS:
     case EMIT_SELECT:
-      return tc_long_emit<QUADS, TC_LONG_SELECT>(s.emit_select, a, tile, kind == EMIT_STATS, wait);
+      return tc_long_emit<QUADS, TC_LONG_SELECT>(s.emit_select, s.join, a, tile, kind == EMIT_STATS,
+                                                 wait);
     default:
       return tc_long_digit<QUADS>(s.digit, a, tile, kind - DIGITS, before);
   }
@@ -102,7 +105,7 @@ __device__ __forceinline__ void do_stage(sort_space &s, const tc_long &a, const 
   } else if (kind == MARK) {
     tc_sort_mark<QUADS>(s.mark, a, tile, before);
   } else {
-    tc_long_emit<QUADS, TC_LONG_MARKS>(s.emit, a, tile, false, wait);
+    tc_long_emit<QUADS, TC_LONG_MARKS>(s.emit, s.join, a, tile, false, wait);
   }
 }
 
@@ -119,6 +122,7 @@ __device__ __forceinline__ void do_stages(Space &s, const tc_long &a, const stag
   __syncthreads();
   if (taken < TC_BEGINNERS) {
     tc_long_begin_block(s.block, a, (int32_t)taken, todo.values, todo.digits);
+    if (taken == 0 && a.most_left < 0 && tc_cut_joins(a.cut)) tc_join_empty(s.join, a.cut);
     __syncthreads();
     if (threadIdx.x == 0) tc_add_release(&done[0], 1);
     return;

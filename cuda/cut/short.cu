@@ -19,7 +19,10 @@ __global__ void __launch_bounds__(S::THREADS, 1)
   tc_short_prepare(space.value);
   tc_wait_previous();
   const tc_cut_group c = tc_cut_open(args, (int32_t)blockIdx.x);
-  if (c.group.n > S::ROWS) return;
+  if (c.group.n > S::ROWS) {
+    if (tc_cut_joins(args) && c.number == 0) tc_join_empty(space.join, args);
+    return;
+  }
   if (sorts) {
     tc_short_sort<true, S>(space, args, c.number, true, nullptr);
   } else {
@@ -29,6 +32,12 @@ __global__ void __launch_bounds__(S::THREADS, 1)
     __syncthreads(); /* the space is used again */
     tc_block<S::WARPS> block(space.value.block);
     tc_cut_done(block, args);
+  } else if (tc_cut_joins(args)) {
+    const int32_t number = (int32_t)blockIdx.x;
+    const tc_group group =
+        tc_group_at(args.segments, args.groups, args.scored ? nullptr : args.in_flags, number);
+    if (group.n > 0) tc_join_rows(space.join, args, number, group.n);
+    if (number == 0) tc_join_empty(space.join, args);
   }
 }
 

@@ -12,6 +12,7 @@
 
 #include <cub/block/block_radix_sort.cuh>
 
+#include "cut/join.cuh"
 #include "cut/short_space.cuh"
 
 template <class S>
@@ -29,6 +30,7 @@ template <class S>
 union tc_short_memory {
   tc_short_space<S> value;
   tc_short_sort_space<S> sorting;
+  tc_join_space<S::THREADS> join;
   __device__ tc_short_memory() {}
 };
 

@@ -14,10 +14,10 @@
 
 /* Launches: a part is itself, prune_visual score, cut, compact; before them resolve, unless a
  * kernel can tell where each segment is (uniform batches; few segments), and the mean direction,
- * which relevance begins with; behind a cut of groups their lists are joined; PACKED kept are
- * compacted; arrays that turn, that long segments have, or beyond the 128th in launches of their
- * own. Merging is novelty, unless that has scored, the plan and the rows, before which lists from
- * outside are tidied; all other arrays are compacted behind. */
+ * which relevance begins with; behind a cut of groups in more than 1,024 segments their lists are
+ * joined; PACKED kept are compacted; arrays that turn, that long segments have, or beyond the 128th
+ * in launches of their own. Merging is novelty, unless that has scored, the plan and the rows,
+ * before which lists from outside are tidied; all other arrays are compacted behind. */
 #define NOVELTY .source = TAILCUT_REFERENCE_NOVELTY, .window = 64
 
 const tt_call_row tt_call_rows[] = {
@@ -37,8 +37,11 @@ const tt_call_row tt_call_rows[] = {
     {"cut long lengths", CUT, TT_LENGTHS, 3, 8700, 0, 1, .replays = 8},
     {"cut long ragged mass", CUT, TT_RAGGED, 4, 8500, 0, 1, .detector = TAILCUT_MASS, .bare = 1,
      .replays = 8},
-    {"cut long groups gap", CUT, TT_LENGTHS, 1, 8900, 0, 4, .detector = TAILCUT_GAP, .groups = 2,
+    {"cut long groups gap", CUT, TT_LENGTHS, 1, 8900, 0, 3, .detector = TAILCUT_GAP, .groups = 2,
      .replays = 4},
+    {"cut long groups", CUT, TT_LENGTHS, 3, 8700, 0, 2, .groups = 3, .replays = 4},
+    {"cut groups", CUT, TT_RAGGED, 7, 90, 0, 2, .groups = 40, .replays = 50},
+    {"cut groups of 1100 segments", CUT, TT_RAGGED, 1100, 4, 0, 3, .groups = 1500, .replays = 3},
     {"compact", COMPACT, TT_UNIFORM, 4, 40, 48, 1, .rows = TT_CALL_TOKENS | TT_CALL_SMALL},
     {"compact lengths packed", COMPACT, TT_LENGTHS, 5, 40, 24, 1, .packed = 1,
      .rows = TT_CALL_APART | TT_CALL_WIDE | TT_CALL_POSITIONS | TT_CALL_TAIL},
@@ -105,8 +108,8 @@ const tt_call_row tt_call_rows[] = {
      .rows = TT_CALL_TOKENS | TT_CALL_POSITIONS, .texts = 9, .replays = 10},
     {"sequence 40 packed", SEQUENCE, TT_RAGGED, 40, 60, 24, 5, .packed = 1,
      .rows = TT_CALL_APART | TT_CALL_WIDE | TT_CALL_TAIL},
-    {"sequence groups", SEQUENCE, TT_RAGGED, 5, 90, 48, 6, .rows = TT_CALL_TOKENS, .groups = 17},
-    {"sequence groups lengths gap", SEQUENCE, TT_LENGTHS, 5, 90, 24, 6, .detector = TAILCUT_GAP,
+    {"sequence groups", SEQUENCE, TT_RAGGED, 5, 90, 48, 5, .rows = TT_CALL_TOKENS, .groups = 17},
+    {"sequence groups lengths gap", SEQUENCE, TT_LENGTHS, 5, 90, 24, 5, .detector = TAILCUT_GAP,
      .rows = TT_CALL_TOKENS | TT_CALL_SLOTS, .groups = 12},
     {"sequence 70 layers", SEQUENCE, TT_RAGGED, 1, 90, 24, 5, .bare = 1,
      .rows = TT_CALL_TOKENS | TT_CALL_PLANES, .layers = 70, .replays = 10},
@@ -126,13 +129,13 @@ const tt_call_row tt_call_rows[] = {
     {"relevance attention", RELEVANCE, TT_UNIFORM, 3, 70, 48, 4, .policy = TAILCUT_ATTENTION},
     {"sequence max ragged", SEQUENCE, TT_RAGGED, 5, 90, 48, 6, .policy = TAILCUT_MAX_COSINE,
      .rows = TT_CALL_TOKENS | TT_CALL_PLANES, .layers = 1},
-    {"sequence max groups", SEQUENCE, TT_LENGTHS, 4, 90, 40, 7, .policy = TAILCUT_MAX_COSINE,
+    {"sequence max groups", SEQUENCE, TT_LENGTHS, 4, 90, 40, 6, .policy = TAILCUT_MAX_COSINE,
      .dtype = TAILCUT_F32, .rows = TT_CALL_TOKENS, .groups = 11},
     {"sequence attention ragged", SEQUENCE, TT_RAGGED, 5, 90, 48, 6, .policy = TAILCUT_ATTENTION,
      .rows = TT_CALL_TOKENS | TT_CALL_PLANES, .layers = 1},
-    {"sequence attention groups", SEQUENCE, TT_RAGGED, 4, 90, 48, 7, .policy = TAILCUT_ATTENTION,
+    {"sequence attention groups", SEQUENCE, TT_RAGGED, 4, 90, 48, 6, .policy = TAILCUT_ATTENTION,
      .dtype = TAILCUT_BF16, .rows = TT_CALL_TOKENS, .groups = 9},
-    {"prune groups", PRUNE, TT_UNIFORM, 3, 70, 48, 5, .rows = TT_CALL_TOKENS, .groups = 8},
+    {"prune groups", PRUNE, TT_UNIFORM, 3, 70, 48, 4, .rows = TT_CALL_TOKENS, .groups = 8},
     {"score novelty", SCORE, TT_RAGGED, 5, 150, 48, 2, NOVELTY, .replays = 20},
     {"score novelty groups f32", SCORE, TT_LENGTHS, 4, 290, 27, 2, .dtype = TAILCUT_F32,
      .groups = 9, .source = TAILCUT_REFERENCE_NOVELTY, .window = 256, .replays = 10},
