@@ -4,7 +4,7 @@ tokens. Imported when vLLM asks for one of them."""
 from vllm.model_executor.models import llava, qwen2_5_vl, qwen3_vl
 from vllm.multimodal import MULTIMODAL_REGISTRY
 
-from ._vllm_mixins import Placeholders, Positions, Video, pruned
+from ._vllm_mixins import Frames, Placeholders, Positions, Video, pruned
 
 
 class _Llava(llava.LlavaForConditionalGeneration):
@@ -24,7 +24,7 @@ class _Qwen2_5_VL(Video, Positions, qwen2_5_vl.Qwen2_5_VLForConditionalGeneratio
         return pruned(rows, self.config, images[0].shape[1])
 
 
-class _Qwen3VL(Video, qwen3_vl.Qwen3VLForConditionalGeneration):
+class _Qwen3VL(Video, Frames, qwen3_vl.Qwen3VLForConditionalGeneration):
     pass
 
 
