@@ -80,13 +80,9 @@ def qwen3(words, number):
                 num_position_embeddings=256, deepstack_visual_indexes=[0, 1])
 
 
-def as_vllm_reads(name):
-    """A tensor's name in LLaVA's published checkpoints, which transformers 5 writes no more."""
-    name = name.removeprefix("model.")
-    for part, inside in (("vision_tower.", "vision_model."), ("language_model.", "model.")):
-        if name.startswith(part) and not name.startswith(part + inside):
-            return part + inside + name.removeprefix(part)
-    return "language_model." + name if name.startswith("lm_head") else name
+def as_published(name):
+    """A tensor's name in LLaVA's checkpoints, which vLLM reads; transformers 5 writes another."""
+    return name.replace("vision_tower.", "vision_tower.vision_model.", 1)
 
 
 def main():
@@ -105,7 +101,7 @@ def main():
     processor.save_pretrained(folder)
     if name == "llava":
         path = folder / "model.safetensors"
-        tensors = {as_vllm_reads(tensor): weight for tensor, weight in load_file(path).items()}
+        tensors = {as_published(tensor): weight for tensor, weight in load_file(path).items()}
         save_file(tensors, path, metadata={"format": "pt"})
 
 
