@@ -93,7 +93,7 @@ class Qwen2_5_VLForConditionalGeneration(torch.nn.Module):
         super().__init__()
         self.config, self.video_pruning_rate = vllm_config.hf_config, vllm_config.video_pruning_rate
         self.is_multimodal_pruning_enabled = bool(self.video_pruning_rate)
-        self.visual = SimpleNamespace(spatial_merge_size=2)
+        self.visual = SimpleNamespace(spatial_merge_size=2, dtype=torch.float32)
 
     def iter_mm_grid_thw(self, mm_features):
         """Of each feature: offset, grid of its tokens, seconds per step of t."""
@@ -155,17 +155,18 @@ class Qwen3VLForConditionalGeneration(Qwen2_5_VLForConditionalGeneration):
         for rows, thw in zip(video_embeds_split, video_input["video_grid_thw"].tolist()):
             mask = compute_retention_mask(rows, thw, spatial_merge_size=2,
                                           q=self.video_pruning_rate)
-            whole = timed([len(rows) // thw[0]] * thw[0])
-            feature = feature_of("video", thw, 0, len(whole))
-            at = self.get_mrope_input_positions(whole, [feature])[0].T
-            stays = torch.tensor(whole) != 8
+            whole = torch.tensor(timed([len(rows) // thw[0]] * thw[0]))
+            stays = whole != 8
             stays[~stays] = mask
-            ids = torch.tensor(whole)[stays]
-            embeds = torch.zeros(len(ids), rows.shape[1])
-            embeds[ids == 8] = rows[mask].float()
-            marks = torch.stack([ids == 5, ids == 8], 1)
-            made.append(torch.cat([embeds, at[stays], marks], 1).to(rows.dtype))
+            embeds = torch.zeros(int(stays.sum()), rows.shape[1], dtype=self.visual.dtype)
+            embeds[whole[stays] == 8] = rows[mask].to(embeds.dtype)
+            made.append(torch.cat([embeds, self._get_expanded_positions(whole, stays, thw)], 1))
         return tuple(made)
+
+    def _get_expanded_positions(self, whole, stays, thw):
+        feature = feature_of("video", thw, 0, len(whole))
+        at, _ = self.get_mrope_input_positions(whole.tolist(), [feature])
+        return torch.cat([at.T, (whole == 5)[:, None], (whole == 8)[:, None]], 1)[stays]
 
 
 def feature_of(modality, grid, offset, length):

@@ -48,7 +48,8 @@ class Video:
 class Positions:
     """M-RoPE positions as if nothing had been pruned. vLLM lays out whole grids, which run into
     what follows where there are fewer placeholders, and loses count of short media afterwards.
-    Here text is right at once, and media are when their rows come, `channels` behind them."""
+    Here text is right at once, and media are when their rows come, `channels` behind them. These
+    are float32 until then: vLLM's positions take their type, and bfloat16 ends at 256."""
     channels = 4  # three positions, the width of the grid
 
     def is_media(self, ids):
@@ -58,6 +59,14 @@ class Positions:
         """How far an image or a video, `tokens` in the prompt, moves what follows."""
         ((_, t, h, w, pace),) = self.iter_mm_grid_thw([of])
         return max(int((t - 1) * pace) + 1, h, w)
+
+    def _postprocess_image_embeds_evs(self, images, *args, **kwargs):
+        return super()._postprocess_image_embeds_evs(
+            tuple(image.float() for image in images), *args, **kwargs)
+
+    def _postprocess_video_embeds_evs(self, videos, *args, **kwargs):
+        return super()._postprocess_video_embeds_evs(
+            tuple(video.float() for video in videos), *args, **kwargs)
 
     def get_mrope_input_positions(self, input_tokens, mm_features):
         parts, done, base = [], 0, 0
@@ -82,7 +91,7 @@ class Positions:
         here = num_computed_tokens + media[num_computed_tokens:].nonzero()[:rows.shape[1], 0]
         text = torch.where(media, 0, torch.arange(len(ids))).cummax(0).values[here]
         made[:, here] = rows + made[0, text] + 1
-        return (tuple(of[:, :-n] for of in multimodal_embeddings), made,
+        return (tuple(of[:, :-n].to(self.visual.dtype) for of in multimodal_embeddings), made,
                 int(made.max()) + 1 - len(ids))
 
 
@@ -95,6 +104,9 @@ class Frames(Positions):
         starts = ids == self.config.vision_start_token_id
         depth = (starts.long() - (ids == self.config.vision_end_token_id).long()).cumsum(0)
         return (depth > 0) & ~(starts & (depth == 1))
+
+    def _get_expanded_positions(self, *args, **kwargs):
+        return super()._get_expanded_positions(*args, **kwargs).float()
 
     def is_row(self, tokens):
         ids = self.config.image_token_id, self.config.video_token_id
