@@ -731,9 +731,11 @@ typedef enum tailcut_reduction {
 } tailcut_reduction;
 
 /* Close: |error| <= tol for MAX_COSINE, tol * max(|exact|, 2^-7) for ATTENTION, against float64;
- * tol is 2e-3 for f16 and bf16, 1e-5 for f32. Run to run on one device the bits are equal. (CUDA
- * sums ATTENTION's products of f16 and bf16 in fp32: tol holds for logits to about 10,000, and
- * where a sum overflows the score is NaN.)
+ * tol is 2e-3 for f16 and bf16, 1e-5 for f32. Run to run on one device the bits are equal. Products
+ * of f16 and bf16 are summed in fp32 where that is within ATTENTION's tol, and else in double,
+ * which takes many times as long: where |q| |k| passes 1000 * sqrt(head_dim), on the CPU of a
+ * query row's head and the keys that it sees, on CUDA of a sequence's query heads and key head (and
+ * 128000 / sqrt(head_dim) where head_dim is above 128).
  *
  * lse: the log-sum-exp that the layer's own attention leaves behind, in place of one computed here.
  * p is then exp(q_t . k_j / sqrt(head_dim) - lse), so that its denominators, whatever keys they are
@@ -850,7 +852,8 @@ typedef struct tailcut_limits {
 
 /* Bytes of workspace that one call of kind `call` (tailcut_call) needs when nothing in it exceeds
  * `limits`: a multiple of TAILCUT_WORKSPACE_ALIGNMENT, may be 0. Never decreases when a limit
- * grows. */
+ * grows. (NOVELTY and merging of rows too long for a block of a GPU add window * dim bytes for each
+ * window that runs at a time there, at most one for each multiprocessor.) */
 TAILCUT_API tailcut_status tailcut_workspace_size(tailcut_handle handle, int32_t call,
                                                   const tailcut_limits *limits, size_t *size);
 

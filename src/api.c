@@ -129,7 +129,17 @@ TAILCUT_API tailcut_status tailcut_cut(tailcut_handle handle, const tailcut_batc
   return finish(handle, TAILCUT_CALL_CUT, status, &c, workspace, workspace_size, stream);
 }
 
-/* What compact and merge check alike, behind the batch. */
+/* What compact and merge are given alike. */
+static tc_call call_on_lists(const int32_t *kept, int32_t kept_placement, const int32_t *counts,
+                             const int32_t *new_cu_seqlens) {
+  const tc_call c = {.kept = kept,
+                     .kept_placement = kept_placement,
+                     .counts = counts,
+                     .new_cu_seqlens = new_cu_seqlens};
+  return c;
+}
+
+/* What they check alike, behind the batch. */
 static tailcut_status check_lists(const tailcut_rows *rows, int32_t num_rows, tc_call *c) {
   TC_TRY(tc_check_array(c->kept, 4, c->batch.total_tokens, "kept"));
   if (c->kept_placement != TAILCUT_LOCAL && c->kept_placement != TAILCUT_PACKED) {
@@ -158,10 +168,7 @@ TAILCUT_API tailcut_status tailcut_compact(tailcut_handle handle, const tailcut_
                                            const int32_t *counts, const int32_t *new_cu_seqlens,
                                            const tailcut_rows *rows, int32_t num_rows,
                                            void *workspace, size_t workspace_size, void *stream) {
-  tc_call c = {.kept = kept,
-               .kept_placement = kept_placement,
-               .counts = counts,
-               .new_cu_seqlens = new_cu_seqlens};
+  tc_call c = call_on_lists(kept, kept_placement, counts, new_cu_seqlens);
   tc_clear_error();
   const tailcut_status status = check_compact(handle, batch, rows, num_rows, &c);
   return finish(handle, TAILCUT_CALL_COMPACT, status, &c, workspace, workspace_size, stream);
@@ -184,10 +191,7 @@ TAILCUT_API tailcut_status tailcut_merge(tailcut_handle handle, const tailcut_ba
                                          const tailcut_merge_options *options,
                                          const tailcut_rows *rows, int32_t num_rows,
                                          void *workspace, size_t workspace_size, void *stream) {
-  tc_call c = {.kept = kept,
-               .kept_placement = kept_placement,
-               .counts = counts,
-               .new_cu_seqlens = new_cu_seqlens};
+  tc_call c = call_on_lists(kept, kept_placement, counts, new_cu_seqlens);
   tc_clear_error();
   const tailcut_status status = check_merge(handle, batch, tokens, options, rows, num_rows, &c);
   return finish(handle, TAILCUT_CALL_MERGE, status, &c, workspace, workspace_size, stream);

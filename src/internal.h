@@ -124,6 +124,9 @@ int32_t tc_kept_count(const tailcut_rule *rule, int32_t n);
 tailcut_status tc_check_rows(tc_call *call, const tailcut_rows *rows, int32_t num_rows);
 /* Entry i of a call's checked rows, whole and with explicit strides and dst_rows. */
 tailcut_rows tc_rows_at(const tc_call *call, int32_t i);
+/* Whether entry i of a checked call of stage 1, moved segment by segment, leaves alone what is read
+ * of other segments before: their tokens, and a reference that is given. */
+int tc_rows_keep_apart(const tc_call *call, int32_t i);
 /* The rotation of a checked entry that has one, whole. */
 #define TC_MOST_ROTARY 1024
 static inline tailcut_rotation tc_rotation_of(const tailcut_rows *rows) {

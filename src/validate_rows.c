@@ -324,3 +324,37 @@ tailcut_status tc_check_rows(tc_call *call, const tailcut_rows *rows, int32_t nu
   }
   return TAILCUT_OK;
 }
+
+/* Rows [0, rows) of `dim` elements of every segment as bytes. */
+static tc_side vectors(const tc_call *call, const void *data, int32_t dtype, int64_t rows,
+                       int64_t row_stride, int64_t segment_stride) {
+  const int64_t size = tc_dtype_size(dtype);
+  const int through = call->batch.cu_seqlens != NULL && rows > 1;
+  tc_side s = {(uintptr_t)data,
+               call->tokens.dim * size,
+               {{1, 0},
+                {through ? call->batch.total_tokens : rows, row_stride * size},
+                {through ? 1 : call->batch.segments, segment_stride * size}}};
+  return s;
+}
+
+int tc_rows_keep_apart(const tc_call *call, int32_t i) {
+  const tailcut_tokens *t = &call->tokens;
+  const tailcut_reference *ref = &call->reference;
+  const tailcut_rows r = tc_rows_at(call, i);
+  if (r.dst_slots != NULL) return 0; /* what they write to is not known here */
+  const tc_side written = side_of(&r, call, 1);
+  const tc_side scored =
+      vectors(call, t->data, t->dtype, call->batch.max_tokens, t->row_stride, t->segment_stride);
+  /* Inside the segment's own rows? */
+  const int64_t row = scored.dim[TC_ROWS].stride;
+  const int64_t inside = (int64_t)((uintptr_t)r.dst - (uintptr_t)t->data);
+  const int own =
+      r.placement == TAILCUT_LOCAL && r.parts == 1 && r.dst_row_stride == row && inside >= 0 &&
+      inside + r.part_bytes <= row &&
+      (call->batch.cu_seqlens != NULL || r.dst_segment_stride == scored.dim[TC_SEGMENTS].stride);
+  if (!own && !tc_sides_apart(&written, &scored)) return 0;
+  if (ref->source != TAILCUT_REFERENCE_GIVEN) return 1; /* among the segment's own rows */
+  const tc_side given = vectors(call, ref->data, ref->dtype, 1, 0, ref->segment_stride);
+  return tc_sides_apart(&written, &given);
+}

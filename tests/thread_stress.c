@@ -17,13 +17,13 @@
 #include "cpu/cpu.h"
 
 enum { THREADS = 4, ROUNDS = 30, SEGMENTS = 3, MOST = 50, TOTAL = SEGMENTS * MOST, DIM = 40 };
-enum { PROBLEMS = 6, GROUPS = 10 };
+enum { PROBLEMS = 7, GROUPS = 10, IMAGES = 15 };
 
 typedef struct result {
   tailcut_status status;
   int32_t group_counts[GROUPS];
   uint8_t mask[TOTAL];
-  int32_t counts[SEGMENTS], kept[TOTAL], cu[SEGMENTS + 1], flags[SEGMENTS], ranks[TOTAL];
+  int32_t counts[IMAGES], kept[TOTAL], cu[IMAGES + 1], flags[IMAGES], ranks[TOTAL];
   float scores[TOTAL], curve[TOTAL];
   float rows[TOTAL][DIM];
 } result;
@@ -47,7 +47,7 @@ static void fill(void) {
 static size_t workspace_size(tailcut_handle handle) {
   tailcut_limits limits = TAILCUT_LIMITS_INITIALIZER;
   size_t most = 0;
-  limits.segments = SEGMENTS, limits.max_tokens = MOST, limits.dim = DIM;
+  limits.segments = IMAGES, limits.max_tokens = MOST, limits.dim = DIM;
   limits.q_heads = 4, limits.head_dim = DIM / 4, limits.groups = GROUPS;
   for (int32_t call = 1; call <= TAILCUT_CALL_PRUNE_SEQUENCE; call++) {
     size_t size = 0;
@@ -60,7 +60,7 @@ static size_t workspace_size(tailcut_handle handle) {
 static const int32_t offsets[GROUPS + 1] = {0, 7, 7, 33, 50, 70, 99, 100, 130, 150, 150};
 
 /* Problem 0: stage 1 with MEAN; 1: ratio with spread; 2..4: the policies of stage 2; 5: the least
- * similar of each group to the rows before. */
+ * similar of each group to the rows before; 6: images, which the shared handle does one by one. */
 static void solve(tailcut_handle handle, int problem, void *workspace, size_t size, result *out) {
   tailcut_batch batch = TAILCUT_BATCH_INITIALIZER;
   tailcut_tokens t = TAILCUT_TOKENS_INITIALIZER;
@@ -84,7 +84,11 @@ static void solve(tailcut_handle handle, int problem, void *workspace, size_t si
     reference.source = TAILCUT_REFERENCE_LAG, reference.lag = 5;
     rule.order = TAILCUT_LOW, s.group_counts = out->group_counts;
   }
-  if (problem < 2 || problem == 5) {
+  if (problem == 6) {
+    batch.segments = IMAGES, batch.max_tokens = TOTAL / IMAGES;
+    reference.source = TAILCUT_REFERENCE_GIVEN, reference.data = tokens[0];
+  }
+  if (problem < 2 || problem >= 5) {
     out->status = tailcut_prune_visual(handle, &batch, &t, &reference, &rule, &s, &rows, 1,
                                        workspace, size, NULL);
     return;
@@ -158,7 +162,9 @@ static void stress(int32_t threads_of_handle, int gather_all) {
     return;
   }
   most_threads = threads_of_handle;
-  if (gather_all) tc_pool_gather_all(((const tc_cpu *)shared->state)->pool);
+  tc_cpu *cpu = shared->state;
+  cpu->images_always = 1;
+  if (gather_all) tc_pool_gather_all(cpu->pool);
   for (int i = 0; i < THREADS; i++) {
     if (pthread_create(&threads[i], NULL, worker, (void *)(intptr_t)i) != 0) abort();
   }

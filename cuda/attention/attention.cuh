@@ -24,10 +24,12 @@
 #define TC_RING 3
 #define TC_AHEAD 2
 #define TC_AT_BLOCKS 1024 /* most blocks where several share a sum: TC_CHUNK_SEGMENTS counters */
+#define TC_AT_PART 16 /* bytes of the sums of a part, whichever they are: both may be under way */
+#define TC_AT_RUN 8   /* tiles of TC_BLOCK rows whose lengths become one */
 
 struct tc_attention_args {
   tc_segments s;
-  tc_tiles t; /* by prefix: tiles of TC_BLOCK rows, of which every other one is taken */
+  tc_tiles t; /* tiles of TC_BLOCK rows; of keys by prefix every other one is taken */
   const uint8_t *roles;
   const char *q, *k;
   const float *lse;
@@ -38,11 +40,13 @@ struct tc_attention_args {
   int32_t q_heads, k_heads, group; /* group: query heads of a key head */
   int32_t head_bytes, pieces;      /* of a head's channels; in pieces of TC_DEPTH */
   int32_t causal, last_query, head_max, query_max;
+  uint32_t lists;      /* blocks of attention_lists that make lists; the others measure */
   int32_t per;         /* evenly: tiles of TC_AT_KEYS keys of a segment; else 0 */
   int32_t key_splits;  /* blocks that share a tile of keys: */
   int32_t head_splits; /* of them those that share its key heads */
   float scale;         /* log2(e) / sqrt(head_dim) */
   double wide_scale;   /* the same */
+  double most_square;  /* of |q|^2 |k|^2, for which fp32 sums do */
   float *scores;
   int32_t *flags;
   tc_cuda_lasting *lasting;
@@ -50,9 +54,12 @@ struct tc_attention_args {
   int32_t *asking;    /* [segments] their number */
   int64_t *row_tiles; /* [segments + 1] prefix sums of ceil(asking * group / TC_AT_ROWS) */
   uint32_t *key_bits; /* bit i of word tc_key_word(start, b) + w: row 32 w + i is a key */
-  char *stats;        /* [place in list, q_heads] tc_logits::stat */
-  char *part_stats;   /* [blocks, TC_AT_ROWS] tc_logits::sums, of parts of the keys */
+  char *stats;        /* [place in list, q_heads] tc_logits::stat; precise: its m alone, */
+  float *rests;       /* and here its l */
+  char *part_stats;   /* [blocks, TC_AT_ROWS, TC_AT_PART] tc_at_sums, of parts of the keys */
   float *part_sums;   /* [blocks, TC_AT_KEYS] of parts of the query rows and heads */
+  float *squares;     /* [q_heads, then k_heads; squares_pitch] tc_is_precise */
+  int64_t squares_pitch;
 };
 
 cudaError_t tc_attention_lse(const tc_attention_args &args, int32_t dtype, bool wide,
@@ -89,15 +96,13 @@ struct tc_at_sums {
   float sum;
 };
 
-/* What logits are summed in, and what is kept of a pair's log-sum-exp. */
-template <int DTYPE>
+/* What logits are summed in: fp32 by mma.sync, or (PRECISE) double. */
+template <bool PRECISE>
 struct tc_logits {
   typedef float value;
-  typedef tc_at_sums<value> sums;
-  struct stat { /* the greatest logit, log2 of the sum */
-    float m, l;
+  struct stat { /* of a pair: the greatest logit, log2 of the sum */
+    value m, l;
   };
-  static __device__ inline stat of(const tc_attention_args &, value m, float l) { return {m, l}; }
   static __device__ inline stat given(float lse) {
     return {0.0f, isfinite(lse) ? lse * 1.44269504f : __int_as_float(TC_NAN_BITS)};
   }
@@ -106,26 +111,47 @@ struct tc_logits {
   }
 };
 
-/* fp32's 1e-5 holds for any logits only where they are exact to more than 24 bits. */
 template <>
-struct tc_logits<TAILCUT_F32> {
+struct tc_logits<true> {
   typedef double value;
-  typedef tc_at_sums<value> sums;
   struct stat {
-    double l; /* of base 2 */
+    value m, l;
   };
-  static __device__ inline stat of(const tc_attention_args &args, value m, float l) {
-    return {m * args.wide_scale + (double)l};
-  }
   static __device__ inline stat given(float lse) {
     const float l = isfinite(lse) ? lse : __int_as_float(TC_NAN_BITS);
-    return {(double)l * 1.4426950408889634};
+    return {0.0, (double)l * 1.4426950408889634};
   }
-  /* Product and difference are rounded apart, so that the greatest logit's is what `of` made. */
   static __device__ inline float paid(const tc_attention_args &args, value x, stat s) {
-    return tc_exp2((float)(x * args.wide_scale - s.l));
+    return tc_exp2((float)((x - s.m) * args.wide_scale - s.l));
   }
 };
+
+/* Where the lengths of segment b's rows in a run of tiles are. Unique: a run's segments ascend. */
+static inline __host__ __device__ int64_t tc_square_at(int64_t run, int32_t b) { return run + b; }
+
+/* Whether the products of a segment and key head have to be summed in double: fp32's always, for
+ * 1e-5 holds for any logits only where they are exact to more than 24 bits; those of 16-bit values
+ * where a product can be so large that fp32 sums are not within the tolerance. By Cauchy and
+ * Schwarz, from attention_lists' squares, which are infinite where they overflow; where one of them
+ * underflows and the other is finite the products are tiny. Called by whole, converged warps. */
+template <int DTYPE>
+__device__ inline bool tc_is_precise(const tc_attention_args &args, int32_t b, int32_t start,
+                                     int32_t n, int32_t k_head) {
+  if constexpr (DTYPE == TAILCUT_F32) return true;
+  const int64_t tile = tc_tile_first(args.t, args.s, b, start);
+  const int64_t end = tc_square_at((tile + (n - 1) / TC_BLOCK) / TC_AT_RUN, b);
+  float q = 0.0f, k = 0.0f; /* NaN is passed over: such a product is NaN however it is summed */
+  for (int64_t i = tc_square_at(tile / TC_AT_RUN, b) + (threadIdx.x & 31); i <= end; i += 32) {
+    k = fmaxf(k, args.squares[(args.q_heads + k_head) * args.squares_pitch + i]);
+#pragma unroll 8
+    for (int32_t g = 0; g < args.group; g++) {
+      q = fmaxf(q, args.squares[(k_head * args.group + g) * args.squares_pitch + i]);
+    }
+  }
+  q = __uint_as_float(__reduce_max_sync(TC_FULL, __float_as_uint(q)));
+  k = __uint_as_float(__reduce_max_sync(TC_FULL, __float_as_uint(k)));
+  return !((double)q * (double)k <= args.most_square);
+}
 
 /* ------------------------------------------------------------------------ shared memory -- */
 
@@ -179,15 +205,14 @@ __device__ inline int tc_fetch_bytes(const tc_attention_args &args, int piece) {
  * permutation. */
 __device__ inline int tc_fetch_at() { return tc_part_at(tc_fetch_row(), tc_fetch_part()); }
 
-/* This thread's part of a piece of TC_AT_KEYS keys, of which `left` are there; `from`: its first
- * row's. */
-template <int DTYPE, bool WIDE>
+/* This thread's part of a piece of KEYS keys, of which `left` are there; `from`: its first's. */
+template <int DTYPE, bool WIDE, int KEYS>
 __device__ inline void tc_fetch_keys(const tc_attention_args &args, char *tile, const char *from,
                                      int32_t left, int bytes) {
   char *to = tile + tc_fetch_at();
   left -= tc_fetch_row();
 #pragma unroll
-  for (int i = 0; i < TC_AT_KEYS / 32; i++) {
+  for (int i = 0; i < KEYS / 32; i++) {
     tc_fetch<DTYPE, WIDE>(to + i * 32 * TC_DEPTH, from + i * 32 * args.k_row,
                           i * 32 < left ? bytes : 0);
   }
@@ -205,27 +230,34 @@ __device__ inline int tc_key_of(int i, int e) {
 
 /* c += the products of rows row0 .. row0 + 31 of q and key0 .. key0 + 8 NI - 1 of k, of which
  * `bytes` bytes count. */
-template <int DTYPE, int NI>
+template <int DTYPE, bool PRECISE, int NI>
 __device__ inline void tc_multiply(const char *q, const char *k, int row0, int key0, int bytes,
-                                   typename tc_logits<DTYPE>::value (&c)[2][NI][4]) {
+                                   typename tc_logits<PRECISE>::value (&c)[2][NI][4]) {
   const int lane = (int)(threadIdx.x & 31);
-  if constexpr (DTYPE == TAILCUT_F32) {
-    for (int at = 0; at < 32 && at * 4 < bytes; at++) {
-      const int part = at / 4, byte = at % 4 * 4;
-      double a[2][2];
+  if constexpr (PRECISE) {
+    constexpr int EACH = 4 / tc_type<DTYPE>::size; /* elements of a word; behind the last: zeros */
+    for (int at = 0; at < TC_DEPTH && at < bytes; at += 4) {
+      const int part = at / 16, byte = at % 16;
+      double a[4][EACH];
 #pragma unroll
       for (int r = 0; r < 4; r++) {
-        const int row = row0 + tc_row_of(r / 2, r % 2 * 2);
-        a[r / 2][r % 2] = *(const float *)(q + tc_part_at(row, part) + byte);
+        const char *word = q + tc_part_at(row0 + tc_row_of(r / 2, r % 2 * 2), part) + byte;
+        const tc_eight<DTYPE> x = {{*(const uint32_t *)word}};
+#pragma unroll
+        for (int e = 0; e < EACH; e++) a[r][e] = tc_widen<DTYPE>(x, e);
       }
 #pragma unroll
       for (int j = 0; j < 2 * NI; j++) {
-        const int key = key0 + tc_key_of(j / 2, j % 2);
-        const double b = *(const float *)(k + tc_part_at(key, part) + byte);
+        const char *word = k + tc_part_at(key0 + tc_key_of(j / 2, j % 2), part) + byte;
+        const tc_eight<DTYPE> x = {{*(const uint32_t *)word}};
 #pragma unroll
-        for (int r = 0; r < 4; r++) {
-          double &sum = c[r / 2][j / 2][r % 2 * 2 + j % 2];
-          sum = __fma_rn(a[r / 2][r % 2], b, sum);
+        for (int e = 0; e < EACH; e++) {
+          const double b = tc_widen<DTYPE>(x, e);
+#pragma unroll
+          for (int r = 0; r < 4; r++) {
+            double &sum = c[r / 2][j / 2][r % 2 * 2 + j % 2];
+            sum = __fma_rn(a[r][e], b, sum);
+          }
         }
       }
     }

@@ -3,14 +3,13 @@
  * attention, the keys: what the query rows pay to each, reduced over heads and query rows.
  *
  * Formula: p = 2^((q_t,h . k_j - m) s - l), m and l from lse.cu, or 0 and the caller's log-sum-exp
- * in base 2 (fp32: m s + l in one); over the heads, then over the query rows, the mean or the
- * greatest p. Strategy: a block owns TC_AT_KEYS keys and walks over tiles of TC_AT_QUERIES query
- * rows, in each over the heads:
- * logits are computed once more, p is reduced over the heads in the registers where it came to be,
- * and over the tile's rows at its end; no map is stored, and a key's score is written once. The
- * query heads of one key head come one after the other, so that its keys are fetched once for all
- * where they have no more than two pieces (fp16: 128 channels). Where there are too few tiles of
- * keys for the device, several blocks share one: each takes a part of the query rows, or (where
+ * in base 2; over the heads, then over the query rows, the mean or the greatest p. Strategy: a
+ * block owns TC_AT_KEYS keys and walks over tiles of TC_AT_QUERIES query rows, in each over the
+ * heads: logits are computed once more, p is reduced over the heads in the registers where it came
+ * to be, and over the tile's rows at its end; no map is stored, and a key's score is written once.
+ * The query heads of one key head come one after the other, so that its keys are fetched once for
+ * all where they have no more than two pieces (fp16: 128 channels). Where there are too few tiles
+ * of keys for the device, several blocks share one: each takes a part of the query rows, or (where
  * heads and rows are reduced alike) of the key heads, and the last to arrive puts the parts
  * together in order: which block that is depends on timing, what it adds does not.
  * Precision: as lse.cu; p, over heads and over a tile's rows in fp32, over tiles in double.
@@ -28,7 +27,8 @@ static_assert(TC_AT_KEYS == 2 * TC_BLOCK, "tiles by prefix");
 struct space {
   char q[TC_RING][SLOT];
   char k[TC_RING][KEY_SLOT];
-  double stats[TC_RING][TC_AT_QUERIES]; /* tc_logits::stat, or the caller's log-sum-exp */
+  double stats[TC_RING][TC_AT_QUERIES]; /* args.stats, or the caller's log-sum-exp */
+  float rests[TC_RING][TC_AT_QUERIES];  /* args.rests */
   float sums[2][TC_AT_KEYS];            /* of each half of a tile's query rows */
 };
 
@@ -88,7 +88,7 @@ __device__ inline work find(const tc_attention_args &args) {
 }
 
 /* Fetches the steps of a walk into shared memory. */
-template <int DTYPE, bool WIDE>
+template <int DTYPE, bool WIDE, bool PRECISE>
 struct fetcher {
   const char *keys;             /* this thread's part of its first key's first head */
   const char *rows[2];          /* of the first head of its query rows; NULL: no row */
@@ -145,8 +145,8 @@ struct fetcher {
       if (known != t) learn_rows(args, w);
       const int bytes = tc_fetch_bytes(args, piece), deep = piece * TC_DEPTH;
       if (g == 0 || args.pieces > 2) {
-        tc_fetch_keys<DTYPE, WIDE>(args, room.k[key_slot], keys + key_head_at + deep, w.n - w.first,
-                                   bytes);
+        tc_fetch_keys<DTYPE, WIDE, TC_AT_KEYS>(args, room.k[key_slot], keys + key_head_at + deep,
+                                               w.n - w.first, bytes);
         if (++key_slot == TC_RING) key_slot = 0;
       }
       char *to = room.q[slot] + tc_fetch_at();
@@ -159,6 +159,10 @@ struct fetcher {
         double *held = &room.stats[slot][threadIdx.x];
         if (args.lse == nullptr) {
           tc_fetch_number<8>(held, lse + lse_at);
+          if (PRECISE) {
+            tc_fetch_number<4>(&room.rests[slot][threadIdx.x],
+                               (const char *)args.rests + (lse + lse_at - args.stats) / 2);
+          }
         } else {
           tc_fetch_number<4>(held, lse + lse_at);
         }
@@ -172,17 +176,18 @@ struct fetcher {
 
 /* Puts p of a head to what this thread has of the tile. limit: the last key that each of its rows
  * sees, from the warp's first on. */
-template <int DTYPE, bool MASKED, bool MAX>
+template <bool PRECISE, bool MASKED, bool MAX>
 __device__ inline void take(const tc_attention_args &args,
-                            const typename tc_logits<DTYPE>::value (&c)[2][NI][4],
-                            float (&p)[2][NI][4], const typename tc_logits<DTYPE>::stat (&stats)[4],
+                            const typename tc_logits<PRECISE>::value (&c)[2][NI][4],
+                            float (&p)[2][NI][4],
+                            const typename tc_logits<PRECISE>::stat (&stats)[4],
                             const int32_t (&limit)[4]) {
 #pragma unroll
   for (int r = 0; r < 4; r++) {
 #pragma unroll
     for (int j = 0; j < 2 * NI; j++) {
       float &held = p[r / 2][j / 2][r % 2 * 2 + j % 2];
-      float paid = tc_logits<DTYPE>::paid(args, c[r / 2][j / 2][r % 2 * 2 + j % 2], stats[r]);
+      float paid = tc_logits<PRECISE>::paid(args, c[r / 2][j / 2][r % 2 * 2 + j % 2], stats[r]);
       if (MASKED && tc_key_of(j / 2, j % 2) > limit[r]) paid = 0.0f;
       held = MAX ? greater(held, paid) : held + paid;
     }
@@ -223,19 +228,17 @@ __device__ inline void finish(const tc_attention_args &args, const work &w, doub
   args.scores[w.start + key] = score;
 }
 
-template <int DTYPE, bool WIDE>
-__global__ void __launch_bounds__(TC_AT_THREADS, DTYPE == TAILCUT_F32 ? 1 : 2)
-    attention_keys(const __grid_constant__ tc_attention_args args) {
-  typedef tc_logits<DTYPE> logits;
+/* What a block does; unless PRECISE for heads for which fp32 sums do. */
+template <int DTYPE, bool WIDE, bool PRECISE>
+__device__ __forceinline__ void walk(const tc_attention_args &args, const work &w) {
+  typedef tc_logits<PRECISE> logits;
+  typedef typename logits::stat stat;
   extern __shared__ __align__(128) char shared[];
   space &room = *(space *)shared;
   const int warp = (int)threadIdx.x >> 5;
   const int row0 = warp / 4 * 32, key0 = warp % 4 * 32;
-  tc_wait_previous();
-  const work w = find(args);
-  if (w.n == 0) return;
 
-  fetcher<DTYPE, WIDE> fetch;
+  fetcher<DTYPE, WIDE, PRECISE> fetch;
   fetch.keys = args.k + tc_segment_offset(args, w.b, w.start, args.k_segment) +
                (w.first + tc_fetch_row()) * args.k_row + tc_fetch_part() * 16;
   fetch.begin(args, w);
@@ -270,27 +273,39 @@ __global__ void __launch_bounds__(TC_AT_THREADS, DTYPE == TAILCUT_F32 ? 1 : 2)
         __syncthreads();
         fetch.step(args, w, room);
         if (!idle) {
-          tc_multiply<DTYPE, NI>(room.q[slot], room.k[key_at], row0, key0,
-                                 args.head_bytes - piece * TC_DEPTH, c);
+          tc_multiply<DTYPE, PRECISE, NI>(room.q[slot], room.k[key_at], row0, key0,
+                                          args.head_bytes - piece * TC_DEPTH, c);
         }
         if (piece == args.pieces - 1 && !idle) {
-          typename logits::stat stats[4];
+          stat stats[4];
+          bool whole = true; /* whether lse.cu was as precise */
+          if (PRECISE && args.lse == nullptr) {
+            whole = tc_is_precise<DTYPE>(args, w.b, w.start, w.n, head / args.group);
+          }
 #pragma unroll
           for (int r = 0; r < 4; r++) {
-            const double *held = &room.stats[slot][row0 + tc_row_of(r / 2, r % 2 * 2)];
-            stats[r] = args.lse == nullptr ? *(const typename logits::stat *)held
-                                           : logits::given(*(const float *)held);
+            const int own = row0 + tc_row_of(r / 2, r % 2 * 2);
+            const double *held = &room.stats[slot][own];
+            if (args.lse != nullptr) {
+              stats[r] = logits::given(*(const float *)held);
+            } else {
+              const auto *lse = (const tc_logits<false>::stat *)held;
+              stats[r] = {lse->m, lse->l};
+              if constexpr (PRECISE) {
+                if (whole) stats[r] = {*held, room.rests[slot][own]};
+              }
+            }
           }
           if (masked) {
             if (args.head_max) {
-              take<DTYPE, true, true>(args, c, p, stats, limit);
+              take<PRECISE, true, true>(args, c, p, stats, limit);
             } else {
-              take<DTYPE, true, false>(args, c, p, stats, limit);
+              take<PRECISE, true, false>(args, c, p, stats, limit);
             }
           } else if (args.head_max) {
-            take<DTYPE, false, true>(args, c, p, stats, limit);
+            take<PRECISE, false, true>(args, c, p, stats, limit);
           } else {
-            take<DTYPE, false, false>(args, c, p, stats, limit);
+            take<PRECISE, false, false>(args, c, p, stats, limit);
           }
         }
         if (++slot == TC_RING) slot = 0;
@@ -327,6 +342,34 @@ __global__ void __launch_bounds__(TC_AT_THREADS, DTYPE == TAILCUT_F32 ? 1 : 2)
     }
   }
   finish(args, w, sum);
+}
+
+/* The same apart from the kernel, whose registers are few. */
+template <int DTYPE, bool WIDE>
+__device__ __noinline__ void walk_precise(const tc_attention_args &args) {
+  walk<DTYPE, WIDE, true>(args, find(args));
+}
+
+template <int DTYPE, bool WIDE>
+__global__ void __launch_bounds__(TC_AT_THREADS, DTYPE == TAILCUT_F32 ? 1 : 2)
+    attention_keys(const __grid_constant__ tc_attention_args args) {
+  tc_wait_previous();
+  const work w = find(args);
+  if (w.n == 0) return;
+  if constexpr (DTYPE == TAILCUT_F32) {
+    walk<DTYPE, WIDE, true>(args, w);
+  } else {
+    bool precise = false; /* for one of the heads: then for all */
+    const int32_t warp = (int32_t)threadIdx.x >> 5;
+    for (int32_t h = w.k_head + warp; h < w.k_head_end && w.t < w.t_end; h += TC_AT_THREADS / 32) {
+      precise |= tc_is_precise<DTYPE>(args, w.b, w.start, w.n, h);
+    }
+    if (__syncthreads_or(precise)) {
+      walk_precise<DTYPE, WIDE>(args);
+    } else {
+      walk<DTYPE, WIDE, false>(args, w);
+    }
+  }
 }
 
 typedef void (*keys_kernel)(tc_attention_args);

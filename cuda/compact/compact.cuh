@@ -59,22 +59,27 @@ __device__ inline int32_t tc_load_if(bool wanted, const int32_t *p, int32_t othe
   return v;
 }
 
-/* The same for a warp whose lanes have entries one after the other, with fewer loads. `length`: the
- * list's; entries from there on give -1. All loads may go before the first warp-wide judgement. */
-struct tc_entry {
-  int32_t i, before;
-};
-
-__device__ inline tc_entry tc_load_entry(const int32_t *kept, int32_t j, int32_t length) {
-  const bool listed = j < length;
-  return {tc_load_if(listed, kept + j, -1),
-          tc_load_if(listed && j > 0 && (threadIdx.x & 31) == 0, kept + j - 1, -1)};
-}
-
-__device__ inline int32_t tc_judge_entry(const tc_entry &e, int32_t j, int32_t n) {
-  const int32_t left = __shfl_up_sync(TC_FULL, e.i, 1);
-  const int32_t before = (threadIdx.x & 31) == 0 ? e.before : left;
-  return e.i > before && e.i >= j && e.i < n ? e.i : -1;
+/* The same for EACH * 32 entries from entry `first` on, which a warp looks up with few loads, all
+ * under way at once: i[m] is what comes of entry first + m * 32 + lane. `length`: the list's;
+ * entries from there on give -1. */
+template <int EACH>
+__device__ inline void tc_follow_many(const int32_t *kept, int32_t first, int32_t length, int32_t n,
+                                      int32_t (&i)[EACH]) {
+  const int32_t lane = (int32_t)(threadIdx.x & 31);
+  int32_t before = tc_load_if(lane == 0 && first > 0 && first < length, kept + first - 1, -1);
+#pragma unroll
+  for (int m = 0; m < EACH; m++) {
+    const int32_t j = first + m * 32 + lane;
+    i[m] = tc_load_if(j < length, kept + j, -1);
+  }
+#pragma unroll
+  for (int m = 0; m < EACH; m++) {
+    const int32_t j = first + m * 32 + lane, entry = i[m];
+    const int32_t left = __shfl_up_sync(TC_FULL, entry, 1);
+    if (lane > 0) before = left;
+    i[m] = entry > before && entry >= j && entry < n ? entry : -1;
+    before = __shfl_sync(TC_FULL, entry, 31);
+  }
 }
 
 /* What a launch is about: arrays, and which of them work number w belongs to. */
@@ -145,6 +150,10 @@ __device__ inline tc_slice_work tc_slice_of(const tc_row_array &a, uint32_t at, 
 
 /* -------------------------------------------------------------------------------------- host -- */
 
+/* Forms that share a launch, and where the arrays of each begin and end among those of a call. */
+enum { TC_REST, TC_TILES, TC_SLABS, TC_TOGETHER };
+typedef int32_t tc_forms[TC_TOGETHER + 1];
+
 /* What a launch of a call needs besides its arrays. */
 struct tc_compact_call {
   const tc_cuda *device;
@@ -178,8 +187,10 @@ bool tc_is_slab(const tc_segments &s, const tailcut_rows &r);
 /* The kernels of their own: what they serve, compact.cu says. */
 cudaError_t tc_compact_staged(tc_compact_call *call, const tc_mark *marks, const tailcut_rows *rows,
                               int32_t count);
+/* together: arrays of the forms in `first`, in the same launch. */
 cudaError_t tc_compact_tickets(tc_compact_call *call, const tailcut_rows *const *rows,
-                               int32_t count);
+                               int32_t count, const tailcut_rows *const *together,
+                               const tc_forms &first);
 cudaError_t tc_compact_turn(tc_compact_call *call, const tailcut_rows *const *rows, int32_t count);
 /* Whether tickets can serve an array whose rows are units in place; for how many rows of a batch
  * they need which scratch. */

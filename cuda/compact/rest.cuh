@@ -34,8 +34,9 @@ constexpr int COLUMNS = 32;
 struct row_range {
   tc_result result;
   int32_t prefix_rows, from, to;
-  bool flat; /* rows are numbered through the batch: ragged */
-  int64_t slice;
+  bool flat;              /* rows are numbered through the batch: ragged */
+  int32_t part;           /* the part the slice begins in */
+  uint32_t within, units; /* the unit of that part it begins with; units of the slice */
 };
 
 /* What stands in a group's list of sources: bytes from the array's base, or ZERO; in arrays that
@@ -86,28 +87,22 @@ __device__ inline void locate(const tc_row_array &a, const row_range &range, int
   *dst = to;
 }
 
-/* Where this thread's units of a group of rows are: which unit of the slice, which line of rows. */
-struct unit_grid {
-  int32_t part;    /* the part the slice begins in */
-  uint32_t within; /* the unit of that part it begins with */
-  uint32_t units;  /* units of the slice */
-  uint32_t columns, column, line, lines;
-};
-
 /* The slice's units of the `rows` rows whose places are in src_at, dst_at. */
-__device__ inline void move_group(const tc_row_array &a, const unit_grid &grid, int rows,
+__device__ inline void move_group(const tc_row_array &a, const row_range &range, int rows,
                                   const int64_t *src_at, const int64_t *dst_at) {
   const bool moved = is_moved(a);
 #pragma unroll 1
-  for (uint32_t first = 0; first < grid.units; first += grid.columns) {
+  for (uint32_t first = 0; first < range.units; first += 1u << a.columns_log) {
     FORGET();
-    uint32_t within = grid.within + first + grid.column;
-    int64_t part = grid.part;
+    const uint32_t unit = first + (threadIdx.x & ((1u << a.columns_log) - 1));
+    const uint32_t line = threadIdx.x >> a.columns_log, lines = THREADS >> a.columns_log;
+    uint32_t within = range.within + unit;
+    int64_t part = range.part;
     if (within >= (uint32_t)a.part_units) {
       part += within / (uint32_t)a.part_units;
       within %= (uint32_t)a.part_units;
     }
-    const int live = first + grid.column < grid.units ? rows : 0;
+    const int live = unit < range.units ? rows : 0;
     const int64_t byte = (int64_t)within * a.width;
     const char *src = a.src + (part * a.src_part_stride + byte);
     char *dst = a.dst + (part * a.dst_part_stride + byte);
@@ -116,7 +111,7 @@ __device__ inline void move_group(const tc_row_array &a, const unit_grid &grid, 
     char *to[HELD];
 #pragma unroll
     for (int i = 0; i < HELD; i++) {
-      const int r = (int)(grid.line + i * grid.lines);
+      const int r = (int)(line + i * lines);
       const int64_t to_row = r < live ? dst_at[r] : -1, source = to_row < 0 ? ZERO : src_at[r];
       to[i] = to_row < 0 ? nullptr : dst + to_row;
       from[i] = moved && source != ZERO ? src + source : nullptr;
@@ -135,16 +130,7 @@ __device__ inline void move_group(const tc_row_array &a, const unit_grid &grid, 
 /* Called by the whole block. */
 __device__ inline void move_rows(const tc_row_array &a, const row_range &range, int64_t *src_at,
                                  int64_t *dst_at) {
-  const int64_t unit = range.slice * a.slice_units, part = quotient(unit, a.part_units);
-  unit_grid grid;
-  grid.part = (int32_t)part;
-  grid.within = (uint32_t)(unit - part * a.part_units);
-  grid.units = (uint32_t)min((int64_t)a.slice_units, a.units - unit);
-  grid.columns = 1u << a.columns_log;
-  grid.column = threadIdx.x & (grid.columns - 1);
-  grid.line = threadIdx.x >> a.columns_log;
-  grid.lines = THREADS >> a.columns_log;
-  const int group = (int)grid.lines * HELD;
+  const int group = (THREADS >> a.columns_log) * HELD;
 #pragma unroll 1
   for (int64_t base = range.from; base < range.to; base += group) {
     const int rows = (int)min((int64_t)group, range.to - base);
@@ -154,7 +140,7 @@ __device__ inline void move_rows(const tc_row_array &a, const row_range &range, 
       locate(a, range, (int32_t)base + r, &src_at[r], &dst_at[r]);
     }
     __syncthreads();
-    move_group(a, grid, rows, src_at, dst_at);
+    move_group(a, range, rows, src_at, dst_at);
     if (!a.in_place) __syncthreads(); /* before src_at changes; in place there was one already */
   }
 }
@@ -208,14 +194,19 @@ struct space {
 template <class ARGS>
 __device__ __forceinline__ void move(const ARGS &args, int64_t block, int64_t blocks, int64_t work,
                                      space &s) {
+#pragma unroll 1
   for (int64_t number = block; number < work; number += blocks) {
+    __syncthreads(); /* the array and range of the work before are no longer used */
     const int index = tc_array_of(args.arrays, number);
     const tc_row_array &a = args.arrays.array[index];
-    const int64_t at = number - args.arrays.first[index], task = quotient(at, a.slices);
-    __syncthreads();        /* the array and range of the work before are no longer used */
     if (threadIdx.x < 32) { /* one warp asks */
+      const int64_t at = number - args.arrays.first[index], task = quotient(at, a.slices);
+      const int64_t unit = (at - task * a.slices) * a.slice_units;
+      const int64_t part = quotient(unit, a.part_units);
       row_range found = {};
-      found.slice = at - task * a.slices;
+      found.part = (int32_t)part;
+      found.within = (uint32_t)(unit - part * a.part_units);
+      found.units = (uint32_t)min((int64_t)a.slice_units, a.units - unit);
       if (!take_task(args, a, task, &found)) found.to = found.from;
       if (threadIdx.x == 0) s.range = found;
     }

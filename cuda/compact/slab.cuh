@@ -87,18 +87,15 @@ __device__ __forceinline__ void tc_move_slab(const tc_lists &lists, const tc_row
   char *to = a.dst + (tc_segment_offset(lists, a, r.b, r.start) + w.offset);
 #pragma unroll 1
   for (int32_t first = 0; first < r.k; first += TC_SLAB_LISTED) {
-    tc_entry e[EACH];
+    const int32_t warp = (int32_t)(threadIdx.x >> 5) * (EACH * 32);
+    if (first + warp < r.k) {
+      int32_t i[EACH];
+      tc_follow_many(r.kept, first + warp, r.k, r.n, i);
 #pragma unroll
-    for (int m = 0; m < EACH; m++) {
-      if (first + m * TC_SLAB_THREADS >= r.k) break;
-      e[m] = tc_load_entry(r.kept, first + m * TC_SLAB_THREADS + (int32_t)threadIdx.x, r.k);
-    }
-#pragma unroll
-    for (int m = 0; m < EACH; m++) {
-      if (first + m * TC_SLAB_THREADS >= r.k) break;
-      const int32_t own = m * TC_SLAB_THREADS + (int32_t)threadIdx.x, j = first + own;
-      const int32_t i = tc_judge_entry(e[m], j, r.n);
-      source[own] = i < 0 || i + prefix_rows == j ? -1 : i + prefix_rows;
+      for (int m = 0; m < EACH; m++) {
+        const int32_t own = warp + m * 32 + (int32_t)(threadIdx.x & 31);
+        source[own] = i[m] < 0 || i[m] + prefix_rows == first + own ? -1 : i[m] + prefix_rows;
+      }
     }
     /* The sources of rows before were last asked for before the last batch's barrier. */
     __syncthreads();

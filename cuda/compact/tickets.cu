@@ -2,14 +2,16 @@
 /*
  * compact, tickets: few long segments in place, by as many blocks as the device runs.
  *
- * Strategy: blocks take tickets, in order: first pieces of the kept lists to be checked (and the
- * `cover` of their tiles to be made zero), then tiles of 16 result rows and 2 KB of their columns
- * (narrower rows: more of them). Eight warps hold a tile in registers, a ninth keeps the books: it
- * takes the ticket and looks up the sources of the tile behind the one that is being moved. A tile
- * may be written when all rows in it are on chip or nobody's source. cover[t] counts those of tile
- * t's rows: a loaded tile adds the rows from behind the last source of the tile before it up to its
- * own last (the last tile of a segment: up to the end) to the tiles these lie in, and whoever
- * writes tile t waits until cover[t] is whole and zeroes it.
+ * Strategy: the first blocks do what else the call has to move (compact/together.cuh): they take no
+ * tickets and nobody waits for them. All others take tickets, in order: first pieces of the kept
+ * lists to be checked (and the `cover` of their tiles to be made zero), then tiles of 16 result
+ * rows and 2 KB of their columns (narrower rows: more of them; slices are as wide as the narrowest
+ * array's, so that all go in one launch). Eight warps hold a tile in registers, a ninth keeps the
+ * books: it takes the ticket and looks up the sources of the tile behind the one that is being
+ * moved. A tile may be written when all rows in it are on chip or nobody's source. cover[t] counts
+ * those of tile t's rows: a loaded tile adds the rows from behind the last source of the tile
+ * before it up to its own last (the last tile of a segment: up to the end) to the tiles these lie
+ * in, and whoever writes tile t waits until cover[t] is whole and zeroes it.
  *
  * Waiting ends: as kept[j] >= j, only tiles up to t have rows of tile t to count. A block waits
  * only when its tile is loaded and counted, and only for lower tickets; the block with the lowest
@@ -24,8 +26,8 @@
  *
  * State: cover in scratch; ticket, left and the checks in `lasting`, zeroed by the last block to
  * leave. Precision: bytes are copied.
- * Limits: up to 32 segments, rows of 16-byte units at aligned places, 512 bytes at least, no slots,
- * no zeroed tails. Measured: bench/NOTES.md, "compact".
+ * Limits: up to 32 segments, rows of 16-byte units at aligned places, 512 bytes at least, 64 KB of
+ * them in a launch, no slots, no zeroed tails; 56 registers. Measured: bench/NOTES.md, "compact".
  */
 #include "common/delay.cuh"
 #include "compact/tickets.cuh"
@@ -70,6 +72,7 @@ struct board {
   job jobs[SLOTS];
   int32_t sources[SLOTS][MOST_ROWS];
   share shares[SEGMENTS];
+  int32_t columns_log;
   bool writes; /* the tile that is held, or the segment that is to be swept */
 };
 
@@ -104,7 +107,7 @@ __device__ inline void keep_books(const ticket_args<MOST> &args, board &s) {
   __threadfence();
   uint32_t left = lane == 0 ? atomicAdd(&args.lasting->left, 1u) : 0;
   left = __shfl_sync(TC_FULL, left, 0);
-  if (left != gridDim.x - 1) return;
+  if (left != gridDim.x - (uint32_t)args.blocks - 1) return;
   __threadfence();
   args.lasting->blocks[lane] = args.lasting->moved[lane] = 0;
   if (lane == 0) args.lasting->ticket = args.lasting->left = 0;
@@ -128,7 +131,6 @@ template <int MOST>
 __device__ inline void move_tiles(const ticket_args<MOST> &args, board &s) {
   const int32_t lines = MOVERS >> args.columns_log;
   const int32_t line = (int32_t)threadIdx.x >> args.columns_log;
-  const uint32_t column = threadIdx.x & ((1u << args.columns_log) - 1);
   meet();
 #pragma unroll 1
   for (int slot = 0; s.jobs[slot].kind != END; slot = after(slot)) {
@@ -139,7 +141,7 @@ __device__ inline void move_tiles(const ticket_args<MOST> &args, board &s) {
       continue;
     }
     const tc_row_array &a = args.arrays.array[j.array];
-    const uint32_t unit = j.unit + column;
+    const uint32_t unit = j.unit + (threadIdx.x & j.columns);
     const bool live = unit < (uint32_t)a.units;
     const int64_t stride = a.src_row_stride;
     char *const at = a.dst + (j.offset + tc_unit_offset(a, a.src_part_stride, unit));
@@ -173,21 +175,31 @@ __device__ inline void move_tiles(const ticket_args<MOST> &args, board &s) {
   }
 }
 
+union space {
+  board tickets;
+  tc_together_space together;
+};
+
 template <int MOST>
 __global__ void __launch_bounds__(THREADS, 4)
     compact_tickets(const __grid_constant__ ticket_args<MOST> args) {
-  __shared__ board s;
+  extern __shared__ uint4 dynamic[];
+  space &s = *(space *)dynamic;
+  if ((int32_t)blockIdx.x < args.blocks) {
+    if (threadIdx.x < TC_TOGETHER_THREADS) {
+      tc_move_together<MOST>(args, (int32_t)blockIdx.x, s.together);
+    }
+    return;
+  }
   tc_wait_previous();
   if (threadIdx.x >= MOVERS) {
-    keep_books(args, s);
+    keep_books(args, s.tickets);
   } else {
-    move_tiles(args, s);
+    move_tiles(args, s.tickets);
   }
 }
 
 /* -------------------------------------------------------------------------------------- host -- */
-
-int64_t tiles_bound(int64_t rows, int64_t tile) { return rows / tile + SEGMENTS; }
 
 int columns_log_of(const tc_row_array &a) { /* as wide as leaves no columns idle */
   int log = MOST_LOG;
@@ -195,27 +207,29 @@ int columns_log_of(const tc_row_array &a) { /* as wide as leaves no columns idle
   return log;
 }
 
+int32_t most_slices(int columns_log) { return SLICES << (MOST_LOG - columns_log); }
+
 template <int MOST>
-cudaError_t launch(tc_compact_call *call, const tc_row_array *rows, int32_t count,
-                   int columns_log) {
+cudaError_t launch(tc_compact_call *call, const tc_row_array *arrays, int32_t count,
+                   int columns_log, const tailcut_rows *const *together, const tc_forms &forms) {
   const int64_t tile = HELD * MOVERS >> columns_log, total = call->lists.s.total;
   ticket_args<MOST> args;
-  args.lists = call->lists;
+  tc_deal_together<MOST>(call, together, forms, &args);
   args.cover = (uint32_t *)call->scratch;
   args.lasting = call->lasting;
   args.columns_log = columns_log;
-  args.arrays.count = count;
-  args.arrays.first[0] = 0;
   for (int32_t i = 0; i < count; i++) {
-    args.arrays.array[i] = rows[i];
-    args.arrays.first[i + 1] = args.arrays.first[i] + tc_slices(rows[i], columns_log);
+    const int32_t at = args.arrays.count++;
+    args.arrays.array[at] = arrays[i];
+    args.arrays.first[at + 1] = args.arrays.first[at] + tc_slices(arrays[i], columns_log);
   }
-  args.slices = (int32_t)args.arrays.first[count];
-  const int64_t most = tiles_bound(total, tile) * args.slices;
+  args.slices = (int32_t)(args.arrays.first[args.arrays.count] - args.end);
+  const int64_t most = (total / tile + SEGMENTS) * args.slices;
   const int64_t running = 4 * (int64_t)call->device->sms;
-  return tc_launched(
-      call, tc_launch(compact_tickets<MOST>, (unsigned)(most < running ? most : running), THREADS,
-                      0, &call->chain, args));
+  const unsigned blocks = (unsigned)(args.blocks + (most < running ? most : running));
+  const size_t shared = args.blocks > 0 ? sizeof(space) : sizeof(board);
+  return tc_launched(call,
+                     tc_launch(compact_tickets<MOST>, blocks, THREADS, shared, &call->chain, args));
 }
 
 }  // namespace
@@ -224,40 +238,41 @@ bool tc_tickets_serve(const tc_compact_call *call, const tailcut_rows &r) {
   const tc_row_array a = tc_describe_in(call, r);
   const tc_segments &s = call->lists.s;
   return s.segments <= SEGMENTS && a.units >= 1 << LEAST_LOG &&
-         a.dst_rows >= tc_most_candidates(s) && tc_slices(a, columns_log_of(a)) <= SLICES;
+         a.dst_rows >= tc_most_candidates(s) && tc_slices(a, LEAST_LOG) <= most_slices(LEAST_LOG);
 }
 
-/* Bytes for SLICES slices of tiles of 16 rows: larger tiles have fewer words each. */
+/* Bytes for the most slices of tiles, whatever their form. */
 size_t tc_compact_tickets_scratch(int64_t rows) {
-  return (size_t)(SLICES * tiles_bound(rows, LEAST_TILE)) * sizeof(uint32_t);
+  const int64_t tiles = rows / LEAST_TILE + (SEGMENTS << (MOST_LOG - LEAST_LOG));
+  return (size_t)(SLICES * tiles) * sizeof(uint32_t);
 }
 
 cudaError_t tc_compact_tickets(tc_compact_call *call, const tailcut_rows *const *rows,
-                               int32_t count) {
+                               int32_t count, const tailcut_rows *const *together,
+                               const tc_forms &first) {
   tc_row_array batch[TC_ROWS_PER_LAUNCH];
-  for (int log = LEAST_LOG; log <= MOST_LOG; log++) {
-    int32_t held = 0, slices = 0;
-    for (int32_t i = 0; i <= count; i++) {
-      tc_row_array a = {};
-      if (i < count) a = tc_describe_in(call, *rows[i]);
-      if (i < count && columns_log_of(a) != log) continue;
-      const int32_t more = i < count ? (int32_t)tc_slices(a, log) : 0;
-      if (held > 0 && (i == count || slices + more > SLICES)) {
-        const cudaError_t error = held <= TC_FEW_ARRAYS
-                                      ? launch<TC_FEW_ARRAYS>(call, batch, held, log)
-                                      : launch<TC_ROWS_PER_LAUNCH>(call, batch, held, log);
-        if (error != cudaSuccess) return error;
-        held = slices = 0;
-      }
-      if (i == count) break;
-      batch[held++] = a;
-      slices += more;
-    }
+  const tc_forms none = {};
+  cudaError_t error = cudaSuccess;
+  int log = MOST_LOG; /* the same for all: more of them in a launch */
+  for (int32_t i = 0; i < count; i++) {
+    batch[i] = tc_describe_in(call, *rows[i]);
+    if (columns_log_of(batch[i]) < log) log = columns_log_of(batch[i]);
   }
-  return cudaSuccess;
+  for (int32_t from = 0, to = 0; from < count && error == cudaSuccess; from = to) {
+    const tc_forms &forms = from == 0 ? first : none;
+    for (int64_t slices = 0; to < count; to++) {
+      slices += tc_slices(batch[to], log);
+      if (slices > most_slices(log)) break;
+    }
+    const int32_t arrays = to - from;
+    error = arrays + forms[TC_TOGETHER] <= TC_FEW_ARRAYS
+                ? launch<TC_FEW_ARRAYS>(call, batch + from, arrays, log, together, forms)
+                : launch<TC_ROWS_PER_LAUNCH>(call, batch + from, arrays, log, together, forms);
+  }
+  return error;
 }
 
 void tc_load_compact_tickets(cudaError_t *error) {
-  tc_load(compact_tickets<TC_FEW_ARRAYS>, error);
-  tc_load(compact_tickets<TC_ROWS_PER_LAUNCH>, error);
+  tc_load(compact_tickets<TC_FEW_ARRAYS>, error, sizeof(space));
+  tc_load(compact_tickets<TC_ROWS_PER_LAUNCH>, error, sizeof(space));
 }

@@ -7,7 +7,7 @@
 
 #include "common/block.cuh"
 #include "common/sync.cuh"
-#include "compact/compact.cuh"
+#include "compact/together.cuh"
 
 namespace tc_tickets {
 
@@ -20,17 +20,16 @@ constexpr int MOST_ROWS = HELD * MOVERS >> LEAST_LOG;
 constexpr int PIECE = 16 * MOVERS; /* entries of a list that a ticket checks */
 constexpr int SEGMENTS = 32;
 constexpr int LEAST_TILE = 16; /* rows */
-constexpr int SLICES = 32;     /* column slices of a launch at tiles of 16 rows */
+constexpr int SLICES = 32;     /* column slices of a launch at tiles of 16 rows, 64 KB in all */
 constexpr int SLOTS = 3;       /* tiles ahead: looked up, held, perhaps still being written */
 static_assert(PIECE / LEAST_TILE <= MOVERS, "a tile a thread");
 
+/* The arrays of tickets come last; the work of each is its column slices. */
 template <int MOST>
-struct ticket_args {
-  tc_lists lists;
+struct ticket_args : tc_together<MOST> {
   uint32_t *cover;          /* a word for each tile of each slice */
   tc_cuda_lasting *lasting; /* blocks: checked pieces of a segment's list; moved: it is damaged */
   int32_t columns_log, slices;
-  tc_arrays<MOST> arrays; /* first: column slices before each */
 };
 
 /* What a ticket is about: a piece of a list to check and its tiles' cover to be zeroed, a tile to
@@ -42,6 +41,7 @@ struct job {
   const int32_t *kept;
   int64_t offset;        /* bytes from the array's base to the segment's result */
   uint32_t unit;         /* the first of the column slice */
+  uint32_t columns;      /* of it, less one: here, since movers have no register for it */
   int32_t first, rows;   /* result rows, or entries of the list */
   int32_t tiles, pieces; /* of the segment */
   int32_t tile;          /* its number in the segment */
@@ -129,10 +129,11 @@ __device__ void look_up(const ticket_args<MOST> &args, const share *shares, uint
   const uint32_t rows = j.kind == PIECE_OF_LIST ? PIECE : (uint32_t)tile_rows;
   j.word = slice * tiles + number * (rows / (uint32_t)tile_rows);
   j.word += (uint32_t)(of.tiles_end - of.tiles);
-  j.array = tc_array_of(args.arrays, slice);
+  j.array = tc_array_of(args.arrays, args.end + slice);
   const tc_row_array &a = args.arrays.array[j.array];
   j.offset = tc_segment_offset(args.lists, a, j.b, of.result.start);
-  j.unit = (slice - (uint32_t)args.arrays.first[j.array]) << args.columns_log;
+  j.unit = (uint32_t)(args.end + slice - args.arrays.first[j.array]) << args.columns_log;
+  j.columns = (1u << args.columns_log) - 1;
   j.first = (int32_t)(number * rows);
   j.rows = min((int32_t)rows, j.k - j.first);
   if (j.kind == TILE) {
@@ -141,15 +142,12 @@ __device__ void look_up(const ticket_args<MOST> &args, const share *shares, uint
     if (j.tile < j.tiles - 1) {
       j.high = min(j.kept[j.first + tile_rows - 1] + prefix_rows + 1, j.high);
     }
-    tc_entry e[MOST_ROWS / 32];
+    int32_t i[MOST_ROWS / 32];
+    tc_follow_many(j.kept, j.first, j.first + j.rows, j.n, i);
 #pragma unroll
     for (int m = 0; m < MOST_ROWS / 32; m++) {
-      e[m] = tc_load_entry(j.kept, j.first + m * 32 + lane, j.first + j.rows);
-    }
-#pragma unroll
-    for (int m = 0; m < MOST_ROWS / 32; m++) {
-      const int32_t to = j.first + m * 32 + lane, i = tc_judge_entry(e[m], to, j.n);
-      source[m * 32 + lane] = i < 0 || i + prefix_rows == to ? -1 : i + prefix_rows;
+      const int32_t own = m * 32 + lane, from = i[m] + prefix_rows;
+      source[own] = i[m] < 0 || from == j.first + own ? -1 : from;
     }
   }
   if (lane == 0) *to = j;

@@ -63,16 +63,10 @@ __device__ __forceinline__ void tc_move_tile(const tc_lists &lists, const tc_til
       const tc_segment segment = tc_segment_at(lists.s, b);
       if (!tc_take_result(lists, a.packed, a.dst_rows, b, segment, &found)) found.k = 0;
     }
-    tc_entry e[TC_TILE_ROWS / 32];
-    const int32_t j = begin + (int32_t)threadIdx.x;
+    int32_t i[TC_TILE_ROWS / 32];
+    tc_follow_many(found.kept, begin, min(begin + rows, found.k), found.n, i);
 #pragma unroll
-    for (int m = 0; m < TC_TILE_ROWS / 32; m++) {
-      e[m] = tc_load_entry(found.kept, j + m * 32, min(begin + rows, found.k));
-    }
-#pragma unroll
-    for (int m = 0; m < TC_TILE_ROWS / 32; m++) {
-      space.source[m * 32 + threadIdx.x] = tc_judge_entry(e[m], j + m * 32, found.n);
-    }
+    for (int m = 0; m < TC_TILE_ROWS / 32; m++) space.source[m * 32 + threadIdx.x] = i[m];
     if (threadIdx.x == 0) {
       space.result = found;
       space.first = begin;

@@ -113,7 +113,7 @@ extern "C" cudaError_t tc_cuda_cut(const tc_cuda *device, const tc_cut_args *arg
     link.follows = device->chains;
   }
   if (error == cudaSuccess && most > TC_CUT_SHORT) {
-    error = tc_cut_long(device, args, scratch, &link);
+    error = tc_cut_long(args, scratch, &link);
     link.follows = device->chains;
   }
   if (error == cudaSuccess && args->groups.groups > 0) {

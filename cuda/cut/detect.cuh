@@ -152,27 +152,36 @@ __device__ int32_t tc_argmax(Block &block, tc_range range, int32_t all, Value va
   return best.value > 0 ? (int32_t)best.k : all;
 }
 
-/* Visits (r, sum of p_0 .. p_r) of every rank; `total` is the sum of all. */
-template <class Block, class Visit>
+/* Visits (r, sum of p_0 .. p_r) of every rank; `total` is the sum of all. BATCH: ranks of a thread
+ * that are loaded at once; more than 1 where q is in global memory. */
+template <int BATCH, class Block, class Visit>
 __device__ void tc_with_sums(Block &block, const int32_t *q, int32_t n, Visit visit) {
   int32_t lo, hi;
   int64_t sum = 0, total;
   block.run(n, &lo, &hi);
   for (int32_t r = lo + block.lane; r < hi; r += 32) sum += tc_curve_value(q[r]);
   sum = block.before(tc_warp_reduce(sum, tc_plus()), &total);
-  for (int32_t base = lo; base < hi; base += 32) {
-    const int32_t r = base + block.lane;
-    const int32_t upto = tc_warp_upto(r < hi ? tc_curve_value(q[r]) : 0);
-    if (r < hi) visit(r, sum + upto, total);
-    sum += __shfl_sync(TC_FULL, upto, 31);
+  for (int32_t base = lo; base < hi; base += 32 * BATCH) {
+    int32_t p[BATCH];
+#pragma unroll
+    for (int i = 0; i < BATCH; i++) {
+      const int32_t r = base + i * 32 + block.lane;
+      p[i] = r < hi ? tc_curve_value(q[r]) : 0;
+    }
+#pragma unroll
+    for (int i = 0; i < BATCH; i++) {
+      const int32_t r = base + i * 32 + block.lane, upto = tc_warp_upto(p[i]);
+      if (r < hi) visit(r, sum + upto, total);
+      sum += __shfl_sync(TC_FULL, upto, 31);
+    }
   }
 }
 
-template <class Block>
+template <int BATCH, class Block>
 __device__ int32_t tc_detect_otsu(Block &block, const int32_t *q, int32_t n, tc_range range,
                                   int32_t all) {
   tc_best best = tc_best_none();
-  tc_with_sums(block, q, n, [&](int32_t r, int64_t sum, int64_t total) {
+  tc_with_sums<BATCH>(block, q, n, [&](int32_t r, int64_t sum, int64_t total) {
     if (r < range.begin || r >= range.end) return;
     const double v = tc_otsu_value(n, r + 1, sum, total);
     if (v > 0.0) {
@@ -183,12 +192,12 @@ __device__ int32_t tc_detect_otsu(Block &block, const int32_t *q, int32_t n, tc_
   return best.value > 0 ? (int32_t)best.k : all;
 }
 
-template <class Block>
+template <int BATCH, class Block>
 __device__ int32_t tc_detect_mass(Block &block, const int32_t *q, int32_t n, double share,
                                   int32_t all) {
   const int64_t last = tc_curve_value(q[n - 1]);
   int32_t k = all;
-  tc_with_sums(block, q, n, [&](int32_t r, int64_t sum, int64_t total) {
+  tc_with_sums<BATCH>(block, q, n, [&](int32_t r, int64_t sum, int64_t total) {
     const int64_t weight = total - n * last;
     if (weight == 0 || r >= k) return;
     if ((double)(sum - (r + 1) * last) >= share * (double)weight) k = r + 1;
@@ -224,7 +233,7 @@ __device__ int32_t tc_detect_mean(Block &block, const int32_t *q, int32_t n, dou
 
 /* k before the clamps from the curve q_0 >= q_1 >= ... of n usable scores, n >= 3. Called by the
  * whole block. */
-template <class Block>
+template <int BATCH, class Block>
 __device__ int32_t tc_detect_curve(Block &block, const tailcut_rule &rule, const int32_t *q,
                                    int32_t n, int32_t all) {
   const tc_range range = tc_range_of(rule, n);
@@ -250,9 +259,9 @@ __device__ int32_t tc_detect_curve(Block &block, const tailcut_rule &rule, const
     case TAILCUT_MEAN:
       return tc_detect_mean(block, q, n, rule.lambda);
     case TAILCUT_MASS:
-      return tc_detect_mass(block, q, n, rule.mass, all);
+      return tc_detect_mass<BATCH>(block, q, n, rule.mass, all);
     default:
-      return tc_detect_otsu(block, q, n, range, all);
+      return tc_detect_otsu<BATCH>(block, q, n, range, all);
   }
 }
 

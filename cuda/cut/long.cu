@@ -9,13 +9,13 @@
  *   THRESHOLD                 begin -> stats -> emit
  *   TOPK, RATIO, clamped      begin -> stats -> 3 digits -> emit    cut/long_select.cuh
  *   all else: other detectors, a search range, spread, curve, ranks
- *                             begin -> stats -> 4 x (count -> scatter) -> decide -> mark -> emit
+ *                             begin -> 4 x (count -> scatter) -> decide -> mark -> emit
  *                                                                   cut/long_sort.cu
  * begin lists the long groups and their tiles and makes the state zero, since the scratch memory
  * comes with any content; stats says of every tile what is known of scores without their order. All
  * sizes are host bounds: lengths may differ at every replay of a captured graph.
  *
- * By value all stages are one launch (cut/long_value.cu), by sorting each arrow is one.
+ * All stages are one launch (cut/long_stages.cu).
  */
 #include "cut/long_begin.cuh"
 
@@ -42,7 +42,6 @@ size_t carve(tc_long *a, char *scratch, const long_plan &plan) {
   if (slots == 0) return 0;
   size_t used = 0;
   const auto take = [&](size_t bytes) { return tc_cuda_take(scratch, &used, bytes); };
-  a->ticket = (uint32_t *)take(4);
   a->tiles = (tc_long_tile *)take(sizeof(tc_long_tile) * tiles);
   a->found = (uint32_t *)take(sizeof(uint32_t) * tiles);
   a->stats = (tc_stats *)take(sizeof(tc_stats) * tiles);
@@ -69,36 +68,6 @@ int quads_of(int64_t rows) {
   return rows <= 96 * unit ? 1 : rows <= TC_LONG_TILES * 2 * unit ? 2 : 4;
 }
 
-bool by_value(const tc_cut_args &args) {
-  return !tc_cut_sorts(args) && args.rule.detector != TAILCUT_MEAN &&
-         args.rule.detector != TAILCUT_IQR;
-}
-
-/* ---------------------------------------------------------------------------------- kernels -- */
-
-/* For sorting, where each stage is a kernel. */
-__global__ void __launch_bounds__(TC_LONG_THREADS) begin(const __grid_constant__ tc_long a) {
-  __shared__ tc_long_block::space space;
-  tc_long_begin_block(space, a, (int32_t)blockIdx.x, false, false);
-}
-
-template <int QUADS>
-__global__ void __launch_bounds__(TC_LONG_THREADS) stats(const __grid_constant__ tc_long a) {
-  __shared__ tc_long_block::space space;
-  __shared__ tc_long_tile tile;
-  if (tc_long_begin(a, tile)) tc_long_make_stats<QUADS>(space, a, tile, blockIdx.x);
-}
-
-cudaError_t launch(const tc_cuda *device, const tc_long &a, int quads, tc_chain *link) {
-  if (by_value(a.cut)) return tc_long_by_value(a, quads, link);
-  cudaError_t error = tc_launch(begin, TC_BEGINNERS, TC_LONG_THREADS, 0, link, a);
-  link->follows = device->chains;
-  if (error == cudaSuccess) {
-    error = tc_launch(TC_LONG_OF(stats, quads), (unsigned)a.bound, TC_LONG_THREADS, 0, link, a);
-  }
-  return error == cudaSuccess ? tc_long_sort(a, quads, link) : error;
-}
-
 }  // namespace
 
 extern "C" size_t tc_cuda_cut_scratch(const tc_cuda *, const tailcut_limits *limits) {
@@ -109,20 +78,22 @@ extern "C" size_t tc_cuda_cut_scratch(const tc_cuda *, const tailcut_limits *lim
                        limits->total_tokens > 0 ? limits->total_tokens : rows));
 }
 
+bool tc_cut_long_by_value(const tc_cut_args &args) {
+  return !tc_cut_sorts(args) && args.rule.detector != TAILCUT_MEAN &&
+         args.rule.detector != TAILCUT_IQR;
+}
+
 bool tc_cut_long_takes_all(const tc_cut_args &args) {
   const tc_segments &s = args.segments;
   const int32_t groups = tc_group_count(s, args.groups);
-  const long_plan plan = plan_of(groups, s.max_tokens - s.prefix_rows, s.total);
-  return by_value(args) && plan.slots == groups;
+  return plan_of(groups, s.max_tokens - s.prefix_rows, s.total).slots == groups;
 }
 
-cudaError_t tc_cut_long(const tc_cuda *device, const tc_cut_args *args, char *scratch,
-                        const tc_chain *chain) {
+cudaError_t tc_cut_long(const tc_cut_args *args, char *scratch, const tc_chain *chain) {
   const tc_segments &s = args->segments;
   const long_plan plan =
       plan_of(tc_group_count(s, args->groups), s.max_tokens - s.prefix_rows, s.total);
   const int quads = quads_of(plan.rows);
-  tc_chain link = *chain;
   tc_long a = {};
   if (plan.slots == 0) return cudaSuccess;
   carve(&a, scratch, plan);
@@ -131,12 +102,5 @@ cudaError_t tc_cut_long(const tc_cuda *device, const tc_cut_args *args, char *sc
   a.rows = quads * TC_LONG_THREADS * 4;
   a.bound = (int32_t)(plan.rows / a.rows + plan.slots);
   a.most_left = tc_cut_long_takes_all(*args) ? -1 : TC_CUT_SHORT;
-  return launch(device, a, quads, &link);
-}
-
-void tc_cut_long_load(cudaError_t *error) {
-  tc_load(begin, error);
-  TC_LONG_LOAD(stats, error);
-  tc_long_by_value_load(error);
-  tc_long_sort_load(error);
+  return tc_long_stages(a, quads, chain);
 }

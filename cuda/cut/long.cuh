@@ -18,8 +18,7 @@
  * tc_cut_long_takes_all: then those too. scratch: as many bytes as tc_cuda_cut_scratch says, of any
  * content, left with any content. */
 bool tc_cut_long_takes_all(const tc_cut_args &args);
-cudaError_t tc_cut_long(const tc_cuda *device, const tc_cut_args *args, char *scratch,
-                        const tc_chain *chain);
+cudaError_t tc_cut_long(const tc_cut_args *args, char *scratch, const tc_chain *chain);
 void tc_cut_long_load(cudaError_t *error);
 
 #define TC_LONG_THREADS 512
@@ -72,7 +71,6 @@ struct tc_long {
   int32_t slots, bound; /* groups and tiles, at most */
   int32_t rows;         /* of a tile */
   int32_t most_left;    /* rows of a group that is left alone; -1: none is */
-  uint32_t *ticket;     /* sorting's */
   tc_long_tile *tiles;  /* [bound] */
   uint32_t *found;      /* [bound] emit's look-back: 1 << 31 | ties << 14 | kept */
   tc_stats *stats;      /* [bound] */
@@ -92,17 +90,14 @@ struct tc_long {
 /* What the kept rows are known by. */
 enum tc_long_mode { TC_LONG_OTSU, TC_LONG_SELECT, TC_LONG_MARKS };
 
-/* cut/long_value.cu: one launch. cut/long_sort.cu: launches, behind begin and statistics.
- * quads: rows of a tile divided by 2,048, which is 1, 2 or 4. */
-cudaError_t tc_long_by_value(const tc_long &a, int quads, const tc_chain *chain);
-void tc_long_by_value_load(cudaError_t *error);
-cudaError_t tc_long_sort(const tc_long &a, int quads, tc_chain *chain);
-void tc_long_sort_load(cudaError_t *error);
+/* Whether a rule is cut by value; else by sorting. */
+bool tc_cut_long_by_value(const tc_cut_args &args);
 
-/* kernel<quads>; all three loaded. */
+/* cut/long_stages.cu: the launch. quads: rows of a tile divided by 2,048, which is 1, 2 or 4. */
+cudaError_t tc_long_stages(const tc_long &a, int quads, const tc_chain *chain);
+
+/* kernel<quads>. */
 #define TC_LONG_OF(kernel, quads) ((quads) == 1 ? kernel<1> : (quads) == 2 ? kernel<2> : kernel<4>)
-#define TC_LONG_LOAD(kernel, error) \
-  (tc_load(kernel<1>, error), tc_load(kernel<2>, error), tc_load(kernel<4>, error))
 
 /* Copies a tile's description into shared memory; a barrier must follow. One warp's half: the words
  * are one line for the whole grid, and thousands of requests for it would queue up. */
@@ -122,15 +117,6 @@ __device__ __forceinline__ void tc_long_await(const uint32_t *done, uint32_t cou
     }
   }
   __syncthreads();
-}
-
-/* This block's tile, behind the kernel's wait; false: it has no tile. */
-__device__ __forceinline__ bool tc_long_begin(const tc_long &a, tc_long_tile &shared) {
-  tc_wait_previous();
-  tc_let_next_start();
-  tc_long_open(a, blockIdx.x, shared);
-  __syncthreads();
-  return shared.number >= 0;
 }
 
 __device__ __forceinline__ tc_cut_group tc_long_group(const tc_long &a, const tc_long_tile &tile) {

@@ -80,8 +80,6 @@ __device__ inline void tc_long_begin_block(tc_long_block::space &space, const tc
       const size_t bytes = sizeof(uint32_t) * TC_LONG_LEVELS * TC_LONG_DIGITS;
       tc_make_zero(number, a.digits, bytes, bytes, a.slots);
     }
-  } else if (threadIdx.x == 0) {
-    *a.ticket = 0;
   }
   tc_wait_previous();
   tc_let_next_start();

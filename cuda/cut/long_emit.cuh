@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * cut_long_emit: writes the kept rows of long groups and reports of them: the last stage of
- * cut/long.cu, and the last kernel of cut/long_sort.cu.
+ * cut/long.cu.
  *
  * Strategy: every block finds the cut (OTSU: from the counts of single values; else from the last
  * digit, from statistics, or a mark per row), counts the kept rows of its tile and publishes the

@@ -69,7 +69,7 @@ __device__ __noinline__ int32_t tc_short_sort(tc_short_memory<S> &shared, const 
       if (first + i < stats.usable) space.q[first + i] = tc_quantise(tc_key_score(keys[i]), factor);
     }
     __syncthreads();
-    k = tc_detect_curve(block, rule, space.q, stats.usable, stats.candidates);
+    k = tc_detect_curve<1>(block, rule, space.q, stats.usable, stats.candidates);
   }
   k = tc_clamp_count(&rule, k, stats.candidates);
   const tc_spread spread = tc_spread_of(rule.spread, k, stats.usable);

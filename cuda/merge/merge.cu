@@ -23,8 +23,11 @@ size_t lay_out(const tailcut_limits &limits, char *base, tc_merge_plan *plan) {
   plan->windows = (tc_merge_window *)take(windows * sizeof *plan->windows);
   plan->read = (uint32_t *)take(windows * sizeof *plan->read);
   plan->window = (int32_t *)take(rows * sizeof *plan->window);
-  plan->members = (tc_merge_member *)take(rows * sizeof *plan->members);
-  plan->results = (tc_merge_result *)take(rows * sizeof *plan->results);
+  plan->weights = (float *)take(rows * sizeof *plan->weights);
+  plan->rows = (uint8_t *)take(rows);
+  plan->last = (uint8_t *)take(rows);
+  plan->own = (uint8_t *)take(rows);
+  plan->places = (int32_t *)take(rows * sizeof *plan->places);
   plan->place = (int32_t *)take(rows * sizeof *plan->place);
   return used;
 }

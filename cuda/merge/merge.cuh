@@ -15,28 +15,23 @@ struct alignas(16) tc_merge_window {
   int32_t b, start, first;
   int32_t kept, members; /* kept 0: nothing of it is read */
   int32_t count, offset; /* rows of its segment's result; new_cu of the segment, or 0 */
-  int32_t unused;
+  int32_t place;         /* of the segment's result: the first kept row's */
 };
 
-/* Of a window that begins with candidate i of a segment, at start + i + ..: entry e is the e-th of
- * the rows that are read, those of a result one after the other; entry k is the k-th kept row. */
-struct alignas(8) tc_merge_member {
-  float weight;
-  int32_t row; /* of the window */
-};
-struct alignas(8) tc_merge_result {
-  int32_t row;       /* of the segment's result */
-  uint16_t end, own; /* behind its last member; the one that is the kept row itself */
-};
-
-/* Scratch, by row number or by number of the window. */
+/* Scratch, by row number or by number of the window. Of a window that begins with candidate i of a
+ * segment, at start + i + ..: entry e is the e-th of the rows that are read, those of a result one
+ * after the other; entry k is the k-th kept row. Every slice of a window looks all of that up, so
+ * it is packed: rows of a window are a byte. */
 struct tc_merge_plan {
   tc_merge_window *windows;
   uint32_t *read;  /* column slices of the window that are on chip */
   int32_t *window; /* by candidate: the number of its window */
-  tc_merge_member *members;
-  tc_merge_result *results;
-  int32_t *place; /* tidied lists: the result of each candidate, -1: none */
+  float *weights;  /* of the rows that are read, */
+  uint8_t *rows;   /* and which of the window they are */
+  uint8_t *last;   /* of a kept row: its last entry of those, */
+  uint8_t *own;    /* and the one that is itself */
+  int32_t *places; /* its row of the segment's result; lists that are sound: place + k */
+  int32_t *place;  /* tidied lists: the result of each candidate, -1: none */
 };
 
 /* In `read`: nobody reads this window. Slices, however many, do not add up to it. */

@@ -112,7 +112,8 @@ __device__ inline void plan_window(const tc_merge_args &args, const tc_window &w
   for (int m = 0; m < SIZE / 32; m++) count += __popc(s.joined[i][m]);
   s.end[i] = block.prefix(count, &total) + count;
   if (i == 0) {
-    args.plan.windows[number] = {w.b, w.start, w.first, kept, total, k, offset};
+    const int32_t place = kept > 0 ? s.place[s.kept[0]] : 0;
+    args.plan.windows[number] = {w.b, w.start, w.first, kept, total, k, offset, place};
     args.plan.read[number] = kept > 0 ? 0 : TC_NOT_READ;
   }
   __syncthreads();
@@ -123,9 +124,12 @@ __device__ inline void plan_window(const tc_merge_args &args, const tc_window &w
       const uint32_t below = i / 32 > m ? TC_FULL : i / 32 < m ? 0 : (1u << (i & 31)) - 1;
       e += __popc(s.joined[joins][m] & below);
     }
-    args.plan.members[at + e] = {weight, i};
+    args.plan.weights[at + e] = weight;
+    args.plan.rows[at + e] = (uint8_t)i;
     if (is_kept) {
-      args.plan.results[at + own] = {s.place[i], (uint16_t)s.end[own], (uint16_t)e};
+      args.plan.last[at + own] = (uint8_t)(s.end[own] - 1);
+      args.plan.own[at + own] = (uint8_t)e;
+      if (args.tidied) args.plan.places[at + own] = s.place[i];
       if (options.sizes_out != nullptr) {
         options.sizes_out[(args.sizes_packed ? offset : w.start) + s.place[i]] =
             (int32_t)s.size[own];

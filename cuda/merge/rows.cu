@@ -35,7 +35,7 @@ struct merged_array {
 struct rows_args {
   tc_merge_plan plan;
   int64_t work; /* numbers of windows times slices */
-  int32_t prefix_rows, flat;
+  int32_t prefix_rows, flat, tidied;
   unsigned long long *ticket; /* NULL: nothing is in place */
   uint32_t whole;             /* `read` of a window whose slices have all been read */
   int32_t slices, slice_bytes;
@@ -43,11 +43,17 @@ struct rows_args {
   merged_array array[TC_MERGED_ARRAYS];
 };
 
+struct alignas(8) result_row {
+  int32_t row;       /* of the segment's result */
+  uint16_t end, own; /* behind its last member; the one that is the kept row itself */
+};
+
 template <int SIZE>
 struct rows_space {
+  tc_merge_window window;
   int64_t from[SIZE], to[SIZE]; /* bytes to a member's row; to a result's; -1: there is none */
   float weight[SIZE], total[SIZE];
-  tc_merge_result result[SIZE];
+  result_row result[SIZE];
   int64_t work;
 };
 
@@ -80,6 +86,12 @@ __device__ inline uint4 mean_of(const rows_space<SIZE> &s, const uint4 *staged, 
   return make_uint4(w[0], w[1], w[2], w[3]);
 }
 
+/* Whether the destination has room for the rows of a window's segment. */
+__device__ inline bool fits(const tc_row_array &a, const tc_merge_window &w) {
+  return a.packed ? w.offset >= 0 && (int64_t)w.offset + w.count <= a.dst_rows
+                  : w.count <= a.dst_rows;
+}
+
 /* Where the members of a window are, and where its results go. */
 template <int SIZE>
 __device__ inline void locate(const rows_args &args, const tc_row_array &a,
@@ -87,15 +99,18 @@ __device__ inline void locate(const rows_args &args, const tc_row_array &a,
   const int32_t i = (int32_t)threadIdx.x;
   const int64_t at = (int64_t)w.start + w.first;
   if (i < w.members) {
-    const tc_merge_member member = args.plan.members[at + i];
-    const int64_t row = (int64_t)w.first + args.prefix_rows + member.row;
+    const float weight = args.plan.weights[at + i];
+    const int64_t row = (int64_t)w.first + args.prefix_rows + args.plan.rows[at + i];
     const int64_t from = tc_row_offset(a, a.src_slots, a.src_row_stride, a.src_segment_stride,
                                        args.flat, w.start + row, w.b, row);
-    s.weight[i] = from < 0 ? 0.0f : member.weight;
+    s.weight[i] = from < 0 ? 0.0f : weight;
     s.from[i] = from;
   }
   if (i < w.kept) {
-    const tc_merge_result result = args.plan.results[at + i];
+    result_row result;
+    result.row = args.tidied ? args.plan.places[at + i] : w.place + i;
+    result.end = (uint16_t)(args.plan.last[at + i] + 1);
+    result.own = args.plan.own[at + i];
     s.result[i] = result;
     s.to[i] =
         tc_row_offset(a, a.dst_slots, a.dst_row_stride, a.dst_segment_stride, args.flat || a.packed,
@@ -139,15 +154,19 @@ __device__ inline void settle(const rows_args &args, const tc_merge_window &w, i
 template <int SIZE>
 __device__ inline void merge_slice(const rows_args &args, int64_t number, int32_t slice,
                                    rows_space<SIZE> &s, uint4 *staged) {
-  const tc_merge_window w = args.plan.windows[number];
-  if (w.kept == 0) return;
   int index = 0;
   while (args.first[index + 1] <= slice) index++;
   const merged_array &array = args.array[index];
   const tc_row_array &a = array.rows;
-  const bool fits =
-      a.packed ? w.offset >= 0 && (int64_t)w.offset + w.count <= a.dst_rows : w.count <= a.dst_rows;
-  if (!fits) {
+  if (threadIdx.x < SIZE) { /* those who look the plan up: each warp of them asks for the window */
+    const tc_merge_window found = args.plan.windows[number];
+    if (threadIdx.x == 0) s.window = found;
+    if (fits(a, found)) locate(args, a, found, s);
+  }
+  __syncthreads();
+  const tc_merge_window &w = s.window;
+  if (w.kept == 0) return;
+  if (!fits(a, w)) {
     if (a.in_place && threadIdx.x == 0) tc_add_release(&args.plan.read[number], 1);
     return;
   }
@@ -158,8 +177,6 @@ __device__ inline void merge_slice(const rows_args &args, int64_t number, int32_
   const int32_t mine = bytes - column * 16, pitch = args.slice_bytes / 16;
   uint4 *const here = staged + column;
   const char *const src = a.src + (byte + column * 16);
-  locate(args, a, w, s);
-  __syncthreads();
   tc_delay(0);
   if (mine > 0 && a.width == 16) {
 #pragma unroll 4
@@ -259,6 +276,7 @@ cudaError_t launch(const tc_cuda *device, const tc_merge_args &args, const tailc
   a.plan = args.plan;
   a.prefix_rows = args.s.prefix_rows;
   a.flat = args.s.cu_seqlens != nullptr;
+  a.tidied = args.tidied;
   a.slice_bytes = slice_of(device, args, rows, count);
   a.count = count;
   for (int32_t i = 0; i < count; i++) {

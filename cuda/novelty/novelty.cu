@@ -31,7 +31,9 @@ __global__ void __launch_bounds__(32 * WARPS)
 }  // namespace
 
 extern "C" size_t tc_cuda_novelty_scratch(const tc_cuda *device, const tailcut_limits *limits) {
-  return (size_t)limits->total_tokens * tc_novelty_pieces_words(device, limits->window) * 4 +
+  const int32_t groups = limits->groups > limits->segments ? limits->groups : limits->segments;
+  return tc_novelty_pieces_scratch(device, limits->window, limits->dim, limits->total_tokens,
+                                   groups) +
          tc_windows_most(limits) * sizeof(tc_window_news);
 }
 
@@ -41,7 +43,6 @@ extern "C" cudaError_t tc_cuda_novelty(const tc_cuda *device, const tc_segments 
                                        int stores_flags, int32_t *similarities, char *scratch,
                                        tc_cuda_lasting *lasting, const tc_chain *chain) {
   const int32_t count = tc_group_count(*segments, *groups);
-  const size_t words = tc_novelty_pieces_words(device, window);
   tc_novelty_args args = {};
   tc_chain behind = *chain;
   args.s = *segments;
@@ -53,13 +54,14 @@ extern "C" cudaError_t tc_cuda_novelty(const tc_cuda *device, const tc_segments 
   args.flags = flags;
   args.stores_flags = stores_flags != 0;
   args.similarities = similarities;
-  if (words > 0) args.words = (uint32_t *)scratch;
-  args.news = (tc_window_news *)(scratch + (size_t)segments->total * words * 4);
   args.arrived = count <= TC_CHUNK_SEGMENTS ? lasting->blocks : nullptr;
   const int64_t windows = tc_windows_of(&args);
+  const size_t used =
+      tc_novelty_pieces_scratch(device, window, tokens->dim, segments->total, count);
+  args.news = (tc_window_news *)(scratch + used);
   const cudaError_t error = tc_novelty_whole_takes(device, args)
                                 ? tc_novelty_whole(args, (unsigned)windows, chain)
-                                : tc_novelty_pieces(device, args, (unsigned)windows, chain);
+                                : tc_novelty_pieces(device, args, windows, scratch, chain);
   if (error != cudaSuccess || scores == nullptr || args.arrived != nullptr) return error;
   behind.follows = device->chains;
   return tc_launch(novelty_firsts, (unsigned)((count + WARPS - 1) / WARPS), 32 * WARPS, 0, &behind,

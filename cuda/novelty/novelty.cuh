@@ -39,7 +39,6 @@ struct tc_novelty_args {
   int32_t *flags;
   int32_t *similarities;
   tc_window_news *news;
-  uint32_t *words;   /* pieces.cu: where they do not fit shared memory */
   uint32_t *arrived; /* windows of a group that have told their news; NULL: nobody counts them */
   bool stores_flags;
 };
@@ -230,13 +229,14 @@ __device__ inline void tc_finish_window(const tc_novelty_args &args, const tc_wi
 /* ------------------------------------------------------------------------------------- forms -- */
 
 /* whole.cu, pieces.cu: the kernels, for windows 0 .. windows - 1. The first takes some calls, the
- * other all, if args.words has tc_novelty_pieces_words words for each row number (0: none). */
+ * other all, with scratch for such a window, dim, number of rows and of groups, or greater ones. */
 bool tc_novelty_whole_takes(const tc_cuda *device, const tc_novelty_args &args);
 cudaError_t tc_novelty_whole(const tc_novelty_args &args, unsigned windows, const tc_chain *chain);
 void tc_novelty_whole_load(const tc_cuda *device, cudaError_t *error);
-size_t tc_novelty_pieces_words(const tc_cuda *device, int32_t window);
-cudaError_t tc_novelty_pieces(const tc_cuda *device, const tc_novelty_args &args, unsigned windows,
-                              const tc_chain *chain);
+size_t tc_novelty_pieces_scratch(const tc_cuda *device, int32_t window, int32_t dim, int64_t total,
+                                 int64_t groups);
+cudaError_t tc_novelty_pieces(const tc_cuda *device, const tc_novelty_args &args, int64_t windows,
+                              char *scratch, const tc_chain *chain);
 void tc_novelty_pieces_load(const tc_cuda *device, cudaError_t *error);
 
 #endif /* TAILCUT_NOVELTY_CUH_ */

@@ -2,35 +2,63 @@
 /*
  * pieces: windows of any rows, of 64, 128 or 256; one block each.
  *
- * Formula: METHOD.md, NOVELTY. Strategy: a warp holds a row in registers, which its norm is known
- * from and its bytes are made of, as many channels as shared memory has room for of all rows: that
- * much is read once. What is left is read again, a piece of the channels at a time. Pieces are
- * multiplied while each warp keeps the sums of its blocks of 16 x 16 in registers (of 136 blocks
- * above the diagonal of 256 rows it has 9 at most: 72 registers). Similarities then lie in a
- * triangle: row j's with the rows before it from j (j - 1) / 2 on. Row j's with the rows behind it
- * are in steps of j, j + 1 ...: 32 neighbours of them, from a multiple of 32 on, are in 32 banks.
- * Precision: exact. Limits: with 227 KB of shared memory 896 channels of 256 rows are read once,
- * 1,792 of 128, 3,584 of 64; of rows longer than a warp holds (HELD) all are read twice. 256 rows'
- * triangle (130,560 bytes) is in the workspace where a block has less shared memory than that, at
- * its first row's place (n rows have n * 128 words and want n (n - 1) / 2).
+ * Formula: METHOD.md, NOVELTY. Strategy: a warp has a row brought to shared memory as it lies, from
+ * where its norm is known and then its bytes are made: a row is read once. As many channels of all
+ * rows as there is room for beside that stay on chip as bytes; the bytes of the others go to the
+ * workspace, a quarter or half of what was read, and come back a piece of the channels at a time,
+ * the next while one is multiplied. Each warp keeps the sums of its blocks of 16 x 16 in registers
+ * meanwhile (of 136 blocks above the diagonal of 256 rows it has 9 at most: 72 registers).
+ * Similarities then lie in a triangle: row j's with the rows before it from j (j - 1) / 2 on. Row
+ * j's with the rows behind it are in steps of j, j + 1 ...: 32 neighbours of them, from a multiple
+ * of 32 on, are in 32 banks.
+ * The workspace has room for the windows that run at a time, at most one for each SM; where it is
+ * needed, blocks have several windows one after the other. Its size: window * dim bytes for each of
+ * those, if dim is above about 1,790, 1,190 or 720 by window (with 227 KB of shared memory, for
+ * rows of 32 bits; a size is asked for before the dtype is known).
+ * Precision: exact. Limits: rows longer than a block's shared memory (of 227 KB: about 115,000
+ * channels of 16 bits, 57,000 of 32) are read a part at a time, and twice. 256 rows' triangle
+ * (130,560 bytes) is in the workspace too where a block has less shared memory than that (n rows
+ * have n * 512 bytes there and want n (n - 1) * 2).
  */
-#include "novelty/quads.cuh"
+#include "novelty/bytes.cuh"
 
 namespace {
 
-constexpr int WARPS = 16, THREADS = 32 * WARPS;
-constexpr int HELD = 14; /* quads in a warp's registers: 3,584 channels of 16 bits, 1,792 of 32 */
+constexpr int WARPS = TC_PIECES_WARPS, THREADS = 32 * WARPS;
+constexpr uint32_t RUN = TC_RUN_ELEMENTS;
 
 size_t triangle_of(int32_t window) { return (size_t)window * (window - 1) / 2 * 4; }
 
-/* Behind the bytes or the triangle over them: shifts (then roots), states, which window it is. */
+/* Behind the bytes or the triangle over them: roots, states, which window it is. */
 size_t rest_of(int32_t window) { return (size_t)window * 5 + sizeof(tc_window); }
 
-/* Channels of a piece: all, or what there is room for. */
-uint32_t pitch_of(const tc_cuda *device, const tc_novelty_args &args) {
-  const size_t all = ((size_t)args.tokens.dim + 127) / 128;
-  const size_t room = ((size_t)device->smem_block - rest_of(args.window)) / args.window / 128;
-  return (uint32_t)(all < room ? all : room) * 128;
+bool spills_triangle(const tc_cuda *device, int32_t window) {
+  return triangle_of(window) + rest_of(window) > (size_t)device->smem_block;
+}
+
+/* Without scratch. */
+tc_pieces_layout layout_of(const tc_cuda *device, int32_t window, uint32_t dim, uint32_t size) {
+  constexpr uint32_t AROUND = 48; /* up to 31 bytes before a row; whole quads are looked at */
+  tc_pieces_layout l = {};
+  const uint32_t rows = (uint32_t)window, room = (device->smem_block - rest_of(window)) & ~127u;
+  const uint32_t all = (dim + RUN - 1) / RUN, run = RUN * size;
+  l.pitch = (dim + 127) / 128 * 128;
+  const bool whole = all * run + AROUND <= room;
+  const uint32_t runs = whole ? all : (room / WARPS - 127 - AROUND) / run;
+  l.part = runs * RUN;
+  l.region = (runs * run + AROUND + 127) & ~127u;
+  l.readers = (int32_t)min((uint32_t)WARPS, room / l.region);
+  for (l.together = 1; l.together < 4; l.together *= 2) {
+    const uint32_t twice = 2 * l.together * WARPS;
+    if (l.together * WARPS >= window || rows * l.pitch + twice * l.region > room) break;
+  }
+  const uint32_t regions = l.region * (uint32_t)(l.readers * l.together);
+  l.kept = min(l.pitch, (room - regions) / rows / 128 * 128);
+  l.piece = min(l.pitch - l.kept, room / 2 / rows / 128 * 128);
+  l.triangle = spills_triangle(device, window);
+  l.end = max(l.kept * rows + regions, 2 * l.piece * rows);
+  if (!l.triangle) l.end = max(l.end, (uint32_t)triangle_of(window));
+  return l;
 }
 
 __device__ inline uint32_t row_of(uint32_t i) { return i * (i - 1) / 2; } /* of a triangle */
@@ -64,72 +92,6 @@ struct triangle {
     return (int32_t)(word >> TC_KEY_SHIFT) - TC_UNIT;
   }
 };
-
-/* The rows of a window, and how a piece of them lies in shared memory: the bytes of row i from
- * i * pitch on, in units of 16, unit u at u ^ (i & 7). */
-template <int DTYPE>
-struct piece {
-  static constexpr int SIZE = tc_type<DTYPE>::size;
-  const char *rows;
-  int64_t stride; /* bytes */
-  int32_t n;
-  uint32_t dim, pitch, bytes; /* bytes: where those are */
-
-  __device__ inline piece(const tc_novelty_args &args, const tc_window &w, uint32_t pitch_,
-                          const char *shared)
-      : rows((const char *)args.tokens.data +
-             tc_token_offset(args.s, args.tokens, w.b, w.start, w.first)),
-        stride(args.tokens.row_stride * SIZE),
-        n(w.n),
-        dim((uint32_t)args.tokens.dim),
-        pitch(pitch_),
-        bytes(tc_shared_address(shared)) {}
-};
-
-/* Shifts and states of all rows. Where a warp can hold a row, its bytes too. */
-template <int BYTES, int DTYPE>
-__device__ inline void judge_rows(const piece<DTYPE> &p, int32_t *shifts, uint8_t *states) {
-  typedef tc_row_quads<DTYPE, HELD> held;
-#pragma unroll 1
-  for (int32_t i = (int32_t)threadIdx.x >> 5; i < p.n; i += WARPS) {
-    const char *row = p.rows + i * p.stride;
-    held x;
-    float square[8];
-    tc_clear(square);
-#pragma unroll 1
-    for (uint32_t from = 0; from < p.dim; from += held::CHANNELS) {
-      x.template load_any<BYTES>(row + (size_t)from * p.SIZE, p.dim - from);
-      x.add_squares(held::quads_of(p.dim - from), square);
-    }
-    const float r = tc_mean_square(tc_sum<DTYPE>(square), p.dim);
-    if ((threadIdx.x & 31) == 0) {
-      states[i] = tc_state_of(r);
-      shifts[i] = tc_shift_of(r);
-    }
-    if (p.dim > held::CHANNELS) continue;
-    x.template store<true>(p.bytes, (uint32_t)i, p.pitch, held::quads_of(min(p.dim, p.pitch)),
-                           tc_shift_of(r), p.pitch);
-  }
-}
-
-/* The bytes of the piece from channel `from` on, which is read for them; one run of a row at a
- * time, since few registers are left beside the sums. */
-template <int BYTES, int DTYPE>
-__device__ inline void store_piece(const piece<DTYPE> &p, uint32_t from, const int32_t *shifts) {
-  typedef tc_row_quads<DTYPE, DTYPE == TAILCUT_F32 ? 2 : 1> held;
-  const uint32_t channels = min(p.dim - from, p.pitch);
-#pragma unroll 1
-  for (uint32_t at = 0; at < channels; at += held::CHANNELS) {
-    const uint32_t left = channels - at;
-#pragma unroll 1
-    for (int32_t i = (int32_t)threadIdx.x >> 5; i < p.n; i += WARPS) {
-      held x;
-      x.template load_any<BYTES>(p.rows + i * p.stride + (size_t)(from + at) * p.SIZE, left);
-      x.template store<true>(p.bytes + at, (uint32_t)i, p.pitch, held::quads_of(left), shifts[i],
-                             p.pitch - at);
-    }
-  }
-}
 
 /* The sums of a warp's blocks of 16 x 16. Of each two sides of 16 rows one meets the other: a side
  * those that are up to SIDE / 2 behind it, in a ring, of which its GROUP warps have every GROUP-th.
@@ -196,37 +158,47 @@ struct sums {
   }
 };
 
-/* BYTES: what the rows are loaded in. */
-template <int WINDOW, int DTYPE, int BYTES>
-__global__ void __launch_bounds__(THREADS, 1)
-    novelty_pieces(const __grid_constant__ tc_novelty_args args, uint32_t pitch,
-                   uint32_t bytes_end) {
-  extern __shared__ __align__(1024) char shared[];
-  int32_t *shifts = reinterpret_cast<int32_t *>(shared + bytes_end);
-  float *roots = reinterpret_cast<float *>(shifts);
-  uint8_t *states = reinterpret_cast<uint8_t *>(shared + bytes_end + WINDOW * 4);
-  tc_wait_previous();
-  const tc_window w = tc_window_of_block(
-      args, blockIdx.x, reinterpret_cast<tc_window *>(shared + bytes_end + WINDOW * 5));
-  if (w.b < 0) return;
-  const piece<DTYPE> first(args, w, pitch, shared);
+/* The sums of all of a window's rows, whose bytes are there. */
+template <int WINDOW, int DTYPE>
+__device__ inline void multiply(const tc_window_rows<DTYPE> &rows, sums<WINDOW> *products) {
+  const tc_pieces_layout &l = rows.l;
+  const uint32_t bytes = rows.bytes, spilled = l.pitch - l.kept;
+  const uint32_t buffer = l.piece * WINDOW;
+  __syncthreads();
+  if (l.kept > 0) products->add(bytes, l.kept, l.kept / 32);
+  if (spilled == 0) return;
+  __syncthreads(); /* the bytes that stayed are done with */
+  rows.fetch(bytes, 0);
+  tc_copy_commit();
+  uint32_t own = 0;
+#pragma unroll 1
+  for (uint32_t from = 0; from < spilled; from += l.piece) {
+    if (from + l.piece < spilled) rows.fetch(bytes + (buffer - own), from + l.piece);
+    tc_copy_commit();
+    tc_copy_wait<1>();
+    __syncthreads();
+    tc_delay(2);
+    products->add(bytes + own, l.piece, min(spilled - from, l.piece) / 32);
+    own = buffer - own;
+    __syncthreads(); /* the piece is done with */
+  }
+}
+
+/* Window w, which is the block's last or not. */
+template <int WINDOW, int DTYPE>
+__device__ inline void score_window(const tc_novelty_args &args, const tc_pieces_layout &l,
+                                    const tc_window &w, int64_t number, bool last, char *shared) {
+  float *const roots = reinterpret_cast<float *>(shared + l.end);
+  uint8_t *const states = reinterpret_cast<uint8_t *>(shared + l.end + WINDOW * 4);
+  char *const scratch = l.scratch + (size_t)blockIdx.x * WINDOW * l.row_bytes;
+  const tc_window_rows<DTYPE> rows(args, l, w, shared, scratch);
   for (int32_t i = w.n + (int32_t)threadIdx.x; i < WINDOW; i += THREADS) {
     states[i] = TC_ROW_ABSENT;
   }
-  judge_rows<BYTES>(first, shifts, states);
-  const bool held = first.dim <= tc_row_quads<DTYPE, HELD>::CHANNELS;
+  rows.quantise_all(shared + l.kept * WINDOW, states);
   sums<WINDOW> products(w.n);
-#pragma unroll 1
-  for (uint32_t from = 0; from < first.dim; from += pitch) {
-    __syncthreads(); /* the shifts are there; the piece before is done with */
-    if (from > 0 || !held) {
-      store_piece<BYTES>(first, from, shifts);
-      __syncthreads();
-    }
-    products.add(first.bytes, pitch, (min(first.dim - from, pitch) + 31) / 32);
-  }
-  uint32_t *words = args.words != nullptr ? args.words + ((size_t)w.start + w.first) * (WINDOW / 2)
-                                          : reinterpret_cast<uint32_t *>(shared);
+  multiply(rows, &products);
+  uint32_t *const words = reinterpret_cast<uint32_t *>(l.triangle ? scratch : shared);
   __syncthreads(); /* the bytes are done with */
   products.each([&](int i, int j, int32_t sum) {
     if (i == j) roots[i] = __fsqrt_rn((float)sum);
@@ -243,32 +215,71 @@ __global__ void __launch_bounds__(THREADS, 1)
     }
   }
   __syncthreads();
-  tc_let_next_start();
-  tc_finish_window<WARPS>(args, w, blockIdx.x, triangle<WINDOW>(words, states), states);
+  if (last) tc_let_next_start();
+  tc_finish_window<WARPS>(args, w, number, triangle<WINDOW>(words, states), states);
 }
 
-typedef void (*pieces_kernel)(tc_novelty_args, uint32_t, uint32_t);
-#define OF(window, type, narrow) \
-  { novelty_pieces<window, type, 16>, novelty_pieces<window, type, narrow> }
-#define ALL(window) \
-  { OF(window, TAILCUT_F16, 2), OF(window, TAILCUT_BF16, 2), OF(window, TAILCUT_F32, 4) }
-const pieces_kernel KERNELS[3][3][2] = {ALL(64), ALL(128), ALL(256)};
+template <int WINDOW, int DTYPE>
+__global__ void __launch_bounds__(THREADS, 1)
+    novelty_pieces(const __grid_constant__ tc_novelty_args args,
+                   const __grid_constant__ tc_pieces_layout l) {
+  extern __shared__ __align__(1024) char shared[];
+  tc_wait_previous();
+  for (int64_t number = blockIdx.x; number < l.windows; number += gridDim.x) {
+    const tc_window w = tc_window_of_block(
+        args, number, reinterpret_cast<tc_window *>(shared + l.end + WINDOW * 5));
+    const bool last = number + gridDim.x >= l.windows;
+    if (w.b >= 0) score_window<WINDOW, DTYPE>(args, l, w, number, last, shared);
+    __syncthreads(); /* all of that is done with */
+  }
+}
+
+typedef void (*pieces_kernel)(tc_novelty_args, tc_pieces_layout);
+#define ALL(window)                                                            \
+  {                                                                            \
+    novelty_pieces<window, TAILCUT_F16>, novelty_pieces<window, TAILCUT_BF16>, \
+        novelty_pieces<window, TAILCUT_F32>                                    \
+  }
+const pieces_kernel KERNELS[3][3] = {ALL(64), ALL(128), ALL(256)};
+
+/* Of scratch, for each row of a window. */
+uint32_t row_bytes_of(const tc_cuda *device, const tc_pieces_layout &l, int32_t window) {
+  const uint32_t bytes = l.kept < l.pitch ? l.pitch : 0;
+  return max(bytes, spills_triangle(device, window) ? 2 * (uint32_t)window : 0);
+}
+
+/* Blocks that have scratch: no more than windows that are somebody's. */
+int64_t blocks_of(const tc_cuda *device, int32_t window, int64_t total, int64_t groups) {
+  return min((int64_t)device->sms, total / window + groups);
+}
 
 }  // namespace
 
-size_t tc_novelty_pieces_words(const tc_cuda *device, int32_t window) {
-  return triangle_of(window) + rest_of(window) > (size_t)device->smem_block ? window / 2 : 0;
+size_t tc_novelty_pieces_scratch(const tc_cuda *device, int32_t window, int32_t dim, int64_t total,
+                                 int64_t groups) {
+  size_t most = 0;
+  const uint32_t channels = (uint32_t)min(dim, TAILCUT_MAX_NOVELTY_DIM);
+  for (int32_t w = 64; w <= max(window, 64); w *= 2) {
+    for (uint32_t size = 2; size <= 4; size *= 2) {
+      const uint32_t bytes = row_bytes_of(device, layout_of(device, w, channels, size), w);
+      most = max(most, (size_t)blocks_of(device, w, total, groups) * (size_t)w * bytes);
+    }
+  }
+  return most;
 }
 
-cudaError_t tc_novelty_pieces(const tc_cuda *device, const tc_novelty_args &args, unsigned windows,
-                              const tc_chain *chain) {
-  const int32_t window = args.window;
-  const uint32_t pitch = pitch_of(device, args);
-  const size_t words = args.words != nullptr ? 0 : triangle_of(window);
-  const size_t bytes = (size_t)window * pitch, end = words > bytes ? words : bytes;
-  const pieces_kernel kernel = KERNELS[window / 128][args.tokens.dtype - 1][args.width < 16];
-  return tc_launch(kernel, windows, THREADS, end + rest_of(window), chain, args, pitch,
-                   (uint32_t)end);
+cudaError_t tc_novelty_pieces(const tc_cuda *device, const tc_novelty_args &args, int64_t windows,
+                              char *scratch, const tc_chain *chain) {
+  const int32_t window = args.window, dtype = args.tokens.dtype;
+  tc_pieces_layout l =
+      layout_of(device, window, (uint32_t)args.tokens.dim, (uint32_t)tc_dtype_size(dtype));
+  l.windows = windows;
+  l.scratch = scratch;
+  l.row_bytes = row_bytes_of(device, l, window);
+  const int64_t running = blocks_of(device, window, args.s.total, tc_group_count(args.s, args.g));
+  const int64_t grid = l.row_bytes > 0 ? min(windows, running) : windows;
+  return tc_launch(KERNELS[window / 128][dtype - 1], (unsigned)grid, THREADS,
+                   l.end + rest_of(window), chain, args, l);
 }
 
 void tc_novelty_pieces_load(const tc_cuda *device, cudaError_t *error) {

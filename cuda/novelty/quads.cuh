@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* quads: a row, or a piece of one, in a warp's registers: loaded, summed, made to bytes.
+/* quads: a row, or a run of one, in a warp's registers: loaded, summed, made to bytes.
  *
  * Precision: fp16 in half arithmetic: 1536 + q is exact, one fma rounds to it, its low byte is q.
  * The others in fp32 (tc_byte_of). Limits: 14 quads a lane. */
@@ -36,11 +36,39 @@ __device__ inline uint32_t tc_lifted(uint32_t w) {
   return w;
 }
 
+/* 16 bytes of shared memory from any address. */
+__device__ inline void tc_shared_quad(const char *from, uint32_t *w) {
+  const uint32_t skip = tc_shared_address(from) & 15;
+  uint32_t v[8];
+  tc_load_quad<16>(from - skip, v);
+  tc_load_quad<16>(from - skip + 16, v + 4);
+#pragma unroll
+  for (int i = 0; i < 6; i++) v[i] = skip & 8 ? v[i + 2] : v[i];
+#pragma unroll
+  for (int i = 0; i < 5; i++) v[i] = skip & 4 ? v[i + 1] : v[i];
+#pragma unroll
+  for (int i = 0; i < 4; i++) w[i] = __funnelshift_r(v[i], v[i + 1], (skip & 3) * 8);
+}
+
+/* Where bytes lie in shared memory: those of row i from i * pitch on, in units of 16, unit u at
+ * u ^ (i & 7). */
+__device__ inline uint32_t tc_byte_address(uint32_t bytes, uint32_t number, uint32_t pitch,
+                                           uint32_t channel) {
+  return bytes + number * pitch + (((channel >> 4) ^ (number & 7)) << 4) + (channel & 15);
+}
+
+__device__ inline void tc_put_bytes(uint32_t to, const uint32_t (&w)[1]) {
+  asm volatile("st.shared.u32 [%0], %1;" ::"r"(to), "r"(w[0]) : "memory");
+}
+__device__ inline void tc_put_bytes(uint32_t to, const uint32_t (&w)[2]) {
+  asm volatile("st.shared.v2.u32 [%0], {%1, %2};" ::"r"(to), "r"(w[0]), "r"(w[1]) : "memory");
+}
+
 /* A row as it lies in its warp's registers. */
 template <int DTYPE, int QUADS>
 struct tc_row_quads {
   static constexpr int PER_RUN = DTYPE == TAILCUT_F32 ? 2 : 1;
-  static constexpr int RUNS = QUADS / PER_RUN;
+  static constexpr int COUNT = QUADS, RUNS = QUADS / PER_RUN;
   static constexpr uint32_t UNIT = 16 / tc_type<DTYPE>::size; /* channels of a lane's quad */
   static constexpr uint32_t CHANNELS = QUADS * 32 * UNIT;
   static_assert(QUADS % PER_RUN == 0, "whole runs");
@@ -68,21 +96,26 @@ struct tc_row_quads {
     }
   }
 
-  /* The same of any row, in loads of BYTES, which divides its address; `left`: its channels from
-   * here on. What is behind them, in quads that are used at all, is zero. */
-  template <int BYTES>
-  __device__ inline void load_any(const char *row, uint32_t left) {
+  /* The same from shared memory, ALIGNED: at a multiple of 16; `left`: channels from here on. */
+  template <bool ALIGNED>
+  __device__ inline void take(const char *from, uint32_t left) {
 #pragma unroll
     for (int q = 0; q < QUADS; q++) {
-      if (q % PER_RUN == 0 && (uint32_t)q * 32 * UNIT >= left) break;
       const uint32_t e = ((uint32_t)q * 32 + (threadIdx.x & 31)) * UNIT;
-      tc_load_quad_masked<tc_type<DTYPE>::size, BYTES>(row, e, left, quad(q));
+      const char *at = from + e * tc_type<DTYPE>::size;
+      if (ALIGNED) {
+        tc_load_quad<16>(at, quad(q));
+      } else {
+        tc_shared_quad(at, quad(q));
+      }
+      if (left >= CHANNELS) continue;
+#pragma unroll
+      for (uint32_t i = 0; i < 4; i++) {
+        const uint32_t first = e + i * (UNIT / 4);
+        if (first >= left) quad(q)[i] = 0;
+        if (UNIT == 8 && first + 1 == left) quad(q)[i] &= 0xFFFFu;
+      }
     }
-  }
-
-  /* Quads that `left` channels are in, if not more than there are. */
-  __device__ static inline int quads_of(uint32_t left) {
-    return (int)min((left + 32 * UNIT - 1) / (32 * UNIT), (uint32_t)QUADS);
   }
 
   /* Adds `quads` quads to a lane's accumulators of METHOD.md's squared norm. */
@@ -98,14 +131,10 @@ struct tc_row_quads {
     }
   }
 
-  /* The bytes of row `number` to shared memory, but (CLIPS) none from place `limit` of it on, a
-   * multiple of 128; returns this lane's part of their product. */
-  template <bool CLIPS = false>
-  __device__ inline int32_t store(uint32_t bytes, uint32_t number, uint32_t pitch, int quads,
-                                  int32_t shift, uint32_t limit = 0) {
-    const uint32_t lane = threadIdx.x & 31;
-    const uint32_t row = bytes + number * pitch, turn = number & 7;
-    int32_t product = 0;
+  /* put(q, words) of each quad's bytes. */
+  static constexpr int WORDS = DTYPE == TAILCUT_F32 ? 1 : 2; /* of bytes, of a quad */
+  template <class Put>
+  __device__ inline void make_bytes(int quads, int32_t shift, Put put) {
     if constexpr (DTYPE == TAILCUT_F16) {
       if (shift > 15) {
         shift = min(shift - 18, 15); /* there all but zeros are 127 in any case */
@@ -120,19 +149,12 @@ struct tc_row_quads {
 #pragma unroll
       for (int q = 0; q < QUADS; q++) {
         if (q >= quads) break;
-        const uint32_t a = tc_half_bytes(x[q].w[0], x[q].w[1], factor);
-        const uint32_t b = tc_half_bytes(x[q].w[2], x[q].w[3], factor);
-        product = __dp4a((int32_t)b, (int32_t)b, __dp4a((int32_t)a, (int32_t)a, product));
-        const uint32_t unit = (uint32_t)q * 16 + (lane >> 1);
-        if (CLIPS && unit * 16 >= limit) continue;
-        asm volatile(
-            "st.shared.v2.u32 [%0], {%1, %2};" ::"r"(row + ((unit ^ turn) << 4) + (lane & 1) * 8),
-            "r"(a), "r"(b)
-            : "memory");
+        const uint32_t packed[2] = {tc_half_bytes(x[q].w[0], x[q].w[1], factor),
+                                    tc_half_bytes(x[q].w[2], x[q].w[3], factor)};
+        put(q, packed);
       }
     } else {
       const float factor = tc_bits_float((uint32_t)(127 + shift) << 23);
-      constexpr int WORDS = DTYPE == TAILCUT_F32 ? 1 : 2; /* of bytes, of a quad */
 #pragma unroll
       for (int q = 0; q < QUADS; q++) {
         if (q >= quads) break;
@@ -146,20 +168,24 @@ struct tc_row_quads {
             v[i] = tc_byte_of(tc_widen<DTYPE>(x[q / PER_RUN], k), factor);
           }
           packed[h] = tc_low_bytes(v[0], v[1], v[2], v[3]);
-          product = __dp4a((int32_t)packed[h], (int32_t)packed[h], product);
         }
-        const uint32_t unit = (uint32_t)q * 8 * WORDS + lane * WORDS / 4;
-        if (CLIPS && unit * 16 >= limit) continue;
-        const uint32_t to = row + ((unit ^ turn) << 4) + lane * WORDS % 4 * 4;
-        if constexpr (WORDS == 1) {
-          asm volatile("st.shared.u32 [%0], %1;" ::"r"(to), "r"(packed[0]) : "memory");
-        } else {
-          asm volatile("st.shared.v2.u32 [%0], {%1, %2};" ::"r"(to), "r"(packed[0]),
-                       "r"(packed[WORDS - 1])
-                       : "memory");
-        }
+        put(q, packed);
       }
     }
+  }
+
+  /* The same, to shared memory, as row `number`; returns this lane's part of their product. */
+  __device__ inline int32_t store(uint32_t bytes, uint32_t number, uint32_t pitch, int quads,
+                                  int32_t shift) {
+    int32_t product = 0;
+    make_bytes(quads, shift, [&](int q, const uint32_t(&packed)[WORDS]) {
+      const uint32_t channel = ((uint32_t)q * 32 + (threadIdx.x & 31)) * UNIT;
+#pragma unroll
+      for (int h = 0; h < WORDS; h++) {
+        product = __dp4a((int32_t)packed[h], (int32_t)packed[h], product);
+      }
+      tc_put_bytes(tc_byte_address(bytes, number, pitch, channel), packed);
+    });
     return product;
   }
 };

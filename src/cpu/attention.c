@@ -88,9 +88,12 @@ static void multiply(const tc_job *job, const asked *a, int32_t t, int32_t head,
     float *squares = (float *)products;
     float most = 0.0f;
     job->kernels->score_rows[o->dtype - 1](k, k_stride, keys, o->head_dim, query, p, squares);
-    for (int32_t j = 0; j < keys; j++) most = squares[j] > most ? squares[j] : most;
+    for (int32_t j = 0; j < keys; j++) {
+      if (squares[j] > most && !tc_is_absent(a->roles[j])) most = squares[j];
+    }
+    /* A square in fp32 lacks up to 2^-140, what underflows of 1,024 channels. */
     const double own = wide_dot(query, query, o->head_dim);
-    if (!(own * (double)most > 1e6 * (double)o->head_dim)) {
+    if (!(own * ((double)most + 0x1p-140) > 1e6 * (double)o->head_dim)) {
       for (int32_t j = 0; j < keys; j++) products[j] = (double)p[j];
       return;
     }

@@ -25,6 +25,7 @@ static tailcut_status cpu_create(tailcut_handle handle, const tailcut_config *co
   }
   cpu->kernels = tc_kernels_for((tc_simd)level);
   cpu->pool = NULL;
+  cpu->images_always = 0;
   handle->threads = !TC_THREADS ? 1 : config->threads == 0 ? tc_team_cores() : config->threads;
   if (handle->threads > 1) {
     int32_t made;
@@ -181,6 +182,7 @@ static void take_part(void *of, tc_team team) {
       tc_compact_team(job, team);
       break;
     case TAILCUT_CALL_PRUNE_VISUAL:
+      tc_images_team(job, team);
       tc_score_team(job, team);
       tc_cut_team(job, team);
       if (job->call->merge.window > 0) tc_merge_team(job, team);
@@ -216,6 +218,7 @@ static tailcut_status start(tailcut_handle handle, const tc_call *call, int32_t 
   job.call = call;
   job.kind = kind;
   job.kernels = cpu->kernels;
+  if (kind == TAILCUT_CALL_PRUNE_VISUAL) job.images = tc_images_of(cpu, handle->threads, call);
   if (call->batch.segments == 0) {
     if (call->selection.new_cu_seqlens != NULL) call->selection.new_cu_seqlens[0] = 0;
     for (int32_t g = 0; call->selection.group_counts != NULL && g < call->batch.groups; g++) {

@@ -306,7 +306,7 @@ static void compact_arrays(tc_job *job, tc_team team, int turning, int32_t slice
   const tc_call *call = job->call;
   for (int32_t i = 0; i < call->num_rows; i++) {
     const tailcut_rows a = tc_rows_at(call, i);
-    const int64_t tasks = (int64_t)call->batch.segments * slices;
+    const int64_t tasks = (int64_t)(call->batch.segments - job->images) * slices;
     const int by_rows =
         slices > 1 && a.src == a.dst && job->kind != TAILCUT_CALL_COMPACT &&
         job->kind != TAILCUT_CALL_MERGE &&
@@ -317,7 +317,7 @@ static void compact_arrays(tc_job *job, tc_team team, int turning, int32_t slice
     if ((a.rotation != NULL) != turning) continue;
     for (int64_t task = (team.id + team.size - first) % team.size; task < tasks;
          task += team.size) {
-      const int32_t b = (int32_t)(task / slices);
+      const int32_t b = job->images + (int32_t)(task / slices);
       const int64_t pair = by_rows ? *before * call->batch.segments + b : -1;
       compact_segment(job, team, &a, b, (int32_t)(task % slices), slices, pair);
       if (by_rows) publish(job, team.id, pair + 1, 0);
@@ -329,9 +329,16 @@ static void compact_arrays(tc_job *job, tc_team team, int turning, int32_t slice
   }
 }
 
+void tc_compact_segment(tc_job *job, tc_team team, int32_t b) {
+  for (int32_t i = 0; i < job->call->num_rows; i++) {
+    const tailcut_rows a = tc_rows_at(job->call, i);
+    compact_segment(job, team, &a, b, 0, 1, -1);
+  }
+}
+
 void tc_compact_team(tc_job *job, tc_team team) {
   const tc_call *call = job->call;
-  const int64_t pairs = (int64_t)call->num_rows * call->batch.segments;
+  const int64_t pairs = (int64_t)call->num_rows * (call->batch.segments - job->images);
   const int32_t slices = pairs >= 4 * (int64_t)team.size ? 1 : team.size;
   int64_t before = 0;
   if (pairs == 0) return;

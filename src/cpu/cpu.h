@@ -23,10 +23,12 @@
 /* What a handle of this backend has. */
 typedef struct tc_cpu {
   const tc_kernels *kernels;
-  tc_pool *pool; /* NULL: the calling thread alone */
+  tc_pool *pool;     /* NULL: the calling thread alone */
+  int images_always; /* image by image whatever the batch's size: for tests */
 } tc_cpu;
 
 typedef enum tc_counter {
+  TC_NEXT_IMAGE,
   TC_NEXT_CUT,
   TC_CUT_DONE, /* groups whose count is there */
   TC_NEXT_PACK,
@@ -56,6 +58,7 @@ typedef struct tc_job {
   const tc_call *call;
   const tc_kernels *kernels;
   int32_t kind;
+  int32_t images;            /* the first ones, done by tc_images_team; what the steps begin with */
   atomic_int next[TC_NEXTS]; /* next free task of a step */
   /* Segments, resolved from lengths or offsets. n: candidates (with roles: rows). */
   int32_t *start;
@@ -124,6 +127,15 @@ const char *tc_token_row(const tc_job *job, int32_t b, int64_t r);
 static inline void tc_flag(tc_job *job, int32_t b, int32_t bit) {
   atomic_fetch_or_explicit(&job->flags[b], bit, memory_order_relaxed);
 }
+
+/* images.c: how many images are done one by one, and those. */
+int32_t tc_images_of(const tc_cpu *cpu, int32_t threads, const tc_call *call);
+void tc_images_team(tc_job *job, tc_team team);
+/* What it does with each. tc_is_cut: whether its count is there. */
+void tc_score_segment(tc_job *job, tc_team team, int32_t b);
+void tc_cut_segment(tc_job *job, tc_team team, int32_t b);
+int tc_is_cut(const tc_job *job, int32_t b);
+void tc_compact_segment(tc_job *job, tc_team team, int32_t b);
 
 /* The steps. */
 void tc_score_team(tc_job *job, tc_team team);

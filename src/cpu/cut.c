@@ -10,8 +10,9 @@
  */
 #include "cpu.h"
 
-/* Among a segment's flags until they are reported: it has candidates. */
+/* Among a segment's flags until they are reported: it has candidates; image by image, it is cut. */
 #define TC_FLAG_CANDIDATES (1 << 30)
+#define TC_FLAG_CUT (1 << 29)
 
 typedef struct cut_space {
   uint64_t *items, *spare;
@@ -194,27 +195,40 @@ static void report_segments(tc_job *job) {
   if (job->group_segment != NULL) join_groups(job);
   for (int32_t b = 0; b < segments; b++) {
     const int32_t flags = atomic_load_explicit(&job->flags[b], memory_order_relaxed);
-    job->new_cu_out[b] = sum;
+    if (b >= job->images) job->new_cu_out[b] = sum; /* else it is there, and read */
     sum += selection->counts[b];
     if (selection->host_counts != NULL) selection->host_counts[b] = selection->counts[b];
     if (selection->flags == NULL) continue;
-    selection->flags[b] =
-        flags & TC_FLAG_CANDIDATES ? flags & ~TC_FLAG_CANDIDATES : flags & TAILCUT_FLAG_INVALID;
+    selection->flags[b] = flags & TC_FLAG_CANDIDATES ? flags & ~(TC_FLAG_CANDIDATES | TC_FLAG_CUT)
+                                                     : flags & TAILCUT_FLAG_INVALID;
   }
   job->new_cu_out[segments] = sum;
+}
+
+void tc_cut_segment(tc_job *job, tc_team team, int32_t b) {
+  cut_space space;
+  carve(&space, tc_scratch(job, team), job->call->batch.max_tokens);
+  cut_group(job, b, space);
+  atomic_fetch_or_explicit(&job->flags[b], TC_FLAG_CUT, memory_order_release);
+}
+
+int tc_is_cut(const tc_job *job, int32_t b) {
+  return (atomic_load_explicit(&job->flags[b], memory_order_acquire) & TC_FLAG_CUT) != 0;
 }
 
 void tc_cut_team(tc_job *job, tc_team team) {
   const tailcut_selection *selection = &job->call->selection;
   const int32_t segments = job->call->batch.segments, groups = tc_group_count(job);
+  const int32_t first = job->images; /* 0 where groups are no segments */
   cut_space space;
   int32_t g, b;
   carve(&space, tc_scratch(job, team), job->call->batch.max_tokens);
   if (groups == 0 && team.id == 0) report_segments(job);
-  while ((g = tc_task(job, TC_NEXT_CUT)) < groups) {
+  while ((g = first + tc_task(job, TC_NEXT_CUT)) < groups) {
     cut_group(job, g, space);
     /* Whoever makes the last count sums them up: a barrier less. */
-    if (atomic_fetch_add_explicit(&job->next[TC_CUT_DONE], 1, memory_order_acq_rel) == groups - 1) {
+    if (atomic_fetch_add_explicit(&job->next[TC_CUT_DONE], 1, memory_order_acq_rel) ==
+        groups - first - 1) {
       report_segments(job);
     }
   }

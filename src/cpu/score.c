@@ -236,6 +236,11 @@ void tc_direction_team(tc_job *job, tc_team team, int32_t first, int32_t count, 
   tc_team_barrier(team);
 }
 
+void tc_score_segment(tc_job *job, tc_team team, int32_t b) {
+  ready ref = {-1, NULL, 0.0f};
+  score_rows(job, b, 1, job->cum[b], job->cum[b + 1], &ref, tc_scratch(job, team));
+}
+
 void tc_score_team(tc_job *job, tc_team team) {
   const int32_t segments = job->call->batch.segments;
   if (job->call->reference.source == TAILCUT_REFERENCE_NOVELTY) {
@@ -243,7 +248,7 @@ void tc_score_team(tc_job *job, tc_team team) {
     return;
   }
   if (job->call->reference.source != TAILCUT_REFERENCE_MEAN) {
-    if (segments > 0) score_share(job, team, 0, segments);
+    if (segments > job->images) score_share(job, team, job->images, segments - job->images);
     tc_team_barrier(team);
     return;
   }

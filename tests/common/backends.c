@@ -106,7 +106,9 @@ tailcut_handle tt_create(const tt_backend *backend) {
   set_form(handle, backend->form);
   /* All threads in every call: left to itself, a team is who happens to come. */
   if (backend->device_kind == TAILCUT_DEVICE_CPU) {
-    tc_pool_gather_all(((const tc_cpu *)handle->state)->pool);
+    tc_cpu *cpu = handle->state;
+    tc_pool_gather_all(cpu->pool);
+    cpu->images_always = backend->threads > 2 || cpu->kernels == tc_kernels_for(TC_SIMD_SCALAR);
   }
   if (saved != NULL) {
     setenv("TAILCUT_SIMD", saved, 1);

@@ -107,7 +107,9 @@ void tt_call_fill(tt_call *c, tt_random *random) {
     /* What a NaN of a direction looks like is not specified. */
     if (row->kind != TAILCUT_CALL_MEAN_DIRECTION && row->source != TAILCUT_REFERENCE_MEAN)
       spikes |= TT_NOT_FINITE | TT_ZERO_ROWS;
-    if (row->dim >= 1024) spikes = TT_PLAIN;
+    /* One row of text that is not finite is enough for everything to be kept. */
+    const int sequence = row->kind == TAILCUT_CALL_PRUNE_SEQUENCE;
+    if (row->dim >= 1024 || (sequence && row->max_tokens > 8192)) spikes = TT_PLAIN;
     tt_tokens(random, c->buffers[MATRIX].side[HOST], dtype, c->total + row->gap * row->segments,
               row->dim, row->dim, spikes);
   }
