@@ -14,6 +14,9 @@ import paths  # noqa: F401
 import video
 
 
+TOKENS = dict(image_token_id=9, video_token_id=8, vision_start_token_id=5, vision_end_token_id=6)
+
+
 @dataclass
 class PromptReplacement:
     modality: str
@@ -69,10 +72,13 @@ class Qwen2_5_VLMultiModalProcessor(LlavaMultiModalProcessor):
             t, h, w = out_mm_kwargs[modality][item]
             q = self.info.ctx.get_mm_config().video_pruning_rate
             if modality == "video" and q:
-                return [9] * compute_retained_tokens_count(h // 2 * (w // 2), t, q)
+                return self.video(compute_retained_tokens_count(h // 2 * (w // 2), t, q), t)
             return [9] * (t * h * w // 4)
         return [PromptReplacement(m, [9], lambda item, m=m: replacement(m, item))
                 for m in ("image", "video")]
+
+    def video(self, retained, frames):
+        return [8] * retained
 
 
 def positions_of(thw):
@@ -87,7 +93,7 @@ class Qwen2_5_VLForConditionalGeneration(torch.nn.Module):
         super().__init__()
         self.config, self.video_pruning_rate = vllm_config.hf_config, vllm_config.video_pruning_rate
         self.is_multimodal_pruning_enabled = bool(self.video_pruning_rate)
-        self.visual = SimpleNamespace(spatial_merge_size=2)
+        self.visual = SimpleNamespace(spatial_merge_size=2, dtype=torch.float32)
 
     def iter_mm_grid_thw(self, mm_features):
         """Of each feature: offset, grid of its tokens, seconds per step of t."""
@@ -116,12 +122,58 @@ class Qwen2_5_VLForConditionalGeneration(torch.nn.Module):
         return self._postprocess_video_embeds_evs(kwargs["data"], kwargs)
 
 
+def timed(counts):
+    """Tokens of a video with so many in each frame: its time, a start, the frame, an end."""
+    return [token for n in counts for token in [1, 1, 1, 5] + [8] * n + [6]]
+
+
 class Qwen3VLMultiModalProcessor(Qwen2_5_VLMultiModalProcessor):
-    pass
+    def video(self, retained, frames):
+        return timed([retained] + [0] * (frames - 1))
 
 
 class Qwen3VLForConditionalGeneration(Qwen2_5_VLForConditionalGeneration):
-    pass
+    def get_mrope_input_positions(self, input_tokens, mm_features):
+        """Right for whole media: each image and frame is a grid."""
+        grids = iter([positions_of((1, *of.grid[1:])) for of in mm_features
+                      for _ in range(of.grid[0])])
+        parts, at = [torch.full((3, 1), -1)], 0
+        while at < len(input_tokens):
+            rows = next(grids)[:, :3].T if input_tokens[at] in (8, 9) else torch.zeros(3, 1)
+            parts.append(parts[-1].max() + 1 + rows.long())
+            at += rows.shape[1]
+        made = torch.cat(parts[1:], 1)
+        return made, int(made.max()) + 1 - len(input_tokens)
+
+    def _postprocess_image_embeds_evs(self, image_embeds_split, image_input):
+        made = super()._postprocess_image_embeds_evs(image_embeds_split, image_input)
+        return tuple(torch.nn.functional.pad(rows, (0, 1)) for rows in made)
+
+    def _postprocess_video_embeds_evs(self, video_embeds_split, video_input):
+        """Rows of all that stands between a video's outer marks."""
+        made = []
+        for rows, thw in zip(video_embeds_split, video_input["video_grid_thw"].tolist()):
+            mask = compute_retention_mask(rows, thw, spatial_merge_size=2,
+                                          q=self.video_pruning_rate)
+            whole = torch.tensor(timed([len(rows) // thw[0]] * thw[0]))
+            stays = whole != 8
+            stays[~stays] = mask
+            embeds = torch.zeros(int(stays.sum()), rows.shape[1], dtype=self.visual.dtype)
+            embeds[whole[stays] == 8] = rows[mask].to(embeds.dtype)
+            made.append(torch.cat([embeds, self._get_expanded_positions(whole, stays, thw)], 1))
+        return tuple(made)
+
+    def _get_expanded_positions(self, whole, stays, thw):
+        feature = feature_of("video", thw, 0, len(whole))
+        at, _ = self.get_mrope_input_positions(whole.tolist(), [feature])
+        return torch.cat([at.T, (whole == 5)[:, None], (whole == 8)[:, None]], 1)[stays]
+
+
+def feature_of(modality, grid, offset, length):
+    """MultiModalFeatureSpec; `grid` is for iter_mm_grid_thw."""
+    data = {f"{modality}_grid_thw": SimpleNamespace(data=torch.tensor(grid))}
+    return SimpleNamespace(modality=modality, grid=tuple(grid), data=data,
+                           mm_position=SimpleNamespace(offset=offset, length=length))
 
 
 def initialize_model(model_class, vllm_config):

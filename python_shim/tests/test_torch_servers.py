@@ -77,7 +77,8 @@ def engine(vllm, name, tailcut_options, rate=None):
     module, _, attribute = vllm.REGISTRY.models[name].partition(":")
     assert module not in sys.modules  # nothing but names so far
     model_class = getattr(__import__(module, fromlist=["*"]), attribute)
-    config = SimpleNamespace(**({"tailcut": tailcut_options} if tailcut_options else {}))
+    config = SimpleNamespace(**vllm.TOKENS, **({"tailcut": tailcut_options} if tailcut_options
+                                               else {}))
     settings = SimpleNamespace(hf_config=config, video_pruning_rate=rate)
     model = vllm.initialize_model(model_class, settings)
     processor, _info, dummy = model_class.parts
@@ -127,13 +128,12 @@ def test_vllm_qwen_images(vllm, dtype):
         assert len(rows) == count == len(update.replacement(item))
         positions = vllm.positions_of(grid)[want]
         assert torch.equal(rows[:, :32], image[want])
-        assert torch.equal(rows[:, 32:], positions.to(dtype))
+        assert torch.equal(rows[:, 32:], positions.float())
 
 
 def test_vllm_positions_of_text(vllm):
     """vLLM asks for every request of a step, those without media too."""
     model, _ = engine(vllm, QWEN, {"ratio": 0.8}, 0.7)
-    model.config.image_token_id, model.config.video_token_id = 9, 8
     tokens = [1, 2, 3, 4]
     positions, delta = model.get_mrope_input_positions(tokens, [])
     assert delta == 0 and positions.tolist() == [[0, 1, 2, 3]] * 3
@@ -141,41 +141,64 @@ def test_vllm_positions_of_text(vllm):
     assert len(rows) == 0 and delta == 0 and torch.equal(again, positions)
 
 
-def test_vllm_positions(vllm):
-    """A prompt with two images, one of them tall, and a video, scheduled in pieces: each token
-    stands where it would stand if nothing had been pruned, after every piece that was computed."""
-    model, processor = engine(vllm, QWEN, {"ratio": 0.8}, 0.7)
-    model.config.image_token_id, model.config.video_token_id = 9, 8
-    media = [("image", (1, 20, 8)), ("video", (4, 8, 12)), ("image", (1, 4, 6))]
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("family", ["Qwen2_5_VL", "Qwen3VL"])
+def test_vllm_positions(vllm, family, dtype):
+    """A prompt with two images, one of them tall, and a long video, scheduled in pieces: each token
+    stands where it would stand if nothing had been pruned, after every piece that was computed,
+    and once more when all is computed again."""
+    model, _ = engine(vllm, f"Tailcut{family}ForConditionalGeneration", {"ratio": 0.8}, 0.7)
+    model.visual.dtype = dtype
+    frames, side = 300, 2
+    media = [("image", (1, 20, 8)), ("video", (frames, 4, 4)), ("image", (1, 4, 6))]
     generator = torch.Generator().manual_seed(5)
     tokens, features, want, rows, base = [], [], [], [], 0
     for number, (modality, grid) in enumerate(media):
-        text = 70 if number == 0 else 3
-        given = [torch.randn((grid[0] * grid[1] * grid[2] // 4, 16), generator=generator)]
-        grids = {f"{modality}_grid_thw": torch.tensor([grid])}
-        (made,) = model.embed_multimodal(data=given, **grids)
-        tokens += [1] * text
-        want.append(torch.arange(base, base + text).expand(3, -1))
-        features.append(SimpleNamespace(modality=modality, grid=grid, mm_position=SimpleNamespace(
-            offset=len(tokens), length=len(made))))
-        tokens += [9 if modality == "image" else 8] * len(made)
-        want.append(base + text + made[:, -4:-1].T.long())
-        base += text + max(grid[0], grid[1] // 2, grid[2] // 2)
+        text = [1] * (70 if number == 0 else 3) + [5]
+        given = [torch.randn((grid[0] * grid[1] * grid[2] // 4, 16), generator=generator).to(dtype)]
+        (made,) = model.embed_multimodal(
+            data=given, **{f"{modality}_grid_thw": torch.tensor([grid])})
+        at, ids = made[:, 16:19].T.long(), [9 if modality == "image" else 8] * len(made)
+        grown = max(grid[0], grid[1] // 2, grid[2] // 2)
+        if modality == "video":
+            begins, text_of = [(frame, 0, 0) for frame in range(frames)], set()
+            if family == "Qwen3VL":  # four tokens, the frame, one token
+                begins = [(4 + (5 + side) * frame,) * 3 for frame in range(frames)]
+                text_of = {(t + i,) * 3 for t, _, _ in begins for i in (-4, -3, -2, -1, side)}
+                ids = vllm.timed([int(made[:, -1].sum())] + [0] * (frames - 1))
+                grown = (5 + side) * frames
+            whole = {(t, h + y, w + x) for t, h, w in begins for y in range(side)
+                     for x in range(side)}
+            found = list(map(tuple, at.T.tolist()))
+            assert found == sorted(set(found)) and text_of <= set(found) < whole | text_of
+        tokens += text
+        features.append(vllm.feature_of(modality, grid, len(tokens), len(made)))
+        tokens += ids + [6]
+        want += [torch.arange(base, base + len(text)).expand(3, -1), base + len(text) + at,
+                 torch.full((3, 1), base + len(text) + grown)]
+        base += len(text) + grown + 1
         rows.append(made)
     tokens += [1] * 4
     want = torch.cat([*want, torch.arange(base, base + 4).expand(3, -1)], dim=1)
     positions, delta = model.get_mrope_input_positions(tokens, features[::-1])
-    is_text = torch.tensor(tokens) == 1
+    is_text = torch.ones(len(tokens), dtype=torch.bool)
+    for of in features:
+        is_text[of.mm_position.offset:][:of.mm_position.length] = False
     assert positions.shape == want.shape and delta == base + 4 - len(tokens)
     assert torch.equal(positions[:, is_text], want[:, is_text])
-    for start, end in ((0, 75), (75, 79), (79, len(tokens))):  # in the middle of the first image
+    first = features[0].mm_position.offset  # pieces: one ends inside the first image, one the video
+    inside = features[1].mm_position.offset + 40
+    ends = [first + 4, first + 8, inside, len(tokens)]
+    for start, end in 2 * list(zip([0] + ends, ends)):
         parts = [of[max(start - f.mm_position.offset, 0):max(end - f.mm_position.offset, 0)]
                  for of, f in zip(rows, features)]
         parts = [part for part in parts if len(part)]
         plain, positions, delta = model.recompute_mrope_positions(tokens, parts, positions, start)
-        assert all(torch.equal(a, b[:, :16]) for a, b in zip(plain, parts))
+        assert all(torch.equal(a, b[:, :16].to(dtype)) and a.dtype == dtype
+                   for a, b in zip(plain, parts))
         assert delta == base + 4 - len(tokens)
         assert torch.equal(positions[:, :end], want[:, :end])
+    assert torch.equal(positions, want)
     assert model.get_mrope_input_positions([1, 2, 3], [])[0].tolist() == [[0, 1, 2]] * 3
 
 
@@ -200,7 +223,11 @@ def test_vllm_videos(vllm, family):
     (update,) = [update for update in updates if update.modality == "video"]
     for item, (rows, kept, grid) in enumerate(zip(given, found, grids.tolist())):
         mask = theirs(rows, grid, 2, 0.7)
-        assert torch.equal(kept[:, :16], rows[mask]) and len(kept) == len(update.replacement(item))
+        assert len(kept) == len(update.replacement(item))
+        if family == "Qwen3VL":
+            assert torch.equal(kept[kept[:, -1] == 1, :16], rows[mask])
+            continue
+        assert torch.equal(kept[:, :16], rows[mask])
         assert torch.equal(kept[:, 16:], vllm.positions_of(grid)[mask].to(kept.dtype))
 
 

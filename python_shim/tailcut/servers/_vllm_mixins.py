@@ -2,8 +2,6 @@
 """What a processor or a model of vLLM does otherwise; each class stands before vLLM's own."""
 from dataclasses import replace
 
-import torch
-
 from .. import kept_count
 from ..torch import prune
 from .vllm import compute_retention_mask, options
@@ -43,34 +41,3 @@ class Video:
             return call(*args, **kwargs)
         finally:
             names["compute_retention_mask"] = theirs
-
-
-class Positions:
-    """M-RoPE positions as if nothing had been pruned. vLLM lays out whole grids, which run into
-    what follows where there are fewer placeholders, and loses count of short media afterwards.
-    Here text is right at once, and media are when their rows come, four channels behind them."""
-
-    def get_mrope_input_positions(self, input_tokens, mm_features):
-        parts, done, base = [], 0, 0
-        for of in sorted(mm_features, key=lambda of: of.mm_position.offset):
-            at, ((_, t, h, w, pace),) = of.mm_position, self.iter_mm_grid_thw([of])
-            text = at.offset - done
-            parts += [torch.arange(base, base + text), torch.full((at.length,), base + text)]
-            base += text + max(int((t - 1) * pace) + 1, h, w)
-            done = at.offset + at.length
-        text = len(input_tokens) - done
-        positions = torch.cat([*parts, torch.arange(base, base + text)]).repeat(3, 1)
-        return positions, base + text - len(input_tokens)
-
-    def recompute_mrope_positions(self, input_ids, multimodal_embeddings, mrope_positions,
-                                  num_computed_tokens):
-        ids, made = torch.as_tensor(input_ids), mrope_positions.clone()
-        if not multimodal_embeddings:  # vLLM asks for every request of a step
-            return (), made, int(made.max()) + 1 - len(ids)
-        media = (ids == self.config.image_token_id) | (ids == self.config.video_token_id)
-        rows = torch.cat([of[:, -4:-1] for of in multimodal_embeddings]).T.long().to(made.device)
-        here = num_computed_tokens + media[num_computed_tokens:].nonzero()[:rows.shape[1], 0]
-        text = torch.where(media, 0, torch.arange(len(ids))).cummax(0).values[here]
-        made[:, here] = rows + made[0, text] + 1
-        return (tuple(of[:, :-4] for of in multimodal_embeddings), made,
-                int(made.max()) + 1 - len(ids))

@@ -4,7 +4,9 @@ tokens. Imported when vLLM asks for one of them."""
 from vllm.model_executor.models import llava, qwen2_5_vl, qwen3_vl
 from vllm.multimodal import MULTIMODAL_REGISTRY
 
-from ._vllm_mixins import Placeholders, Positions, Video, pruned
+from ._vllm_frames import Frames
+from ._vllm_mixins import Placeholders, Video, pruned
+from ._vllm_positions import Positions
 
 
 class _Llava(llava.LlavaForConditionalGeneration):
@@ -12,7 +14,7 @@ class _Llava(llava.LlavaForConditionalGeneration):
         return pruned(super()._process_image_input(image_input), self.config)
 
 
-class _Qwen2_5_VL(Video, Positions, qwen2_5_vl.Qwen2_5_VLForConditionalGeneration):
+class _Qwen2_5_VL(Positions, Video, qwen2_5_vl.Qwen2_5_VLForConditionalGeneration):
     def __init__(self, *, vllm_config, prefix=""):  # vLLM looks for both names
         super().__init__(vllm_config=vllm_config, prefix=prefix)
         if not self.is_multimodal_pruning_enabled:
@@ -24,7 +26,7 @@ class _Qwen2_5_VL(Video, Positions, qwen2_5_vl.Qwen2_5_VLForConditionalGeneratio
         return pruned(rows, self.config, images[0].shape[1])
 
 
-class _Qwen3VL(Video, qwen3_vl.Qwen3VLForConditionalGeneration):
+class _Qwen3VL(Frames, Video, qwen3_vl.Qwen3VLForConditionalGeneration):
     pass
 
 

@@ -4,8 +4,8 @@
  * each keeps its positions, pos[i + n * plane] in a batch of n, and the next chunk begins where it
  * would have; else they are n_past + 0, 1, 2, ...: llama_decode refuses gaps there. Limits: images,
  * on the CPU backend (mtmd's embeddings are on the host, and are overwritten); a model that sees
- * them without a causal mask needs n_batch for all that stay. Compiled against llama.cpp of October
- * 2026 (that of llama-cpp-python 0.3.36), run on a stand-in, without a model. */
+ * them without a causal mask needs n_batch for all that stay. Run on a stand-in and in llama.cpp of
+ * October 2026, with tiny models of random weights (tests/servers/engines/llama_cpp). */
 #include <stdlib.h>
 
 #include "llama.h"

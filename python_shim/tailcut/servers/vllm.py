@@ -11,7 +11,11 @@ TailcutQwen3VLForConditionalGeneration (videos). vLLM calls `register` in each o
 Limits: vLLM indexes by the mask, which waits, and vidcom2 is its own. Qwen2.5-VL's images need
 --video-pruning-rate too: without it nothing sets their M-RoPE positions. The rule is a server's:
 keys and values that servers share need it in their salt. Interface of vLLM 0.33, tested on a
-stand-in of it; its own EVS functions were run once beside these. No server was run.
+stand-in of it; 0.33's own EVS functions were run once beside these. The engine of 0.32 was run on
+the CPU, in float32, with tiny models of each family and random weights: tokens and their
+log-probabilities are those of transformers, prefill whole and in chunks (prune.py in
+tests/servers/engines/vllm). Its CPU runner never sets is_multimodal_pruning_enabled, without which
+no pruning of videos works, nor its own; prune.py sets it. No trained model, no GPU.
 """
 from __future__ import annotations
 
