@@ -159,14 +159,22 @@ cudaError_t tc_cuda_mean_cosine(const tc_cuda *device, const tc_segments *segmen
                                 int32_t count, const tc_cuda_space *space, float *scores,
                                 int32_t *flags, const tc_chain *chain);
 
+/* What is still to be resolved: resolve's arguments but for the segments and the space. */
+typedef struct tc_resolution {
+  tc_groups groups;
+  const int32_t *input_flags;
+  int32_t *flags;
+} tc_resolution;
+
 /* direction.cu: mean directions of segments [first, first + count), count <= TC_CHUNK_SEGMENTS,
  * into out [count, dim]; one launch. roles (by row number, or NULL: every candidate) say which rows
  * count: those that are queries (tc_is_query); how many goes into the space's queries. flags of
- * the segments, where not NULL, are set to 0. */
+ * the segments, where not NULL, are set to 0. resolution, where not NULL (all segments, none of
+ * them resolved yet): what resolve does is done in the same launch, for those behind it. */
 cudaError_t tc_cuda_direction(const tc_cuda *device, const tc_segments *segments,
                               const tailcut_tokens *tokens, const uint8_t *roles, int32_t first,
                               int32_t count, const tc_cuda_space *space, float *out, int32_t *flags,
-                              const tc_chain *chain);
+                              const tc_resolution *resolution, const tc_chain *chain);
 
 /* maxcos.cu, attention.cu: relevance by MAX_COSINE and by ATTENTION (options: whole, on the host).
  * Segments come resolved. scores: every row of a valid segment is written, NaN (TC_NAN_BITS) where

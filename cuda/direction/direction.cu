@@ -110,13 +110,16 @@ __global__ void __launch_bounds__(THREADS, 2)
   __shared__ uint8_t list[TC_BLOCK]; /* rows of the block that count */
   __shared__ int listed, total;
   __shared__ uint32_t taken;
+  __shared__ tc_resolve_space<THREADS> temp;
+  const int64_t blocks_here = tc_direction_blocks(args);
   const uint32_t dim = (uint32_t)args.tokens.dim, lane = threadIdx.x & 31, warp = threadIdx.x / 32;
   const int64_t stride = args.tokens.row_stride * tc_type<DTYPE>::size;
   const int64_t tiles = tc_tiles_total(args.t, args.s);
 
   tc_wait_previous();
+  if (blockIdx.x == blocks_here) return tc_resolve_apart<THREADS>(args.resolve, temp);
   /* Segments without rows have no tile: the grid has a block for each of them as well. */
-  for (int32_t g = (int32_t)blockIdx.x; g < args.t.count; g += (int32_t)gridDim.x) {
+  for (int32_t g = (int32_t)blockIdx.x; g < args.t.count; g += (int32_t)blocks_here) {
     if (args.flags != nullptr && threadIdx.x == 0) args.flags[args.t.first + g] = 0;
     if (tc_segment_at(args.s, args.t.first + g).n > 0) continue;
     if (threadIdx.x == 0) args.queries[g] = 0;
@@ -131,7 +134,7 @@ __global__ void __launch_bounds__(THREADS, 2)
       return;
     }
   }
-  for (; tile < tiles; tile += gridDim.x) {
+  for (; tile < tiles; tile += blocks_here) {
     int32_t index;
     const int32_t b = tc_tile_find(args.t, args.s, tile, &index);
     if (b < 0) continue; /* the same for the whole block, as below */
@@ -198,7 +201,8 @@ const direction_kernel KERNELS[3][4] = {
 extern "C" cudaError_t tc_cuda_direction(const tc_cuda *device, const tc_segments *segments,
                                          const tailcut_tokens *tokens, const uint8_t *roles,
                                          int32_t first, int32_t count, const tc_cuda_space *space,
-                                         float *out, int32_t *flags, const tc_chain *chain) {
+                                         float *out, int32_t *flags,
+                                         const tc_resolution *resolution, const tc_chain *chain) {
   if (count <= 0) return cudaSuccess;
   tc_direction_args args;
   args.s = *segments;
@@ -211,6 +215,11 @@ extern "C" cudaError_t tc_cuda_direction(const tc_cuda *device, const tc_segment
   args.flags = flags;
   args.lasting = space->lasting;
   args.finishers = 0;
+  args.resolve = {};
+  if (resolution != nullptr) {
+    args.resolve = tc_resolve_args_of(*segments, resolution->groups, resolution->input_flags,
+                                      *space, resolution->flags);
+  }
   if (tc_direction_spreads(device, args)) return tc_direction_spread(device, args, chain);
   if (segments->max_tokens > LONG_BLOCKS * TC_BLOCK) {
     args.finishers = (int32_t)((tokens->dim + FINISH_COLUMNS - 1) / FINISH_COLUMNS * count);
@@ -218,7 +227,8 @@ extern "C" cudaError_t tc_cuda_direction(const tc_cuda *device, const tc_segment
   const int column = tc_width_column(tc_token_width(segments, tokens));
   const unsigned grid =
       args.finishers > 0 ? (unsigned)(args.t.bound + args.finishers) : tc_grid(args.t.bound);
-  return tc_launch(KERNELS[tokens->dtype - 1][column], grid, THREADS, 0, chain, args);
+  return tc_launch(KERNELS[tokens->dtype - 1][column], grid + (resolution != nullptr), THREADS, 0,
+                   chain, args);
 }
 
 extern "C" cudaError_t tc_cuda_load_direction(tc_cuda *) {

@@ -6,6 +6,7 @@
 #include "common/delay.cuh"
 #include "common/dot.cuh"
 #include "common/launch.cuh"
+#include "common/resolve.cuh"
 #include "common/sync.cuh"
 #include "common/tiles.cuh"
 
@@ -20,7 +21,13 @@ struct tc_direction_args {
   float *out;        /* [count, dim] */
   int32_t *queries;  /* [count] rows that count */
   int32_t *flags;    /* [segments] or NULL: 0 is stored */
+  tc_resolve_args resolve; /* done by the last block, which does nothing else; flags NULL: not */
 };
+
+/* Blocks that make directions. */
+__device__ inline uint32_t tc_direction_blocks(const tc_direction_args &args) {
+  return gridDim.x - (args.resolve.flags != nullptr ? 1 : 0);
+}
 
 /* spread.cu. */
 bool tc_direction_spreads(const tc_cuda *device, const tc_direction_args &args);
@@ -34,7 +41,7 @@ __device__ inline uint32_t tc_take_ticket(const tc_direction_args &args, uint32_
   if (threadIdx.x == 0) {
     uint32_t *ticket = &args.lasting->ticket;
     *taken = atomicAdd(ticket, 1u);
-    if (*taken == gridDim.x - 1) *ticket = 0;
+    if (*taken == tc_direction_blocks(args) - 1) *ticket = 0;
   }
   __syncthreads();
   return *taken;

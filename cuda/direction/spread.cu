@@ -299,10 +299,14 @@ __global__ void __launch_bounds__(THREADS, RESIDENT)
   __shared__ union {
     sums_space<DTYPE> sums;
     norms_space norms;
+    tc_resolve_space<THREADS> resolve;
   } space;
   __shared__ uint32_t taken;
   if (args.early) tc_let_next_start();
   tc_wait_previous();
+  if (blockIdx.x == tc_direction_blocks(args.d)) {
+    return tc_resolve_apart<THREADS>(args.d.resolve, space.resolve);
+  }
   const uint32_t ticket = tc_take_ticket(args.d, &taken);
   if (ticket < (uint32_t)args.norms) {
     norms<DTYPE>(args, ticket, space.norms);
@@ -334,7 +338,8 @@ cudaError_t tc_direction_spread(const tc_cuda *device, const tc_direction_args &
   args.slices =
       (int32_t)(((int64_t)d.tokens.dim * tc_dtype_size(d.tokens.dtype) + SLICE - 1) / SLICE);
   args.norms = (int32_t)(d.t.bound * args.parts);
-  const int64_t blocks = args.norms + (int64_t)args.slices * d.t.count;
+  const int64_t blocks =
+      args.norms + (int64_t)args.slices * d.t.count + (d.resolve.flags != nullptr);
   args.early = blocks <= (int64_t)RESIDENT * device->sms;
   return tc_launch(KERNELS[d.tokens.dtype - 1], (unsigned)blocks, THREADS, 0, chain, args);
 }

@@ -45,7 +45,9 @@ static tailcut_status run_score(tc_cuda_run *run) {
     return tc_run_score(run, call->out_scores, NULL, 0);
   }
   int32_t *flags = call->out_flags != NULL ? call->out_flags : run->space.flags;
-  const tailcut_status status = tc_run_resolve(run, flags);
+  const tailcut_status status = call->reference.source == TAILCUT_REFERENCE_MEAN
+                                    ? tc_run_resolve_beside(run, flags)
+                                    : tc_run_resolve(run, flags);
   return status != TAILCUT_OK ? status : tc_run_score(run, call->out_scores, flags, 0);
 }
 
@@ -60,7 +62,7 @@ static tailcut_status run_mean_direction(tc_cuda_run *run) {
     const int32_t left = call->batch.segments - first;
     LAUNCH(direction, run->device, &run->segments, &call->tokens, call->roles, first,
            left < group ? left : group, &run->space,
-           call->direction + (size_t)first * (size_t)call->tokens.dim, NULL);
+           call->direction + (size_t)first * (size_t)call->tokens.dim, NULL, NULL);
   }
   return TAILCUT_OK;
 }

@@ -33,10 +33,20 @@ static tc_fused_call fused_call(tc_cuda_run *run, float *scores, uint64_t rides,
   return fused;
 }
 
+static int begins_with_directions(const tc_call *call) {
+  return call->roles != NULL ? call->options.policy == TAILCUT_MEAN_COSINE
+                             : call->reference.source == TAILCUT_REFERENCE_MEAN;
+}
+
 static tailcut_status score_rows(tc_cuda_run *run, float *scores) {
   int32_t *flags = run->space.flags;
   const int resolves = needs_resolve(run);
-  const tailcut_status status = resolves ? tc_run_resolve(run, flags) : TAILCUT_OK;
+  tailcut_status status = TAILCUT_OK;
+  if (resolves && begins_with_directions(run->call)) {
+    status = tc_run_resolve_beside(run, flags);
+  } else if (resolves) {
+    status = tc_run_resolve(run, flags);
+  }
   if (status != TAILCUT_OK) return status;
   if (run->call->roles != NULL) return tc_run_score_sequence(run, scores, flags);
   return tc_run_score(run, scores, flags, !resolves);

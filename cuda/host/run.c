@@ -9,13 +9,37 @@ int tc_run_needs_resolve(const tc_cuda_run *run, int32_t most) {
   return run->call->batch.cu_seqlens != NULL && run->call->batch.segments > most;
 }
 
-tailcut_status tc_run_resolve(tc_cuda_run *run, int32_t *flags) {
-  LAUNCH(resolve, run->device, &run->segments, &run->groups, run->call->input_flags, &run->space,
-         flags);
+static void use_resolved(tc_cuda_run *run) {
   run->segments.start = run->space.start;
   run->segments.n = run->space.n;
   run->segments.tiles = run->space.tiles;
-  run->segments.flags = run->resolved_flags = flags;
+  run->segments.flags = run->resolved_flags;
+}
+
+tailcut_status tc_run_resolve(tc_cuda_run *run, int32_t *flags) {
+  LAUNCH(resolve, run->device, &run->segments, &run->groups, run->call->input_flags, &run->space,
+         flags);
+  run->resolved_flags = flags;
+  use_resolved(run);
+  return TAILCUT_OK;
+}
+
+tailcut_status tc_run_resolve_beside(tc_cuda_run *run, int32_t *flags) {
+  run->resolves_beside = run->call->batch.segments <= run->space.directions_group;
+  if (!run->resolves_beside) return tc_run_resolve(run, flags);
+  run->resolved_flags = flags;
+  return TAILCUT_OK;
+}
+
+tailcut_status tc_run_directions(tc_cuda_run *run, const uint8_t *roles, int32_t first,
+                                 int32_t count, int32_t *flags) {
+  const tc_resolution beside = {run->groups, run->call->input_flags, run->resolved_flags};
+  const int resolved = run->resolves_beside || run->segments.flags != NULL;
+  LAUNCH(direction, run->device, &run->segments, &run->call->tokens, roles, first, count,
+         &run->space, run->space.directions, resolved ? NULL : flags,
+         run->resolves_beside ? &beside : NULL);
+  if (run->resolves_beside) use_resolved(run);
+  run->resolves_beside = 0;
   return TAILCUT_OK;
 }
 
@@ -38,8 +62,8 @@ tailcut_status tc_run_score(tc_cuda_run *run, float *scores, int32_t *flags, int
   for (int32_t first = 0; first < segments; first += group) {
     const int32_t count = segments - first < group ? segments - first : group;
     const tailcut_reference directions = tc_cuda_directions(&run->space, &call->tokens);
-    LAUNCH(direction, run->device, &run->segments, &call->tokens, NULL, first, count, &run->space,
-           run->space.directions, NULL);
+    const tailcut_status status = tc_run_directions(run, NULL, first, count, NULL);
+    if (status != TAILCUT_OK) return status;
     LAUNCH(score, run->device, &run->segments, &call->tokens, &directions, first, count, scores,
            flags, stores_flags);
   }

@@ -12,7 +12,8 @@ typedef struct tc_cuda_run {
   tc_segments segments;
   tc_groups groups;
   tc_cuda_space space;
-  int32_t *resolved_flags; /* [segments] where segments are resolved */
+  int32_t *resolved_flags; /* [segments] where segments are resolved, or will be: */
+  int resolves_beside;     /* by the launch of directions, which is yet to come */
   tc_chain chain;
   tc_mark *marks; /* the space's, where the cut leaves them for compact; else NULL */
 } tc_cuda_run;
@@ -33,6 +34,13 @@ typedef struct tc_cuda_run {
  * only to check their offsets. */
 int tc_run_needs_resolve(const tc_cuda_run *run, int32_t most);
 tailcut_status tc_run_resolve(tc_cuda_run *run, int32_t *flags);
+/* The same for a call that begins with directions: resolve's work goes beside them, if one launch
+ * makes them all. */
+tailcut_status tc_run_resolve_beside(tc_cuda_run *run, int32_t *flags);
+/* Directions of a group of segments, of the rows that `roles` name, into the space; flags of
+ * segments that are not resolved, where not NULL, are cleared. */
+tailcut_status tc_run_directions(tc_cuda_run *run, const uint8_t *roles, int32_t first,
+                                 int32_t count, int32_t *flags);
 
 /* Scores by the call's reference; MEAN's directions are made for a group of segments at a time. */
 tailcut_status tc_run_score(tc_cuda_run *run, float *scores, int32_t *flags, int stores_flags);

@@ -14,11 +14,10 @@ int tc_run_relevance_needs_resolve(const tc_cuda_run *run) {
 static tailcut_status mean_cosine(tc_cuda_run *run, float *scores, int32_t *flags) {
   const tc_call *call = run->call;
   const int32_t segments = call->batch.segments, group = run->space.directions_group;
-  int32_t *cleared = run->segments.flags == NULL ? flags : NULL;
   for (int32_t first = 0; first < segments; first += group) {
     const int32_t count = segments - first < group ? segments - first : group;
-    LAUNCH(direction, run->device, &run->segments, &call->tokens, call->roles, first, count,
-           &run->space, run->space.directions, cleared);
+    const tailcut_status status = tc_run_directions(run, call->roles, first, count, flags);
+    if (status != TAILCUT_OK) return status;
     LAUNCH(mean_cosine, run->device, &run->segments, &call->tokens, call->roles, first, count,
            &run->space, scores, flags);
   }
@@ -47,6 +46,7 @@ tailcut_status tc_run_relevance(tc_cuda_run *run) {
     return tc_run_score_sequence(run, call->out_scores, NULL);
   }
   int32_t *flags = call->out_flags != NULL ? call->out_flags : run->space.flags;
-  const tailcut_status status = tc_run_resolve(run, flags);
+  const tailcut_status status =
+      is_mean(call) ? tc_run_resolve_beside(run, flags) : tc_run_resolve(run, flags);
   return status != TAILCUT_OK ? status : tc_run_score_sequence(run, call->out_scores, flags);
 }
