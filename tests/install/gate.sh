@@ -156,7 +156,7 @@ schedules() { # HOW_MANY NAME
   echo "$2: $1 random schedules without a hazard"
 }
 for name in 'clip 576x1024' 'clip 576x1024 novelty' 'score novelty wide' 'sequence' 'sequence long rows' \
-  'prune novelty merge' 'merge groups'; do
+  'prune novelty merge' 'merge groups' 'cut groups' 'sequence groups'; do
   schedules 20 "$name"
 done
 schedules 4 'sequence long, positions'
