@@ -70,7 +70,8 @@ typedef struct tc_cuda_lasting {
   uint32_t long_ticket;  /* as ticket, taken while kernels before may still run */
   uint32_t stages[16];   /* the cut of long groups: blocks that have done their part of each */
   uint32_t unused_too[41];
-  uint32_t blocks[TC_CHUNK_SEGMENTS]; /* direction, fused: blocks of a segment that have arrived */
+  uint32_t blocks[TC_CHUNK_SEGMENTS]; /* of a segment, those that have arrived: blocks (direction,
+                                         fused), or rows of its groups that are cut */
   uint32_t moved[TC_CHUNK_SEGMENTS];  /* fused: blocks of a segment that know what is kept */
 } tc_cuda_lasting;
 

@@ -35,7 +35,8 @@ typedef struct tc_cuda_run {
 int tc_run_needs_resolve(const tc_cuda_run *run, int32_t most);
 tailcut_status tc_run_resolve(tc_cuda_run *run, int32_t *flags);
 /* The same for a call that begins with directions: resolve's work goes beside them, if one launch
- * makes them all. */
+ * makes them all, which then finds more than TC_FEW_SEGMENTS itself: for once, in place of a launch
+ * that nothing can overlap. */
 tailcut_status tc_run_resolve_beside(tc_cuda_run *run, int32_t *flags);
 /* Directions of a group of segments, of the rows that `roles` name, into the space; flags of
  * segments that are not resolved, where not NULL, are cleared. */
