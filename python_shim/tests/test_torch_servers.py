@@ -71,8 +71,8 @@ def vllm(monkeypatch):
 def engine(vllm, name, tailcut_options, rate=None):
     """vLLM as far as it matters: plugin loaded, model and processor of an architecture made."""
     from tailcut.servers.vllm import register
-    sys.modules.pop("tailcut.servers._vllm_models", None)
-    sys.modules.pop("tailcut.servers._vllm_mixins", None)
+    sys.modules.pop("tailcut.servers._vllm.models", None)
+    sys.modules.pop("tailcut.servers._vllm.mixins", None)
     register()
     module, _, attribute = vllm.REGISTRY.models[name].partition(":")
     assert module not in sys.modules  # nothing but names so far

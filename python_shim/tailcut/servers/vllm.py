@@ -30,7 +30,7 @@ FAMILIES = ("Llava", "Qwen2_5_VL", "Qwen3VL")
 def register() -> None:
     from vllm import ModelRegistry
     for name in (f"Tailcut{family}ForConditionalGeneration" for family in FAMILIES):
-        ModelRegistry.register_model(name, f"{__package__}._vllm_models:{name}")
+        ModelRegistry.register_model(name, f"{__package__}._vllm.models:{name}")
 
 
 def options(config: Any) -> tuple[Rule, Reference]:

@@ -2,9 +2,9 @@
 """What a processor or a model of vLLM does otherwise; each class stands before vLLM's own."""
 from dataclasses import replace
 
-from .. import kept_count
-from ..torch import prune
-from .vllm import compute_retention_mask, options
+from ... import kept_count
+from ...torch import prune
+from ..vllm import compute_retention_mask, options
 
 
 def pruned(images, config, dim=None):

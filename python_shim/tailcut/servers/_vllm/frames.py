@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""_vllm_positions.py for models that write times between the frames of a video: Qwen3-VL."""
-from ._vllm_positions import Positions
+"""positions.py for models that write times between the frames of a video: Qwen3-VL."""
+from .positions import Positions
 
 
 class Frames(Positions):

@@ -4,9 +4,9 @@ tokens. Imported when vLLM asks for one of them."""
 from vllm.model_executor.models import llava, qwen2_5_vl, qwen3_vl
 from vllm.multimodal import MULTIMODAL_REGISTRY
 
-from ._vllm_frames import Frames
-from ._vllm_mixins import Placeholders, Video, pruned
-from ._vllm_positions import Positions
+from .frames import Frames
+from .mixins import Placeholders, Video, pruned
+from .positions import Positions
 
 
 class _Llava(llava.LlavaForConditionalGeneration):
