@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Gradients of the operators of _torch_ops.py and _torch_rows.py. Which rows stay, and what they
-merge with, is constant: a kept row gets its result's gradient, and with merging each member its
-share of it.
+"""Gradients of the operators of _torch_ops.py. Which rows stay, and what they merge with, is
+constant: a kept row gets its result's gradient, and with merging each member its share of it.
 """
 from __future__ import annotations
 
@@ -10,7 +9,7 @@ from typing import Any, Sequence
 import torch
 from torch import Tensor
 
-from . import _torch_ops, _torch_rows  # noqa: F401  (the operators)
+from . import _torch_ops  # noqa: F401  (the operators)
 from ._torch_forms import axes_of
 
 
