@@ -112,7 +112,7 @@ def mean_direction(x: Array, roles: Array | None = None, *, batch: Batch | None 
     bits as "mean"."""
     first, s = start(x, "x", 1, batch, handle, stream)
     tokens = s.tokens(first, dim, dtype_of(dtype))
-    roles_at = None if roles is None else s.pointer(s.by_row(roles, "u1", "roles"))
+    roles_at = None if roles is None else s.role_of(roles)
     return Prepared(s, Call.MEAN_DIRECTION, "tailcut_mean_direction", (
         s.handle._pointer, s.batch, byref(tokens), roles_at,
         s.output("direction", (s.segments, tokens.dim), "f4", c_void_p())), None, tokens.dim)
@@ -135,7 +135,7 @@ def cut(scores: Array, rule: Rule | str | None = None, *, batch: Batch | None = 
     """
     first, s = start(scores, "scores", 0, batch, handle, stream)
     scores_at = s.pointer(s.by_row(scores, "f4", "scores"))
-    roles_at = None if roles is None else s.pointer(s.by_row(roles, "u1", "roles"))
+    roles_at = None if roles is None else s.role_of(roles)
     flags_at = None if input_flags is None else s.pointer(
         s.small(input_flags, "i4", "input_flags", s.segments))
     rule_struct = rule_of(rule, s)

@@ -33,7 +33,7 @@ def relevance(x: Array | None, roles: Array, options: RelevanceOptions | Policy 
     """
     s, tokens, made, heads, head_dim, dims = _sequence(x, options, batch, dim, dtype, handle,
                                                        stream)
-    roles_at = s.pointer(s.by_row(roles, "u1", "roles"))
+    roles_at = s.role_of(roles)
     return Prepared(s, Call.RELEVANCE, "tailcut_relevance", (
         s.handle._pointer, s.batch, tokens, roles_at, byref(made), *s.scored()), Scores, dims,
         heads, head_dim)
@@ -58,7 +58,7 @@ def prune_sequence(x: Array | None, roles: Array,
     """
     s, tokens, made, heads, head_dim, dims = _sequence(x, options, batch, dim, dtype, handle,
                                                        stream)
-    roles_at = s.pointer(s.by_row(roles, "u1", "roles"))
+    roles_at = s.role_of(roles)
     rule_struct = rule_of(rule, s)
     placed = member(Placement, placement, "placement")
     chosen = s.select(want, placed)

@@ -45,7 +45,7 @@ class Setup:
         self.structs: list[Any] = []  # that others point to: they live as long as the call
         self.outputs: list[Output] = []
         self.targets: list[Target] = []
-        self.has_tokens = self.packed = False
+        self.has_tokens = self.packed = self.roles = False
         self.counts: Any = None  # the word of counts that are given
         if batch is None:
             batch = _WHOLE_BATCH
@@ -133,6 +133,11 @@ class Setup:
         """A contiguous array of the call's device."""
         return small(array, code, name, self.device, length)
 
+    def role_of(self, roles: Any) -> Any:
+        """Roles as an argument."""
+        self.roles = True
+        return self.pointer(self.by_row(roles, "u1", "roles"))
+
     def by_row(self, array: Any, code: str, name: str) -> View:
         """The same with one element for each row."""
         of = self.small(array, code, name)
@@ -185,7 +190,7 @@ class Setup:
         self._select(made, "counts", segments, "i4")
         self._select(made, "flags", segments, "i4")
         self._select(made, "new_cu_seqlens", (self.segments + 1,), "i4")
-        holes = self.prefix or self.lengths or self.ragged or self.groups
+        holes = self.prefix or self.lengths or self.ragged or self.groups or self.roles
         for name in dict.fromkeys(names_of(want)):
             if name not in _WANTED:
                 raise conflict(f"want has {name!r}; expected some of {', '.join(_WANTED)}")

@@ -11,7 +11,7 @@ from typing import Any, Sequence
 import torch
 from torch import Tensor
 
-from ._abi import Placement, ReferenceSource, RowsFlag
+from ._abi import MAX_SEGMENT_TOKENS, Detector, Placement, ReferenceSource, RowsFlag
 from ._calls import kept_count
 from ._errors import conflict, out_of_range
 from ._options import Batch, Reference, Rule, named_rule
@@ -79,13 +79,17 @@ class Form:
                               else self.lead[0] if self.lead else 1)
         self.placement = Placement.PACKED if self.ragged else Placement.LOCAL
 
-    def room(self, word: str) -> int:
+    def room(self, word: str) -> Any:
         """Rows of a segment that a rule can keep; ragged: of all together."""
         if not self.ragged:
-            return room_of(word, int(self.rows[-1]) - self.prefix)
+            candidates = self.rows[-1] - self.prefix
+            if type(candidates) is int or rule_of_word(word).detector == Detector.RATIO:
+                return room_of(word, int(candidates))
+            # Of a length that is traced as unknown: any rule but RATIO keeps min(its most, all).
+            return torch.sym_min(room_of(word, MAX_SEGMENT_TOKENS), torch.sym_max(candidates, 0))
         if self.given:
             return self.given
-        return min(int(self.rows[0]), int(self.segments) * room_of(
+        return torch.sym_min(self.rows[0], self.segments * room_of(
             word, self.max_tokens - self.prefix))
 
     def batch(self) -> Batch | None:
@@ -167,8 +171,12 @@ def define(schema: str, kernel: Any, fake: Any) -> None:
 
 def run(name: str, *args: Any) -> Any:
     """An operator; its kernel alone where the dispatcher would do no more than to call that."""
-    if not torch.compiler.is_compiling() and _is_plain(args):
-        return _kernels[name](*args)
+    if not torch.compiler.is_compiling():
+        if _is_plain(args):
+            return _kernels[name](*args)
+        if _transforms() is not None:
+            from ._torch_transforms import transformed
+            return transformed(name, args)
     return getattr(torch.ops.tailcut, name)(*args)
 
 

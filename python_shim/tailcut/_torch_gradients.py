@@ -185,9 +185,11 @@ def _no_backward(_ctx: Any, *_grads: Any) -> tuple[Any, ...]:
     return (None,) * 8
 
 
-for _name, _backward, _save in (
-        ("prune", _prune_backward, _save_prune), ("compact", _compact_backward, _save_compact),
-        ("prune_sequence", _sequence_backward, _save_sequence),
-        ("prune_merge", _merge_backward, _save_prune_merge),
-        ("merge", _merge_backward, _save_merge), ("score", _no_backward, _save_score)):
+# What is kept of a call, and the gradient.
+GRADIENTS: dict[str, tuple[Any, Any]] = {
+    "prune": (_save_prune, _prune_backward), "compact": (_save_compact, _compact_backward),
+    "prune_sequence": (_save_sequence, _sequence_backward),
+    "prune_merge": (_save_prune_merge, _merge_backward), "merge": (_save_merge, _merge_backward),
+    "score": (_save_score, _no_backward)}
+for _name, (_save, _backward) in GRADIENTS.items():
     torch.library.register_autograd(f"tailcut::{_name}", _backward, setup_context=_save)

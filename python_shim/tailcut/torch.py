@@ -25,7 +25,7 @@ from typing import Any, NamedTuple, Sequence, TypeAlias
 import torch
 from torch import Tensor
 
-from . import _torch_forms as _forms, _torch_gradients  # noqa: F401  (makes the operators)
+from . import _torch_forms as _forms, _torch_transforms  # noqa: F401  (makes the operators)
 from ._abi import Policy, Power, ReferenceSource
 from ._arrays import NO_GRADIENT
 from ._errors import conflict
