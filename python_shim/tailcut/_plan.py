@@ -206,7 +206,8 @@ class Prepared(Generic[R]):
         return Merged(one(memory, 0, total if self.packed else None), tokens,
                       one(memory, 1) if "joins" in self.names else None, tuple(moved))
 
-    _GIVES: dict[Any, Any] = {Selection: _selection, Scores: _scores, Merged: _merged, tuple: _arrays, None: _array}
+    _GIVES: dict[Any, Any] = {Selection: _selection, Scores: _scores, Merged: _merged,
+                              tuple: _arrays, None: _array}
 
 
 def _finished(target: Target, array: Any, total: int | None) -> Any:
