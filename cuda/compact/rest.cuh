@@ -145,11 +145,6 @@ __device__ inline void move_rows(const tc_row_array &a, const row_range &range, 
   }
 }
 
-__device__ inline bool take_segment(const tc_lists &lists, const tc_row_array &a, int32_t b,
-                                    row_range *range) {
-  return tc_take_result(lists, a.packed, a.dst_rows, b, tc_segment_at(lists.s, b), &range->result);
-}
-
 /* The rows that block of work `task` of an array is about; false: there are none. */
 template <class ARGS>
 __device__ inline bool take_task(const ARGS &args, const tc_row_array &a, int64_t task,
@@ -160,7 +155,8 @@ __device__ inline bool take_task(const ARGS &args, const tc_row_array &a, int64_
   range->prefix_rows = s.prefix_rows;
   range->flat = s.cu_seqlens != nullptr;
   if (a.in_place) {
-    if (!take_segment(args.lists, a, (int32_t)task, range)) return false;
+    const int32_t b = (int32_t)task;
+    *r = tc_result_of(args.lists, a.packed, a.dst_rows, b, tc_segment_at(s, b));
     range->from = 0;
     range->to = zeroes ? tc_room(a, r->n) : r->k;
   } else if (task < args.tiles.bound * args.split) {
@@ -168,7 +164,8 @@ __device__ inline bool take_task(const ARGS &args, const tc_row_array &a, int64_
     if (tile >= tc_tiles_total(args.tiles, s)) return false;
     int32_t index;
     const int32_t b = tc_tile_find(args.tiles, s, tile, &index);
-    if (b < 0 || !take_segment(args.lists, a, b, range)) return false;
+    if (b < 0) return false;
+    *r = tc_result_of(args.lists, a.packed, a.dst_rows, b, tc_segment_at(s, b));
     const int32_t rows = TC_BLOCK / args.split;
     range->from = index * TC_BLOCK + (int32_t)(task - tile * args.split) * rows;
     range->to = min(range->from + rows, zeroes ? tc_room(a, r->n) : r->k);

@@ -80,9 +80,7 @@ __device__ __forceinline__ void tc_move_slab(const tc_lists &lists, const tc_row
   constexpr int EACH = TC_SLAB_LISTED / TC_SLAB_THREADS;
   const tc_slice_work w = tc_slice_of(a, at, TC_SLAB_THREADS);
   tc_wait_previous();
-  tc_result r;
-  const tc_segment segment = tc_segment_at(lists.s, w.b);
-  if (!tc_take_result(lists, false, a.dst_rows, w.b, segment, &r)) return;
+  const tc_result r = tc_result_of(lists, false, a.dst_rows, w.b, tc_segment_at(lists.s, w.b));
   const int32_t prefix_rows = lists.s.prefix_rows;
   char *to = a.dst + (tc_segment_offset(lists, a, r.b, r.start) + w.offset);
 #pragma unroll 1
