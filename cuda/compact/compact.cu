@@ -4,13 +4,13 @@
  *
  * Formula: result row j = source row kept[j] + prefix_rows. Which array takes which form follows
  * from host bounds alone. All but arrays that turn go in one launch (compact/together.cuh):
- *   slabs    in place, segments that one block per column slice sees to the end  compact/slab.cuh
- *   tiles    LOCAL or PACKED into other memory, rows of 512 bytes or more        compact/together.cuh
- *   rest     slots, pages, unaligned or narrow rows, zeroed tails, positions,    compact/rest.cuh
+ *   slabs    in place, segments that one block per column slice sees to the end  slab.cuh
+ *   tiles    LOCAL or PACKED into other memory, rows of 512 bytes or more        together.cuh
+ *   rest     slots, pages, unaligned or narrow rows, zeroed tails, positions,    rest.cuh
  *            the kept list itself
+ *   tickets  in place, few segments of more than 8,192 candidates                tickets.cu
  *   staged   slabs of few images behind a cut, rows fetched while it runs        here
- *   tickets  in place, few segments of more than 8,192 candidates                compact/tickets.cu
- *   turn     keys that turn to new positions, of any layout, in their own launch compact/turn.cu
+ *   turn     keys that turn to new positions, of any layout, in their own launch turn.cu
  * Parts ([B, H, T, d]), strides (K beside V), prefix rows and ragged batches are no reason for the
  * rest: a unit's place in its row is worked out once per thread, a row's by one multiplication.
  *
@@ -41,14 +41,14 @@ __global__ void __launch_bounds__(TC_TOGETHER_THREADS, 4)
   tc_move_together(args, (int32_t)blockIdx.x, space);
 }
 
-/* -------------------------------------------------------------------------------- staged -- */
+/* ------------------------------------------------------------------------------------ staged -- */
 
-/* Few images in place, right behind a cut: a block has a column slice of 32 bytes, all rows of
- * which it has brought to shared memory when the cut is done. Reading rows before tc_wait_previous
- * is allowed: in a call only compaction writes rows, and no two of its arrays share any. The cut
- * leaves a tc_mark for every 32 candidates (which of them stay, how many before them do), so a block
- * reads 8 bytes a word and not the whole list. A warp has neighbouring candidates, hence few words.
- * Limits: those of slabs; up to 3,072 candidates; a list that the call's own cut made. */
+/* A block has a column slice of 32 bytes, all rows of which it has brought to shared memory when
+ * the cut is done. Reading rows before tc_wait_previous is allowed: in a call only compaction
+ * writes rows, and no two of its arrays share any. The cut leaves a tc_mark for every 32 candidates
+ * (which of them stay, how many before them do), so a block reads 8 bytes a word and not the whole
+ * list. A warp has neighbouring candidates, hence few words. Limits: those of slabs; up to 3,072
+ * candidates; a list that the call's own cut made. */
 constexpr int THREADS = 256, WARPS = THREADS / 32;
 constexpr int COLUMNS_LOG = 1, COLUMNS = 1 << COLUMNS_LOG, LINES = 32 / COLUMNS; /* of a warp */
 constexpr int MOST_SHARED = 96 << 10;

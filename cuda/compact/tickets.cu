@@ -11,7 +11,7 @@
  * moved. A tile may be written when all rows in it are on chip or nobody's source. cover[t] counts
  * those of tile t's rows: a loaded tile adds the rows from behind the last source of the tile
  * before it up to its own last (the last tile of a segment: up to the end) to the tiles these lie
- * in, and whoever writes tile t waits until cover[t] is whole and zeroes it.
+ * in, and whoever writes tile t waits until cover[t] is whole.
  *
  * Waiting ends: as kept[j] >= j, only tiles up to t have rows of tile t to count. A block waits
  * only when its tile is loaded and counted, and only for lower tickets; the block with the lowest

@@ -2,7 +2,7 @@
 /* run: the steps of run calls, as launches. */
 #include "host/run.h"
 
-/* ----------------------------------------------------------------------------------- segments -- */
+/* ---------------------------------------------------------------------------------- segments -- */
 
 int tc_run_needs_resolve(const tc_cuda_run *run, int32_t most) {
   if (run->groups.groups > 0) return 1;
@@ -33,7 +33,7 @@ tailcut_status tc_run_resolve(tc_cuda_run *run, int32_t *flags) {
   return TAILCUT_OK;
 }
 
-/* ------------------------------------------------------------------------------------- scores -- */
+/* ------------------------------------------------------------------------------------ scores -- */
 
 static int begins_with_directions(const tc_call *call) {
   return call->roles != NULL ? call->options.policy == TAILCUT_MEAN_COSINE
@@ -104,7 +104,7 @@ tailcut_status tc_run_scores(tc_cuda_run *run, float *scores, int32_t *flags, in
   return TAILCUT_OK;
 }
 
-/* ---------------------------------------------------------------------------------------- cut -- */
+/* --------------------------------------------------------------------------------------- cut -- */
 
 /* Fewer segments than this: each kernel lets the next one start at once, to wait beside it. */
 #define TC_SEVERAL 8
