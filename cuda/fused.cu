@@ -28,9 +28,9 @@
 
 namespace {
 
-constexpr int THREADS = TC_SLAB_THREADS, TILE_ROWS = THREADS / 32 * 2;
+constexpr int THREADS = TC_COMPACT_THREADS, TILE_ROWS = THREADS / 32 * 2;
 constexpr int LAG = 12; /* images between a tile and its slabs */
-constexpr int WIDE_SLICE = 256, NARROW_SLICE = 128, HELD = 6;
+constexpr int WIDE_SLICE = 256, NARROW_SLICE = 128;
 constexpr int ARRAYS = TC_FUSED_ARRAYS;
 
 struct fused_array {
@@ -123,8 +123,8 @@ __device__ inline void cut_and_move(const fused_args &args, tc_short_memory<S> &
   while (slab >= args.slice[index + 1]) index++;
   const fused_array &a = args.array[index];
   const int64_t from = args.ragged ? c.group.start * a.row : b * a.segment;
-  tc_slab_of_list<SLICE, HELD>(a.rows + from, a.row, a.row_bytes, args.cut.segments.prefix_rows,
-                               slab - args.slice[index], list, k <= a.dst_rows ? k : 0);
+  tc_slab_of_list<SLICE>(a.rows + from, a.row, a.row_bytes, args.cut.segments.prefix_rows,
+                         slab - args.slice[index], list, k <= a.dst_rows ? k : 0);
 }
 
 template <class S>

@@ -35,10 +35,10 @@
 namespace {
 
 template <int MOST>
-__global__ void __launch_bounds__(TC_TOGETHER_THREADS, 4)
+__global__ void __launch_bounds__(TC_COMPACT_THREADS, 4)
     compact_rows(const __grid_constant__ tc_together<MOST> args) {
   __shared__ tc_together_space space;
-  tc_move_together(args, (int32_t)blockIdx.x, space);
+  tc_move_together(args, space);
 }
 
 /* ------------------------------------------------------------------------------------ staged -- */
@@ -49,7 +49,7 @@ __global__ void __launch_bounds__(TC_TOGETHER_THREADS, 4)
  * (which of them stay, how many before them do), so a block reads 8 bytes a word and not the whole
  * list. A warp has neighbouring candidates, hence few words. Limits: those of slabs; up to 3,072
  * candidates; a list that the call's own cut made. */
-constexpr int THREADS = 256, WARPS = THREADS / 32;
+constexpr int WARPS = TC_COMPACT_THREADS / 32;
 constexpr int COLUMNS_LOG = 1, COLUMNS = 1 << COLUMNS_LOG, LINES = 32 / COLUMNS; /* of a warp */
 constexpr int MOST_SHARED = 96 << 10;
 constexpr int MOST_ROWS = MOST_SHARED / (16 * COLUMNS);
@@ -60,13 +60,13 @@ struct staged_args {
   tc_arrays<TC_FEW_ARRAYS> arrays;
 };
 
-__global__ void __launch_bounds__(THREADS)
+__global__ void __launch_bounds__(TC_COMPACT_THREADS)
     compact_staged(const __grid_constant__ staged_args args) {
   extern __shared__ uint4 staged[]; /* the segment's candidates, the slice's units of each */
   tc_let_next_start();
   const int index = tc_array_of(args.arrays, blockIdx.x);
   const tc_row_array &a = args.arrays.array[index];
-  const tc_slice_work w = tc_slice_of(a, blockIdx.x - (uint32_t)args.arrays.first[index], THREADS);
+  const tc_slice_work w = tc_slice_of(a, blockIdx.x - (uint32_t)args.arrays.first[index]);
   const tc_segment segment = tc_segment_at(args.lists.s, w.b); /* not resolved: inputs only */
   const int32_t prefix_rows = args.lists.s.prefix_rows, lane = (int32_t)(threadIdx.x & 31);
   char *const at = a.dst + (tc_segment_offset(args.lists, a, w.b, segment.start) + w.offset);
@@ -139,11 +139,11 @@ cudaError_t launch_staged(tc_compact_call *call, const tailcut_rows *rows, int32
   args.arrays.first[0] = 0;
   for (int32_t i = 0; i < count; i++) {
     tc_row_array *a = &args.arrays.array[i];
-    *a = tc_describe_in(call, rows[i]);
+    *a = tc_describe_in(args.lists.s, rows[i]);
     args.arrays.first[i + 1] =
         args.arrays.first[i] + tc_slice_rows(a, COLUMNS_LOG, args.lists.s.segments);
   }
-  return tc_launch(compact_staged, (unsigned)args.arrays.first[count], THREADS,
+  return tc_launch(compact_staged, (unsigned)args.arrays.first[count], TC_COMPACT_THREADS,
                    (size_t)tc_most_candidates(args.lists.s) * 16 * COLUMNS, &call->chain, args);
 }
 
@@ -151,7 +151,7 @@ template <int MOST>
 cudaError_t launch(tc_compact_call *call, const tailcut_rows *const *rows, const tc_forms &first) {
   tc_together<MOST> args;
   tc_deal_together(call, rows, first, &args);
-  return tc_launch(compact_rows<MOST>, (unsigned)args.blocks, TC_TOGETHER_THREADS, 0, &call->chain,
+  return tc_launch(compact_rows<MOST>, (unsigned)args.blocks, TC_COMPACT_THREADS, 0, &call->chain,
                    args);
 }
 
@@ -164,7 +164,7 @@ extern "C" int tc_cuda_compact_stages(const tc_cuda *device, const tc_segments *
   if (tc_most_candidates(*s) > MOST_ROWS) return 0;
   for (int32_t i = 0; i < count; i++) {
     if (form_of(*s, rows[i]) != TC_SLABS) return 0;
-    blocks += tc_slices(tc_describe(rows[i], s->cu_seqlens == nullptr), COLUMNS_LOG) * s->segments;
+    blocks += tc_slices(tc_describe_in(*s, rows[i]), COLUMNS_LOG) * s->segments;
   }
   return blocks <= device->sms;
 }

@@ -9,7 +9,8 @@
 #include "common/rows.cuh"
 #include "common/tiles.cuh"
 
-constexpr int TC_FEW_ARRAYS = 8; /* what a small parameter block holds */
+constexpr int TC_COMPACT_THREADS = 256; /* of a block, in every form */
+constexpr int TC_FEW_ARRAYS = 8;        /* what a small parameter block holds */
 
 /* Segment b's result in an array. */
 struct tc_result {
@@ -125,13 +126,13 @@ struct tc_slice_work {
   int64_t offset; /* from the row to the unit */
 };
 
-__device__ inline tc_slice_work tc_slice_of(const tc_row_array &a, uint32_t at, int32_t threads) {
+__device__ inline tc_slice_work tc_slice_of(const tc_row_array &a, uint32_t at) {
   const uint32_t slices = (uint32_t)a.slices, b = at / slices;
   tc_slice_work w;
   w.b = (int32_t)b;
   w.column = threadIdx.x & ((1u << a.columns_log) - 1);
   w.line = (int32_t)(threadIdx.x >> a.columns_log);
-  w.lines = threads >> a.columns_log;
+  w.lines = TC_COMPACT_THREADS >> a.columns_log;
   const uint32_t unit = ((at - b * slices) << a.columns_log) + w.column;
   w.live = unit < (uint32_t)a.units;
   w.offset = tc_unit_offset(a, a.src_part_stride, unit);
@@ -159,8 +160,8 @@ static inline cudaError_t tc_launched(tc_compact_call *call, cudaError_t error) 
   return error;
 }
 
-static inline tc_row_array tc_describe_in(const tc_compact_call *call, const tailcut_rows &r) {
-  return tc_describe(r, call->lists.s.cu_seqlens == nullptr);
+static inline tc_row_array tc_describe_in(const tc_segments &s, const tailcut_rows &r) {
+  return tc_describe(r, s.cu_seqlens == nullptr);
 }
 
 static inline int32_t tc_most_candidates(const tc_segments &s) {

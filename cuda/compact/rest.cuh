@@ -22,7 +22,7 @@
 
 namespace tc_rest {
 
-constexpr int THREADS = 256;
+constexpr int THREADS = TC_COMPACT_THREADS;
 constexpr int HELD = 4;              /* rows of which a thread holds a unit */
 constexpr int ROWS = HELD * THREADS; /* of a group, of one unit each */
 constexpr int COLUMNS = 32;
@@ -187,12 +187,11 @@ struct space {
   row_range range;
 };
 
-/* Block `block` of `blocks` that share the work of the first arrays, `work` pieces of it. */
+/* The first blocks share the work of the first arrays. */
 template <class ARGS>
-__device__ __forceinline__ void move(const ARGS &args, int64_t block, int64_t blocks, int64_t work,
-                                     space &s) {
+__device__ __forceinline__ void move(const ARGS &args, space &s) {
 #pragma unroll 1
-  for (int64_t number = block; number < work; number += blocks) {
+  for (int64_t number = blockIdx.x; number < args.rest; number += args.rest_blocks) {
     __syncthreads(); /* the array and range of the work before are no longer used */
     const int index = tc_array_of(args.arrays, number);
     const tc_row_array &a = args.arrays.array[index];

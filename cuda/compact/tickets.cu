@@ -186,8 +186,8 @@ __global__ void __launch_bounds__(THREADS, 4)
   extern __shared__ uint4 dynamic[];
   space &s = *(space *)dynamic;
   if ((int32_t)blockIdx.x < args.blocks) {
-    if (threadIdx.x < TC_TOGETHER_THREADS) {
-      tc_move_together<MOST>(args, (int32_t)blockIdx.x, s.together);
+    if (threadIdx.x < MOVERS) {
+      tc_move_together<MOST>(args, s.together);
     }
     return;
   }
@@ -230,8 +230,8 @@ cudaError_t launch(tc_compact_call *call, const tc_row_array *arrays, int32_t co
 }  // namespace
 
 bool tc_tickets_serve(const tc_compact_call *call, const tailcut_rows &r) {
-  const tc_row_array a = tc_describe_in(call, r);
   const tc_segments &s = call->lists.s;
+  const tc_row_array a = tc_describe_in(s, r);
   return s.segments <= SEGMENTS && a.units >= 1 << TC_TILE_LEAST_LOG &&
          a.dst_rows >= tc_most_candidates(s) &&
          tc_slices(a, TC_TILE_LEAST_LOG) <= most_slices(TC_TILE_LEAST_LOG);
@@ -252,7 +252,7 @@ cudaError_t tc_compact_tickets(tc_compact_call *call, const tailcut_rows *const 
   cudaError_t error = cudaSuccess;
   int log = TC_TILE_MOST_LOG; /* the same for all: more of them in a launch */
   for (int32_t i = 0; i < count; i++) {
-    batch[i] = tc_describe_in(call, *rows[i]);
+    batch[i] = tc_describe_in(call->lists.s, *rows[i]);
     const int own = tc_tile_columns_log(batch[i]);
     if (own < log) log = own;
   }

@@ -11,7 +11,7 @@
 
 namespace tc_tickets {
 
-constexpr int MOVERS = TC_TOGETHER_THREADS;
+constexpr int MOVERS = TC_COMPACT_THREADS;
 constexpr int THREADS = MOVERS + 32;
 constexpr int PIECE = 16 * MOVERS; /* entries of a list that a ticket checks */
 constexpr int SEGMENTS = 32;

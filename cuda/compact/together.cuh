@@ -17,13 +17,10 @@
 #include "compact/rest.cuh"
 #include "compact/slab.cuh"
 
-constexpr int TC_TOGETHER_THREADS = 256;
 constexpr int TC_TILE_HELD = 8;      /* rows of which a thread holds a unit */
 constexpr int TC_TILE_MOST_LOG = 7;  /* columns of a tile: 2 KB */
 constexpr int TC_TILE_LEAST_LOG = 5; /* 512 bytes */
-constexpr int TC_TILE_ROWS = TC_TILE_HELD * TC_TOGETHER_THREADS >> TC_TILE_LEAST_LOG;
-static_assert(TC_TOGETHER_THREADS == TC_SLAB_THREADS && TC_TOGETHER_THREADS == tc_rest::THREADS,
-              "blocks do either");
+constexpr int TC_TILE_ROWS = TC_TILE_HELD * TC_COMPACT_THREADS >> TC_TILE_LEAST_LOG;
 static_assert(TC_TILE_ROWS == TC_BLOCK,
               "common/tiles.cuh deals blocks of candidates, tiles are parts of them");
 
@@ -54,7 +51,7 @@ __device__ __forceinline__ void tc_move_tile(const tc_lists &lists, const tc_til
                                              const tc_row_array &a, uint32_t at,
                                              tc_tile_space &space) {
   const uint32_t chunks = (uint32_t)a.slices, tile = at / chunks;
-  const int32_t lines = TC_TOGETHER_THREADS >> a.columns_log, rows = TC_TILE_HELD * lines;
+  const int32_t lines = TC_COMPACT_THREADS >> a.columns_log, rows = TC_TILE_HELD * lines;
   const uint32_t column = threadIdx.x & ((1u << a.columns_log) - 1);
   const uint32_t unit = ((at - tile * chunks) << a.columns_log) + column;
   const int32_t line = (int32_t)(threadIdx.x >> a.columns_log);
@@ -125,13 +122,14 @@ union tc_together_space {
   tc_rest::space rest;
 };
 
-/* Called by TC_TOGETHER_THREADS threads, behind whom no other of the block is left. */
+/* Called by TC_COMPACT_THREADS threads, behind whom no other of the block is left. */
 template <int MOST>
-__device__ __forceinline__ void tc_move_together(const tc_together<MOST> &args, int32_t block,
+__device__ __forceinline__ void tc_move_together(const tc_together<MOST> &args,
                                                  tc_together_space &space) {
+  const int32_t block = (int32_t)blockIdx.x;
   if (block < args.rest_blocks) {
     tc_wait_previous();
-    tc_rest::move(args, block, args.rest_blocks, args.rest, space.rest);
+    tc_rest::move(args, space.rest);
     return;
   }
   int64_t number = args.rest + (block - args.rest_blocks);
@@ -159,7 +157,7 @@ static inline int tc_tile_columns_log(const tc_row_array &a) {
 
 /* How many tiles an array has; fills in how they lie. */
 static inline int64_t tc_deal_tiles(const tc_segments &s, const tc_tiles &tiles, tc_row_array *a) {
-  const int log = tc_tile_columns_log(*a), tile = TC_TILE_HELD * TC_TOGETHER_THREADS >> log;
+  const int log = tc_tile_columns_log(*a), tile = TC_TILE_HELD * TC_COMPACT_THREADS >> log;
   const int64_t most = tc_most_candidates(s);
   const int64_t room = most < a->dst_rows || a->packed ? most : a->dst_rows;
   a->per = (int32_t)(room > 0 ? (room + tile - 1) / tile : 1);
@@ -181,7 +179,7 @@ void tc_deal_together(const tc_compact_call *call, const tailcut_rows *const *ro
   args->tiles = tc_tiles_of(s, 0, s.segments);
   args->arrays.count = count;
   args->arrays.first[0] = 0;
-  for (int32_t i = 0; i < count; i++) array[i] = tc_describe_in(call, *rows[i]);
+  for (int32_t i = 0; i < count; i++) array[i] = tc_describe_in(s, *rows[i]);
   tc_rest::deal(args, rows, tiles, 2 * sms, work);
   for (int32_t i = tiles; i < slabs; i++) work[i] = tc_deal_tiles(s, args->tiles, &array[i]);
   int64_t blocks = 0;

@@ -251,7 +251,7 @@ cudaError_t launch(tc_compact_call *call, const tailcut_rows *const *rows, int32
     args.arrays.first[0] = 0;
     for (int32_t i = 0; i < count; i++) {
       tc_row_array *a = &args.arrays.array[i];
-      *a = tc_describe_in(call, *rows[i]);
+      *a = tc_describe_in(s, *rows[i]);
       const int64_t parts = most / padded(*rows[i]);
       tc_slice(a, (int)((parts > 1 ? parts : 1) * rows[i]->part_bytes), THREADS / 2);
       args.arrays.first[i + 1] = args.arrays.first[i] + a->slices;
