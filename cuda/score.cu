@@ -287,6 +287,7 @@ cudaError_t launch(const tc_cuda *device, const tc_segments *segments, const tai
     while (rows << args.parts_log < TC_BLOCK) args.parts_log++;
     blocks = args.t.bound << args.parts_log;
   }
+  if (blocks > INT32_MAX) return cudaErrorInvalidConfiguration; /* 2^27 segments */
   args.early = blocks <= chosen.resident * device->sms && candidates <= SOME * device->sms;
   return tc_launch(chosen.kernel, (unsigned)blocks, THREADS, 0, chain, args);
 }
