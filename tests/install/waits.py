@@ -1,23 +1,23 @@
 # SPDX-License-Identifier: Apache-2.0
 """waits.py FILE.ptx...
 
-cuda/common/launch.cuh's rules, read off the compiler's output, since a simulator that runs a kernel
-after the other cannot break them: on every way through a kernel griddepcontrol.wait comes before its
-end, and before it no global memory is touched but by the kernels named below. Each way is followed
-through branches and calls; predicates are not judged.
+cuda/common/launch.cuh's rules, read off the compiler's output, since a simulator that runs one
+kernel after the other cannot break them: on every way through a kernel griddepcontrol.wait comes
+before its end, and before it no global memory is touched but by the kernels named below. Each way
+is followed through branches and calls; predicates are not judged.
 """
 import re
 import sys
 
 BEFORE = {  # kernel: what it does before its wait, and why that is allowed
     "score": {"reads"},  # roles, lengths and offsets: inputs (by_inputs)
-    "compact_staged": {"reads", "copies"},  # lengths and offsets; rows, which compaction alone writes
+    "compact_staged": {"reads", "copies"},  # inputs; rows, which compaction alone writes
     "cut_long": {"writes", "adds"},  # scratch that is its own; its ticket
     "cut_long_sorting": {"writes", "adds"},
 }
 ENDS_BEFORE = {"compact_tickets"}  # one warp of a block, whose others wait
 
-SPACES = re.compile(r"\.(shared|param|local|const)\b")
+ELSEWHERE = re.compile(r"\.(shared|param|local|const)\b(?!\.global)")
 ACTIONS = [(r"ld(u|\.)", "reads"), (r"st\.", "writes"), (r"(atom|red)\.", "adds"),
            (r"cp\.async\.(ca|cg|bulk)", "copies")]
 
@@ -89,14 +89,14 @@ def walk(functions, name, seen_calls=()):
                 if not returns:
                     continue
         for pattern, action in ACTIONS:
-            if re.match(pattern, opcode) and not SPACES.search(opcode.replace(".shared.global", "")):
+            if re.match(pattern, opcode) and not ELSEWHERE.search(opcode):
                 done.add(action)
         todo.append(at + 1)
     return done, ends
 
 
 def short(name):
-    """A kernel's own name: the last of a mangled name's, of which the anonymous namespace is one."""
+    """A kernel's own name: the last part of a mangled one."""
     parts, rest = [], name[3:] if name.startswith("_ZN") else name[2:]
     while (match := re.match(r"(\d+)", rest)):
         length = int(match.group(1))
