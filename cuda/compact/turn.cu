@@ -263,6 +263,7 @@ cudaError_t launch(tc_compact_call *call, const tailcut_rows *const *rows, int32
   if (groups > args.all_pieces) groups = args.all_pieces;
   args.pieces = (int32_t)((args.all_pieces + groups - 1) / groups);
   groups = (args.all_pieces + args.pieces - 1) / args.pieces;
+  if (tiles * groups > UINT32_MAX / 2) return cudaErrorInvalidConfiguration; /* 2^25 segments */
   args.per_group = (uint32_t)tiles;
   args.tickets = (uint32_t)(tiles * groups);
   const unsigned blocks = (unsigned)(args.tickets < running ? args.tickets : running);
