@@ -4,6 +4,7 @@
 #include "host/run.h"
 
 int tc_run_any_packed(const tc_call *call) {
+  if (call->merge.sizes_out != NULL && call->selection.kept_placement == TAILCUT_PACKED) return 1;
   for (int32_t i = 0; i < call->num_rows; i++) {
     if (tc_rows_at(call, i).placement == TAILCUT_PACKED) return 1;
   }

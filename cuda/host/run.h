@@ -75,7 +75,7 @@ tailcut_status tc_run_similarities(tc_cuda_run *run);
 tailcut_status tc_run_merge(tc_cuda_run *run, const int32_t *kept, const int32_t *counts,
                             const int32_t *new_cu);
 tailcut_status tc_run_merge_part(tc_cuda_run *run);
-/* Whether an array of the call is PACKED. */
+/* Whether an array of the call is PACKED: one of its rows, or the sizes of merged ones. */
 int tc_run_any_packed(const tc_call *call);
 /* Whether compact turns the keys of the call's arrays; if not, why. */
 tailcut_status tc_run_can_turn(const tc_call *call);
