@@ -116,6 +116,7 @@ int tc_run_packs_kept(const tc_call *call) {
 /* Whether anybody asks where a segment's result begins among PACKED ones. */
 static int needs_offsets(const tc_call *call) {
   if (call->selection.new_cu_seqlens != NULL || tc_run_packs_kept(call)) return 1;
+  if (call->merge.sizes_out != NULL && call->selection.kept_placement == TAILCUT_PACKED) return 1;
   for (int32_t i = 0; i < call->num_rows; i++) {
     if (tc_rows_at(call, i).placement == TAILCUT_PACKED) return 1;
   }
