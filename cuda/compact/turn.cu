@@ -273,6 +273,7 @@ cudaError_t launch(tc_compact_call *call, const tailcut_rows *const *rows, int32
   if (groups > args.all_pieces) groups = args.all_pieces;
   args.pieces = (int32_t)((args.all_pieces + groups - 1) / groups);
   groups = (args.all_pieces + args.pieces - 1) / args.pieces;
+  if (tiles * groups > UINT32_MAX / 2) return cudaErrorInvalidConfiguration; /* 2^25 segments */
   args.per_group = (uint32_t)tiles;
   args.tickets = (uint32_t)(tiles * groups);
   const int64_t running = 4 * (int64_t)call->device->sms;

@@ -114,9 +114,9 @@ __global__ void __launch_bounds__(THREADS, 2)
   const int64_t blocks_here = tc_direction_blocks(args);
   const uint32_t dim = (uint32_t)args.tokens.dim, lane = threadIdx.x & 31, warp = threadIdx.x / 32;
   const int64_t stride = args.tokens.row_stride * tc_type<DTYPE>::size;
-  const int64_t tiles = tc_tiles_total(args.t, args.s);
 
   tc_wait_previous();
+  const int64_t tiles = tc_tiles_total(args.t, args.s);
   if (blockIdx.x == blocks_here) return tc_resolve_apart<THREADS>(args.resolve, temp);
   /* Segments without rows have no tile: the grid has a block for each of them as well. */
   for (int32_t g = (int32_t)blockIdx.x; g < args.t.count; g += (int32_t)blocks_here) {
