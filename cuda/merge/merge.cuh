@@ -9,33 +9,44 @@
 
 constexpr int TC_MERGED_ARRAYS = 8; /* of a launch */
 
-/* What is known of a window: how many of its candidates are kept, and what of its segment says
- * where a result is put. */
-struct alignas(16) tc_merge_window {
-  int32_t b, start, first;
+/* Of a window: its candidates begin with `first` of segment b, its results, the kept rows, with row
+ * `place` of the segment's. */
+struct tc_merge_header {
+  int32_t b, start, first, place;
   int32_t kept, members; /* kept 0: nothing of it is read */
-  int32_t count, offset; /* rows of its segment's result; new_cu of the segment, or 0 */
-  int32_t place;         /* of the segment's result: the first kept row's */
+  int32_t count, offset; /* rows of the segment's result; its new_cu, or 0 */
 };
 
-/* Scratch, by row number or by number of the window. Of a window that begins with candidate i of a
- * segment, at start + i + ..: entry e is the e-th of the rows that are read, those of a result one
- * after the other; entry k is the k-th kept row. Every slice of a window looks all of that up, so
- * it is packed: rows of a window are a byte. */
+/* What is planned for it. Every slice of a window looks all of that up, so it is packed: rows of a
+ * window are a byte. Entries past `members` and `kept` say nothing. */
+template <int SIZE>
+struct alignas(16) tc_merge_window : tc_merge_header {
+  float weights[SIZE];           /* of the rows that are read, result by result, */
+  uint8_t rows[SIZE];            /* and which of the window they are */
+  uint8_t last[SIZE], own[SIZE]; /* of a result: its last entry of those, and the kept row's */
+};
+constexpr size_t TC_MERGE_ROW_BYTES = 7;
+static_assert(sizeof(tc_merge_window<64>) == sizeof(tc_merge_header) + 64 * TC_MERGE_ROW_BYTES, "");
+
+/* Scratch: by number of the window, */
 struct tc_merge_plan {
-  tc_merge_window *windows;
+  void *windows;   /* tc_merge_window<window> */
   uint32_t *read;  /* column slices of the window that are on chip */
-  int32_t *window; /* by candidate: the number of its window */
-  float *weights;  /* of the rows that are read, */
-  uint8_t *rows;   /* and which of the window they are */
-  uint8_t *last;   /* of a kept row: its last entry of those, */
-  uint8_t *own;    /* and the one that is itself */
-  int32_t *places; /* its row of the segment's result; lists that are sound: place + k */
-  int32_t *place;  /* tidied lists: the result of each candidate, -1: none */
+                   /* and by row number: */
+  int32_t *window; /* the number of a candidate's window */
+  int32_t *place;  /* tidied lists: the result of a candidate, -1: none; others: place + .. */
 };
 
 /* In `read`: nobody reads this window. Slices, however many, do not add up to it. */
 constexpr uint32_t TC_NOT_READ = 1u << 31;
+
+/* To or from the scratch, 16 bytes a thread. */
+template <int SIZE>
+__device__ inline void tc_copy_window(tc_merge_window<SIZE> *to,
+                                      const tc_merge_window<SIZE> *from) {
+  const uint32_t i = threadIdx.x;
+  if (i < sizeof *to / 16) ((uint4 *)to)[i] = ((const uint4 *)from)[i];
+}
 
 struct tc_merge_args {
   tc_segments s;
@@ -51,15 +62,11 @@ struct tc_merge_args {
   tc_merge_plan plan;
 };
 
-cudaError_t tc_merge_tidy_lists(const tc_segments &segments, const int32_t *kept, bool packed,
-                                const int32_t *counts, const int32_t *new_cu, int32_t *tidy,
-                                int32_t *place, const tc_chain *chain);
 cudaError_t tc_merge_plan_windows(const tc_merge_args &args, const tc_chain *chain);
 cudaError_t tc_merge_rows(const tc_cuda *device, const tc_merge_args &args,
                           const tailcut_rows *rows, int32_t num_rows, tc_cuda_lasting *lasting,
                           const tc_chain *chain);
 void tc_load_merge_plan(cudaError_t *error);
 void tc_load_merge_rows(cudaError_t *error);
-void tc_load_merge_tidy(cudaError_t *error);
 
 #endif /* TAILCUT_MERGE_CUH_ */

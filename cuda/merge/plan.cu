@@ -27,27 +27,23 @@ __device__ inline float weight_of(int32_t p, int32_t power) {
 template <int SIZE>
 struct plan_space {
   typename tc_block<SIZE / 32>::space block;
+  tc_merge_window<SIZE> window;
   uint32_t joined[SIZE][SIZE / 32]; /* by kept row: bits of the rows that it stands for */
   uint32_t size[SIZE];              /* by kept row: their sizes' sum */
   int32_t kept[SIZE], place[SIZE];  /* by kept row: its row of the window; by row: its result */
-  int32_t end[SIZE];
 };
 
 /* Results of the window's rows, where it has any: place[i]. */
 template <int SIZE>
 __device__ inline void find_places(const tc_merge_args &args, const tc_window &w, int32_t k,
                                    plan_space<SIZE> &s) {
-  const int32_t i = (int32_t)threadIdx.x;
-  if (args.tidied) {
-    s.place[i] = i < w.n ? args.plan.place[w.start + w.first + i] : -1;
-    __syncthreads();
-    return;
-  }
-  const int32_t *list = args.kept + w.start;
+  const int32_t i = (int32_t)threadIdx.x, *list = args.kept + w.start;
+  const bool tidied = args.tidied && i < w.n;
+  s.place[i] = tidied ? args.plan.place[w.start + w.first + i] : -1;
+  __syncthreads();
+  if (args.tidied) return;
   const list_before before = {list};
   const int32_t j = (int32_t)tc_prefix_find(before, 0, (int64_t)k + 1, w.first - 1) + i;
-  s.place[i] = -1;
-  __syncthreads();
   if (j < k) {
     const int32_t row = list[j] - w.first;
     if (row >= 0 && row < w.n) s.place[row] = j;
@@ -110,26 +106,25 @@ __device__ inline void plan_window(const tc_merge_args &args, const tc_window &w
   int32_t count = 0;
 #pragma unroll
   for (int m = 0; m < SIZE / 32; m++) count += __popc(s.joined[i][m]);
-  s.end[i] = block.prefix(count, &total) + count;
+  const int32_t end = block.prefix(count, &total) + count;
+  tc_merge_window<SIZE> &plan = s.window;
+  if (i < kept) plan.last[i] = (uint8_t)(end - 1);
   if (i == 0) {
     const int32_t place = kept > 0 ? s.place[s.kept[0]] : 0;
-    args.plan.windows[number] = {w.b, w.start, w.first, kept, total, k, offset, place};
-    args.plan.read[number] = kept > 0 ? 0 : TC_NOT_READ;
+    static_cast<tc_merge_header &>(plan) = {w.b, w.start, w.first, place, kept, total, k, offset};
   }
   __syncthreads();
   if (i < w.n && joins >= 0) {
-    int32_t e = joins > 0 ? s.end[joins - 1] : 0;
+    int32_t e = joins > 0 ? plan.last[joins - 1] + 1 : 0;
 #pragma unroll
     for (int m = 0; m < SIZE / 32; m++) {
       const uint32_t below = i / 32 > m ? TC_FULL : i / 32 < m ? 0 : (1u << (i & 31)) - 1;
       e += __popc(s.joined[joins][m] & below);
     }
-    args.plan.weights[at + e] = weight;
-    args.plan.rows[at + e] = (uint8_t)i;
+    plan.weights[e] = weight;
+    plan.rows[e] = (uint8_t)i;
     if (is_kept) {
-      args.plan.last[at + own] = (uint8_t)(s.end[own] - 1);
-      args.plan.own[at + own] = (uint8_t)e;
-      if (args.tidied) args.plan.places[at + own] = s.place[i];
+      plan.own[own] = (uint8_t)e;
       if (options.sizes_out != nullptr) {
         options.sizes_out[(args.sizes_packed ? offset : w.start) + s.place[i]] =
             (int32_t)s.size[own];
@@ -149,9 +144,11 @@ __global__ void __launch_bounds__(SIZE) merge_plan(const __grid_constant__ tc_me
     if (w.b >= 0) {
       plan_window<SIZE>(args, w, number, space);
     } else if (threadIdx.x == 0) {
-      args.plan.windows[number] = {};
-      args.plan.read[number] = TC_NOT_READ;
+      space.window.kept = 0;
     }
+    __syncthreads();
+    tc_copy_window((tc_merge_window<SIZE> *)args.plan.windows + number, &space.window);
+    if (threadIdx.x == 0) args.plan.read[number] = space.window.kept > 0 ? 0 : TC_NOT_READ;
     __syncthreads(); /* this window is no longer asked for */
   }
 }

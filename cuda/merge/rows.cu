@@ -19,7 +19,6 @@
 #include "common/sync.cuh"
 #include "common/tensor.cuh"
 #include "merge/merge.cuh"
-#include "merge/pieces.cuh"
 
 namespace {
 
@@ -43,108 +42,141 @@ struct rows_args {
   merged_array array[TC_MERGED_ARRAYS];
 };
 
-struct alignas(8) result_row {
-  int32_t row;       /* of the segment's result */
-  uint16_t end, own; /* behind its last member; the one that is the kept row itself */
-};
-
 template <int SIZE>
 struct rows_space {
-  tc_merge_window window;
+  tc_merge_window<SIZE> window;
   int64_t from[SIZE], to[SIZE]; /* bytes to a member's row; to a result's; -1: there is none */
-  float weight[SIZE], total[SIZE];
-  result_row result[SIZE];
+  float total[SIZE];            /* of a result's weights; 0: it is copied */
+  int32_t waits[2]; /* numbers of windows: results lie in rows of these, and of this one */
   int64_t work;
 };
 
-/* 16 bytes of the mean of members [begin, end). */
-template <int DTYPE, int SIZE>
-__device__ inline uint4 mean_of(const rows_space<SIZE> &s, const uint4 *staged, int pitch,
-                                int begin, int end, float total) {
-  constexpr int VALUES = DTYPE == TAILCUT_F32 ? 4 : 8;
-  float sum[VALUES];
+/* Up to 16 bytes from or to memory, at addresses that `Unit` divides, four units at a time. */
+template <class Unit>
+__device__ inline void move_units(void *to, const void *from, int bytes) {
+  const int units = bytes / (int)sizeof(Unit);
+#pragma unroll 1
+  for (int base = 0; base < min(units, 16 / (int)sizeof(Unit)); base += 4) {
+    Unit v[4];
 #pragma unroll
-  for (int i = 0; i < VALUES; i++) sum[i] = 0.0f;
+    for (int i = 0; i < 4; i++) {
+      if (base + i < units) v[i] = ((const Unit *)from)[base + i];
+    }
+#pragma unroll
+    for (int i = 0; i < 4; i++) {
+      if (base + i < units) ((Unit *)to)[base + i] = v[i];
+    }
+  }
+}
+
+__device__ inline void move_piece(void *to, const void *from, int width, int bytes) {
+  if (width >= 4) {
+    move_units<uint32_t>(to, from, bytes);
+  } else if (width == 2) {
+    move_units<uint16_t>(to, from, bytes);
+  } else {
+    move_units<uint8_t>(to, from, bytes);
+  }
+}
+
+/* Rounded to nearest even; a NaN becomes the quiet one without payload. */
+template <int DTYPE>
+__device__ inline uint32_t bits_of(float v) {
+  const uint32_t bits = __float_as_uint(v);
+  if (DTYPE == TAILCUT_F32) return v != v ? TC_NAN_BITS : bits;
+  if (DTYPE == TAILCUT_BF16) return v != v ? 0x7FC0 : (bits + 0x7FFFu + (bits >> 16 & 1)) >> 16;
+  return v != v ? 0x7E00 : __half_as_ushort(__float2half_rn(v));
+}
+
+/* 16 bytes of the mean of members [begin, end). */
+template <int DTYPE>
+__device__ inline uint4 mean_of(const float *weights, const uint4 *staged, int pitch, int begin,
+                                int end, float total) {
+  constexpr int VALUES = DTYPE == TAILCUT_F32 ? 4 : 8;
+  float sum[VALUES] = {};
 #pragma unroll 4
   for (int e = begin; e < end; e++) {
-    const float weight = s.weight[e];
-    float x[VALUES];
-    tc_widen_piece<DTYPE>(staged[e * pitch], x);
+    const float weight = weights[e];
+    tc_eight<DTYPE> x;
+    memcpy(x.w, &staged[e * pitch], 16);
 #pragma unroll
-    for (int i = 0; i < VALUES; i++) sum[i] = __fmaf_rn(weight, x[i], sum[i]);
+    for (int i = 0; i < VALUES; i++) {
+      sum[i] = __fmaf_rn(weight, tc_widen<DTYPE>(x, i), sum[i]);
+    }
   }
   uint32_t w[4] = {0, 0, 0, 0};
 #pragma unroll
   for (int i = 0; i < VALUES; i++) {
-    const uint32_t bits = tc_value_bits<DTYPE>(__fdiv_rn(sum[i], total));
-    if (DTYPE == TAILCUT_F32) {
-      w[i & 3] = bits;
-    } else {
-      w[i / 2] |= bits << 16 * (i % 2);
-    }
+    const uint32_t bits = bits_of<DTYPE>(__fdiv_rn(sum[i], total));
+    w[i * 4 / VALUES] |= DTYPE == TAILCUT_F32 ? bits : bits << 16 * (i % 2);
   }
   return make_uint4(w[0], w[1], w[2], w[3]);
 }
 
 /* Whether the destination has room for the rows of a window's segment. */
-__device__ inline bool fits(const tc_row_array &a, const tc_merge_window &w) {
+__device__ inline bool fits(const tc_row_array &a, const tc_merge_header &w) {
   return a.packed ? w.offset >= 0 && (int64_t)w.offset + w.count <= a.dst_rows
                   : w.count <= a.dst_rows;
 }
 
+/* The k-th result's row of the segment's. */
+template <int SIZE>
+__device__ inline int32_t result_of(const rows_args &args, const tc_merge_window<SIZE> &w,
+                                    int32_t k) {
+  return args.tidied ? args.plan.place[w.start + w.first + w.rows[w.own[k]]] : w.place + k;
+}
+
 /* Where the members of a window are, and where its results go. */
 template <int SIZE>
-__device__ inline void locate(const rows_args &args, const tc_row_array &a,
-                              const tc_merge_window &w, rows_space<SIZE> &s) {
+__device__ inline void locate(const rows_args &args, const tc_row_array &a, rows_space<SIZE> &s) {
+  tc_merge_window<SIZE> &w = s.window;
   const int32_t i = (int32_t)threadIdx.x;
-  const int64_t at = (int64_t)w.start + w.first;
   if (i < w.members) {
-    const float weight = args.plan.weights[at + i];
-    const int64_t row = (int64_t)w.first + args.prefix_rows + args.plan.rows[at + i];
-    const int64_t from = tc_row_offset(a, a.src_slots, a.src_row_stride, a.src_segment_stride,
-                                       args.flat, w.start + row, w.b, row);
-    s.weight[i] = from < 0 ? 0.0f : weight;
-    s.from[i] = from;
+    const int64_t row = (int64_t)w.first + args.prefix_rows + w.rows[i];
+    s.from[i] = tc_row_offset(a, a.src_slots, a.src_row_stride, a.src_segment_stride, args.flat,
+                              w.start + row, w.b, row);
+    if (s.from[i] < 0) w.weights[i] = 0.0f;
   }
   if (i < w.kept) {
-    result_row result;
-    result.row = args.tidied ? args.plan.places[at + i] : w.place + i;
-    result.end = (uint16_t)(args.plan.last[at + i] + 1);
-    result.own = args.plan.own[at + i];
-    s.result[i] = result;
-    s.to[i] =
-        tc_row_offset(a, a.dst_slots, a.dst_row_stride, a.dst_segment_stride, args.flat || a.packed,
-                      (int64_t)(a.packed ? w.offset : w.start) + result.row, w.b, result.row);
+    const int64_t row = result_of(args, w, i);
+    s.to[i] = tc_row_offset(a, a.dst_slots, a.dst_row_stride, a.dst_segment_stride,
+                            args.flat || a.packed, (a.packed ? w.offset : w.start) + row, w.b, row);
   }
 }
 
-/* The sum of the weights of a result's members that are there; 0: it is copied. */
+/* The sum of the weights of a result's members that are there. */
 template <int SIZE>
-__device__ inline void add_weights(const tc_merge_window &w, rows_space<SIZE> &s) {
+__device__ inline void add_weights(rows_space<SIZE> &s) {
+  const tc_merge_window<SIZE> &w = s.window;
   const int32_t k = (int32_t)threadIdx.x;
   if (k >= w.kept) return;
   float total = 0.0f;
   int there = 0;
-  for (int e = k > 0 ? s.result[k - 1].end : 0; e < s.result[k].end; e++) {
-    total = __fadd_rn(total, s.weight[e]);
+  for (int e = k > 0 ? w.last[k - 1] + 1 : 0; e <= w.last[k]; e++) {
+    total = __fadd_rn(total, w.weights[e]);
     there += s.from[e] >= 0;
   }
   s.total[k] = there > 1 ? total : 0.0f;
 }
 
+/* The windows that results lie in: where there are none, the second is below the first. */
+template <int SIZE>
+__device__ inline void find_waits(const rows_args &args, int64_t number, rows_space<SIZE> &s) {
+  const tc_merge_window<SIZE> &w = s.window;
+  const int32_t end = (int32_t)threadIdx.x;
+  if (end > 1) return;
+  const int32_t row = result_of(args, w, end * (w.kept - 1)) - args.prefix_rows;
+  const int32_t found = args.plan.window[w.start + max(row, 0)];
+  s.waits[end] = end == 0 ? found : row < 0 ? -1 : min(found, (int32_t)number - 1);
+}
+
 /* The slice is on chip: says so, and waits until the rows that are written may be. Called by the
  * whole of the first warp. */
 template <int SIZE>
-__device__ inline void settle(const rows_args &args, const tc_merge_window &w, int64_t number,
-                              const rows_space<SIZE> &s) {
+__device__ inline void settle(const rows_args &args, int64_t number, const rows_space<SIZE> &s) {
   const int32_t lane = (int32_t)threadIdx.x;
   if (lane == 0) tc_add_release(&args.plan.read[number], 1);
-  const int32_t last = s.result[w.kept - 1].row - args.prefix_rows; /* as candidates */
-  if (last < 0) return;
-  const int32_t first = max(s.result[0].row - args.prefix_rows, 0);
-  const int32_t from = args.plan.window[w.start + first];
-  const int32_t to = min(args.plan.window[w.start + last], (int32_t)number - 1);
-  for (int32_t v = from + lane; v <= to; v += 32) {
+  for (int32_t v = s.waits[0] + lane; v <= s.waits[1]; v += 32) {
     while (tc_load_acquire(&args.plan.read[v]) < args.whole) {
     }
   }
@@ -158,18 +190,16 @@ __device__ inline void merge_slice(const rows_args &args, int64_t number, int32_
   while (args.first[index + 1] <= slice) index++;
   const merged_array &array = args.array[index];
   const tc_row_array &a = array.rows;
-  if (threadIdx.x < SIZE) { /* those who look the plan up: each warp of them asks for the window */
-    const tc_merge_window found = args.plan.windows[number];
-    if (threadIdx.x == 0) s.window = found;
-    if (fits(a, found)) locate(args, a, found, s);
-  }
+  const tc_merge_window<SIZE> &w = s.window;
+  tc_copy_window(&s.window, (const tc_merge_window<SIZE> *)args.plan.windows + number);
   __syncthreads();
-  const tc_merge_window &w = s.window;
   if (w.kept == 0) return;
   if (!fits(a, w)) {
     if (a.in_place && threadIdx.x == 0) tc_add_release(&args.plan.read[number], 1);
     return;
   }
+  locate(args, a, s);
+  __syncthreads();
   const int32_t byte = (slice - args.first[index]) * args.slice_bytes;
   const int32_t bytes = min(args.slice_bytes, array.row_bytes - byte);
   const int32_t column = (int32_t)threadIdx.x & ((1 << a.columns_log) - 1);
@@ -190,23 +220,25 @@ __device__ inline void merge_slice(const rows_args &args, int64_t number, int32_
   } else if (mine > 0) {
 #pragma unroll 1
     for (int32_t e = line; e < w.members; e += lines) {
-      const bool there = s.from[e] >= 0;
-      here[e * pitch] = tc_load_piece(src + (there ? s.from[e] : 0), a.width, there ? mine : 0);
+      here[e * pitch] = make_uint4(0, 0, 0, 0);
+      if (s.from[e] >= 0) move_piece(here + e * pitch, src + s.from[e], a.width, mine);
     }
   }
   tc_copy_commit();
-  add_weights(w, s);
+  add_weights(s);
+  if (a.in_place) find_waits(args, number, s);
   tc_copy_wait<0>();
   __syncthreads();
   tc_delay(1);
   if (a.in_place) {
-    if (threadIdx.x < 32) settle(args, w, number, s);
+    if (threadIdx.x < 32) settle(args, number, s);
     __syncthreads();
   }
   if (mine <= 0) return;
 #pragma unroll 1
   for (int32_t k = line; k < w.kept; k += lines) {
-    const int32_t begin = k > 0 ? s.result[k - 1].end : 0, own = s.result[k].own;
+    const int32_t begin = k > 0 ? w.last[k - 1] + 1 : 0, end = w.last[k] + 1;
+    const int32_t own = w.own[k];
     const float total = s.total[k];
     if (s.to[k] < 0 || s.from[own] < 0) continue;
     uint4 v;
@@ -214,18 +246,24 @@ __device__ inline void merge_slice(const rows_args &args, int64_t number, int32_
       if (a.in_place && s.from[own] == s.to[k]) continue;
       v = here[own * pitch];
     } else if (array.dtype == TAILCUT_F16) {
-      v = mean_of<TAILCUT_F16>(s, here, pitch, begin, s.result[k].end, total);
+      v = mean_of<TAILCUT_F16>(w.weights, here, pitch, begin, end, total);
     } else if (array.dtype == TAILCUT_BF16) {
-      v = mean_of<TAILCUT_BF16>(s, here, pitch, begin, s.result[k].end, total);
+      v = mean_of<TAILCUT_BF16>(w.weights, here, pitch, begin, end, total);
     } else {
-      v = mean_of<TAILCUT_F32>(s, here, pitch, begin, s.result[k].end, total);
+      v = mean_of<TAILCUT_F32>(w.weights, here, pitch, begin, end, total);
     }
-    tc_store_piece(a.dst + (s.to[k] + byte + column * 16), v, a.width, mine);
+    char *const to = a.dst + (s.to[k] + byte + column * 16);
+    if (a.width == 16) {
+      *(uint4 *)to = v;
+    } else {
+      here[own * pitch] = v;
+      move_piece(to, here + own * pitch, a.width, mine);
+    }
   }
 }
 
 template <int SIZE>
-__global__ void __launch_bounds__(THREADS, 4) merge_rows(const __grid_constant__ rows_args args) {
+__global__ void __launch_bounds__(THREADS, 5) merge_rows(const __grid_constant__ rows_args args) {
   extern __shared__ uint4 staged[]; /* members of a window, a slice of each */
   __shared__ rows_space<SIZE> space;
   const bool one_each = args.work <= (int64_t)gridDim.x;
