@@ -183,12 +183,12 @@ class Prepared(Generic[R]):
             (c_int32 * self.setup.segments).from_address(counts.value))
 
     def _selection(self, memory: Any, targets: list[Any], total: int | None) -> Any:
-        tokens, moved = None, [_finished(target, array, total)
-                               for target, array in zip(self.targets, targets)]
-        if self.has_tokens:
-            tokens, *moved = moved
-        return late((self.block, memory, self.names, total if self.packed else None), tokens,
-                    tuple(moved))
+        tokens, moved = None, ()
+        if targets:
+            moved = self._arrays(memory, targets, total)
+            if self.has_tokens:
+                tokens, moved = moved[0], moved[1:]
+        return late((self.block, memory, self.names, total if self.packed else None), tokens, moved)
 
     def _scores(self, memory: Any, _targets: list[Any], _total: int | None) -> Any:
         return Scores(self.block.one(memory, 0), self.block.one(memory, 1))

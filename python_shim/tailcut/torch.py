@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Pruning as PyTorch operators (torch.ops.tailcut.*): they trace, so torch.compile(fullgraph=True)
-and CUDA graphs take them; outputs and workspace come from torch's allocator, work goes to the
-current stream, and nothing waits for a count. Gradients flow to the rows that are kept.
+and CUDA graphs take them; on a GPU outputs and workspace come from torch's allocator, work goes to
+the current stream, and nothing waits for a count. Gradients flow to the rows that are kept.
 
 Shapes are static: results are [B, room, ..]. Segment b's are the first counts[b], the rest is zero
 (numbers of rows: -1). For prune and cut, room is what tailcut.kept_count says: TOPK and RATIO fill
