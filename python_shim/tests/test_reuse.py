@@ -24,7 +24,8 @@ def data(seed, ragged=False):
     batch = {"batch": Batch(CU.copy(), max_tokens=40)} if ragged else {}
     found = tailcut.prune(x, None, rule=RULE, **batch)
     return {"x": x, "cls": rng.normal(size=(3, 16)).astype(np.float32), "roles": roles,
-            "how": batch, "positions": rng.integers(0, 99, lead), "q": x.reshape(*lead, 4, 4).copy(),
+            "how": batch, "positions": rng.integers(0, 99, lead),
+            "q": x.reshape(*lead, 4, 4).copy(),
             "sizes": rng.integers(1, 5, lead).astype(np.int32),
             "freq": np.float32([1, 0.1]), "scores": found.scores,
             "given": (found.kept, found.counts, found.cu_seqlens)}
@@ -135,7 +136,8 @@ def variations():
             ((x[:, :19], cls), {}), ((wide[..., :16], cls), {}), ((columns[:, :20], cls), {}),
             ((x, cls[0]), {}), ((x, cls.astype(np.float16).astype(np.float32)), {}),
             ((fixed, cls), {}), ((x, None), {}), ((x, "row"), {}),
-            ((x, Reference("lag", lag=2)), {}), ((x, Reference("lag", lag=3)), {}), ((x, Reference(data=cls)), {}),
+            ((x, Reference("lag", lag=2)), {}), ((x, Reference("lag", lag=3)), {}),
+            ((x, Reference(data=cls)), {}),
             ((x, cls), {"rule": Rule(tau=0.1, max_keep=9)}), ((x, cls), {"rule": "gap"}),
             ((x, cls), {"rule": Rule(tau=0.0, max_keep=9, order="low")}),
             ((x, cls), {"batch": Batch(prefix_rows=2)}),
@@ -143,7 +145,8 @@ def variations():
             ((x, cls), {"batch": Batch(lengths=[20, 3, 9])}),
             ((x, cls), {"batch": Batch(group_cu_seqlens=[0, 10, 20, 40, 60])}),
             ((x, cls), {"want": ("ranks",)}), ((x, cls), {"placement": "local"}),
-            ((x, cls), {"placement": Placement.LOCAL, "zero_tail": True}), ((x, cls), {"dim": 9}),
+            ((x, cls), {"placement": Placement.LOCAL, "zero_tail": True}),
+            ((x, cls), {"dim": 9}),
             ((x, cls), {"out": False}), ((x, cls), {"out": np.zeros((60, 16), np.float32)}),
             ((x, cls), {"merge": "cos4"}), ((x, cls), {"merge": Merge("mean", 128)}),
             ((x, cls), {"rows": [Rows(d["positions"])]}),
