@@ -25,7 +25,7 @@
 #include "random_cases.h"
 #include "runner.h"
 
-enum { MOST_KINDS = 40, MOST_FORMS = 8, REPLAYS = 4, LONG = 4000, SMALL_ELEMENTS = 400000 };
+enum { MOST_KINDS = 60, MOST_FORMS = 8, REPLAYS = 4, LONG = 4000, SMALL_ELEMENTS = 400000 };
 enum { BATCH = 16 }; /* images from which a call is one launch, or more */
 
 typedef struct options {
@@ -130,6 +130,7 @@ static void add_calls(void) {
                {TAILCUT_CALL_RELEVANCE, "relevance"},
                {TAILCUT_CALL_PRUNE_VISUAL, "prune_visual"},
                {TAILCUT_CALL_PRUNE_SEQUENCE, "prune_sequence"},
+               {TAILCUT_CALL_MERGE, "merge"},
                {0, "long"}};
   char name[48];
   for (int form = 0; form < form_count; form++) {
