@@ -109,6 +109,16 @@ for wanted in $major.$minor $major.$((minor + 1)) $major.0 $((major + 1)).0 $((m
   [ "$library" = "$package" ] || fail "version $wanted: the library says $library, CMake's package $package"
   answers="$answers $library"
 done
+# Where it is asked for the static library, it says what that lacks: here a language for the threads.
+if grep -q 'if(TRUE) # built with threads' "$(find "$prefix" -name tailcutConfig.cmake)"; then
+  sed -i 's/COMPONENTS shared/COMPONENTS static/' "$scratch/versions/CMakeLists.txt"
+  "$cmake" -S "$scratch/versions" -B "$scratch/versions/static" -DCMAKE_PREFIX_PATH="$prefix" \
+    >"$scratch/versions.log" 2>&1 && fail "tailcut::static is found without a language"
+  tr -s ' \n' ' ' <"$scratch/versions.log" | grep -q 'not found here: threads (is the language' || {
+    cat "$scratch/versions.log"
+    fail "find_package does not say what tailcut::static lacks"
+  }
+fi
 case $answers in *yes*no*) ;; *) fail "no version is refused, or none taken:$answers" ;; esac
 
 echo "-- beside another version"
