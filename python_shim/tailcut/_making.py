@@ -204,6 +204,11 @@ def _torch_maker(device: Any) -> Maker:
     return found
 
 
+def by_numpy(device: Any) -> bool:
+    """Whether tensors there are made of numpy's memory."""
+    return _torch_maker(device).by_numpy  # type: ignore[attr-defined, no-any-return]
+
+
 def maker(of: View) -> Maker:
     """What makes the outputs of a call whose first array is `of`."""
     kind = type(of.array)

@@ -183,12 +183,12 @@ class Prepared(Generic[R]):
             (c_int32 * self.setup.segments).from_address(counts.value))
 
     def _selection(self, memory: Any, targets: list[Any], total: int | None) -> Any:
-        tokens, moved = None, [_finished(target, array, total)
-                               for target, array in zip(self.targets, targets)]
-        if self.has_tokens:
-            tokens, *moved = moved
-        return late((self.block, memory, self.names, total if self.packed else None), tokens,
-                    tuple(moved))
+        tokens, moved = None, ()
+        if targets:
+            moved = self._arrays(memory, targets, total)
+            if self.has_tokens:
+                tokens, moved = moved[0], moved[1:]
+        return late((self.block, memory, self.names, total if self.packed else None), tokens, moved)
 
     def _scores(self, memory: Any, _targets: list[Any], _total: int | None) -> Any:
         return Scores(self.block.one(memory, 0), self.block.one(memory, 1))
@@ -206,7 +206,8 @@ class Prepared(Generic[R]):
         return Merged(one(memory, 0, total if self.packed else None), tokens,
                       one(memory, 1) if "joins" in self.names else None, tuple(moved))
 
-    _GIVES: dict[Any, Any] = {Selection: _selection, Scores: _scores, Merged: _merged, tuple: _arrays, None: _array}
+    _GIVES: dict[Any, Any] = {Selection: _selection, Scores: _scores, Merged: _merged,
+                              tuple: _arrays, None: _array}
 
 
 def _finished(target: Target, array: Any, total: int | None) -> Any:

@@ -63,7 +63,7 @@ class Found:
     def __init__(self, stream: int | None) -> None:
         self.arrays: list[Any] = []
         self.addresses: list[int] = []
-        self.held: list[Any] = []  # what owns the addresses
+        self.held: Any = None  # what owns the addresses
         self.stream = stream
 
     def pattern(self) -> tuple[int, ...] | None:
@@ -105,7 +105,7 @@ def _of_any(array: Any, found: Found) -> Hashable:
     of = view(array, "an array", found.stream)
     found.arrays.append(array)
     found.addresses.append(of.data)
-    found.held.append(of)
+    found.held = of, found.held
     return (type(array), of.shape, of.strides, of.code, of.device, of.read_only,
             getattr(array, "dtype", None))
 

@@ -8,12 +8,14 @@ from functools import lru_cache
 from itertools import accumulate
 from typing import Any, Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from ._abi import MAX_SEGMENT_TOKENS, Detector, Placement, ReferenceSource, RowsFlag
 from ._calls import kept_count
 from ._errors import conflict, out_of_range
+from ._making import by_numpy
 from ._options import Batch, Reference, Rule, named_rule
 from ._rows import Rows
 
@@ -101,7 +103,8 @@ class Form:
 def offsets_of(counts: Tensor) -> Tensor:
     """Where each segment's packed results begin."""
     if not torch.compiler.is_compiling() and counts.is_cpu and _is_plain((counts,)):
-        return torch.tensor([0, *accumulate(counts.tolist())], dtype=torch.int32)
+        if by_numpy(counts.device):
+            return torch.from_numpy(np.array([0, *accumulate(counts.tolist())], np.int32))
     return torch.nn.functional.pad(counts.cumsum(0, dtype=torch.int32), (1, 0))
 
 

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ._arrays import numpy_address, torch_address, writes_tensor
+from ._arrays import numpy_address, torch_address, view, writes_tensor
 from ._errors import out_of_range
 from ._plan import Prepared
 from ._torch_forms import Form, check_room, with_room
@@ -48,13 +48,41 @@ class _Result:
         return made if made.shape == self.shape else made.resize_(self.shape)
 
 
+class _Target:
+    """An array that is made for each run, like the operator's tensor of number `at`, with `room` in
+    place of its tokens."""
+
+    def __init__(self, at: int, like: Tensor, axis: int, room: int) -> None:
+        self.at, self.axis = at, axis % like.dim()
+        self.shape, code = with_room(like.shape, self.axis, room), view(like, "x").code
+        self.dtype = np.dtype("u2" if code == "bf2" else code)
+        self.bytes = prod(self.shape) * self.dtype.itemsize + 63
+        self.kind = like.dtype if code == "bf2" else None
+        self.tail = (slice(None),) * self.axis
+
+    def of_numpy(self) -> tuple[Any, int]:
+        """At an address that is a multiple of 64, as PyTorch's are."""
+        memory = np.empty(self.bytes, np.uint8)
+        at = numpy_address(memory)
+        return np.ndarray(self.shape, self.dtype, memory, -at & 63), at + 63 & -64
+
+    def clear(self, made: Any, total: int) -> None:
+        """What is behind `total` rows."""
+        made[self.tail + (slice(total, None),)] = 0
+
+    def finish(self, made: Any) -> Tensor:
+        tensor = torch.from_numpy(made)
+        return tensor if self.kind is None else tensor.view(self.kind)
+
+
 class Operator:
     """`new`: the arrays that targets are like, and their token axes; their length is `room`. Empty
     in place: then `marks` are the tensors that are written. `exact`: each segment fills its room.
     `checked`: how many are kept is not known to be within `room`.
 
-    On the host the results are pieces of numpy's memory, which are made in a fraction of the time
-    that PyTorch takes (and PyTorch sees no memory that they share); elsewhere tensors each."""
+    On the host targets and results are numpy's memory, which is made in a fraction of the time that
+    PyTorch takes (results are pieces of one; PyTorch sees none that they share); elsewhere tensors
+    each."""
 
     def __init__(self, form: Form, room: int, prepare: Callable[[list[Tensor]], Prepared[Any]],
                  given: Sequence[Tensor | None], returns: Sequence[str], *,
@@ -64,10 +92,9 @@ class Operator:
         arrays = [one for one in given if one is not None]
         ids = [id(one) for one in arrays]
         self.form, self.room, self.checked = form, room, checked
-        self.new = [(ids.index(id(like)), with_room(like.shape, axis % like.dim(), room),
-                     axis % like.dim()) for like, axis in new]
+        self.new = [_Target(ids.index(id(like)), like, axis, room) for like, axis in new]
         self.marks = [(ids.index(id(one)), name) for one, name in marks]
-        self.call = call = prepare([arrays[at].new_empty(shape) for at, shape, _axis in self.new])
+        self.call = call = prepare([arrays[of.at].new_empty(of.shape) for of in self.new])
         # Bound to what the call was prepared with: a target may be a view of the operator's.
         call.bind([*arrays, *[of.array for of in call.targets if id(of.array) not in ids]])
         self.zero = form.ragged and not call.on_host
@@ -106,12 +133,17 @@ class Operator:
         """(targets, results)."""
         for at, name in self.marks:
             writes_tensor(arrays[at], name)
-        call, targets = self.call, []
-        for at, shape, _axis in self.new:
-            array = arrays[at]
-            target = array.new_zeros(shape) if self.zero else array.new_empty(shape)
-            targets.append(target)
-            addresses.append(torch_address(target))
+        call = self.call
+        targets: list[Any] = []
+        for target in self.new:
+            if self.by_numpy:
+                one, address = target.of_numpy()
+            else:
+                like = arrays[target.at]
+                one = like.new_zeros(target.shape) if self.zero else like.new_empty(target.shape)
+                address = torch_address(one)
+            targets.append(one)
+            addresses.append(address)
         call.point(addresses)
         memory: Any
         if self.by_numpy:
@@ -131,7 +163,8 @@ class Operator:
         else:
             call.call(call.stream(arrays[0]))
         if self.by_numpy:
-            return targets, [torch.from_numpy(of.of_numpy(memory)) for of in self.results]
+            return [target.finish(one) for target, one in zip(self.new, targets)], [
+                torch.from_numpy(of.of_numpy(memory)) for of in self.results]
         return targets, [of.of_torch(one) for of, one in zip(self.results, made)]
 
     def _made(self) -> list[Tensor]:
@@ -145,7 +178,7 @@ class Operator:
             found.append(one)
         return found
 
-    def _check(self, targets: list[Tensor]) -> None:
+    def _check(self, targets: list[Any]) -> None:
         """On the host: more than there is room for is an error, and tails become zero."""
         call, room = self.call, self.room
         if self.form.ragged:
@@ -155,8 +188,8 @@ class Operator:
                 raise out_of_range(f"{'out' if self.new else 'kept'} has room for {room} rows, "
                                    f"but {total} are kept")
             if total < room:
-                for target, (_at, _shape, axis) in zip(targets, self.new):
-                    target.narrow(axis, total, room - total).zero_()
+                for target, one in zip(self.new, targets):
+                    target.clear(one, total)
         elif self.checked:
             counts = call.words[call.names["counts"]].value
             check_room(list((c_int32 * call.setup.segments).from_address(counts)), room)

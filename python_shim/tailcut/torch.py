@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Pruning as PyTorch operators (torch.ops.tailcut.*): they trace, so torch.compile(fullgraph=True)
-and CUDA graphs take them; outputs and workspace come from torch's allocator, work goes to the
-current stream, and nothing waits for a count. Gradients flow to the rows that are kept.
+and CUDA graphs take them; on a GPU outputs and workspace come from torch's allocator, work goes to
+the current stream, and nothing waits for a count. Gradients flow to the rows that are kept.
 
 Shapes are static: results are [B, room, ..]. Segment b's are the first counts[b], the rest is zero
 (numbers of rows: -1). For prune and cut, room is what tailcut.kept_count says: TOPK and RATIO fill
@@ -15,8 +15,10 @@ lengths could leave; who knows the lengths gives the sum of tailcut.kept_count. 
 is not written (on the host: an error).
 
 Functions whose name ends in _ work in place and have no gradient: what requires one is refused.
-There is no forward mode (torch.func.jvp sees constants), and torch.func.grad does not take
-the operators. Importing this imports torch.
+torch.func's vmap, grad and jacrev take the others: vmap's axis becomes segments of one call (ragged
+batches: a call for each element). There is no forward mode: torch.func.jvp refuses, forward_ad's
+dual tensors are constants. A graph whose lengths are unknown (dynamic=True, torch.export's Dim)
+keeps them so under any rule but RATIO, which makes a graph for each. Importing this imports torch.
 """
 from __future__ import annotations
 

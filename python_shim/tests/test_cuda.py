@@ -9,7 +9,7 @@ import pytest
 
 import ask
 import tailcut
-from tailcut import Batch, Rows, RowsFlag, Rule
+from tailcut import Batch, Rows, RowsFlag, Rule, _reuse
 
 
 def _runtime():
@@ -147,3 +147,22 @@ def test_wrong_device():
         tailcut.prune(Device.of(x), "mean", batch=Batch(cu_seqlens=[0, 5]))
     with pytest.raises(tailcut.ArgumentError, match="the handle is for device"):
         tailcut.prune(Device.of(x), "mean", handle=tailcut.handle("cpu"))
+
+
+def test_again():
+    """Calls that take an earlier one's arguments, on arrays of the same kind."""
+    for seed in range(3):
+        rng = np.random.default_rng(seed)
+        x, cls = rng.normal(size=(3, 40, 24)).astype(np.float32), rng.normal(size=24).astype("f4")
+        on = Device.of(x), Device.of(cls)
+        want = tailcut.prune(x, cls, rule=Rule(tau=0.0))
+        got = tailcut.prune(*on, rule=Rule(tau=0.0))
+        scores = tailcut.score(*on)
+        moved = tailcut.compact([on[0]], got.kept, got.counts, got.cu_seqlens)[0]
+        total = len(want.kept)
+        for one in (got.tokens, moved):
+            assert (one.numpy()[:total] == want.tokens).all()
+        assert (got.kept.numpy()[:total] == want.kept).all()
+        assert (scores.scores.numpy() == want.scores).all()
+    known = [made for key, made in _reuse._calls.known.items() if made.setup.device[0] == 2]
+    assert len(known) >= 3 and all(not made.on_host for made in known)

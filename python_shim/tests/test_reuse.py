@@ -23,8 +23,8 @@ def data(seed, ragged=False):
     roles = rng.choice(np.uint8([1, 1, 1, 2, 3]), lead)
     batch = {"batch": Batch(CU.copy(), max_tokens=40)} if ragged else {}
     found = tailcut.prune(x, None, rule=RULE, **batch)
-    return {"x": x, "cls": rng.normal(size=(3, 16)).astype(np.float32), "roles": roles, "how": batch,
-            "positions": rng.integers(0, 99, lead), "q": x.reshape(*lead, 4, 4).copy(),
+    return {"x": x, "cls": rng.normal(size=(3, 16)).astype(np.float32), "roles": roles,
+            "how": batch, "positions": rng.integers(0, 99, lead), "q": x.reshape(*lead, 4, 4).copy(),
             "sizes": rng.integers(1, 5, lead).astype(np.int32),
             "freq": np.float32([1, 0.1]), "scores": found.scores,
             "given": (found.kept, found.counts, found.cu_seqlens)}
@@ -134,8 +134,8 @@ def variations():
             ((x, cls), {}), ((x.astype(np.float16), cls), {}), ((x[:2], cls[:2]), {}),
             ((x[:, :19], cls), {}), ((wide[..., :16], cls), {}), ((columns[:, :20], cls), {}),
             ((x, cls[0]), {}), ((x, cls.astype(np.float16).astype(np.float32)), {}),
-            ((fixed, cls), {}), ((x, None), {}), ((x, "row"), {}), ((x, Reference("lag", lag=2)), {}),
-            ((x, Reference("lag", lag=3)), {}), ((x, Reference(data=cls)), {}),
+            ((fixed, cls), {}), ((x, None), {}), ((x, "row"), {}),
+            ((x, Reference("lag", lag=2)), {}), ((x, Reference("lag", lag=3)), {}), ((x, Reference(data=cls)), {}),
             ((x, cls), {"rule": Rule(tau=0.1, max_keep=9)}), ((x, cls), {"rule": "gap"}),
             ((x, cls), {"rule": Rule(tau=0.0, max_keep=9, order="low")}),
             ((x, cls), {"batch": Batch(prefix_rows=2)}),
@@ -148,7 +148,8 @@ def variations():
             ((x, cls), {"merge": "cos4"}), ((x, cls), {"merge": Merge("mean", 128)}),
             ((x, cls), {"rows": [Rows(d["positions"])]}),
             ((x, cls), {"rows": [Rows(d["positions"].astype(np.float64))]}),
-            ((x, cls), {"rows": [Rows(x)]}), ((x, cls), {"rows": [Rows(x), Rows(cls, token_axis=1)]}),
+            ((x, cls), {"rows": [Rows(x)]}),
+            ((x, cls), {"rows": [Rows(x), Rows(cls, token_axis=1)]}),
             ((x, cls), {"handle": tailcut.handle(threads=2)})):
         yield args, base | how
 
@@ -183,7 +184,9 @@ def test_what_is_copied():
         offsets[1] = lengths[1] = first
         want = tailcut.score(x, "mean", batch=Batch(np.int32([0, first, 20]))).scores
         for given in (offsets, lengths):
-            assert np.array_equal(tailcut.score(x, "mean", batch=Batch(given)).scores, want, True)
+            for most in (None, 20):
+                assert np.array_equal(tailcut.score(x, "mean", batch=Batch(
+                    given, max_tokens=most)).scores, want, True)
     batch = Batch(lengths)  # the same object, whose array changes
     for first in (5, 9):
         lengths[1] = first
@@ -196,6 +199,15 @@ def test_what_is_copied():
         got, want = tailcut.prune(x, batch=batch), [tailcut.prune(x[:first]), tailcut.prune(
             x[first:])]
         assert got.kept.tolist() == [*want[0].kept, *want[1].kept]
+
+
+def test_functions():
+    """Calls of the same arguments."""
+    x = data(6)["x"]
+    for _ in range(2):
+        calls = tailcut.score, tailcut.prune, tailcut.mean_direction
+        assert [type(one(x)) for one in calls] == [
+            tailcut.Scores, tailcut.Selection, np.ndarray]
 
 
 def test_same_objects():

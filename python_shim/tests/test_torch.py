@@ -148,6 +148,26 @@ def test_without_memory():
     assert torch.equal(got, tt.prune(x, cls, rule=Rule(k=4)).tokens)
 
 
+class Pruned(torch.utils.data.Dataset):
+    def __len__(self):
+        return 4
+
+    def __getitem__(self, i):
+        x = torch.arange(40. * 24).view(40, 24).sin() * (i + 1) + i
+        return (tt.prune(x, None, rule=Rule(k=9)).tokens,
+                tailcut.prune(x.numpy(), None, rule=Rule(k=9)).kept)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_workers():
+    """Processes that fork behind a call, and with it what it prepared."""
+    want = [Pruned()[i] for i in range(4)]
+    got = list(torch.utils.data.DataLoader(Pruned(), batch_size=1, num_workers=2,
+                                           multiprocessing_context="fork"))
+    for (tokens, kept), (wanted, numbers) in zip(got, want):
+        assert torch.equal(tokens[0], wanted) and kept[0].tolist() == numbers.tolist()
+
+
 def test_numbers_of_numpy():
     x, cls = data()
     got = tt.prune(x, cls, rule=Rule(k=np.int64(4)))

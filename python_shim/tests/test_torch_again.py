@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Operators that take an earlier call's arguments: what test_reuse.py is for the package's calls."""
+"""Operators that take an earlier call's arguments: what test_reuse.py is for the package's
+calls."""
 import threading
 
 import pytest

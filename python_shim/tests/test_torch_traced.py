@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The operators of tailcut.torch as PyTorch takes them: their gradients, opcheck, torch.compile."""
+import io
+
 import numpy as np
 import pytest
 import torch
@@ -165,3 +167,42 @@ def test_compile(backend):
         for got, want in zip(compiled(*inputs), layer(*inputs)):
             assert torch.allclose(got, want,
                                   atol=1e-5) if want.is_floating_point() else torch.equal(got, want)
+
+
+class Lengths(torch.nn.Module):
+    """Every rule but RATIO leaves lengths unknown to a graph."""
+
+    def forward(self, x, cls, cu):
+        pruned = tt.prune(x, cls, rule=Rule(k=9, round_to=4), prefix_rows=1)
+        padded = tt.prune(x, cls, rule=Rule(tau=0.0, max_keep=12))
+        merged = tt.prune(x, "novelty", merge="cos4")
+        (beside,) = tt.compact([x + 1], padded.kept, padded.counts)
+        flat = x.flatten(0, 1)
+        ragged = tt.prune(flat, cls, rule=Rule(k=9), cu_seqlens=cu, max_tokens=60)
+        return (pruned.tokens, padded.kept, merged.tokens, merged.sizes, beside, ragged.tokens,
+                ragged.cu_seqlens)
+
+
+def of_length(b, n):
+    x, cls = data(shape=(b, n, 24))
+    return x, cls, torch.arange(0, b * n + 1, n, dtype=torch.int32)
+
+
+def test_lengths_that_are_unknown():
+    """One graph for all, and one exported program, that is saved and loaded."""
+    torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
+    compiled = torch.compile(Lengths(), fullgraph=True, dynamic=True, backend="aot_eager")
+    b, n = torch.export.Dim("b", min=2), torch.export.Dim("n", min=4)
+    program = torch.export.export(Lengths(), of_length(3, 40), dynamic_shapes=(
+        {0: b, 1: n}, None, {0: b + 1}))
+    memory = io.BytesIO()
+    torch.export.save(program, memory)
+    memory.seek(0)
+    loaded = torch.export.load(memory).module()
+    for shape in ((3, 40), (2, 50), (4, 10), (3, 7)):
+        inputs = of_length(*shape)
+        want = Lengths()(*inputs)
+        for found in (compiled(*inputs), loaded(*inputs)):
+            assert len(found) == len(want) and all(map(torch.equal, found, want))
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 1
