@@ -131,20 +131,6 @@ static int run_cases(const bench_suite *suite, const cli_options *o, const selec
   return status;
 }
 
-/* Before the device is there its own cases are not known: these are a real one's. */
-static int list(const cli_options *o, const selection *s) {
-  int count = 0;
-  for (int i = 0; i < s->count; i++) {
-    char name[96];
-    if (!chosen(o, s, &s->cases[i])) continue;
-    bench_case_name(&s->cases[i], name, sizeof name);
-    puts(name);
-    count++;
-  }
-  return count > 0 ? CLI_OK
-                   : cli_fail(CLI_USAGE, "--filter: no case's name contains '%.200s'", o->filter);
-}
-
 static int run(const bench_suite *suite, const cli_options *o) {
   static selection s;
   const double end = o->seconds > 0 ? bench_now_us() + 1e6 * o->seconds : 0;
@@ -154,9 +140,9 @@ static int run(const bench_suite *suite, const cli_options *o) {
                ? bench_busy(o->threads, o->quick)
                : cli_fail(CLI_USAGE, "--busy: it is the CPU's cores that are kept busy");
   }
-  if (suite->start != NULL && !o->list) status = suite->start(o->device_index);
+  if (suite->start != NULL) status = suite->start(o->device_index);
   if (status == CLI_OK) status = select_cases(&s, suite, o);
-  if (status != CLI_OK || o->list) return status == CLI_OK ? list(o, &s) : status;
+  if (status != CLI_OK) return status;
   for (int i = 0; i < s.count; i++) some += chosen(o, &s, &s.cases[i]);
   if (some == 0)
     return cli_fail(CLI_USAGE, "--filter: no case's name contains '%.200s'", o->filter);
@@ -167,7 +153,7 @@ int cli_bench(const cli_options *options) {
   for (size_t i = 0; i < sizeof suites / sizeof suites[0]; i++) {
     if (suites[i].kind != options->device_kind) continue;
     const int status = run(suites[i].suite, options);
-    if (suites[i].suite->stop != NULL && !options->list) suites[i].suite->stop();
+    if (suites[i].suite->stop != NULL) suites[i].suite->stop();
     return status == CLI_OK ? cli_flush_stdout() : status;
   }
   return cli_fail(CLI_FAILED, "--device: this build has no benchmark of that device");

@@ -93,7 +93,6 @@ typedef struct tc_cuda_space {
   float *scores;              /* by row number */
   int32_t *kept;              /* LOCAL kept indices by row number */
   tc_mark *marks;             /* [rows / 32 + segments] of a cut that leaves them */
-  int32_t *counts;            /* [segments] */
   int32_t *new_cu;            /* [segments + 1] */
   float *directions;          /* [directions_group, dim] */
   int32_t *queries;           /* [directions_group] rows that these are the means of */
@@ -127,8 +126,11 @@ static inline tailcut_reference tc_cuda_directions(const tc_cuda_space *space,
 
 /* device.c. A CUDA error as a status whose message says what failed (OK for cudaSuccess). */
 tailcut_status tc_cuda_status(cudaError_t error, const char *what);
+/* Makes the device the thread's; leave gives it back the one before. */
+tailcut_status tc_cuda_enter(const tc_cuda *device, int *previous);
+void tc_cuda_leave(const tc_cuda *device, int previous);
+/* For the backend's table. */
 tailcut_status tc_cuda_create(tailcut_handle handle, const tailcut_config *config);
-/* debug.c: for tc_backend's read. */
 tailcut_status tc_cuda_read(tailcut_handle handle, void *host, const void *device, size_t bytes,
                             void *stream);
 
@@ -270,23 +272,30 @@ size_t tc_cuda_cut_scratch(const tc_cuda *device, const tailcut_limits *limits);
 cudaError_t tc_cuda_cut(const tc_cuda *device, const tc_cut_args *args, char *scratch,
                         const tc_chain *chain);
 
-/* compact.cu: moves the kept rows of all arrays (rows: num_rows whole descriptors with explicit
- * strides on the host). new_cu may be NULL when nothing is PACKED. An array whose flags have
- * TC_ROWS_KEPT has no source: element j of its result is kept[j] (int32); of one with TC_ROWS_TAIL
- * nothing but the tail is zeroed. Arrays with a rotation leave their tails as they are, and go in
- * calls before all others. scratch: bytes that nothing else in the call touches and that need not
- * be zero. */
+/* What is kept of the segments, for compact. new_cu may be NULL where nothing is PACKED. placement:
+ * of kept; TC_KEPT_TIDIED is a list of merge_tidy that was PACKED. marks: NULL, or what the call's
+ * cut says in place of kept. */
+typedef struct tc_lists {
+  tc_segments s;
+  const int32_t *kept, *counts, *new_cu;
+  const tc_mark *marks;
+  int32_t placement;
+} tc_lists;
+
+/* compact.cu: moves the kept rows of all arrays (rows: up to TC_ROWS_PER_LAUNCH whole descriptors
+ * with explicit strides on the host). An array whose flags have TC_ROWS_KEPT has no source: element
+ * j of its result is kept[j] (int32); of one with TC_ROWS_TAIL nothing but the tail is zeroed.
+ * Arrays with a rotation leave their tails as they are, and go in calls before all others. scratch:
+ * bytes that nothing else in the call touches and that need not be zero. */
 #define TC_ROWS_KEPT (1 << 30)
 #define TC_ROWS_TAIL (1 << 29)
 #define TC_LONGEST_TURNED 16384 /* of arrays with a rotation: bytes of a part, */
 #define TC_MOST_TURNED 65536    /* parts of a row */
 size_t tc_cuda_compact_scratch(const tc_cuda *device, const tailcut_limits *limits);
-cudaError_t tc_cuda_compact(const tc_cuda *device, const tc_segments *segments, const int32_t *kept,
-                            int32_t kept_placement, const tc_mark *marks, const int32_t *counts,
-                            const int32_t *new_cu, const tailcut_rows *rows, int32_t num_rows,
-                            char *scratch, tc_cuda_lasting *lasting, const tc_chain *chain);
-/* staged.cu: whether compact had better move these arrays, all of them, by marks than by kept: then
- * the call's cut leaves them and compact gets them (else NULL). */
+cudaError_t tc_cuda_compact(const tc_cuda *device, const tc_lists *lists, const tailcut_rows *rows,
+                            int32_t num_rows, char *scratch, tc_cuda_lasting *lasting,
+                            const tc_chain *chain);
+/* Whether compact had better move these arrays, all of them, by marks than by kept. */
 int tc_cuda_compact_stages(const tc_cuda *device, const tc_segments *segments,
                            const tailcut_rows *rows, int32_t num_rows);
 
@@ -294,27 +303,20 @@ int tc_cuda_compact_stages(const tc_cuda *device, const tc_segments *segments,
  * for. */
 int tc_cuda_cuts_by_value(const tailcut_rule *rule);
 
-/* fused.cu: score, cut and compact of a batch of images in one launch (tc_cuda_fused), or cut
- * and compact in one behind score (tc_cuda_fused_rest), for calls that tc_fused_takes
- * (host/fused_plan.c): *rides gets the row arrays (bit i: array i) that are moved. flags
- * [segments]: bad references on their way. */
-typedef enum tc_fusion { TC_FUSE_NOTHING, TC_FUSE_REST, TC_FUSE_ALL } tc_fusion;
+/* fused.cu: score, cut and compact of a batch of images in one launch, or cut and compact in one
+ * behind score: for calls that host/prune.c finds fit for it. */
 #define TC_FUSED_ARRAYS 8
 #define TC_FUSED_ROWS 2048 /* candidates of an image */
 #define TC_FUSED_DIM 1024
 typedef struct tc_fused_call {
+  const tc_call *call;
   tc_cut_args cut; /* its scores and in_flags are what `scores` and `flags` will hold */
-  const tailcut_tokens *tokens;
-  const tailcut_reference *reference;
-  const tailcut_rows *rows; /* those that ride, whole */
+  float *scores;   /* NULL: score has been launched */
+  int32_t *flags;  /* [segments] bad references on their way */
   int32_t num_rows;
-  float *scores;
-  int32_t *flags;
+  tailcut_rows rows[TC_FUSED_ARRAYS]; /* those that ride, whole */
 } tc_fused_call;
-tc_fusion tc_fused_takes(const tc_cuda *device, const tc_call *call, uint64_t *rides);
-cudaError_t tc_cuda_fused(const tc_cuda *device, const tc_fused_call *call, const tc_chain *chain);
-cudaError_t tc_cuda_fused_rest(const tc_cuda *device, const tc_fused_call *call,
-                               const tc_chain *chain);
+cudaError_t tc_cuda_fused(const tc_cuda *device, const tc_fused_call *fused, const tc_chain *chain);
 
 /* <step>.cu: tc_cuda_load_<step> loads every kernel of the step (lazy loading would allocate in a
  * run call) and sets attributes. device.c calls them all. */

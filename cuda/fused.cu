@@ -12,7 +12,7 @@
  * release semantics; a slab's thread polls it with acquire semantics before the block goes on.
  * Tickets ascend, a tile has a lower one than its image's slabs, and whoever has a ticket runs: no
  * wait is for ever. An image's rows are written by its own slabs only, after all its tiles; what
- * other images read must lie elsewhere (fused_plan.c). Counts are left zero by the last of an
+ * other images read must lie elsewhere (host/prune.c). Counts are left zero by the last of an
  * image's slabs, the ticket by the last to take one. A few images do not fill the device long
  * enough for that: there a block per slab waits for score as a whole, cuts for itself and moves;
  * any score, any reference.
@@ -28,9 +28,9 @@
 
 namespace {
 
-constexpr int THREADS = TC_SLAB_THREADS, TILE_ROWS = THREADS / 32 * 2;
+constexpr int THREADS = TC_COMPACT_THREADS, TILE_ROWS = THREADS / 32 * 2;
 constexpr int LAG = 12; /* images between a tile and its slabs */
-constexpr int WIDE_SLICE = 256, NARROW_SLICE = 128, HELD = 6;
+constexpr int WIDE_SLICE = 256, NARROW_SLICE = 128;
 constexpr int ARRAYS = TC_FUSED_ARRAYS;
 
 struct fused_array {
@@ -123,8 +123,8 @@ __device__ inline void cut_and_move(const fused_args &args, tc_short_memory<S> &
   while (slab >= args.slice[index + 1]) index++;
   const fused_array &a = args.array[index];
   const int64_t from = args.ragged ? c.group.start * a.row : b * a.segment;
-  tc_slab_of_list<SLICE, HELD>(a.rows + from, a.row, a.row_bytes, args.cut.segments.prefix_rows,
-                               slab - args.slice[index], list, k <= a.dst_rows ? k : 0);
+  tc_slab_of_list<SLICE>(a.rows + from, a.row, a.row_bytes, args.cut.segments.prefix_rows,
+                         slab - args.slice[index], list, k <= a.dst_rows ? k : 0);
 }
 
 template <class S>
@@ -180,61 +180,58 @@ __global__ void __launch_bounds__(THREADS, 2) fused_rest(const __grid_constant__
 typedef tc_short_shape<THREADS, 3, 8> small;
 typedef tc_short_shape<THREADS, 8, 9> large;
 typedef void (*fused_kernel)(fused_args);
-static_assert(large::ROWS == TC_FUSED_ROWS, "what fused_plan.c counts on");
+static_assert(large::ROWS == TC_FUSED_ROWS, "what host/prune.c counts on");
 static_assert(TC_SHORT_RUNS * TC_RUN_ELEMENTS == TC_FUSED_DIM, "the same");
 const fused_kernel KERNELS[2][2] = {{fused<TAILCUT_F16, small>, fused<TAILCUT_F16, large>},
                                     {fused<TAILCUT_BF16, small>, fused<TAILCUT_BF16, large>}};
 const fused_kernel REST[2] = {fused_rest<small>, fused_rest<large>};
 
-}  // namespace
-
 /* The arrays, in slices of `bytes`. */
-static void slice_arrays(fused_args *args, const tc_fused_call *call, int bytes) {
-  for (int32_t i = 0; i < call->num_rows; i++) {
-    const tailcut_rows &r = call->rows[i];
+void slice_arrays(const tc_fused_call &fused, int bytes, fused_args *args) {
+  for (int32_t i = 0; i < fused.num_rows; i++) {
+    const tailcut_rows &r = fused.rows[i];
     args->array[i] = {(char *)r.dst, r.dst_row_stride, r.dst_segment_stride, r.part_bytes,
                       r.dst_rows};
     args->slice[i + 1] = args->slice[i] + (int32_t)((r.part_bytes + bytes - 1) / bytes);
   }
-  args->slabs = args->slice[call->num_rows];
+  args->slabs = args->slice[fused.num_rows];
 }
 
-extern "C" cudaError_t tc_cuda_fused(const tc_cuda *, const tc_fused_call *call,
+/* What is scored, of what, and in how many tiles. */
+void deal_scores(const tc_fused_call &fused, int32_t most, fused_args *args) {
+  const tailcut_tokens &tokens = fused.call->tokens;
+  const tailcut_reference &reference = fused.call->reference;
+  const int64_t size = tc_dtype_size(tokens.dtype);
+  const bool row_source = reference.source == TAILCUT_REFERENCE_ROW;
+  args->row_bytes = tokens.row_stride * size;
+  args->segment_bytes = args->ragged ? args->row_bytes : tokens.segment_stride * size;
+  args->rows = (const char *)tokens.data + args->cut.segments.prefix_rows * args->row_bytes;
+  args->reference = (const char *)(row_source ? tokens.data : reference.data);
+  args->reference_bytes = row_source ? args->segment_bytes : reference.segment_stride * size;
+  args->reference_by_row = row_source && args->ragged;
+  args->scores = fused.scores;
+  args->flags = fused.flags;
+  args->dim = (uint32_t)tokens.dim;
+  args->tiles = (most + TILE_ROWS - 1) / TILE_ROWS;
+}
+
+}  // namespace
+
+extern "C" cudaError_t tc_cuda_fused(const tc_cuda *, const tc_fused_call *fused,
                                      const tc_chain *chain) {
-  const tc_segments &s = call->cut.segments;
-  const int64_t size = tc_dtype_size(call->tokens->dtype);
-  const bool row_source = call->reference->source == TAILCUT_REFERENCE_ROW;
+  const tc_segments &s = fused->cut.segments;
   const int32_t most = s.max_tokens - s.prefix_rows;
+  const bool scores = fused->scores != nullptr, is_large = most > small::ROWS;
   fused_args args = {};
-  args.cut = call->cut;
+  args.cut = fused->cut;
   args.ragged = s.cu_seqlens != nullptr;
-  args.row_bytes = call->tokens->row_stride * size;
-  args.segment_bytes = args.ragged ? args.row_bytes : call->tokens->segment_stride * size;
-  args.rows = (const char *)call->tokens->data + s.prefix_rows * args.row_bytes;
-  args.reference = (const char *)(row_source ? call->tokens->data : call->reference->data);
-  args.reference_bytes = row_source ? args.segment_bytes : call->reference->segment_stride * size;
-  args.reference_by_row = row_source && args.ragged;
-  args.scores = call->scores;
-  args.flags = call->flags;
-  args.dim = (uint32_t)call->tokens->dim;
   args.images = s.segments;
-  args.tiles = (most + TILE_ROWS - 1) / TILE_ROWS;
-  slice_arrays(&args, call, WIDE_SLICE);
-  const fused_kernel kernel = KERNELS[call->tokens->dtype == TAILCUT_BF16][most > small::ROWS];
+  slice_arrays(*fused, scores ? WIDE_SLICE : NARROW_SLICE, &args);
+  if (scores) deal_scores(*fused, most, &args);
+  const fused_kernel kernel =
+      scores ? KERNELS[fused->call->tokens.dtype == TAILCUT_BF16][is_large] : REST[is_large];
   return tc_launch(kernel, (unsigned)(s.segments * (args.tiles + args.slabs)), THREADS, 0, chain,
                    args);
-}
-
-extern "C" cudaError_t tc_cuda_fused_rest(const tc_cuda *, const tc_fused_call *call,
-                                          const tc_chain *chain) {
-  const tc_segments &s = call->cut.segments;
-  fused_args args = {};
-  args.cut = call->cut;
-  args.ragged = s.cu_seqlens != nullptr;
-  args.images = s.segments;
-  slice_arrays(&args, call, NARROW_SLICE);
-  const fused_kernel kernel = REST[s.max_tokens - s.prefix_rows > small::ROWS];
-  return tc_launch(kernel, (unsigned)(s.segments * args.slabs), THREADS, 0, chain, args);
 }
 
 extern "C" cudaError_t tc_cuda_load_fused(tc_cuda *) {

@@ -138,7 +138,7 @@ __global__ void __launch_bounds__(THREADS, BLOCKS) score(const __grid_constant__
   const int32_t i = at.first + (int32_t)(threadIdx.x / 32) * R;
   const int32_t live = at.n - i;
   const bool scored = !roles || (live > 0 && tc_is_candidate(args.roles[at.start + i]));
-  if (by_inputs) tc_wait_previous();
+  if (RELEVANCE) tc_wait_previous(); /* if it has been called before: over at once */
   if (live <= 0) return;
   /* All of these are counts: multiplied without signs. */
   const uint32_t number = args.ragged ? at.start : at.b;
@@ -287,6 +287,7 @@ cudaError_t launch(const tc_cuda *device, const tc_segments *segments, const tai
     while (rows << args.parts_log < TC_BLOCK) args.parts_log++;
     blocks = args.t.bound << args.parts_log;
   }
+  if (blocks > INT32_MAX) return cudaErrorInvalidConfiguration; /* 2^27 segments */
   args.early = blocks <= chosen.resident * device->sms && candidates <= SOME * device->sms;
   return tc_launch(chosen.kernel, (unsigned)blocks, THREADS, 0, chain, args);
 }

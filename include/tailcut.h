@@ -467,8 +467,9 @@ typedef struct tailcut_merge_options {
   { sizeof(tailcut_merge_options), TAILCUT_MERGE_COS4, 0, NULL, NULL, NULL }
 
 /* What a selection writes. All device memory, each pointer may be NULL but `counts`; nothing may
- * overlap an input or another output. Where roles are given, kept, counts, group_counts and
- * new_cu_seqlens cover all kept rows, candidates or not (ABSENT rows are never kept). */
+ * overlap an input or another output, which is not checked. Where roles are given, kept, counts,
+ * group_counts and new_cu_seqlens cover all kept rows, candidates or not (ABSENT rows are never
+ * kept). */
 typedef struct tailcut_selection {
   size_t struct_size;
   int32_t *counts;         /* required, int32 [segments]: rows kept */

@@ -4,7 +4,8 @@
  * every header that computes or that everything which computes includes.
  *
  * GCC says by a macro what such options have switched on, so each is an error. Clang has macros for
- * two of them only: whatever the others ask for, its operators are exact in what follows. What nvcc
+ * two of them only: whatever the others ask for (its FLT_EVAL_METHOD is then -1), its operators are
+ * exact in what follows. Contraction shows in no macro of GCC's (-ffp-contract=off). What nvcc
  * is given for device code shows in no macro: CMakeLists.txt looks at the options.
  */
 #ifndef TAILCUT_EXACT_H_
@@ -20,6 +21,9 @@
 #error "tailcut promises exact bits: build it without -freciprocal-math"
 #elif defined(__NO_SIGNED_ZEROS__)
 #error "tailcut promises exact bits: build it without -fno-signed-zeros"
+#elif __FLT_EVAL_METHOD__ == 1 || __FLT_EVAL_METHOD__ == 2 || \
+    (__FLT_EVAL_METHOD__ == -1 && !defined(__clang__))
+#error "tailcut promises exact bits: build it without -mfpmath=387 (i386: with -mfpmath=sse)"
 #endif
 
 #if defined(__clang__) && !defined(__CUDACC__)

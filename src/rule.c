@@ -2,6 +2,7 @@
 /* rule: the detectors' names and parameters, and the host checks of a rule. */
 #include "check.h"
 #include "detectors.h"
+#include "mode.h"
 
 TAILCUT_API const char *tailcut_detector_name(int32_t detector) {
   switch (detector) {
@@ -59,7 +60,8 @@ static tailcut_status check_parameters(const tailcut_rule *rule) {
   return TAILCUT_OK;
 }
 
-tailcut_status tc_check_rule(const tailcut_rule *in, tailcut_rule *out) {
+static __attribute__((noinline)) tailcut_status check_rule(const tailcut_rule *in,
+                                                           tailcut_rule *out) {
   static const tailcut_rule defaults = TAILCUT_RULE_INITIALIZER;
   *out = defaults;
   if (in != NULL) TC_TRY(TC_IMPORT(out, in, rule, "rule"));
@@ -89,4 +91,13 @@ tailcut_status tc_check_rule(const tailcut_rule *in, tailcut_rule *out) {
                    out->search_lo, out->search_hi);
   }
   return tc_check_double("rule->spread", out->spread, 0.0, 1.0);
+}
+
+/* A denormal share is above 0, though the caller's mode may take it for 0. */
+tailcut_status tc_check_rule(const tailcut_rule *in, tailcut_rule *out) {
+  tc_mode saved;
+  tc_mode_enter(&saved);
+  const tailcut_status status = check_rule(in, out);
+  tc_mode_leave(&saved);
+  return status;
 }

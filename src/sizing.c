@@ -1,12 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* sizing: what a server must know before any data exists: kept counts and workspaces. */
-#include <fenv.h>
-
 #include "curve.h"
 #include "internal.h"
+#include "mode.h"
 
-/* RATIO rounds doubles: to nearest, as the cut does, whatever the caller's mode. Out of line, so
- * that the arithmetic stays between the two calls. */
+/* RATIO rounds doubles: to nearest, as the cut does, whatever the caller's mode. */
 static __attribute__((noinline)) int32_t ratio_count(const tailcut_rule *rule, int32_t n) {
   return tc_ratio_count(rule, n);
 }
@@ -15,10 +13,10 @@ int32_t tc_kept_count(const tailcut_rule *rule, int32_t n) {
   int32_t k = n;
   if (rule->detector == TAILCUT_TOPK) k = rule->k;
   if (rule->detector == TAILCUT_RATIO) {
-    const int mode = fegetround();
-    fesetround(FE_TONEAREST);
+    tc_mode saved;
+    tc_mode_enter(&saved);
     k = ratio_count(rule, n);
-    fesetround(mode);
+    tc_mode_leave(&saved);
   }
   return tc_clamp_count(rule, k, n);
 }

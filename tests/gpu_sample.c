@@ -3,12 +3,13 @@
  * context costs seconds and Criterion starts one for every test. Rows of the table of cases,
  * calls as captured graphs, and random cases, each kind of them on every form of the backend,
  * equal the reference or the CPU backend in every byte. Needs no Criterion.
- *   gpu_sample [--seconds S] [--seed N] [--each N] [--small] [--bare]
+ *   gpu_sample [--seconds S] [--seed N] [--each N] [--small] [--bare] [--probe]
  *     --seconds S  no case is begun afterwards (50), but one of each kind has run
  *     --seed N     which cases, and the random ones (1)
  *     --each N     at most N cases of each kind
  *     --small      without the cases that are slow in a simulator or a sanitizer
  *     --bare       workspaces are not filled before the call: for initcheck
+ *     --probe      no case: 0 where a device is there and all kernels are for it
  * Exit status 0: everything that ran was right, and something of each kind ran. */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -24,13 +25,13 @@
 #include "random_cases.h"
 #include "runner.h"
 
-enum { MOST_KINDS = 40, MOST_FORMS = 8, REPLAYS = 4, LONG = 4000, SMALL_ELEMENTS = 400000 };
+enum { MOST_KINDS = 60, MOST_FORMS = 8, REPLAYS = 4, LONG = 4000, SMALL_ELEMENTS = 400000 };
 enum { BATCH = 16 }; /* images from which a call is one launch, or more */
 
 typedef struct options {
   double seconds;
   uint64_t seed;
-  int each, small;
+  int each, small, probe;
 } options;
 
 typedef enum suite { TABLE, CALLS, RANDOM_RULES, RANDOM_OPTIONS, RANDOM_BATCHES } suite;
@@ -45,7 +46,7 @@ typedef struct kind {
   double seconds, longest;
 } kind;
 
-static options o = {50.0, 1, 0, 0};
+static options o = {50.0, 1, 0, 0, 0};
 static kind kinds[MOST_KINDS];
 static int kind_count;
 static const tt_backend *forms;
@@ -129,6 +130,7 @@ static void add_calls(void) {
                {TAILCUT_CALL_RELEVANCE, "relevance"},
                {TAILCUT_CALL_PRUNE_VISUAL, "prune_visual"},
                {TAILCUT_CALL_PRUNE_SEQUENCE, "prune_sequence"},
+               {TAILCUT_CALL_MERGE, "merge"},
                {0, "long"}};
   char name[48];
   for (int form = 0; form < form_count; form++) {
@@ -266,6 +268,8 @@ static void parse(char **argv) {
       o.small = 1;
     } else if (strcmp(*at, "--bare") == 0) {
       tt_bare_workspaces = 1;
+    } else if (strcmp(*at, "--probe") == 0) {
+      o.probe = 1;
     } else if (strcmp(*at, "--seconds") == 0) {
       o.seconds = number(*at, at[1]), at++;
     } else if (strcmp(*at, "--seed") == 0) {
@@ -293,6 +297,7 @@ int main(int argc, char **argv) {
     return 2;
   }
   for (int i = 0; i < form_count; i++) handles[i] = tt_create(&forms[i]);
+  if (o.probe) return 0;
   TT_CUDA(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking));
   add_table();
   add_calls();

@@ -2,7 +2,8 @@
 /* select: what is kept does not depend on whether ranks are asked for, with which all is sorted
  * (rank.c, which test_detect.c compares with the reference), without which only what must be: every
  * rule that knows the second way, on curves that are hard for it: all bins alive, ties at the cut,
- * clamps that end inside ties, outliers, values at the edges of p, sizes 1 to 4096. */
+ * clamps that end inside ties, outliers, values at the edges of p, sizes 1 to 4096, and on a device
+ * also beyond 8192, what one of its blocks cuts. */
 #include <criterion/criterion.h>
 #include <math.h>
 #include <string.h>
@@ -11,12 +12,14 @@
 #include "cpu/cpu.h"
 #include "data.h"
 
-enum { MOST = 4096, CURVES = 18, SIDES = 2 };
+enum { MOST = 4096, LONG = 9216, CURVES = 19, SIDES = 2 };
+
+static double root(double k, double n) { return sqrt(k * (n - k)); }
 
 /* Score i of n of a curve of this kind. Its place in the curve is i; they are shuffled later. */
 static float score_at(tt_random *random, int curve, int32_t i, int32_t n) {
   static const float mixed[8] = {0.0f, -0.0f, 1.0f, -1.0f, 0x1p-20f, -0x1p-21f, 0x1p-31f, 0.5f};
-  const double k = i + 0.5, at = k / n;
+  const double at = (i + 0.5) / n;
   switch (curve) {
     case 0:
       return (float)tt_normal(random) * 0.2f;
@@ -32,10 +35,10 @@ static float score_at(tt_random *random, int curve, int32_t i, int32_t n) {
       return i == n - 1 ? -1.0f : 0.1f + 1e-4f * (float)tt_uniform(random);
     case 6:
       return i == 0 ? 1.0f : i == n - 1 ? -1.0f : 1e-3f * (float)tt_uniform(random);
-    case 7: /* d/dk sqrt(k (n - k)): the head's d follows the root, so B is the same everywhere */
-      return (float)(0.02 * (n - 2 * k) / sqrt(k * (n - k)));
+    case 7: /* the sum of the first k follows the root, so B is the same everywhere */
+      return (float)(0.01 * (root(i + 1, n) - root(i, n)));
     case 8: /* the same in whole steps of p */
-      return (float)(rint(0x1p14 * (n - 2 * k) / sqrt(k * (n - k))) * 0x1p-20);
+      return (float)(rint(0x1p13 * (root(i + 1, n) - root(i, n))) * 0x1p-20);
     case 9: /* a long tail */
       return (float)exp(-8.0 * at);
     case 10: /* neighbours in p */
@@ -50,7 +53,9 @@ static float score_at(tt_random *random, int curve, int32_t i, int32_t n) {
       return ldexpf((float)tt_normal(random), tt_below(random, 200) - 100);
     case 15: /* denormals: no scale for fp32 */
       return ldexpf((float)tt_uniform(random), -130);
-    case 16: /* a line */
+    case 16: /* heaps far from each other, of neighbours in p */
+      return (i < n / 3 ? 0.7f : -0.4f) + 0x1p-20f * (float)tt_below(random, 300);
+    case 17: /* a line */
       return (float)(1.0 - at);
     default: /* two heaps with something between */
       return (float)((i < n / 4 ? 0.6 : 0.1) + 0.02 * tt_normal(random));
@@ -91,62 +96,75 @@ static tailcut_rule make_rule(tt_random *random, const float *scores, int32_t n)
 }
 
 typedef struct room {
+  const tt_backend *backend;
   tailcut_handle handle;
   tt_workspace workspace;
-  const tailcut_batch *batch;
-  const uint8_t *roles;
+  tailcut_batch batch;
+  float *scores;
+  uint8_t *roles;
 } room;
 
 typedef struct answer {
-  int32_t count, flags, kept[MOST];
-  uint8_t mask[MOST];
+  int32_t count, flags, kept[LONG], ranks[LONG];
+  uint8_t mask[LONG];
 } answer;
 
-static int32_t ranks[MOST];
-
-static void cut(const room *r, const float *scores, const tailcut_rule *rule, bool in_order,
-                answer *a) {
+/* to: this side's, so that what is left unwritten is another turn's. */
+static void cut(const room *r, const tailcut_rule *rule, bool in_order, answer *to, answer *a) {
   tailcut_selection s = TAILCUT_SELECTION_INITIALIZER;
-  memset(a, 0xA5, sizeof *a);
-  s.counts = &a->count, s.flags = &a->flags, s.kept = a->kept, s.mask = a->mask;
-  if (in_order) s.ranks = ranks;
-  cr_assert_eq(tailcut_cut(r->handle, r->batch, scores, r->roles, NULL, rule, &s, r->workspace.data,
-                           r->workspace.size, NULL),
+  s.counts = &to->count, s.flags = &to->flags, s.kept = to->kept, s.mask = to->mask;
+  if (in_order) s.ranks = to->ranks;
+  cr_assert_eq(tailcut_cut(r->handle, &r->batch, r->scores, r->roles, NULL, rule, &s,
+                           r->workspace.data, r->workspace.size, NULL),
                TAILCUT_OK, "%s", tailcut_last_error());
+  tt_download(r->backend, a, to, sizeof *a);
+  if (in_order) memset(a->ranks, TT_POISON, sizeof a->ranks);
 }
 
-static void compare(const tt_backend *backend, int turns, uint64_t seed) {
+/* Turns say which curve and, unless all are long, which sizes. */
+static void compare(const tt_backend *backend, int turn, int end, uint64_t seed, bool is_long) {
   static answer sides[SIDES];
-  static float scores[MOST];
-  static uint8_t roles[MOST];
+  static float scores[LONG];
+  static uint8_t roles[LONG];
   tt_random random = {seed};
-  room r = {.handle = tt_create(backend)};
+  room r = {.backend = backend, .handle = tt_create(backend)};
+  answer *to[SIDES];
+  for (int side = 0; side < SIDES; side++) to[side] = tt_upload(backend, NULL, sizeof **to, 0);
   tailcut_limits limits = TAILCUT_LIMITS_INITIALIZER;
-  limits.segments = 1, limits.max_tokens = MOST, limits.groups = 3;
+  limits.segments = 1, limits.max_tokens = is_long ? LONG : MOST, limits.groups = 3;
   r.workspace = tt_workspace_new(backend, r.handle, TAILCUT_CALL_CUT, &limits);
-  for (int turn = 0; turn < turns; turn++) {
+  for (; turn < end; turn++) {
     const int sizes = turn / CURVES % 4;
-    const int32_t n = sizes == 0   ? 1 + tt_below(&random, 130)
+    const int32_t n = is_long      ? 8193 + tt_below(&random, LONG - 8192)
+                      : sizes == 0 ? 1 + tt_below(&random, 130)
                       : sizes == 1 ? 64 * (1 + tt_below(&random, 9))
                       : sizes == 2 ? 64 + tt_below(&random, 1000)
                                    : 1 + tt_below(&random, MOST);
     int32_t offsets[4] = {0, tt_below(&random, n + 1), 0, n};
     offsets[2] = offsets[1] + tt_below(&random, n - offsets[1] + 1);
     make_curve(&random, turn % CURVES, scores, n);
-    const tailcut_rule rule = make_rule(&random, scores, n);
-    tailcut_batch batch = TAILCUT_BATCH_INITIALIZER;
-    batch.segments = 1, batch.max_tokens = n;
-    if (tt_below(&random, 4) == 0) batch.groups = 3, batch.group_cu_seqlens = offsets;
+    tailcut_rule rule = make_rule(&random, scores, n);
+    const bool otsu = is_long && turn % 3 > 0; /* curves 7 and 8 among them */
+    if (otsu) rule.detector = TAILCUT_OTSU;
+    const bool groups = tt_below(&random, 4) == 0 && !otsu, has_roles = tt_below(&random, 4) == 0;
     for (int32_t i = 0; i < n; i++) roles[i] = (uint8_t)(tt_below(&random, 9) ? 1 : i % 8);
-    r.batch = &batch;
-    r.roles = tt_below(&random, 4) == 0 ? roles : NULL;
-    for (int side = 0; side < SIDES; side++) cut(&r, scores, &rule, side == 0, &sides[side]);
+    r.batch = (tailcut_batch)TAILCUT_BATCH_INITIALIZER;
+    r.batch.segments = 1, r.batch.max_tokens = n;
+    int32_t *given = tt_upload(backend, offsets, sizeof offsets, 0);
+    if (groups) r.batch.groups = 3, r.batch.group_cu_seqlens = given;
+    r.scores = tt_upload(backend, scores, sizeof *scores * (size_t)n, 0);
+    r.roles = has_roles ? tt_upload(backend, roles, (size_t)n, 0) : NULL;
+    for (int side = 0; side < SIDES; side++) cut(&r, &rule, side == 0, to[side], &sides[side]);
     cr_assert_eq(sides[0].count, sides[1].count,
                  "turn %d: n %d, detector %d: k %d by the order, %d by bins", turn, n,
                  rule.detector, sides[0].count, sides[1].count);
     cr_assert_arr_eq(&sides[0], &sides[1], sizeof sides[0], "turn %d: n %d, detector %d", turn, n,
                      rule.detector);
+    tt_free(backend, given);
+    tt_free(backend, r.scores);
+    tt_free(backend, r.roles);
   }
+  for (int side = 0; side < SIDES; side++) tt_free(backend, to[side]);
   tt_workspace_free(backend, r.workspace);
   tailcut_destroy(r.handle);
 }
@@ -155,8 +173,12 @@ Test(select, equals_the_order) {
   int count;
   const tt_backend *backends = tt_backends(&count);
   for (int i = 0; i < count; i++) {
-    if (backends[i].device_kind != TAILCUT_DEVICE_CPU) continue; /* host pointers are passed */
-    compare(&backends[i], i == 0 ? 6000 : 2000, 77 + (uint64_t)i / 2);
+    if (backends[i].device_kind == TAILCUT_DEVICE_CPU) {
+      compare(&backends[i], 0, i == 0 ? 6000 : 2000, 77 + (uint64_t)i / 2, false);
+    } else {
+      compare(&backends[i], 2 * CURVES, 4 * CURVES, 77, false);
+      compare(&backends[i], 0, CURVES, 78, true);
+    }
   }
 }
 

@@ -14,21 +14,21 @@
  * of 16 bits: their greatest squares say how the others have to sum (tc_is_precise), and what was
  * read stays in L2 for them.
  * Limits: one block looks at the roles of a segment, 32,768 of them at a time. The log-sum-exps
- * take 12 bytes for each row and head of the host's bounds, whoever asks.
+ * take 16 bytes for each row and head of the host's bounds, whoever asks.
  */
-#include "attention/attention.cuh"
+#include "attention/squares.cuh"
 #include "common/block.cuh"
 #include "common/sync.cuh"
 
 namespace {
 
-typedef tc_block<32> block_t;
+typedef tc_block<TC_AT_MEASURING> block_t;
 constexpr int HELD = 8; /* words of 32 rows that a warp has under way */
 
 /* The key bits of a segment; returns its first candidate, INT32_MAX where there is none, or a later
  * one: the least over the block is the first. */
-__device__ inline int32_t look_at_rows(const tc_attention_args &args, const block_t &block,
-                                       const uint8_t *roles, int32_t n, uint32_t *bits) {
+__device__ inline int32_t look_at_rows(const block_t &block, const uint8_t *roles, int32_t n,
+                                       uint32_t *bits) {
   const int32_t words = (n + 31) / 32;
   int32_t first = INT32_MAX;
   for (int32_t base = block.warp; base < words; base += HELD * block_t::WARPS) {
@@ -66,124 +66,6 @@ __device__ inline void count_tiles(const tc_attention_args &args, block_t &block
   if (threadIdx.x == 0) args.row_tiles[args.s.segments] = sum;
 }
 
-/* The greatest squared norm among 32 rows: those whose bit is set in `which`; of one head, from
- * `row` on in the first of them. NaN is passed over. By a warp: eight lanes a row. */
-template <int DTYPE, bool WIDE>
-__device__ inline float greatest_square(const tc_attention_args &args, const char *row,
-                                        int64_t stride, uint32_t which) {
-  constexpr int ROWS = 4, BYTES = WIDE ? 16 : 2; /* rows of a lane at a time */
-  const int own = (int)(threadIdx.x & 31) >> 3, part = (int)(threadIdx.x & 7);
-  const uint32_t dim = (uint32_t)args.head_bytes / 2;
-  float greatest = 0.0f;
-  if (which == 0) return greatest;
-  const int spare = __ffs(which) - 1; /* taken again in place of those that do not count */
-  for (int r0 = own; r0 < 32; r0 += 4 * ROWS) {
-    float squares[ROWS] = {};
-    int64_t from[ROWS];
-#pragma unroll
-    for (int i = 0; i < ROWS; i++) {
-      from[i] = (which >> (r0 + 4 * i) & 1 ? r0 + 4 * i : spare) * stride;
-    }
-    for (int piece = 0; piece < args.pieces; piece++) {
-      const uint32_t e = (uint32_t)(piece * 8 + part) * 8;
-      tc_eight<DTYPE> x[ROWS];
-      if (e + 8 <= dim) {
-#pragma unroll
-        for (int i = 0; i < ROWS; i++) tc_load_quad<BYTES>(row + from[i] + e * 2, x[i].w);
-      } else {
-#pragma unroll
-        for (int i = 0; i < ROWS; i++) {
-          tc_load_quad_masked<2, BYTES>(row + from[i], e, dim, x[i].w);
-        }
-      }
-#pragma unroll
-      for (int i = 0; i < ROWS; i++) {
-#pragma unroll
-        for (int k = 0; k < 8; k++) {
-          const float v = tc_widen<DTYPE>(x[i], k);
-          squares[i] = __fmaf_rn(v, v, squares[i]);
-        }
-      }
-    }
-#pragma unroll
-    for (int i = 0; i < ROWS; i++) {
-#pragma unroll
-      for (int mask = 1; mask <= 4; mask <<= 1) {
-        squares[i] += __shfl_xor_sync(TC_FULL, squares[i], mask);
-      }
-      greatest = fmaxf(greatest, squares[i]);
-    }
-  }
-  return tc_warp_reduce(greatest, [](float a, float b) { return fmaxf(a, b); });
-}
-
-/* Which of rows row0 .. row0 + 31 of n ask, as far as that is for roles to say. */
-__device__ inline uint32_t rows_that_ask(const tc_attention_args &args, const uint8_t *roles,
-                                         int32_t row0, int32_t n) {
-  const int32_t lane = (int32_t)(threadIdx.x & 31);
-  const auto asks = [&](int64_t row) { return row < n && tc_is_query(roles[row]); };
-  uint32_t which = __ballot_sync(TC_FULL, asks(row0 + lane));
-  if (!args.last_query || which == 0) return which;
-  for (int64_t row = row0 + 32; row < n; row += 32 * HELD) {
-    bool later = false;
-#pragma unroll
-    for (int i = 0; i < HELD; i++) later |= asks(row + i * 32 + lane);
-    if (__any_sync(TC_FULL, later)) return 0;
-  }
-  return 1u << (31 - __clz(which));
-}
-
-/* The squares of a run of tiles and two heads: a warp has half a tile of one of them. */
-template <int DTYPE, bool WIDE>
-__device__ inline void measure(const tc_attention_args &args, const block_t &block, int64_t unit) {
-  static_assert(block_t::WARPS == 4 * TC_AT_RUN && TC_BLOCK == 64, "half a tile a warp");
-  __shared__ float squares[block_t::WARPS];
-  __shared__ int32_t segments[block_t::WARPS];
-  const int32_t heads = args.q_heads + args.k_heads, pairs = (heads + 1) / 2;
-  const int32_t head = (int32_t)(unit % pairs) + block.warp / 16 * pairs;
-  const int64_t run = unit / pairs, tile = run * TC_AT_RUN + block.warp % 16 / 2;
-  int32_t b = -1;
-  float square = 0.0f;
-  if (tile < tc_tiles_total(args.t, args.s)) {
-    int32_t index;
-    b = tc_tile_find(args.t, args.s, tile, &index);
-    const int32_t start = args.s.start[b], n = args.s.n[b];
-    const int32_t row0 = index * TC_BLOCK + block.warp % 2 * 32;
-    const uint8_t *roles = args.roles + start;
-    if (head < args.q_heads) {
-      const char *row = args.q + tc_segment_offset(args, b, start, args.q_segment) +
-                        row0 * args.q_row + head * args.q_head;
-      const uint32_t which = rows_that_ask(args, roles, row0, n);
-      square = greatest_square<DTYPE, WIDE>(args, row, args.q_row, which);
-    } else if (head < heads) {
-      const int32_t own = row0 + block.lane;
-      const char *row = args.k + tc_segment_offset(args, b, start, args.k_segment) +
-                        row0 * args.k_row + (head - args.q_heads) * args.k_head;
-      const uint32_t which = __ballot_sync(TC_FULL, own < n && !tc_is_absent(roles[own]));
-      square = greatest_square<DTYPE, WIDE>(args, row, args.k_row, which);
-    }
-  }
-  __syncthreads(); /* nobody reads those of the unit before */
-  if (block.lane == 0) {
-    squares[block.warp] = square;
-    segments[block.warp] = b;
-  }
-  __syncthreads();
-  if (block.warp > 0) return;
-  /* Those of a segment stand together: the first of them gets the greatest. */
-  square = squares[block.lane];
-  b = segments[block.lane];
-#pragma unroll
-  for (int step = 1; step < 16; step <<= 1) {
-    const float other = __shfl_down_sync(TC_FULL, square, step, 16);
-    if (__shfl_down_sync(TC_FULL, b, step, 16) == b) square = fmaxf(square, other);
-  }
-  const int32_t before = __shfl_up_sync(TC_FULL, b, 1, 16);
-  const int32_t own = (int32_t)(unit % pairs) + block.lane / 16 * pairs;
-  if (b < 0 || own >= heads || (block.lane % 16 > 0 && before == b)) return;
-  args.squares[own * args.squares_pitch + tc_square_at(run, b)] = square;
-}
-
 template <int DTYPE, bool WIDE>
 __global__ void __launch_bounds__(block_t::THREADS)
     attention_lists(const __grid_constant__ tc_attention_args args) {
@@ -194,9 +76,9 @@ __global__ void __launch_bounds__(block_t::THREADS)
   if constexpr (DTYPE != TAILCUT_F32) {
     if (blockIdx.x >= args.lists) {
       const int64_t runs = (tc_tiles_total(args.t, args.s) + TC_AT_RUN - 1) / TC_AT_RUN;
-      const int64_t units = runs * ((args.q_heads + args.k_heads + 1) / 2);
+      const int64_t units = runs * (args.q_heads + args.k_heads);
       for (int64_t unit = blockIdx.x - args.lists; unit < units; unit += gridDim.x - args.lists) {
-        measure<DTYPE, WIDE>(args, block, unit);
+        tc_measure<DTYPE, WIDE>(args, unit);
       }
       return;
     }
@@ -206,7 +88,7 @@ __global__ void __launch_bounds__(block_t::THREADS)
     const uint8_t *roles = args.roles + start;
     int32_t *list = args.list + start;
     const int32_t first =
-        block.reduce(look_at_rows(args, block, roles, n, args.key_bits + tc_key_word(start, b)),
+        block.reduce(look_at_rows(block, roles, n, args.key_bits + tc_key_word(start, b)),
                      INT32_MAX, [](int32_t x, int32_t y) { return min(x, y); });
     const auto asks = [&](int32_t row) { return tc_is_query(roles[row]); };
     const int32_t queries = tc_emit(block, n, asks, 0, list);
@@ -220,7 +102,7 @@ __global__ void __launch_bounds__(block_t::THREADS)
       if (first < INT32_MAX && !seen) args.flags[b] |= TAILCUT_FLAG_BAD_REFERENCE;
     }
   }
-  if (args.lse != nullptr) return;
+  if (args.given) return;
   if (tc_arrives_last(&args.lasting->arrived, args.lists)) count_tiles(args, block);
 }
 
@@ -232,18 +114,15 @@ const lists_kernel KERNELS[3][2] = {
 };
 
 /* How the scratch lies. Takes it from `base` into *args; returns its size. */
-size_t lay_out(const tc_cuda *device, int64_t segments, int64_t rows, int64_t q_heads, char *base,
+size_t lay_out(int64_t segments, int64_t rows, int64_t q_heads, char *base,
                tc_attention_args *args) {
   size_t used = 0;
   const auto take = [&](size_t bytes) { return (char *)tc_cuda_take(base, &used, bytes); };
-  (void)device;
-  if (q_heads == 0) return 0;
   args->list = (int32_t *)take((size_t)rows * 4);
   args->asking = (int32_t *)take((size_t)segments * 4);
   args->row_tiles = (int64_t *)take((size_t)(segments + 1) * 8);
   args->key_bits = (uint32_t *)take((size_t)(tc_key_word(rows, segments) + 1) * 4);
-  args->stats = take((size_t)rows * (size_t)q_heads * 8);
-  args->rests = (float *)take((size_t)rows * (size_t)q_heads * 4);
+  args->lse = take((size_t)rows * (size_t)q_heads * sizeof(tc_at_lse<double>));
   args->part_stats = take(TC_AT_BLOCKS * TC_AT_ROWS * TC_AT_PART);
   args->part_sums = (float *)take(4 * TC_AT_BLOCKS * TC_AT_KEYS * sizeof(float));
   args->squares_pitch = tc_square_at((rows / TC_BLOCK + segments) / TC_AT_RUN, segments) + 1;
@@ -281,19 +160,20 @@ int64_t share_keys(const tc_cuda *device, tc_attention_args *args) {
   return tiles * args->key_splits;
 }
 
-/* Whether all rows of heads can be fetched by 16 bytes. */
+/* Whether all rows of heads are whole pieces of 16 bytes. */
 bool is_wide(const tc_attention_args &args) {
-  return (((uintptr_t)args.q | (uintptr_t)args.k | (uint64_t)args.q_row | (uint64_t)args.q_head |
-           (uint64_t)args.q_segment | (uint64_t)args.k_row | (uint64_t)args.k_head |
-           (uint64_t)args.k_segment) %
-          16) == 0;
+  return tc_widest((uintptr_t)args.q | (uintptr_t)args.k | (uint64_t)args.q_row |
+                   (uint64_t)args.q_head | (uint64_t)args.q_segment | (uint64_t)args.k_row |
+                   (uint64_t)args.k_head | (uint64_t)args.k_segment | (uint64_t)args.head_bytes) ==
+         16;
 }
 
 }  // namespace
 
-extern "C" size_t tc_cuda_attention_scratch(const tc_cuda *device, const tailcut_limits *limits) {
+extern "C" size_t tc_cuda_attention_scratch(const tc_cuda *, const tailcut_limits *limits) {
   tc_attention_args args;
-  return lay_out(device, limits->segments, limits->total_tokens, limits->q_heads, nullptr, &args);
+  if (limits->q_heads == 0) return 0;
+  return lay_out(limits->segments, limits->total_tokens, limits->q_heads, nullptr, &args);
 }
 
 extern "C" cudaError_t tc_cuda_attention(const tc_cuda *device, const tc_segments *segments,
@@ -304,6 +184,7 @@ extern "C" cudaError_t tc_cuda_attention(const tc_cuda *device, const tc_segment
   const int64_t size = tc_dtype_size(options->dtype);
   const bool ragged = segments->cu_seqlens != nullptr;
   tc_attention_args args = {};
+  lay_out(segments->segments, segments->total, options->q_heads, scratch, &args);
   args.s = *segments;
   args.roles = roles;
   args.q = (const char *)options->q;
@@ -314,10 +195,15 @@ extern "C" cudaError_t tc_cuda_attention(const tc_cuda *device, const tc_segment
   args.k_row = options->k_row_stride * size;
   args.k_head = options->k_head_stride * size;
   args.k_segment = ragged ? args.k_row : options->k_segment_stride * size;
-  args.lse = options->lse;
-  args.lse_row = options->lse_row_stride;
-  args.lse_head = args.lse != nullptr ? options->lse_head_stride * 4 : (int64_t)sizeof(float2);
-  args.lse_segment = ragged ? args.lse_row : options->lse_segment_stride;
+  args.given = options->lse != nullptr;
+  args.lse_head = args.given ? options->lse_head_stride * 4 : sizeof(tc_at_lse<double>);
+  args.lse_row = args.given ? options->lse_row_stride * 4 : options->q_heads * args.lse_head;
+  args.lse_segment = args.lse_row;
+  if (!ragged) {
+    args.lse_segment =
+        args.given ? options->lse_segment_stride * 4 : segments->max_tokens * args.lse_row;
+  }
+  if (args.given) args.lse = (char *)options->lse;
   args.q_heads = options->q_heads;
   args.k_heads = options->k_heads;
   args.group = options->q_heads / options->k_heads;
@@ -327,28 +213,27 @@ extern "C" cudaError_t tc_cuda_attention(const tc_cuda *device, const tc_segment
   args.last_query = options->last_query;
   args.head_max = options->head_reduction == TAILCUT_REDUCE_MAX;
   args.query_max = options->query_reduction == TAILCUT_REDUCE_MAX;
-  args.wide_scale = 1.4426950408889634 / sqrt((double)options->head_dim);
-  args.scale = (float)args.wide_scale;
+  args.root = sqrt((double)options->head_dim);
+  args.scale = (float)(1.4426950408889634 / args.root);
   /* fp32 sums err by about 2^-20 of |q||k| for every 128 products at most: 1e-3 at these logits. */
   const double most = 1000.0 * fmin(1.0, 128.0 / (double)options->head_dim);
   args.most_square = most * most * (double)options->head_dim;
   args.scores = scores;
   args.flags = flags;
   args.lasting = lasting;
-  lay_out(device, segments->segments, segments->total, options->q_heads, scratch, &args);
   const bool wide = is_wide(args);
   const int64_t blocks = share_keys(device, &args);
 
   /* One block an SM in all, but half as many at least that measure. */
   args.lists = tc_grid(segments->segments);
   const int64_t left = max(device->sms - (int64_t)args.lists, (int64_t)(device->sms + 1) / 2);
-  const int64_t units = (args.t.bound / TC_AT_RUN + 1) * (args.q_heads + args.k_heads + 1) / 2;
+  const int64_t units = (args.t.bound / TC_AT_RUN + 1) * (args.q_heads + args.k_heads);
   const int64_t measuring = options->dtype == TAILCUT_F32 ? 0 : min(left, units);
 
   const tc_chain next = {chain->stream, device->chains};
   cudaError_t error = tc_launch(KERNELS[options->dtype - 1][wide], args.lists + (unsigned)measuring,
                                 block_t::THREADS, 0, chain, args);
-  if (error == cudaSuccess && args.lse == nullptr) {
+  if (error == cudaSuccess && !args.given) {
     error = tc_attention_lse(args, options->dtype, wide, (unsigned)wanted(device), &next);
   }
   if (error != cudaSuccess) return error;

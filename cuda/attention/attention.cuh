@@ -10,6 +10,8 @@
 #ifndef TAILCUT_ATTENTION_CUH_
 #define TAILCUT_ATTENTION_CUH_
 
+#include <type_traits>
+
 #include "common/dot.cuh"
 #include "common/launch.cuh"
 #include "common/segments.cuh"
@@ -25,27 +27,25 @@
 #define TC_AHEAD 2
 #define TC_AT_BLOCKS 1024 /* most blocks where several share a sum: TC_CHUNK_SEGMENTS counters */
 #define TC_AT_PART 16 /* bytes of the sums of a part, whichever they are: both may be under way */
-#define TC_AT_RUN 8   /* tiles of TC_BLOCK rows whose lengths become one */
 
 struct tc_attention_args {
   tc_segments s;
   tc_tiles t; /* tiles of TC_BLOCK rows; of keys by prefix every other one is taken */
   const uint8_t *roles;
   const char *q, *k;
-  const float *lse;
+  char *lse;                        /* float, the caller's; else lse.cu's: tc_at_lse */
   int64_t q_row, q_head, q_segment; /* bytes; segment: from one segment's, or row's (ragged) */
   int64_t k_row, k_head, k_segment;
-  int64_t lse_row, lse_segment;    /* elements */
-  int64_t lse_head;                /* bytes; of stats where the caller has no lse */
+  int64_t lse_row, lse_head, lse_segment;
   int32_t q_heads, k_heads, group; /* group: query heads of a key head */
   int32_t head_bytes, pieces;      /* of a head's channels; in pieces of TC_DEPTH */
-  int32_t causal, last_query, head_max, query_max;
+  int32_t given, causal, last_query, head_max, query_max; /* given: lse is the caller's */
   uint32_t lists;      /* blocks of attention_lists that make lists; the others measure */
   int32_t per;         /* evenly: tiles of TC_AT_KEYS keys of a segment; else 0 */
   int32_t key_splits;  /* blocks that share a tile of keys: */
   int32_t head_splits; /* of them those that share its key heads */
   float scale;         /* log2(e) / sqrt(head_dim) */
-  double wide_scale;   /* the same */
+  double root;         /* sqrt(head_dim) */
   double most_square;  /* of |q|^2 |k|^2, for which fp32 sums do */
   float *scores;
   int32_t *flags;
@@ -54,11 +54,9 @@ struct tc_attention_args {
   int32_t *asking;    /* [segments] their number */
   int64_t *row_tiles; /* [segments + 1] prefix sums of ceil(asking * group / TC_AT_ROWS) */
   uint32_t *key_bits; /* bit i of word tc_key_word(start, b) + w: row 32 w + i is a key */
-  char *stats;        /* [place in list, q_heads] tc_logits::stat; precise: its m alone, */
-  float *rests;       /* and here its l */
   char *part_stats;   /* [blocks, TC_AT_ROWS, TC_AT_PART] tc_at_sums, of parts of the keys */
   float *part_sums;   /* [blocks, TC_AT_KEYS] of parts of the query rows and heads */
-  float *squares;     /* [q_heads, then k_heads; squares_pitch] tc_is_precise */
+  float *squares;     /* [q_heads, then k_heads; squares_pitch] squares.cuh */
   int64_t squares_pitch;
 };
 
@@ -92,65 +90,24 @@ __device__ inline float tc_exp2(float x) {
 /* The greatest logit, unscaled, and the sum of 2^(their distances to it, scaled). */
 template <class T>
 struct tc_at_sums {
-  T m;
-  float sum;
+  T m, sum;
 };
 
-/* What logits are summed in: fp32 by mma.sync, or (PRECISE) double. */
+/* What logits are summed in: double, or fp32 by mma.sync. */
 template <bool PRECISE>
-struct tc_logits {
-  typedef float value;
-  struct stat { /* of a pair: the greatest logit, log2 of the sum */
-    value m, l;
-  };
-  static __device__ inline stat given(float lse) {
-    return {0.0f, isfinite(lse) ? lse * 1.44269504f : __int_as_float(TC_NAN_BITS)};
-  }
-  static __device__ inline float paid(const tc_attention_args &args, value x, stat s) {
-    return tc_exp2(__fmaf_rn(x - s.m, args.scale, -s.l));
-  }
+using tc_logit = std::conditional_t<PRECISE, double, float>;
+
+/* The log-sum-exp of a pair: m unscaled, l to base 2. Those of float take as much room in memory. */
+template <class T>
+struct tc_at_lse {
+  T m;
+  float l;
 };
 
-template <>
-struct tc_logits<true> {
-  typedef double value;
-  struct stat {
-    value m, l;
-  };
-  static __device__ inline stat given(float lse) {
-    const float l = isfinite(lse) ? lse : __int_as_float(TC_NAN_BITS);
-    return {0.0, (double)l * 1.4426950408889634};
-  }
-  static __device__ inline float paid(const tc_attention_args &args, value x, stat s) {
-    return tc_exp2((float)((x - s.m) * args.wide_scale - s.l));
-  }
-};
-
-/* Where the lengths of segment b's rows in a run of tiles are. Unique: a run's segments ascend. */
-static inline __host__ __device__ int64_t tc_square_at(int64_t run, int32_t b) { return run + b; }
-
-/* Whether the products of a segment and key head have to be summed in double: fp32's always, for
- * 1e-5 holds for any logits only where they are exact to more than 24 bits; those of 16-bit values
- * where a product can be so large that fp32 sums are not within the tolerance. By Cauchy and
- * Schwarz, from attention_lists' squares, which are infinite where they overflow; where one of them
- * underflows and the other is finite the products are tiny. Called by whole, converged warps. */
-template <int DTYPE>
-__device__ inline bool tc_is_precise(const tc_attention_args &args, int32_t b, int32_t start,
-                                     int32_t n, int32_t k_head) {
-  if constexpr (DTYPE == TAILCUT_F32) return true;
-  const int64_t tile = tc_tile_first(args.t, args.s, b, start);
-  const int64_t end = tc_square_at((tile + (n - 1) / TC_BLOCK) / TC_AT_RUN, b);
-  float q = 0.0f, k = 0.0f; /* NaN is passed over: such a product is NaN however it is summed */
-  for (int64_t i = tc_square_at(tile / TC_AT_RUN, b) + (threadIdx.x & 31); i <= end; i += 32) {
-    k = fmaxf(k, args.squares[(args.q_heads + k_head) * args.squares_pitch + i]);
-#pragma unroll 8
-    for (int32_t g = 0; g < args.group; g++) {
-      q = fmaxf(q, args.squares[(k_head * args.group + g) * args.squares_pitch + i]);
-    }
-  }
-  q = __uint_as_float(__reduce_max_sync(TC_FULL, __float_as_uint(q)));
-  k = __uint_as_float(__reduce_max_sync(TC_FULL, __float_as_uint(k)));
-  return !((double)q * (double)k <= args.most_square);
+/* What a pair pays to the key with which its logit is x, unscaled. */
+template <class T>
+__device__ inline float tc_paid(T x, tc_at_lse<T> lse, float scale) {
+  return tc_exp2(__fmaf_rn((float)(x - lse.m), scale, -lse.l));
 }
 
 /* ------------------------------------------------------------------------ shared memory -- */
@@ -160,61 +117,39 @@ __device__ inline int tc_part_at(int row, int part) {
   return row * TC_DEPTH + ((part ^ (row & 7)) << 4);
 }
 
-/* `bytes` bytes of an element's size each and zeros up to 16; WIDE: at any time before tc_arrive.
- * Where bytes is 0 nothing is read. */
-template <int DTYPE, bool WIDE>
-__device__ inline void tc_fetch(char *to, const char *from, int bytes) {
-  if constexpr (WIDE) {
-    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(tc_shared_address(to)),
-                 "l"(from), "r"(bytes)
-                 : "memory");
-  } else {
-    uint32_t words[4] = {0, 0, 0, 0};
-    constexpr int SIZE = tc_type<DTYPE>::size;
-#pragma unroll
-    for (int i = 0; i < 16 / SIZE; i++) {
-      if (i * SIZE >= bytes) continue;
-      if constexpr (SIZE == 4) {
-        words[i] = ((const uint32_t *)from)[i];
-      } else {
-        words[i / 2] |= (uint32_t)((const uint16_t *)from)[i] << (i % 2 * 16);
-      }
-    }
-    *(uint4 *)to = make_uint4(words[0], words[1], words[2], words[3]);
-  }
-}
 template <int BYTES>
 __device__ inline void tc_fetch_number(void *to, const void *from) {
   asm volatile("cp.async.ca.shared.global [%0], [%1], %2;" ::"r"(tc_shared_address(to)), "l"(from),
                "n"(BYTES)
                : "memory");
 }
-/* Ends a step's fetches. */
-__device__ inline void tc_step_fetched() { tc_copy_commit(); }
-/* Those of all steps but the last TC_AHEAD - 1 are there, this thread's. */
-__device__ inline void tc_arrive() { tc_copy_wait<TC_AHEAD - 1>(); }
 
 /* The part of each piece that a thread fetches: of rows threadIdx / 8, and every 32nd behind it. */
 __device__ inline int tc_fetch_part() { return (int)(threadIdx.x & 7); }
 __device__ inline int tc_fetch_row() { return (int)(threadIdx.x >> 3); }
-/* Bytes of it in piece `piece`, 0..16. */
+/* Bytes of a head's channels from it on, in piece `piece`. */
 __device__ inline int tc_fetch_bytes(const tc_attention_args &args, int piece) {
-  return min(max(args.head_bytes - piece * TC_DEPTH - tc_fetch_part() * 16, 0), 16);
+  return args.head_bytes - piece * TC_DEPTH - tc_fetch_part() * 16;
 }
 /* Where in a tile the first of those rows goes; each further one 32 rows behind, by the same
  * permutation. */
 __device__ inline int tc_fetch_at() { return tc_part_at(tc_fetch_row(), tc_fetch_part()); }
 
-/* This thread's part of a piece of KEYS keys, of which `left` are there; `from`: its first's. */
+/* This thread's part of a piece of its i-th row of a tile, as tc_copy_quad. */
+template <int DTYPE, bool WIDE>
+__device__ inline void tc_fetch(char *tile, int i, const char *from, int bytes) {
+  tc_copy_quad<tc_type<DTYPE>::size, WIDE>(
+      tc_shared_address(tile) + tc_fetch_at() + i * 32 * TC_DEPTH, from, bytes);
+}
+
+/* The same of KEYS keys, of which `left` are there; `from`: its first's. */
 template <int DTYPE, bool WIDE, int KEYS>
 __device__ inline void tc_fetch_keys(const tc_attention_args &args, char *tile, const char *from,
                                      int32_t left, int bytes) {
-  char *to = tile + tc_fetch_at();
   left -= tc_fetch_row();
 #pragma unroll
   for (int i = 0; i < KEYS / 32; i++) {
-    tc_fetch<DTYPE, WIDE>(to + i * 32 * TC_DEPTH, from + i * 32 * args.k_row,
-                          i * 32 < left ? bytes : 0);
+    tc_fetch<DTYPE, WIDE>(tile, i, from + i * 32 * args.k_row, i * 32 < left ? bytes : 0);
   }
 }
 
@@ -232,7 +167,7 @@ __device__ inline int tc_key_of(int i, int e) {
  * `bytes` bytes count. */
 template <int DTYPE, bool PRECISE, int NI>
 __device__ inline void tc_multiply(const char *q, const char *k, int row0, int key0, int bytes,
-                                   typename tc_logits<PRECISE>::value (&c)[2][NI][4]) {
+                                   tc_logit<PRECISE> (&c)[2][NI][4]) {
   const int lane = (int)(threadIdx.x & 31);
   if constexpr (PRECISE) {
     constexpr int EACH = 4 / tc_type<DTYPE>::size; /* elements of a word; behind the last: zeros */

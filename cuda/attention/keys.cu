@@ -8,14 +8,14 @@
  * heads: logits are computed once more, p is reduced over the heads in the registers where it came
  * to be, and over the tile's rows at its end; no map is stored, and a key's score is written once.
  * The query heads of one key head come one after the other, so that its keys are fetched once for
- * all where they have no more than two pieces (fp16: 128 channels). Where there are too few tiles
+ * all where the ring holds them beside the next's (fp16: 128 channels). Where there are too few tiles
  * of keys for the device, several blocks share one: each takes a part of the query rows, or (where
  * heads and rows are reduced alike) of the key heads, and the last to arrive puts the parts
  * together in order: which block that is depends on timing, what it adds does not.
  * Precision: as lse.cu; p, over heads and over a tile's rows in fp32, over tiles in double.
  * Limits: q is fetched by every block; from L2, but for 33 tiles of keys 33 times.
  */
-#include "attention/attention.cuh"
+#include "attention/squares.cuh"
 #include "common/sync.cuh"
 
 namespace {
@@ -27,17 +27,15 @@ static_assert(TC_AT_KEYS == 2 * TC_BLOCK, "tiles by prefix");
 struct space {
   char q[TC_RING][SLOT];
   char k[TC_RING][KEY_SLOT];
-  double stats[TC_RING][TC_AT_QUERIES]; /* args.stats, or the caller's log-sum-exp */
-  float rests[TC_RING][TC_AT_QUERIES];  /* args.rests */
-  float sums[2][TC_AT_KEYS];            /* of each half of a tile's query rows */
+  tc_at_lse<double> lse[TC_RING][TC_AT_QUERIES]; /* args.lse */
+  float sums[2][TC_AT_KEYS];                     /* of each half of a tile's query rows */
 };
 
-/* NaN stays. */
-__device__ inline float greater(float a, float b) { return b > a || b != b ? b : a; }
-__device__ inline double greater(double a, double b) { return b > a || b != b ? b : a; }
+/* The sum or (max) the greater, where NaN stays. */
 template <class T>
-__device__ inline T reduced(int32_t max, T a, T b) {
-  return max ? greater(a, b) : a + b;
+__device__ inline T reduced(bool max, T a, T b) {
+  if (max) return b > a || b != b ? b : a;
+  return a + b;
 }
 
 /* The keys of a block and what it does for them. */
@@ -72,124 +70,102 @@ __device__ inline work find(const tc_attention_args &args) {
   const int32_t units = (asking + 15) / 16; /* and parts: at most 2^16 and 2^11 */
   w.t = units * by_rows / parts * 16;
   w.t_end = min(units * (by_rows + 1) / parts * 16, asking);
-  if (args.causal) { /* rows before the keys see none of them */
-    int32_t lo = w.t, hi = w.t_end;
-    while (lo < hi) {
-      const int32_t mid = lo + (hi - lo) / 2;
-      if (args.list[w.start + mid] < w.first) {
-        lo = mid + 1;
-      } else {
-        hi = mid;
-      }
-    }
-    w.t = lo;
+  const int32_t *list = args.list + w.start; /* rows before the keys see none of them */
+  if (args.causal && w.t < w.t_end && list[w.t] < w.first) {
+    w.t = (int32_t)tc_prefix_find(list, w.t, w.t_end, w.first - 1) + 1;
   }
   return w;
 }
 
-/* Fetches the steps of a walk into shared memory. */
+/* Whether the keys of a key head are fetched once for all of its query heads. */
+__device__ inline bool fetches_once(const tc_attention_args &args) { return args.pieces < TC_RING; }
+
+/* Fetches the steps of a walk into shared memory: a piece of a query head of a tile of query rows
+ * each, and of its keys. */
 template <int DTYPE, bool WIDE, bool PRECISE>
 struct fetcher {
-  const char *keys;             /* this thread's part of its first key's first head */
-  const char *rows[2];          /* of the first head of its query rows; NULL: no row */
-  const char *lse;              /* what stands for the first head of row threadIdx */
-  int64_t head_at, key_head_at; /* bytes from the first head to this one's, of q and of k */
-  int64_t lse_at;               /* bytes from `lse` to its head's */
-  int32_t t, k_head, g, piece;  /* the step: a piece of a query head of a tile of query rows */
-  int32_t known;                /* the tile whose rows these are */
-  int slot, key_slot;
+  const char *keys; /* this thread's part of its first key's first head */
+  int32_t rows[2];  /* its query rows; -1: no row */
+  int32_t t, k_head, g, piece;
+  uint32_t steps, key_steps; /* so far */
 
-  __device__ void begin(const tc_attention_args &args, const work &w) {
-    k_head = w.k_head;
-    g = piece = 0;
-    head_at = w.k_head * args.group * args.q_head;
-    key_head_at = w.k_head * args.k_head;
-    lse_at = w.k_head * args.group * args.lse_head;
+  __device__ void learn_rows(const tc_attention_args &args, const work &w) {
+#pragma unroll
+    for (int i = 0; i < 2; i++) {
+      const int32_t own = t + tc_fetch_row() + 32 * i;
+      rows[i] = own < w.t_end ? args.list[w.start + own] : -1;
+    }
   }
 
   __device__ void advance(const tc_attention_args &args, const work &w) {
     if (++piece < args.pieces) return;
     piece = 0;
-    head_at += args.q_head;
-    lse_at += args.lse_head;
     if (++g < args.group) return;
     g = 0;
-    key_head_at += args.k_head;
     if (++k_head < w.k_head_end) return;
-    begin(args, w);
+    k_head = w.k_head;
     t += TC_AT_QUERIES;
-  }
-
-  __device__ void learn_rows(const tc_attention_args &args, const work &w) {
-    const int32_t *list = args.list + w.start;
-    known = t;
-#pragma unroll
-    for (int i = 0; i < 2; i++) {
-      const int32_t own = t + tc_fetch_row() + 32 * i;
-      rows[i] = nullptr;
-      if (own >= w.t_end) continue;
-      rows[i] = args.q + tc_segment_offset(args, w.b, w.start, args.q_segment) +
-                list[own] * args.q_row + tc_fetch_part() * 16;
-    }
-    const int32_t own = t + (int32_t)threadIdx.x;
-    lse = nullptr;
-    if (threadIdx.x >= TC_AT_QUERIES || own >= w.t_end) return;
-    lse = args.lse == nullptr
-              ? args.stats + (int64_t)(w.start + own) * args.q_heads * 8
-              : (const char *)(args.lse + tc_segment_offset(args, w.b, w.start, args.lse_segment) +
-                               list[own] * args.lse_row);
+    learn_rows(args, w);
   }
 
   __device__ void step(const tc_attention_args &args, const work &w, space &room) {
     if (t < w.t_end) {
-      if (known != t) learn_rows(args, w);
       const int bytes = tc_fetch_bytes(args, piece), deep = piece * TC_DEPTH;
-      if (g == 0 || args.pieces > 2) {
-        tc_fetch_keys<DTYPE, WIDE, TC_AT_KEYS>(args, room.k[key_slot], keys + key_head_at + deep,
-                                               w.n - w.first, bytes);
-        if (++key_slot == TC_RING) key_slot = 0;
+      const int32_t head = k_head * args.group + g, slot = (int32_t)(steps++ % TC_RING);
+      if (g == 0 || !fetches_once(args)) {
+        tc_fetch_keys<DTYPE, WIDE, TC_AT_KEYS>(args, room.k[key_steps++ % TC_RING],
+                                               keys + k_head * args.k_head + deep, w.n - w.first,
+                                               bytes);
       }
-      char *to = room.q[slot] + tc_fetch_at();
+      const char *q = args.q + tc_segment_offset(args, w.b, w.start, args.q_segment) +
+                      head * args.q_head + deep + tc_fetch_part() * 16;
 #pragma unroll
-      for (int i = 0; i < TC_AT_QUERIES / 32; i++) {
-        tc_fetch<DTYPE, WIDE>(to + i * 32 * TC_DEPTH, rows[i] + head_at + deep,
-                              rows[i] != nullptr ? bytes : 0);
+      for (int i = 0; i < 2; i++) {
+        tc_fetch<DTYPE, WIDE>(room.q[slot], i, q + rows[i] * args.q_row, rows[i] >= 0 ? bytes : 0);
       }
-      if (piece == args.pieces - 1 && lse != nullptr) {
-        double *held = &room.stats[slot][threadIdx.x];
-        if (args.lse == nullptr) {
-          tc_fetch_number<8>(held, lse + lse_at);
-          if (PRECISE) {
-            tc_fetch_number<4>(&room.rests[slot][threadIdx.x],
-                               (const char *)args.rests + (lse + lse_at - args.stats) / 2);
-          }
+      const int32_t row = tc_fetch_part() == 0 ? rows[0] : rows[1];
+      if (piece == args.pieces - 1 && tc_fetch_part() < 2 && row >= 0) {
+        void *to = &room.lse[slot][tc_fetch_row() + 32 * tc_fetch_part()];
+        const char *from = args.lse + tc_segment_offset(args, w.b, w.start, args.lse_segment) +
+                           row * args.lse_row + head * args.lse_head;
+        if (args.given) {
+          tc_fetch_number<4>(to, from);
         } else {
-          tc_fetch_number<4>(held, lse + lse_at);
+          tc_fetch_number<sizeof(tc_at_lse<tc_logit<PRECISE>>)>(to, from);
         }
       }
-      if (++slot == TC_RING) slot = 0;
       advance(args, w);
     }
-    tc_step_fetched();
+    tc_copy_commit();
   }
 };
 
+/* What a slot of space::lse holds. whole: lse.cu was as precise. */
+template <class T>
+__device__ inline tc_at_lse<T> held_lse(const tc_attention_args &args, const void *held,
+                                        bool whole) {
+  if (args.given) {
+    const float lse = *(const float *)held;
+    return {isfinite(lse) ? lse * (T)args.root : (T)__int_as_float(TC_NAN_BITS), 0.0f};
+  }
+  if (whole) return *(const tc_at_lse<T> *)held;
+  const auto *parts = (const tc_at_lse<float> *)held;
+  return {parts->m, parts->l};
+}
+
 /* Puts p of a head to what this thread has of the tile. limit: the last key that each of its rows
  * sees, from the warp's first on. */
-template <bool PRECISE, bool MASKED, bool MAX>
-__device__ inline void take(const tc_attention_args &args,
-                            const typename tc_logits<PRECISE>::value (&c)[2][NI][4],
-                            float (&p)[2][NI][4],
-                            const typename tc_logits<PRECISE>::stat (&stats)[4],
-                            const int32_t (&limit)[4]) {
+template <bool MASKED, bool MAX, class T>
+__device__ inline void take(const T (&c)[2][NI][4], float (&p)[2][NI][4],
+                            const tc_at_lse<T> (&lse)[4], float scale, const int32_t (&limit)[4]) {
 #pragma unroll
   for (int r = 0; r < 4; r++) {
 #pragma unroll
     for (int j = 0; j < 2 * NI; j++) {
       float &held = p[r / 2][j / 2][r % 2 * 2 + j % 2];
-      float paid = tc_logits<PRECISE>::paid(args, c[r / 2][j / 2][r % 2 * 2 + j % 2], stats[r]);
+      float paid = tc_paid(c[r / 2][j / 2][r % 2 * 2 + j % 2], lse[r], scale);
       if (MASKED && tc_key_of(j / 2, j % 2) > limit[r]) paid = 0.0f;
-      held = MAX ? greater(held, paid) : held + paid;
+      held = reduced(MAX, held, paid);
     }
   }
 }
@@ -231,25 +207,22 @@ __device__ inline void finish(const tc_attention_args &args, const work &w, doub
 /* What a block does; unless PRECISE for heads for which fp32 sums do. */
 template <int DTYPE, bool WIDE, bool PRECISE>
 __device__ __forceinline__ void walk(const tc_attention_args &args, const work &w) {
-  typedef tc_logits<PRECISE> logits;
-  typedef typename logits::stat stat;
+  typedef tc_logit<PRECISE> T;
   extern __shared__ __align__(128) char shared[];
   space &room = *(space *)shared;
   const int warp = (int)threadIdx.x >> 5;
   const int row0 = warp / 4 * 32, key0 = warp % 4 * 32;
+  const int32_t first = w.first + key0;
 
-  fetcher<DTYPE, WIDE, PRECISE> fetch;
+  fetcher<DTYPE, WIDE, PRECISE> fetch = {};
   fetch.keys = args.k + tc_segment_offset(args, w.b, w.start, args.k_segment) +
                (w.first + tc_fetch_row()) * args.k_row + tc_fetch_part() * 16;
-  fetch.begin(args, w);
   fetch.t = w.t;
-  fetch.known = -1;
-  fetch.slot = fetch.key_slot = 0;
+  fetch.k_head = w.k_head;
+  fetch.learn_rows(args, w);
   for (int i = 0; i < TC_AHEAD; i++) fetch.step(args, w, room);
 
-  const int32_t first = w.first + key0;
-  const int steps_of_keys = args.pieces > 2 ? 1 : args.pieces; /* slots that a head's keys take */
-  int slot = 0, key_slot = 0;
+  uint32_t steps = 0, key_steps = 0; /* behind us */
   double sum = 0.0;
   for (int32_t t = w.t; t < w.t_end; t += TC_AT_QUERIES) {
     const bool idle = t + row0 >= w.t_end;
@@ -264,56 +237,41 @@ __device__ __forceinline__ void walk(const tc_attention_args &args, const work &
       limit[r] = own >= w.t_end ? -1 : args.causal ? args.list[w.start + own] - first : TC_AT_KEYS;
     }
     for (int32_t head = w.k_head * args.group; head < w.k_head_end * args.group; head++) {
-      typename logits::value c[2][NI][4];
+      T c[2][NI][4];
       tc_clear(c);
+      uint32_t key_step = key_steps;
       for (int piece = 0; piece < args.pieces; piece++) {
-        int key_at = key_slot + (args.pieces > 2 ? 0 : piece);
-        if (key_at >= TC_RING) key_at -= TC_RING;
-        tc_arrive();
+        tc_copy_wait<TC_AHEAD - 1>();
         __syncthreads();
         fetch.step(args, w, room);
         if (!idle) {
-          tc_multiply<DTYPE, PRECISE, NI>(room.q[slot], room.k[key_at], row0, key0,
-                                          args.head_bytes - piece * TC_DEPTH, c);
+          tc_multiply<DTYPE, PRECISE, NI>(room.q[steps % TC_RING], room.k[key_step % TC_RING], row0,
+                                          key0, args.head_bytes - piece * TC_DEPTH, c);
         }
-        if (piece == args.pieces - 1 && !idle) {
-          stat stats[4];
-          bool whole = true; /* whether lse.cu was as precise */
-          if (PRECISE && args.lse == nullptr) {
-            whole = tc_is_precise<DTYPE>(args, w.b, w.start, w.n, head / args.group);
-          }
-#pragma unroll
-          for (int r = 0; r < 4; r++) {
-            const int own = row0 + tc_row_of(r / 2, r % 2 * 2);
-            const double *held = &room.stats[slot][own];
-            if (args.lse != nullptr) {
-              stats[r] = logits::given(*(const float *)held);
-            } else {
-              const auto *lse = (const tc_logits<false>::stat *)held;
-              stats[r] = {lse->m, lse->l};
-              if constexpr (PRECISE) {
-                if (whole) stats[r] = {*held, room.rests[slot][own]};
-              }
-            }
-          }
-          if (masked) {
-            if (args.head_max) {
-              take<PRECISE, true, true>(args, c, p, stats, limit);
-            } else {
-              take<PRECISE, true, false>(args, c, p, stats, limit);
-            }
-          } else if (args.head_max) {
-            take<PRECISE, false, true>(args, c, p, stats, limit);
-          } else {
-            take<PRECISE, false, false>(args, c, p, stats, limit);
-          }
-        }
-        if (++slot == TC_RING) slot = 0;
-        if (args.pieces > 2 && ++key_slot == TC_RING) key_slot = 0;
+        steps++;
+        key_step++;
       }
-      if (args.pieces <= 2 && (head + 1) % args.group == 0) {
-        key_slot += steps_of_keys;
-        if (key_slot >= TC_RING) key_slot -= TC_RING;
+      const bool last = (head + 1) % args.group == 0; /* of the key head */
+      if (last || !fetches_once(args)) key_steps = key_step;
+      if (idle) continue;
+      const bool whole = !PRECISE || args.given ||
+                         tc_is_precise<DTYPE>(args, w.b, w.start, w.n, head / args.group);
+      tc_at_lse<T> lse[4];
+#pragma unroll
+      for (int r = 0; r < 4; r++) {
+        lse[r] = held_lse<T>(
+            args, &room.lse[(steps - 1) % TC_RING][row0 + tc_row_of(r / 2, r % 2 * 2)], whole);
+      }
+      if (args.head_max) {
+        if (masked) {
+          take<true, true>(c, p, lse, args.scale, limit);
+        } else {
+          take<false, true>(c, p, lse, args.scale, limit);
+        }
+      } else if (masked) {
+        take<true, false>(c, p, lse, args.scale, limit);
+      } else {
+        take<false, false>(c, p, lse, args.scale, limit);
       }
     }
     reduce_rows(args, p, room.sums[warp / 4] + key0);

@@ -11,13 +11,13 @@
  * tiles, several blocks share one's keys, and the last to arrive puts their sums together in order:
  * which block that is depends on timing, what it adds does not.
  * Precision: products of fp16 and bf16 are summed in fp32 by mma.sync where tc_is_precise says that
- * it does, and else, as those of fp32 always, in double. The greatest x is taken off before the
- * scale is put on, so that huge logits lose nothing. A NaN among the logits makes the sum NaN, as
+ * it does, and else, as those of fp32 always, in double, as are then their powers' sums over tiles.
+ * The greatest x is taken off before the scale is put on, so that huge logits lose nothing. A NaN among the logits makes the sum NaN, as
  * infinity does; so does a row of which all are -infinity.
  * Limits: q of more than TC_RING pieces (fp16: 192 channels) is fetched again with each tile of
  * keys.
  */
-#include "attention/attention.cuh"
+#include "attention/squares.cuh"
 #include "common/sync.cuh"
 
 namespace {
@@ -53,15 +53,7 @@ __device__ inline int32_t list_row(const tc_attention_args &args, const work &w,
 __device__ inline work find(const tc_attention_args &args, int64_t unit, int32_t splits) {
   const int32_t split = (int32_t)(unit % splits);
   const int64_t row_tile = unit / splits / args.k_heads;
-  int32_t lo = 0, hi = args.s.segments; /* row_tiles[lo] <= row_tile < row_tiles[hi] */
-  while (hi - lo > 1) {
-    const int32_t mid = lo + (hi - lo) / 2;
-    if (args.row_tiles[mid] <= row_tile) {
-      lo = mid;
-    } else {
-      hi = mid;
-    }
-  }
+  const int32_t lo = (int32_t)tc_prefix_find(args.row_tiles, 0, args.s.segments, row_tile);
   work w;
   w.b = lo;
   w.start = args.s.start[lo];
@@ -105,20 +97,16 @@ __device__ inline void take(T (&c)[2][NI][4], tc_at_sums<T> (&sums)[4], float sc
   }
 }
 
-/* What each pair's sums come to: its row of stats. */
+/* What each pair's sums come to. */
 template <class T>
 __device__ inline void store(const tc_attention_args &args, const work &w, int64_t pair,
                              tc_at_sums<T> sums) {
   const int32_t head = w.k_head * args.group + (int32_t)(pair % args.group);
-  const int64_t at = (w.start + pair / args.group) * args.q_heads + head;
+  char *to = args.lse + tc_segment_offset(args, w.b, w.start, args.lse_segment) +
+             list_row(args, w, pair) * args.lse_row + head * args.lse_head;
   /* No sum where all logits are -infinity: none is the greatest. */
-  const float l = sums.sum > 0.0f ? log2f(sums.sum) : __int_as_float(TC_NAN_BITS);
-  if constexpr (sizeof(T) == 8) {
-    ((double *)args.stats)[at] = sums.m;
-    args.rests[at] = l;
-  } else {
-    ((typename tc_logits<false>::stat *)args.stats)[at] = {sums.m, l};
-  }
+  const float sum = sums.sum > 0 ? (float)sums.sum : __int_as_float(TC_NAN_BITS);
+  *(tc_at_lse<T> *)to = {sums.m, log2f(sum)};
 }
 
 /* What a block does for unit `unit`. Where they are double a thread has half as many sums. */
@@ -126,8 +114,8 @@ template <int DTYPE, bool WIDE, bool PRECISE, int NI>
 __device__ __forceinline__ void walk(const tc_attention_args &args, const work &w, int64_t unit,
                                      int32_t splits) {
   extern __shared__ __align__(128) char shared[];
-  typedef typename tc_logits<PRECISE>::value value;
-  typedef tc_at_sums<value> sums_t;
+  typedef tc_logit<PRECISE> T;
+  typedef tc_at_sums<T> sums_t;
   constexpr int KEYS = 16 * NI; /* of a tile here; a warp: 32 pairs and half of them */
   static_assert(NI <= 8 && TC_AT_KEYS % KEYS == 0, "parts of a tile");
   space &room = *(space *)shared;
@@ -147,7 +135,7 @@ __device__ __forceinline__ void walk(const tc_attention_args &args, const work &
   for (int r = 0; r < 4; r++) {
     const int64_t pair = min(w.first_pair + row0 + tc_row_of(r / 2, r % 2 * 2), w.pairs - 1);
     last_seen[r] = args.causal ? list_row(args, w, pair) : w.n;
-    sums[r] = {-INFINITY, 0.0f};
+    sums[r] = {-INFINITY, 0};
   }
   const int32_t all_see = args.causal ? list_row(args, w, w.first_pair) : w.n;
 
@@ -159,11 +147,11 @@ __device__ __forceinline__ void walk(const tc_attention_args &args, const work &
       tc_fetch_keys<DTYPE, WIDE, KEYS>(args, room.k[next_slot], keys + next_piece * TC_DEPTH,
                                        w.n - first, bytes);
       if (!resident || next_tile == tile0) {
-        char *to = room.q[resident ? next_piece : next_slot] + tc_fetch_at();
+        char *to = room.q[resident ? next_piece : next_slot];
 #pragma unroll
         for (int i = 0; i < TC_AT_ROWS / 32; i++) {
           const int64_t offset = room.offsets[tc_fetch_row() + 32 * i];
-          tc_fetch<DTYPE, WIDE>(to + i * 32 * TC_DEPTH,
+          tc_fetch<DTYPE, WIDE>(to, i,
                                 args.q + offset + next_piece * TC_DEPTH + tc_fetch_part() * 16,
                                 offset >= 0 ? bytes : 0);
         }
@@ -175,12 +163,12 @@ __device__ __forceinline__ void walk(const tc_attention_args &args, const work &
         keys += KEYS * args.k_row;
       }
     }
-    tc_step_fetched();
+    tc_copy_commit();
   };
   for (int i = 0; i < TC_AHEAD; i++) fetch();
   int slot = 0;
   for (int32_t tile = tile0; tile < end; tile++) {
-    value c[2][NI][4];
+    T c[2][NI][4];
     const int32_t first = tile * KEYS + key0;
     constexpr uint64_t ALL = ~(uint64_t)0 >> (64 - 8 * NI);
     uint64_t here = 0; /* which of the warp's keys there are */
@@ -188,7 +176,7 @@ __device__ __forceinline__ void walk(const tc_attention_args &args, const work &
     if (NI > 4 && first + 32 < w.n) here |= (uint64_t)bits[first / 32 + 1] << 32;
     tc_clear(c);
     for (int piece = 0; piece < args.pieces; piece++) {
-      tc_arrive();
+      tc_copy_wait<TC_AHEAD - 1>();
       __syncthreads();
       fetch();
       if (!idle) {
@@ -223,7 +211,7 @@ __device__ __forceinline__ void walk(const tc_attention_args &args, const work &
   __syncthreads();
   const int64_t pair = w.first_pair + threadIdx.x;
   const bool mine = threadIdx.x < TC_AT_ROWS && pair < w.pairs;
-  sums_t sum = {0, 0.0f};
+  sums_t sum = {0, 0};
   if (mine) {
     sum = together(halves[threadIdx.x], halves[TC_AT_ROWS + threadIdx.x], args.scale);
   }

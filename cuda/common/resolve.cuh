@@ -45,8 +45,7 @@ struct tc_larger {
 
 /* Whether both ends of segment b are offsets of groups. */
 __device__ inline bool tc_ends_are_offsets(const tc_segments &s, const tc_groups &g, int32_t b) {
-  const int64_t end = tc_rows_end(s, b);
-  const int64_t begin = s.cu_seqlens != nullptr ? s.cu_seqlens[b] : end - s.max_tokens;
+  const int64_t begin = tc_rows_end(s, b - 1), end = tc_rows_end(s, b); /* that of -1: the first */
   return g.offsets[tc_first_group(g, begin)] == begin && g.offsets[tc_first_group(g, end)] == end;
 }
 
@@ -56,9 +55,7 @@ __device__ inline void tc_place_groups(const tc_resolve_args &args) {
   const int32_t lane = (int32_t)(threadIdx.x & 31), warp = (int32_t)(threadIdx.x / 32);
   for (int32_t b = warp; b < args.s.segments; b += THREADS / 32) {
     if (args.flags[b] & TAILCUT_FLAG_INVALID) continue;
-    const int64_t end = tc_rows_end(args.s, b);
-    const int64_t begin =
-        args.s.cu_seqlens != nullptr ? args.s.cu_seqlens[b] : end - args.s.max_tokens;
+    const int64_t begin = tc_rows_end(args.s, b - 1), end = tc_rows_end(args.s, b);
     for (int32_t i = tc_first_group(args.g, begin) + lane; i < args.g.groups; i += 32) {
       if (args.g.offsets[i] >= end) break;
       if (args.g.offsets[i] < args.g.offsets[i + 1]) args.group_segment[i] = b;
@@ -83,8 +80,12 @@ __device__ inline void tc_resolve(const tc_resolve_args &args, tc_resolve_space<
     }
     ascending = __syncthreads_and(ascending);
   }
+  /* Tiles in the upper half, candidates in the lower: neither overflows. */
+  const auto count = [](int32_t n) {
+    return (uint64_t)(uint32_t)((n + TC_BLOCK - 1) / TC_BLOCK) << 32 | (uint32_t)n;
+  };
   int32_t highest = 0;
-  uint64_t sum = 0; /* tiles in the upper half, candidates in the lower: neither overflows */
+  uint64_t sum = 0;
   for (int64_t base = 0; base < s.segments; base += THREADS * ITEMS) {
     const int64_t mine = base + (int64_t)threadIdx.x * ITEMS;
     int32_t top = 0, before = 0, chunk_top = 0;
@@ -114,8 +115,7 @@ __device__ inline void tc_resolve(const tc_resolve_args &args, tc_resolve_space<
         if (bits & TAILCUT_FLAG_INVALID) found[i].n = 0;
       }
       args.flags[b] = bits;
-      own +=
-          (uint64_t)(uint32_t)((found[i].n + TC_BLOCK - 1) / TC_BLOCK) << 32 | (uint32_t)found[i].n;
+      own += count(found[i].n);
     }
     typename space::sum_scan(temp.sum).ExclusiveSum(own, earlier, chunk);
     __syncthreads();
@@ -127,8 +127,7 @@ __device__ inline void tc_resolve(const tc_resolve_args &args, tc_resolve_space<
       args.start[b] = found[i].start;
       args.n[b] = found[i].n;
       args.tiles[b] = (int32_t)(earlier >> 32);
-      earlier +=
-          (uint64_t)(uint32_t)((found[i].n + TC_BLOCK - 1) / TC_BLOCK) << 32 | (uint32_t)found[i].n;
+      earlier += count(found[i].n);
     }
   }
   if (threadIdx.x == 0) {

@@ -4,9 +4,7 @@
 #ifndef TAILCUT_TENSOR_CUH_
 #define TAILCUT_TENSOR_CUH_
 
-#include <stdint.h>
-
-#include "tailcut.h"
+#include "common/dot.cuh"
 
 __device__ inline uint32_t tc_shared_address(const void *p) {
   return (uint32_t)__cvta_generic_to_shared(p);
@@ -15,6 +13,29 @@ __device__ inline uint32_t tc_shared_address(const void *p) {
 /* 16 bytes on their way from global memory, past L1. */
 __device__ inline void tc_copy_16(uint32_t to, const void *from) {
   asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(to), "l"(from) : "memory");
+}
+
+/* The first `bytes` of 16 bytes, elements of SIZE, to shared memory, zeros behind them; below 1: only
+ * zeros. WIDE: `from` is a multiple of 16, bytes is 16 or more where it is not below 1, and they are
+ * on their way. */
+template <int SIZE, bool WIDE>
+__device__ inline void tc_copy_quad(uint32_t to, const char *from, int32_t bytes) {
+  if constexpr (WIDE) {
+    asm volatile(
+        "{\n"
+        ".reg .pred none;\n"
+        "setp.lt.s32 none, %2, 1;\n"
+        "cp.async.cg.shared.global.L2::128B [%0], [%1], 16, none;\n"
+        "}" ::"r"(to),
+        "l"(from), "r"(bytes)
+        : "memory");
+  } else {
+    uint32_t w[4];
+    tc_load_quad_masked<SIZE, SIZE>(from, 0, (uint32_t)max(bytes, 0) / SIZE, w);
+    asm volatile("st.shared.v4.u32 [%0], {%1, %2, %3, %4};" ::"r"(to), "r"(w[0]), "r"(w[1]),
+                 "r"(w[2]), "r"(w[3])
+                 : "memory");
+  }
 }
 
 /* Ends a group of this thread's cp.async; waits until all groups but the last PENDING are there. */

@@ -9,14 +9,8 @@
 #include "common/rows.cuh"
 #include "common/tiles.cuh"
 
-constexpr int TC_FEW_ARRAYS = 8; /* what a small parameter block holds */
-
-/* What all arrays of a call are moved by. */
-struct tc_lists {
-  tc_segments s;
-  const int32_t *kept, *counts, *new_cu;
-  int32_t kept_packed, tidied; /* tidied: was PACKED, is LOCAL and sound (TC_KEPT_TIDIED) */
-};
+constexpr int TC_COMPACT_THREADS = 256; /* of a block, in every form */
+constexpr int TC_FEW_ARRAYS = 8;        /* what a small parameter block holds */
 
 /* Segment b's result in an array. */
 struct tc_result {
@@ -25,19 +19,23 @@ struct tc_result {
   const int32_t *kept;
 };
 
-/* false: the segment's offset would lead outside the kept list. */
-__device__ inline bool tc_take_result(const tc_lists &lists, bool packed, int64_t dst_rows,
-                                      int32_t b, const tc_segment &segment, tc_result *r) {
+/* No candidates either where the segment's offset would lead outside the kept list. */
+__device__ inline tc_result tc_result_of(const tc_lists &lists, bool packed, int64_t dst_rows,
+                                         int32_t b, const tc_segment &segment) {
   const int32_t count = lists.counts[b];
-  const int32_t offset = packed || lists.kept_packed ? lists.new_cu[b] : 0;
+  const int32_t offset = packed || lists.placement != TAILCUT_LOCAL ? lists.new_cu[b] : 0;
   const bool damaged = count < 0 || count > segment.n || offset < 0;
-  r->b = b;
-  r->n = segment.n;
-  r->start = segment.start;
-  r->k = damaged || (packed ? (int64_t)offset : 0) + count > dst_rows ? 0 : count;
-  r->dst_start = packed ? offset : segment.start;
-  r->kept = lists.kept + (lists.kept_packed && !lists.tidied ? offset : segment.start);
-  return !lists.kept_packed || (offset >= 0 && (int64_t)offset + r->k <= lists.s.total);
+  tc_result r;
+  r.b = b;
+  r.n = segment.n;
+  r.start = segment.start;
+  r.k = damaged || (packed ? (int64_t)offset : 0) + count > dst_rows ? 0 : count;
+  r.dst_start = packed ? offset : segment.start;
+  r.kept = lists.kept + (lists.placement == TAILCUT_PACKED ? offset : segment.start);
+  if (lists.placement != TAILCUT_LOCAL && (offset < 0 || (int64_t)offset + r.k > lists.s.total)) {
+    r.k = r.n = 0;
+  }
+  return r;
 }
 
 /* The candidate that result row j < k comes from; -1: the list is damaged there, and the row stays
@@ -120,13 +118,6 @@ __device__ inline int64_t tc_segment_offset(const tc_lists &lists, const tc_row_
   return lists.s.cu_seqlens != nullptr ? start * a.src_row_stride : b * a.src_segment_stride;
 }
 
-/* To the first row of its result. */
-__device__ inline int64_t tc_result_offset(const tc_lists &lists, const tc_row_array &a,
-                                           const tc_result &r) {
-  const bool flat = a.packed || lists.s.cu_seqlens != nullptr;
-  return flat ? r.dst_start * a.dst_row_stride : r.b * a.dst_segment_stride;
-}
-
 /* A column slice of a segment in place, and the unit of each row that is this thread's. */
 struct tc_slice_work {
   int32_t b, line, lines;
@@ -135,13 +126,13 @@ struct tc_slice_work {
   int64_t offset; /* from the row to the unit */
 };
 
-__device__ inline tc_slice_work tc_slice_of(const tc_row_array &a, uint32_t at, int32_t threads) {
+__device__ inline tc_slice_work tc_slice_of(const tc_row_array &a, uint32_t at) {
   const uint32_t slices = (uint32_t)a.slices, b = at / slices;
   tc_slice_work w;
   w.b = (int32_t)b;
   w.column = threadIdx.x & ((1u << a.columns_log) - 1);
   w.line = (int32_t)(threadIdx.x >> a.columns_log);
-  w.lines = threads >> a.columns_log;
+  w.lines = TC_COMPACT_THREADS >> a.columns_log;
   const uint32_t unit = ((at - b * slices) << a.columns_log) + w.column;
   w.live = unit < (uint32_t)a.units;
   w.offset = tc_unit_offset(a, a.src_part_stride, unit);
@@ -150,9 +141,9 @@ __device__ inline tc_slice_work tc_slice_of(const tc_row_array &a, uint32_t at, 
 
 /* -------------------------------------------------------------------------------------- host -- */
 
-/* Forms that share a launch, and where the arrays of each begin and end among those of a call. */
-enum { TC_REST, TC_TILES, TC_SLABS, TC_TOGETHER };
-typedef int32_t tc_forms[TC_TOGETHER + 1];
+/* The forms of compact.cu that share a launch; of arrays sorted by form, the first of each. */
+enum { TC_REST, TC_TILES, TC_SLABS, TC_TICKETS, TC_FORMS };
+typedef int32_t tc_forms[TC_FORMS + 1];
 
 /* What a launch of a call needs besides its arrays. */
 struct tc_compact_call {
@@ -169,8 +160,8 @@ static inline cudaError_t tc_launched(tc_compact_call *call, cudaError_t error) 
   return error;
 }
 
-static inline tc_row_array tc_describe_in(const tc_compact_call *call, const tailcut_rows &r) {
-  return tc_describe(r, call->lists.s.cu_seqlens == nullptr);
+static inline tc_row_array tc_describe_in(const tc_segments &s, const tailcut_rows &r) {
+  return tc_describe(r, s.cu_seqlens == nullptr);
 }
 
 static inline int32_t tc_most_candidates(const tc_segments &s) {
@@ -182,21 +173,21 @@ static inline int64_t tc_slices(const tc_row_array &a, int columns_log) {
   return ((a.units - 1) >> columns_log) + 1;
 }
 
-/* Whether an array's rows may move as slabs. */
-bool tc_is_slab(const tc_segments &s, const tailcut_rows &r);
-/* The kernels of their own: what they serve, compact.cu says. */
-cudaError_t tc_compact_staged(tc_compact_call *call, const tc_mark *marks, const tailcut_rows *rows,
-                              int32_t count);
-/* together: arrays of the forms in `first`, in the same launch. */
-cudaError_t tc_compact_tickets(tc_compact_call *call, const tailcut_rows *const *rows,
-                               int32_t count, const tailcut_rows *const *together,
+/* Cuts rows into these: how many there are of `segments` segments. */
+static inline int64_t tc_slice_rows(tc_row_array *a, int columns_log, int64_t segments) {
+  a->columns_log = (uint8_t)columns_log;
+  a->slices = tc_slices(*a, columns_log);
+  return a->slices * segments;
+}
+
+/* The kernels of tickets.cu and turn.cu. In the launch of tickets the other arrays go too. */
+cudaError_t tc_compact_tickets(tc_compact_call *call, const tailcut_rows *const *sorted,
                                const tc_forms &first);
-cudaError_t tc_compact_turn(tc_compact_call *call, const tailcut_rows *const *rows, int32_t count);
+cudaError_t tc_compact_turn(tc_compact_call *call, const tailcut_rows *rows, int32_t count);
 /* Whether tickets can serve an array whose rows are units in place; for how many rows of a batch
  * they need which scratch. */
 bool tc_tickets_serve(const tc_compact_call *call, const tailcut_rows &r);
 size_t tc_compact_tickets_scratch(int64_t rows);
-void tc_load_compact_staged(cudaError_t *error);
 void tc_load_compact_tickets(cudaError_t *error);
 void tc_load_compact_turn(cudaError_t *error);
 

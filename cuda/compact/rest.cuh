@@ -22,7 +22,7 @@
 
 namespace tc_rest {
 
-constexpr int THREADS = 256;
+constexpr int THREADS = TC_COMPACT_THREADS;
 constexpr int HELD = 4;              /* rows of which a thread holds a unit */
 constexpr int ROWS = HELD * THREADS; /* of a group, of one unit each */
 constexpr int COLUMNS = 32;
@@ -145,11 +145,6 @@ __device__ inline void move_rows(const tc_row_array &a, const row_range &range, 
   }
 }
 
-__device__ inline bool take_segment(const tc_lists &lists, const tc_row_array &a, int32_t b,
-                                    row_range *range) {
-  return tc_take_result(lists, a.packed, a.dst_rows, b, tc_segment_at(lists.s, b), &range->result);
-}
-
 /* The rows that block of work `task` of an array is about; false: there are none. */
 template <class ARGS>
 __device__ inline bool take_task(const ARGS &args, const tc_row_array &a, int64_t task,
@@ -160,7 +155,8 @@ __device__ inline bool take_task(const ARGS &args, const tc_row_array &a, int64_
   range->prefix_rows = s.prefix_rows;
   range->flat = s.cu_seqlens != nullptr;
   if (a.in_place) {
-    if (!take_segment(args.lists, a, (int32_t)task, range)) return false;
+    const int32_t b = (int32_t)task;
+    *r = tc_result_of(args.lists, a.packed, a.dst_rows, b, tc_segment_at(s, b));
     range->from = 0;
     range->to = zeroes ? tc_room(a, r->n) : r->k;
   } else if (task < args.tiles.bound * args.split) {
@@ -168,7 +164,8 @@ __device__ inline bool take_task(const ARGS &args, const tc_row_array &a, int64_
     if (tile >= tc_tiles_total(args.tiles, s)) return false;
     int32_t index;
     const int32_t b = tc_tile_find(args.tiles, s, tile, &index);
-    if (b < 0 || !take_segment(args.lists, a, b, range)) return false;
+    if (b < 0) return false;
+    *r = tc_result_of(args.lists, a.packed, a.dst_rows, b, tc_segment_at(s, b));
     const int32_t rows = TC_BLOCK / args.split;
     range->from = index * TC_BLOCK + (int32_t)(task - tile * args.split) * rows;
     range->to = min(range->from + rows, zeroes ? tc_room(a, r->n) : r->k);
@@ -190,12 +187,11 @@ struct space {
   row_range range;
 };
 
-/* Block `block` of `blocks` that share the work of the first arrays, `work` pieces of it. */
+/* The first blocks share the work of the first arrays. */
 template <class ARGS>
-__device__ __forceinline__ void move(const ARGS &args, int64_t block, int64_t blocks, int64_t work,
-                                     space &s) {
+__device__ __forceinline__ void move(const ARGS &args, space &s) {
 #pragma unroll 1
-  for (int64_t number = block; number < work; number += blocks) {
+  for (int64_t number = blockIdx.x; number < args.rest; number += args.rest_blocks) {
     __syncthreads(); /* the array and range of the work before are no longer used */
     const int index = tc_array_of(args.arrays, number);
     const tc_row_array &a = args.arrays.array[index];

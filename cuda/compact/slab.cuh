@@ -9,17 +9,15 @@
 
 #include "compact/compact.cuh"
 
-constexpr int TC_SLAB_THREADS = 256;
 constexpr int TC_SLAB_HELD = 6;     /* rows of which a thread holds a unit */
 constexpr int TC_SLAB_LISTED = 768; /* rows whose sources are looked up at a time: whole batches */
 
 /* Whether something is wrong: never. A barrier for the block that waits for all loads into v. A
  * load is in flight until its value is used, and a barrier alone does not use it. */
-template <int HELD>
-__device__ inline bool tc_all_arrived(const uint4 (&v)[HELD], int32_t rows) {
+__device__ inline bool tc_all_arrived(const uint4 (&v)[TC_SLAB_HELD], int32_t rows) {
   uint32_t eaten = 0;
 #pragma unroll
-  for (int i = 0; i < HELD; i++) eaten ^= v[i].x;
+  for (int i = 0; i < TC_SLAB_HELD; i++) eaten ^= v[i].x;
   return __syncthreads_or(eaten == 0x9E3779B9u) != 0 && rows < 0;
 }
 
@@ -28,21 +26,21 @@ __device__ inline bool tc_all_arrived(const uint4 (&v)[HELD], int32_t rows) {
  * source(j): the row, at least j, that result row j comes from, or -1: it stays as it is. No source
  * lies below a result row that is reached before it, in this call or an earlier one. source is not
  * asked behind the call's last barrier. */
-template <int HELD, class SOURCE>
+template <class SOURCE>
 __device__ __forceinline__ void tc_slab(char *at, int64_t row_stride, bool live, int32_t line,
                                         int32_t lines, int32_t first, int32_t end, SOURCE source) {
 #pragma unroll 1
-  for (int32_t base = first; base < end; base += HELD * lines) {
+  for (int32_t base = first; base < end; base += TC_SLAB_HELD * lines) {
     const int32_t own = base + line;
-    int32_t from[HELD];
-    uint4 v[HELD];
+    int32_t from[TC_SLAB_HELD];
+    uint4 v[TC_SLAB_HELD];
 #pragma unroll
-    for (int i = 0; i < HELD; i++) {
+    for (int i = 0; i < TC_SLAB_HELD; i++) {
       from[i] = live && own + i * lines < end ? source(own + i * lines) : -1;
     }
     tc_delay(0);
 #pragma unroll
-    for (int i = 0; i < HELD; i++) {
+    for (int i = 0; i < TC_SLAB_HELD; i++) {
       v[i] = make_uint4(0, 0, 0, 0);
       if (from[i] >= 0) v[i] = *(const uint4 *)(at + from[i] * row_stride);
     }
@@ -50,39 +48,37 @@ __device__ __forceinline__ void tc_slab(char *at, int64_t row_stride, bool live,
     if (tc_all_arrived(v, end)) return;
     char *to = at + own * row_stride;
 #pragma unroll
-    for (int i = 0; i < HELD; i++) {
+    for (int i = 0; i < TC_SLAB_HELD; i++) {
       if (from[i] >= 0) *(uint4 *)(to + i * lines * row_stride) = v[i];
     }
   }
 }
 
-/* For a kernel of TC_SLAB_THREADS threads that has a sound kept list (ascending, below the
+/* For a kernel of TC_COMPACT_THREADS threads that has a sound kept list (ascending, below the
  * segment's candidates) in shared memory: slice `slice` of SLICE bytes of rows of row_bytes bytes,
  * a multiple of 16. `rows`: the segment's first row. */
-template <int SLICE, int HELD, class INDEX>
+template <int SLICE>
 __device__ __forceinline__ void tc_slab_of_list(char *rows, int64_t row_stride, int64_t row_bytes,
                                                 int32_t prefix_rows, int32_t slice,
-                                                const INDEX *kept, int32_t k) {
-  constexpr int columns = SLICE / 16, lines = TC_SLAB_THREADS / columns;
-  static_assert(columns * 16 == SLICE && lines * columns == TC_SLAB_THREADS, "a power of two");
+                                                const int32_t *kept, int32_t k) {
+  constexpr int columns = SLICE / 16, lines = TC_COMPACT_THREADS / columns;
+  static_assert(columns * 16 == SLICE && lines * columns == TC_COMPACT_THREADS, "a power of two");
   const int64_t byte = (int64_t)slice * SLICE + threadIdx.x % columns * 16;
-  tc_slab<HELD>(rows + byte, row_stride, byte < row_bytes, (int32_t)(threadIdx.x / columns), lines,
-                0, k, [=](int32_t j) {
-                  const int32_t from = (int32_t)kept[j] + prefix_rows;
-                  return from == j ? -1 : from;
-                });
+  tc_slab(rows + byte, row_stride, byte < row_bytes, (int32_t)(threadIdx.x / columns), lines, 0, k,
+          [=](int32_t j) {
+            const int32_t from = kept[j] + prefix_rows;
+            return from == j ? -1 : from;
+          });
 }
 
 /* Slab `at` of an array: a slice of columns of a segment. source: TC_SLAB_LISTED places in shared
  * memory. */
 __device__ __forceinline__ void tc_move_slab(const tc_lists &lists, const tc_row_array &a,
                                              uint32_t at, int32_t *source) {
-  constexpr int EACH = TC_SLAB_LISTED / TC_SLAB_THREADS;
-  const tc_slice_work w = tc_slice_of(a, at, TC_SLAB_THREADS);
+  constexpr int EACH = TC_SLAB_LISTED / TC_COMPACT_THREADS;
+  const tc_slice_work w = tc_slice_of(a, at);
   tc_wait_previous();
-  tc_result r;
-  const tc_segment segment = tc_segment_at(lists.s, w.b);
-  if (!tc_take_result(lists, false, a.dst_rows, w.b, segment, &r)) return;
+  const tc_result r = tc_result_of(lists, false, a.dst_rows, w.b, tc_segment_at(lists.s, w.b));
   const int32_t prefix_rows = lists.s.prefix_rows;
   char *to = a.dst + (tc_segment_offset(lists, a, r.b, r.start) + w.offset);
 #pragma unroll 1
@@ -99,9 +95,8 @@ __device__ __forceinline__ void tc_move_slab(const tc_lists &lists, const tc_row
     }
     /* The sources of rows before were last asked for before the last batch's barrier. */
     __syncthreads();
-    tc_slab<TC_SLAB_HELD>(to, a.src_row_stride, w.live, w.line, w.lines, first,
-                          min(first + TC_SLAB_LISTED, r.k),
-                          [=](int32_t j) { return source[j - first]; });
+    tc_slab(to, a.src_row_stride, w.live, w.line, w.lines, first, min(first + TC_SLAB_LISTED, r.k),
+            [=](int32_t j) { return source[j - first]; });
   }
 }
 

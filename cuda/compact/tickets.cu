@@ -11,7 +11,7 @@
  * moved. A tile may be written when all rows in it are on chip or nobody's source. cover[t] counts
  * those of tile t's rows: a loaded tile adds the rows from behind the last source of the tile
  * before it up to its own last (the last tile of a segment: up to the end) to the tiles these lie
- * in, and whoever writes tile t waits until cover[t] is whole and zeroes it.
+ * in, and whoever writes tile t waits until cover[t] is whole.
  *
  * Waiting ends: as kept[j] >= j, only tiles up to t have rows of tile t to count. A block waits
  * only when its tile is loaded and counted, and only for lower tickets; the block with the lowest
@@ -39,7 +39,7 @@ namespace {
 /* A piece's entries that cannot be followed: whether this thread has met one. tiles: of a slice. */
 template <int MOST>
 __device__ inline bool check_piece(const ticket_args<MOST> &args, const job &j, int32_t tiles) {
-  const int32_t tile_rows = HELD * MOVERS >> args.columns_log;
+  const int32_t tile_rows = TC_TILE_HELD * MOVERS >> args.columns_log;
   bool damaged = false;
   if ((int32_t)threadIdx.x * tile_rows < j.rows) { /* a tile a thread */
     uint32_t *cover = args.cover + (j.word + threadIdx.x);
@@ -47,7 +47,7 @@ __device__ inline bool check_piece(const ticket_args<MOST> &args, const job &j, 
   }
 #pragma unroll 4
   for (int32_t r = (int32_t)threadIdx.x; r < j.rows; r += MOVERS) {
-    damaged |= tc_follow(j.kept, j.first + r, j.n) < 0;
+    damaged |= tc_follow(j.of.result.kept, j.first + r, j.of.result.n) < 0;
   }
   return damaged;
 }
@@ -70,7 +70,7 @@ __device__ inline bool meet_or(bool said) {
 
 struct board {
   job jobs[SLOTS];
-  int32_t sources[SLOTS][MOST_ROWS];
+  int32_t sources[SLOTS][TC_TILE_ROWS];
   share shares[SEGMENTS];
   int32_t columns_log;
   bool writes; /* the tile that is held, or the segment that is to be swept */
@@ -84,7 +84,7 @@ __device__ inline void keep_books(const ticket_args<MOST> &args, board &s) {
   const int lane = (int)(threadIdx.x & 31);
   uint32_t sound = 0; /* segments whose lists are known to be whole */
   uint32_t ticket = lane == 0 ? atomicAdd(&args.lasting->ticket, 1u) : 0;
-  make_plan(args.lists, HELD * MOVERS >> args.columns_log, lane, s.shares);
+  make_plan(args.lists, TC_TILE_HELD * MOVERS >> args.columns_log, lane, s.shares);
   ticket = __shfl_sync(TC_FULL, ticket, 0);
   look_up(args, s.shares, ticket, lane, &s.jobs[0], s.sources[0]);
   meet();
@@ -95,8 +95,8 @@ __device__ inline void keep_books(const ticket_args<MOST> &args, board &s) {
     look_up(args, s.shares, ticket, lane, &s.jobs[after(slot)], s.sources[after(slot)]);
     const bool damaged = meet_or<1, THREADS>(false);
     if (j.kind == PIECE_OF_LIST) {
-      if (lane == 0 && damaged) atomicOr(&args.lasting->moved[j.b], 1u);
-      if (lane == 0) tc_add_release(&args.lasting->blocks[j.b], 1);
+      if (lane == 0 && damaged) atomicOr(&args.lasting->moved[j.of.result.b], 1u);
+      if (lane == 0) tc_add_release(&args.lasting->blocks[j.of.result.b], 1);
     } else {
       const bool writes = settle(args, j, &sound, lane);
       if (lane == 0) s.writes = writes;
@@ -115,13 +115,13 @@ __device__ inline void keep_books(const ticket_args<MOST> &args, board &s) {
 
 /* One row per thread at a time: lists are seldom damaged. */
 __device__ inline void sweep(char *at, int64_t row_stride, bool live, int32_t line, int32_t lines,
-                             int32_t prefix_rows, const job &j) {
+                             int32_t prefix_rows, const tc_result &r) {
 #pragma unroll 1
-  for (int32_t base = 0; base < j.k; base += lines) {
-    const int32_t to = base + line, i = live && to < j.k ? tc_follow(j.kept, to, j.n) : -1;
+  for (int32_t base = 0; base < r.k; base += lines) {
+    const int32_t to = base + line, i = live && to < r.k ? tc_follow(r.kept, to, r.n) : -1;
     uint4 v = make_uint4(0, 0, 0, 0);
     if (i >= 0) v = *(const uint4 *)(at + (i + prefix_rows) * row_stride);
-    if (meet_or<2, MOVERS>(v.x == 0x9E3779B9u && j.k < 0)) return;
+    if (meet_or<2, MOVERS>(v.x == 0x9E3779B9u && r.k < 0)) return;
     if (i >= 0) *(uint4 *)(at + to * row_stride) = v;
   }
 }
@@ -149,27 +149,27 @@ __device__ inline void move_tiles(const ticket_args<MOST> &args, board &s) {
     if (j.kind == SWEEP) {
       meet_or<1, THREADS>(false);
       meet();
-      if (s.writes) sweep(at, stride, live, line, lines, args.lists.s.prefix_rows, j);
+      if (s.writes) sweep(at, stride, live, line, lines, args.lists.s.prefix_rows, j.of.result);
       continue;
     }
-    uint4 v[HELD];
+    uint4 v[TC_TILE_HELD];
     uint32_t eaten = 0;
 #pragma unroll
-    for (int m = 0; m < HELD; m++) {
+    for (int m = 0; m < TC_TILE_HELD; m++) {
       const int32_t from = live ? source[m * lines] : -1;
       v[m] = make_uint4(0, 0, 0, 0);
       if (from >= 0) v[m] = *(const uint4 *)(at + from * stride);
     }
     tc_delay(0);
 #pragma unroll
-    for (int m = 0; m < HELD; m++) eaten ^= v[m].x;
-    meet_or<1, THREADS>(eaten == 0x9E3779B9u && j.k < 0); /* every load has arrived */
+    for (int m = 0; m < TC_TILE_HELD; m++) eaten ^= v[m].x;
+    meet_or<1, THREADS>(eaten == 0x9E3779B9u && j.rows < 0); /* every load has arrived */
     tc_delay(1);
     meet();
     if (!live || !s.writes) continue;
     char *const to = at + (j.first + line) * stride;
 #pragma unroll
-    for (int m = 0; m < HELD; m++) {
+    for (int m = 0; m < TC_TILE_HELD; m++) {
       if (source[m * lines] >= 0) *(uint4 *)(to + m * lines * stride) = v[m];
     }
   }
@@ -186,8 +186,8 @@ __global__ void __launch_bounds__(THREADS, 4)
   extern __shared__ uint4 dynamic[];
   space &s = *(space *)dynamic;
   if ((int32_t)blockIdx.x < args.blocks) {
-    if (threadIdx.x < TC_TOGETHER_THREADS) {
-      tc_move_together<MOST>(args, (int32_t)blockIdx.x, s.together);
+    if (threadIdx.x < MOVERS) {
+      tc_move_together<MOST>(args, s.together);
     }
     return;
   }
@@ -201,20 +201,15 @@ __global__ void __launch_bounds__(THREADS, 4)
 
 /* -------------------------------------------------------------------------------------- host -- */
 
-int columns_log_of(const tc_row_array &a) { /* as wide as leaves no columns idle */
-  int log = MOST_LOG;
-  while (log > LEAST_LOG && a.units & ((1 << log) - 1)) log--;
-  return log;
-}
+int32_t most_slices(int columns_log) { return SLICES << (TC_TILE_MOST_LOG - columns_log); }
 
-int32_t most_slices(int columns_log) { return SLICES << (MOST_LOG - columns_log); }
-
+/* together: the first arrays of `sorted`, as dealt by `first`. */
 template <int MOST>
 cudaError_t launch(tc_compact_call *call, const tc_row_array *arrays, int32_t count,
-                   int columns_log, const tailcut_rows *const *together, const tc_forms &forms) {
-  const int64_t tile = HELD * MOVERS >> columns_log, total = call->lists.s.total;
+                   int columns_log, const tailcut_rows *const *sorted, const tc_forms &first) {
+  const int64_t tile = TC_TILE_HELD * MOVERS >> columns_log, total = call->lists.s.total;
   ticket_args<MOST> args;
-  tc_deal_together<MOST>(call, together, forms, &args);
+  tc_deal_together<MOST>(call, sorted, first, &args);
   args.cover = (uint32_t *)call->scratch;
   args.lasting = call->lasting;
   args.columns_log = columns_log;
@@ -235,39 +230,42 @@ cudaError_t launch(tc_compact_call *call, const tc_row_array *arrays, int32_t co
 }  // namespace
 
 bool tc_tickets_serve(const tc_compact_call *call, const tailcut_rows &r) {
-  const tc_row_array a = tc_describe_in(call, r);
   const tc_segments &s = call->lists.s;
-  return s.segments <= SEGMENTS && a.units >= 1 << LEAST_LOG &&
-         a.dst_rows >= tc_most_candidates(s) && tc_slices(a, LEAST_LOG) <= most_slices(LEAST_LOG);
+  const tc_row_array a = tc_describe_in(s, r);
+  return s.segments <= SEGMENTS && a.units >= 1 << TC_TILE_LEAST_LOG &&
+         a.dst_rows >= tc_most_candidates(s) &&
+         tc_slices(a, TC_TILE_LEAST_LOG) <= most_slices(TC_TILE_LEAST_LOG);
 }
 
 /* Bytes for the most slices of tiles, whatever their form. */
 size_t tc_compact_tickets_scratch(int64_t rows) {
-  const int64_t tiles = rows / LEAST_TILE + (SEGMENTS << (MOST_LOG - LEAST_LOG));
+  const int64_t tiles = rows / LEAST_TILE + (SEGMENTS << (TC_TILE_MOST_LOG - TC_TILE_LEAST_LOG));
   return (size_t)(SLICES * tiles) * sizeof(uint32_t);
 }
 
-cudaError_t tc_compact_tickets(tc_compact_call *call, const tailcut_rows *const *rows,
-                               int32_t count, const tailcut_rows *const *together,
+cudaError_t tc_compact_tickets(tc_compact_call *call, const tailcut_rows *const *sorted,
                                const tc_forms &first) {
+  const tailcut_rows *const *rows = sorted + first[TC_TICKETS];
+  const int32_t count = first[TC_FORMS] - first[TC_TICKETS];
   tc_row_array batch[TC_ROWS_PER_LAUNCH];
   const tc_forms none = {};
   cudaError_t error = cudaSuccess;
-  int log = MOST_LOG; /* the same for all: more of them in a launch */
+  int log = TC_TILE_MOST_LOG; /* the same for all: more of them in a launch */
   for (int32_t i = 0; i < count; i++) {
-    batch[i] = tc_describe_in(call, *rows[i]);
-    if (columns_log_of(batch[i]) < log) log = columns_log_of(batch[i]);
+    batch[i] = tc_describe_in(call->lists.s, *rows[i]);
+    const int own = tc_tile_columns_log(batch[i]);
+    if (own < log) log = own;
   }
   for (int32_t from = 0, to = 0; from < count && error == cudaSuccess; from = to) {
-    const tc_forms &forms = from == 0 ? first : none;
+    const tc_forms &together = from == 0 ? first : none;
     for (int64_t slices = 0; to < count; to++) {
       slices += tc_slices(batch[to], log);
       if (slices > most_slices(log)) break;
     }
     const int32_t arrays = to - from;
-    error = arrays + forms[TC_TOGETHER] <= TC_FEW_ARRAYS
-                ? launch<TC_FEW_ARRAYS>(call, batch + from, arrays, log, together, forms)
-                : launch<TC_ROWS_PER_LAUNCH>(call, batch + from, arrays, log, together, forms);
+    error = arrays + together[TC_TICKETS] <= TC_FEW_ARRAYS
+                ? launch<TC_FEW_ARRAYS>(call, batch + from, arrays, log, sorted, together)
+                : launch<TC_ROWS_PER_LAUNCH>(call, batch + from, arrays, log, sorted, together);
   }
   return error;
 }

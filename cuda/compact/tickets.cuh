@@ -11,12 +11,8 @@
 
 namespace tc_tickets {
 
-constexpr int MOVERS = 256;
+constexpr int MOVERS = TC_COMPACT_THREADS;
 constexpr int THREADS = MOVERS + 32;
-constexpr int HELD = 8;      /* rows of which a thread holds a unit */
-constexpr int MOST_LOG = 7;  /* columns of a tile: 2 KB */
-constexpr int LEAST_LOG = 5; /* 512 bytes */
-constexpr int MOST_ROWS = HELD * MOVERS >> LEAST_LOG;
 constexpr int PIECE = 16 * MOVERS; /* entries of a list that a ticket checks */
 constexpr int SEGMENTS = 32;
 constexpr int LEAST_TILE = 16; /* rows */
@@ -36,23 +32,22 @@ struct ticket_args : tc_together<MOST> {
  * move, a segment to sweep. */
 enum { PIECE_OF_LIST, TILE, SWEEP, END };
 
-struct job {
-  int32_t kind, array, b, n, k;
-  const int32_t *kept;
-  int64_t offset;        /* bytes from the array's base to the segment's result */
-  uint32_t unit;         /* the first of the column slice */
-  uint32_t columns;      /* of it, less one: here, since movers have no register for it */
-  int32_t first, rows;   /* result rows, or entries of the list */
-  int32_t tiles, pieces; /* of the segment */
-  int32_t tile;          /* its number in the segment */
-  uint32_t word;         /* its word of cover; else that of the first tile of the sweep or piece */
-  int32_t low, high;     /* rows it counts, as result rows are numbered */
-};
-
 /* A segment of the launch: its tickets of either kind, and how many come before and with it. */
 struct share {
   tc_result result;
   int32_t pieces, tiles, pieces_end, tiles_end;
+};
+
+struct job {
+  int32_t kind, array;
+  share of;            /* the segment */
+  int64_t offset;      /* bytes from the array's base to the segment's result */
+  uint32_t unit;       /* the first of the column slice */
+  uint32_t columns;    /* of it, less one: here, since movers have no register for it */
+  int32_t first, rows; /* result rows, or entries of the list */
+  int32_t tile;        /* its number in the segment */
+  uint32_t word;       /* its word of cover; else that of the first tile of the sweep or piece */
+  int32_t low, high;   /* rows it counts, as result rows are numbered */
 };
 
 /* Segment `lane` of the first 32. Called by a whole warp. */
@@ -74,10 +69,7 @@ __device__ inline void make_plan(const tc_lists &lists, int32_t tile, int lane, 
   const tc_segment segment = own_segment(lists.s, lane);
   share p = {};
   /* Whether there is room for every candidate has been seen to: tc_tickets_serve. */
-  if (lane >= lists.s.segments ||
-      !tc_take_result(lists, false, segment.n, lane, segment, &p.result)) {
-    p.result.k = 0;
-  }
+  if (lane < lists.s.segments) p.result = tc_result_of(lists, false, segment.n, lane, segment);
   p.pieces = (p.result.k + PIECE - 1) / PIECE;
   p.tiles = (p.result.k + tile - 1) / tile;
   p.pieces_end = tc_warp_upto(p.pieces);
@@ -95,7 +87,7 @@ __device__ void look_up(const ticket_args<MOST> &args, const share *shares, uint
   const uint32_t pieces = (uint32_t)shares[31].pieces_end;
   const uint32_t tiles = (uint32_t)shares[31].tiles_end;
   const int32_t prefix_rows = args.lists.s.prefix_rows;
-  const int32_t tile_rows = HELD * MOVERS >> args.columns_log;
+  const int32_t tile_rows = TC_TILE_HELD * MOVERS >> args.columns_log;
   job j = {};
   uint32_t slice = 0, b, number;
   if (ticket < pieces) {
@@ -118,34 +110,29 @@ __device__ void look_up(const ticket_args<MOST> &args, const share *shares, uint
     if (lane == 0) to->kind = END;
     return;
   }
-  const share &of = shares[b];
-  j.b = (int32_t)b;
+  j.of = shares[b];
   j.tile = (int32_t)number;
-  j.n = of.result.n;
-  j.k = of.result.k;
-  j.pieces = of.pieces;
-  j.tiles = of.tiles;
-  j.kept = of.result.kept;
+  const tc_result &r = j.of.result;
   const uint32_t rows = j.kind == PIECE_OF_LIST ? PIECE : (uint32_t)tile_rows;
   j.word = slice * tiles + number * (rows / (uint32_t)tile_rows);
-  j.word += (uint32_t)(of.tiles_end - of.tiles);
+  j.word += (uint32_t)(j.of.tiles_end - j.of.tiles);
   j.array = tc_array_of(args.arrays, args.end + slice);
   const tc_row_array &a = args.arrays.array[j.array];
-  j.offset = tc_segment_offset(args.lists, a, j.b, of.result.start);
+  j.offset = tc_segment_offset(args.lists, a, r.b, r.start);
   j.unit = (uint32_t)(args.end + slice - args.arrays.first[j.array]) << args.columns_log;
   j.columns = (1u << args.columns_log) - 1;
   j.first = (int32_t)(number * rows);
-  j.rows = min((int32_t)rows, j.k - j.first);
+  j.rows = min((int32_t)rows, r.k - j.first);
   if (j.kind == TILE) {
-    j.low = number == 0 ? 0 : j.kept[j.first - 1] + prefix_rows + 1;
-    j.high = j.tiles * tile_rows;
-    if (j.tile < j.tiles - 1) {
-      j.high = min(j.kept[j.first + tile_rows - 1] + prefix_rows + 1, j.high);
+    j.low = number == 0 ? 0 : r.kept[j.first - 1] + prefix_rows + 1;
+    j.high = j.of.tiles * tile_rows;
+    if (j.tile < j.of.tiles - 1) {
+      j.high = min(r.kept[j.first + tile_rows - 1] + prefix_rows + 1, j.high);
     }
-    int32_t i[MOST_ROWS / 32];
-    tc_follow_many(j.kept, j.first, j.first + j.rows, j.n, i);
+    int32_t i[TC_TILE_ROWS / 32];
+    tc_follow_many(r.kept, j.first, j.first + j.rows, r.n, i);
 #pragma unroll
-    for (int m = 0; m < MOST_ROWS / 32; m++) {
+    for (int m = 0; m < TC_TILE_ROWS / 32; m++) {
       const int32_t own = m * 32 + lane, from = i[m] + prefix_rows;
       source[own] = i[m] < 0 || from == j.first + own ? -1 : from;
     }
@@ -163,20 +150,18 @@ __device__ inline void wait_for(const uint32_t *word, uint32_t value) {
 template <int MOST>
 __device__ inline bool settle(const ticket_args<MOST> &args, const job &j, uint32_t *sound,
                               int lane) {
-  const int32_t tile_rows = HELD * MOVERS >> args.columns_log;
+  const int32_t tile_rows = TC_TILE_HELD * MOVERS >> args.columns_log;
   uint32_t *const cover = args.cover + j.word;
-  if (j.k == 0) return false;
-  if ((*sound >> j.b & 1) == 0) {
-    wait_for(&args.lasting->blocks[j.b], (uint32_t)j.pieces);
-    if (tc_load_acquire(&args.lasting->moved[j.b]) == 0) *sound |= 1u << j.b;
+  if (j.of.result.k == 0) return false;
+  const int32_t b = j.of.result.b;
+  if ((*sound >> b & 1) == 0) {
+    wait_for(&args.lasting->blocks[b], (uint32_t)j.of.pieces);
+    if (tc_load_acquire(&args.lasting->moved[b]) == 0) *sound |= 1u << b;
   }
-  const bool whole = (*sound >> j.b & 1) != 0;
+  const bool whole = (*sound >> b & 1) != 0;
   if (j.kind == SWEEP) {
     if (whole) return false;
-    if (lane == 0) {
-      wait_for(cover, (uint32_t)j.tiles);
-      *cover = 0;
-    }
+    if (lane == 0) wait_for(cover, (uint32_t)j.of.tiles);
   } else if (!whole) {
     if (lane == 0) tc_add_release(cover - j.tile, 1); /* dropped */
     return false;
@@ -185,10 +170,7 @@ __device__ inline bool settle(const ticket_args<MOST> &args, const job &j, uint3
       const int32_t rows = min(j.high, (t + 1) * tile_rows) - max(j.low, t * tile_rows);
       tc_add_release(cover + (t - j.tile), (uint32_t)rows);
     }
-    if (lane == 0) {
-      wait_for(cover, (uint32_t)tile_rows);
-      *cover = 0;
-    }
+    if (lane == 0) wait_for(cover, (uint32_t)tile_rows);
   }
   __syncwarp();
   return true;

@@ -52,7 +52,8 @@ struct turn_args {
 /* A tile, as its block sees it. */
 struct tile {
   uint32_t ticket, index; /* index: its number in the segment */
-  int32_t b, start, first, rows, k;
+  tc_result result;
+  int32_t first, rows;
   tc_journey way[ROWS];
   int32_t row[ROWS]; /* the source's number in the segment; -1: there is none */
   uint32_t turning;  /* bit r: row r turns */
@@ -84,10 +85,7 @@ __device__ void look_up(const turn_args<MOST> &args, uint32_t ticket, tile *t) {
   int32_t index = 0, b = -1;
   tc_result r = {};
   if (block < tc_tiles_total(args.tiles, s)) b = tc_tile_find(args.tiles, s, block, &index);
-  if (b >= 0) {
-    const tc_segment segment = tc_segment_at(s, b);
-    if (!tc_take_result(args.lists, false, INT64_MAX, b, segment, &r)) r.k = 0;
-  }
+  if (b >= 0) r = tc_result_of(args.lists, false, INT64_MAX, b, tc_segment_at(s, b));
   const uint32_t in_segment = (uint32_t)index * split + number % split;
   const int32_t first = (int32_t)in_segment * args.rows;
   const int32_t rows = min(args.rows, r.k - first), j = first + lane;
@@ -107,11 +105,9 @@ __device__ void look_up(const turn_args<MOST> &args, uint32_t ticket, tile *t) {
   if (lane != 0) return;
   t->ticket = ticket;
   t->index = in_segment;
-  t->b = b;
-  t->start = r.start;
+  t->result = r;
   t->first = first;
   t->rows = rows;
-  t->k = r.k;
   t->turning = turning;
 }
 
@@ -120,17 +116,17 @@ template <int MOST>
 __device__ inline void locate(const turn_args<MOST> &args, const tc_row_array &a, const tile &t,
                               int r, int64_t *src, int64_t *dst) {
   const bool ragged = args.lists.s.cu_seqlens != nullptr;
+  const tc_result &of = t.result;
   const int32_t j = t.first + r, row = t.row[r];
-  const int32_t offset = a.packed ? args.lists.new_cu[t.b] : 0;
+  const int32_t offset = a.packed ? args.lists.new_cu[of.b] : 0;
   *src = *dst = -1;
-  if (row < 0 || offset < 0 || (int64_t)offset + t.k > a.dst_rows) return;
-  const int64_t to_number = (int64_t)(a.packed ? offset : t.start) + j;
+  if (row < 0 || offset < 0 || (int64_t)offset + of.k > a.dst_rows) return;
   const int64_t from = tc_row_offset(a, a.src_slots, a.src_row_stride, a.src_segment_stride, ragged,
-                                     (int64_t)t.start + row, t.b, row);
-  const int64_t to = tc_row_offset(a, a.dst_slots, a.dst_row_stride, a.dst_segment_stride,
-                                   ragged || a.packed, to_number, t.b, j);
-  if (from < 0 || to < 0) return;
-  if (a.src == a.dst && from == to && (t.turning >> r & 1) == 0) return;
+                                     (int64_t)of.start + row, of.b, row);
+  const int64_t to =
+      tc_row_offset(a, a.dst_slots, a.dst_row_stride, a.dst_segment_stride, ragged || a.packed,
+                    (int64_t)(a.packed ? offset : of.start) + j, of.b, j);
+  if (from < 0 || to < 0 || (a.src == a.dst && from == to && (t.turning >> r & 1) == 0)) return;
   *src = from;
   *dst = to;
 }
@@ -237,7 +233,7 @@ int64_t padded(const tailcut_rows &r) { return (r.part_bytes + 15) & ~(int64_t)1
 template <int MOST>
 cudaError_t launch(tc_compact_call *call, const tailcut_rows *const *rows, int32_t count) {
   const tc_segments &s = call->lists.s;
-  const int64_t enough = 4 * (int64_t)call->device->sms;
+  const int64_t running = 4 * (int64_t)call->device->sms;
   turn_args<MOST> args;
   args.lists = call->lists;
   args.tiles = tc_tiles_of(s, 0, s.segments);
@@ -255,30 +251,23 @@ cudaError_t launch(tc_compact_call *call, const tailcut_rows *const *rows, int32
     args.arrays.first[0] = 0;
     for (int32_t i = 0; i < count; i++) {
       tc_row_array *a = &args.arrays.array[i];
-      *a = tc_describe_in(call, *rows[i]);
-      int32_t parts = (int32_t)(most / padded(*rows[i]));
-      if (parts < 1) parts = 1;
-      if (parts > rows[i]->parts) parts = rows[i]->parts;
-      a->slice_units = parts * a->part_units;
-      a->slices = (rows[i]->parts + parts - 1) / parts;
-      while (1 << a->columns_log < a->slice_units && 1 << a->columns_log < THREADS / 2) {
-        a->columns_log++;
-      }
+      *a = tc_describe_in(s, *rows[i]);
+      const int64_t parts = most / padded(*rows[i]);
+      tc_slice(a, (int)((parts > 1 ? parts : 1) * rows[i]->part_bytes), THREADS / 2);
       args.arrays.first[i + 1] = args.arrays.first[i] + a->slices;
     }
     args.all_pieces = (int32_t)args.arrays.first[count];
-    if (tiles * args.all_pieces >= enough) break;
+    if (tiles * args.all_pieces >= running) break;
   }
-  int64_t groups = (enough + tiles - 1) / tiles;
+  int64_t groups = (running + tiles - 1) / tiles;
   if (groups > args.all_pieces) groups = args.all_pieces;
   args.pieces = (int32_t)((args.all_pieces + groups - 1) / groups);
   groups = (args.all_pieces + args.pieces - 1) / args.pieces;
+  if (tiles * groups > UINT32_MAX / 2) return cudaErrorInvalidConfiguration; /* 2^25 segments */
   args.per_group = (uint32_t)tiles;
   args.tickets = (uint32_t)(tiles * groups);
-  const int64_t running = 4 * (int64_t)call->device->sms;
-  return tc_launched(call, tc_launch(compact_turn<MOST>,
-                                     (unsigned)(args.tickets < running ? args.tickets : running),
-                                     THREADS, 0, &call->chain, args));
+  const unsigned blocks = (unsigned)(args.tickets < running ? args.tickets : running);
+  return tc_launched(call, tc_launch(compact_turn<MOST>, blocks, THREADS, 0, &call->chain, args));
 }
 
 bool alike(const tailcut_rotation &a, const tailcut_rotation &b) {
@@ -291,23 +280,21 @@ bool alike(const tailcut_rotation &a, const tailcut_rotation &b) {
 }  // namespace
 
 /* One launch for each rotation: models have one, or two. */
-cudaError_t tc_compact_turn(tc_compact_call *call, const tailcut_rows *const *rows, int32_t count) {
-  bool done[TC_ROWS_PER_LAUNCH] = {};
-  for (int32_t first = 0; first < count; first++) {
+cudaError_t tc_compact_turn(tc_compact_call *call, const tailcut_rows *rows, int32_t count) {
+  cudaError_t error = cudaSuccess;
+  for (int32_t first = 0; first < count && error == cudaSuccess; first++) {
+    const tailcut_rotation rotation = tc_rotation_of(&rows[first]);
     const tailcut_rows *chosen[TC_ROWS_PER_LAUNCH];
-    int32_t held = 0;
-    for (int32_t i = first; i < count && !done[first]; i++) {
-      if (done[i] || !alike(tc_rotation_of(rows[first]), tc_rotation_of(rows[i]))) continue;
-      chosen[held++] = rows[i];
-      done[i] = i > first;
+    int32_t held = 0, i = 0;
+    while (!alike(rotation, tc_rotation_of(&rows[i]))) i++;
+    if (i < first) continue; /* gone with that one */
+    for (; i < count; i++) {
+      if (alike(rotation, tc_rotation_of(&rows[i]))) chosen[held++] = &rows[i];
     }
-    if (held == 0) continue;
-    const cudaError_t error = held <= TC_FEW_ARRAYS
-                                  ? launch<TC_FEW_ARRAYS>(call, chosen, held)
+    error = held <= TC_FEW_ARRAYS ? launch<TC_FEW_ARRAYS>(call, chosen, held)
                                   : launch<TC_ROWS_PER_LAUNCH>(call, chosen, held);
-    if (error != cudaSuccess) return error;
   }
-  return cudaSuccess;
+  return error;
 }
 
 void tc_load_compact_turn(cudaError_t *error) {

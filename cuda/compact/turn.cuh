@@ -10,7 +10,7 @@
 
 namespace tc_turning {
 
-constexpr int THREADS = 256;
+constexpr int THREADS = TC_COMPACT_THREADS;
 constexpr int HELD = 4; /* rows of which a thread loads a unit at a time */
 
 /* A unit of any width in shared memory. */

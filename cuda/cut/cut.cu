@@ -6,24 +6,69 @@
  *   rows of a group     rule                          form
  *   up to TC_CUT_SHORT  OTSU (whole range), TOPK,     by value, one block       cut/short.cuh
  *   (8,192)             RATIO, THRESHOLD, MEAN, IQR
- *                       any; spread, curve, ranks     by sorting, one block     cut/short_sort.cuh
+ *                       any; spread, curve, ranks     by sorting, one block     cut/short.cuh
  *   more                OTSU (whole range)            by value, all blocks      cut/long_bins.cuh
- *                       TOPK, RATIO, clamped ones     by digits of the key      cut/long_select.cuh
+ *                       TOPK, RATIO, clamped ones     by digits of the key      cut/long_keys.cuh
  *                       THRESHOLD                     by the key of tau         cut/long.cu
- *                       any; spread, curve, ranks     by sorting                cut/long_sort.cu
+ *                       any; spread, curve, ranks     by sorting                cut/long_keys.cuh
  *
  * Where both lengths are possible both are launched, short ones first, unless the long form has
- * room for all groups of any length. Where there are groups, these launches join their lists too
- * (cut/join.cuh); more than TC_CHUNK_SEGMENTS segments take one more for that.
+ * room for all groups of any length. Where there are groups, these launches join their lists too;
+ * more than TC_CHUNK_SEGMENTS segments take one more for that. A short group's block is sized by
+ * the host's bound: nothing depends on it but time. Precision: exact, the same bits as
+ * src/cpu/cut.c. Measured: bench/NOTES.md, "cut".
  */
-#include "cut/join.cuh"
 #include "cut/long.cuh"
+#include "cut/short.cuh"
 
 namespace {
 
+/* sorts: the order itself is needed. */
+template <class S>
+__global__ void __launch_bounds__(S::THREADS, 1)
+    cut_short(const __grid_constant__ tc_cut_args args, bool sorts) {
+  __shared__ tc_short_memory<S> space;
+  if (args.early) tc_let_next_start();
+  tc_short_prepare(space.value);
+  tc_wait_previous();
+  const tc_cut_group c = tc_cut_open(args, (int32_t)blockIdx.x);
+  if (c.group.n > S::ROWS) {
+    if (tc_cut_joins(args) && c.number == 0) tc_join_empty(space.join, args);
+    return;
+  }
+  if (sorts) {
+    tc_short_sort<true, S>(space, args, c.number, true, nullptr);
+  } else {
+    tc_short_cut<true>(space, args, c, true, nullptr);
+  }
+  if (args.groups.groups == 0) {
+    __syncthreads(); /* the space is used again */
+    tc_block<S::WARPS> block(space.value.block);
+    tc_cut_done(block, args);
+  } else if (tc_cut_joins(args)) {
+    const int32_t number = (int32_t)blockIdx.x;
+    const tc_group group =
+        tc_group_at(args.segments, args.groups, args.scored ? nullptr : args.in_flags, number);
+    if (group.n > 0) tc_join_rows(space.join, args, number, group.n);
+    if (number == 0) tc_join_empty(space.join, args);
+  }
+}
+
+struct shape {
+  void (*kernel)(tc_cut_args, bool);
+  int32_t threads, rows;
+};
+template <int THREADS, int ITEMS, int LOG>
+shape shape_of() {
+  typedef tc_short_shape<THREADS, ITEMS, LOG> S;
+  return {cut_short<S>, THREADS, S::ROWS};
+}
+const shape SHAPES[] = {shape_of<128, 2, 8>(), shape_of<256, 3, 8>(), shape_of<512, 4, 9>(),
+                        shape_of<1024, 4, 10>(), shape_of<1024, 8, 11>()};
+
 constexpr int JOINERS = 256;
 
-/* The lists of segment blockIdx.x (cut/join.cuh), where there are more of them than have counts. */
+/* The lists of segment blockIdx.x, where there are more of them than have counts. */
 __global__ void __launch_bounds__(JOINERS) cut_join(const __grid_constant__ tc_cut_args args) {
   __shared__ tc_join_space<JOINERS> space;
   tc_block<JOINERS / 32> block(space.block);
@@ -61,14 +106,13 @@ extern "C" cudaError_t tc_cuda_cut(const tc_cuda *device, const tc_cut_args *arg
                                    const tc_chain *chain) {
   tc_chain link = *chain;
   const int32_t most = args->segments.max_tokens - args->segments.prefix_rows;
-  /* Invalid segments are reported by the short kernels, whatever their length. */
-  const bool all_valid = args->in_flags == nullptr || args->scored;
-  const bool all_long = most > TC_CUT_SHORT && args->groups.groups == 0 && all_valid &&
-                        args->segments.cu_seqlens == nullptr && args->segments.lengths == nullptr;
   cudaError_t error = cudaSuccess;
   if (args->segments.segments == 0) return cudaSuccess;
-  if (!all_long && !tc_cut_long_takes_all(*args)) {
-    error = tc_cut_short(*args, tc_cut_sorts(*args), &link);
+  if (!tc_cut_long_takes_all(*args)) {
+    const shape *s = SHAPES;
+    while (s->rows < most && s->rows < TC_CUT_SHORT) s++;
+    error = tc_launch(s->kernel, (unsigned)tc_group_count(args->segments, args->groups),
+                      (unsigned)s->threads, 0, &link, *args, tc_cut_sorts(*args));
     link.follows = device->chains;
   }
   if (error == cudaSuccess && most > TC_CUT_SHORT) {
@@ -83,7 +127,7 @@ extern "C" cudaError_t tc_cuda_cut(const tc_cuda *device, const tc_cut_args *arg
 
 extern "C" cudaError_t tc_cuda_load_cut(tc_cuda *) {
   cudaError_t error = cudaSuccess;
-  tc_cut_short_load(&error);
+  for (const shape &s : SHAPES) tc_load(s.kernel, &error);
   tc_load(cut_join, &error);
   tc_cut_long_load(&error);
   return error;

@@ -39,22 +39,51 @@ struct tc_stats_join {
   }
 };
 
-__device__ __forceinline__ void tc_stats_add(tc_stats *s, uint32_t key, uint32_t tau_key) {
-  if (key == TC_KEY_NONE) return;
-  s->candidates++;
-  if (key == TC_KEY_UNUSABLE) return;
-  const uint32_t bits = tc_float_bits(tc_key_score(key)) & 0x7FFFFFFFu;
-  s->usable++;
-  s->above += key <= tau_key;
-  if (bits < 0x7F800000u) s->magnitude = max(s->magnitude, bits);
-  s->first = min(s->first, key);
-  s->last = max(s->last, key);
-}
-
 /* tau as a key: scores that THRESHOLD keeps have this key or a smaller one. */
 __device__ __forceinline__ uint32_t tc_tau_key(const tailcut_rule &rule) {
   if (rule.detector != TAILCUT_THRESHOLD) return 0;
   return tc_key(tc_ordered(rule.tau, rule.order == TAILCUT_LOW));
+}
+
+/* What a block's threads know together of their rows' keys, up to 65,535 of them. What the rule
+ * does not ask for is not worked out: `above` is THRESHOLD's, magnitude AUTO's. */
+template <int ITEMS, class Block>
+__device__ __forceinline__ tc_stats tc_stats_of(Block &block, const uint32_t (&key)[ITEMS],
+                                                const tailcut_rule &rule) {
+  const bool counts = rule.detector == TAILCUT_THRESHOLD;
+  const bool scales = rule.scale == TAILCUT_SCALE_AUTO && !counts;
+  uint4 v = {TC_KEY_NONE, 0, 0, 0}; /* first, last, usable << 16 | candidates, above or magnitude */
+#pragma unroll
+  for (int i = 0; i < ITEMS; i++) {
+    const bool usable = key[i] < TC_KEY_UNUSABLE;
+    v.x = min(v.x, key[i]);
+    v.y = max(v.y, usable ? key[i] : 0u);
+    v.z += usable ? 0x10001u : key[i] == TC_KEY_UNUSABLE;
+  }
+  if (counts) {
+    const uint32_t tau_key = tc_tau_key(rule);
+#pragma unroll
+    for (int i = 0; i < ITEMS; i++) v.w += key[i] <= tau_key;
+  } else if (scales) {
+#pragma unroll
+    for (int i = 0; i < ITEMS; i++) {
+      const uint32_t bits = tc_float_bits(tc_key_score(key[i])) & 0x7FFFFFFFu; /* NaN's are more */
+      if (bits < 0x7F800000u) v.w = max(v.w, bits);
+    }
+  }
+  v = block.combine(v, make_uint4(TC_KEY_NONE, 0, 0, 0), [=](uint4 own) -> uint4 {
+    uint32_t w = 0;
+    if (counts) w = __reduce_add_sync(TC_FULL, own.w);
+    if (scales) w = __reduce_max_sync(TC_FULL, own.w);
+    return {__reduce_min_sync(TC_FULL, own.x), __reduce_max_sync(TC_FULL, own.y),
+            __reduce_add_sync(TC_FULL, own.z), w};
+  });
+  return {(int32_t)(v.z & 0xFFFFu),
+          (int32_t)(v.z >> 16),
+          counts ? (int32_t)v.w : 0,
+          scales ? v.w : 0u,
+          v.x,
+          v.y};
 }
 
 /* k of group g before the clamps where no curve is needed; returns whether that is so. */
@@ -91,7 +120,7 @@ __device__ inline int32_t tc_flags_out(int32_t flags, int32_t candidates, int32_
 }
 
 /* A value that is to be the greatest (0: none), where it is, and how many rows that keeps. */
-struct tc_best {
+struct alignas(16) tc_best {
   uint64_t value;
   uint32_t place, k;
   /* At equal values the smaller place is better. */
@@ -114,6 +143,14 @@ __device__ __forceinline__ tc_best tc_warp_best(const tc_best &own) {
 template <class Block>
 __device__ __forceinline__ tc_best tc_block_best(Block &block, const tc_best &own) {
   return block.combine(own, tc_best_none(), tc_warp_best);
+}
+
+/* The greatest of a block's values, of which none is below 0. */
+template <class Block>
+__device__ __forceinline__ float tc_block_most(Block &block, float own) {
+  return __uint_as_float(block.combine(__float_as_uint(own), 0u, [](uint32_t v) {
+    return (uint32_t)__reduce_max_sync(TC_FULL, v);
+  }));
 }
 
 /* The ranks a detector may choose. */

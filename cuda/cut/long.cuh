@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* cut_long: groups of more than TC_CUT_SHORT rows, by all blocks of the device. What its files
- * share (cut/long.cu: the launches): the work as the device sees it, and how a block meets its
- * tile.
+ * share (cut/long.cu: the launch): the work as the device sees it, how a block meets its tile, and
+ * the stages that all rules begin with.
  *
  * A tile is a run of 2,048, 4,096 or 8,192 rows of one group, one block's work in every stage or
  * kernel. Which groups are long, and which tiles they have, is found on the device first (begin).
@@ -50,19 +50,20 @@ struct tc_long_cut {
   int32_t candidates, usable, whole; /* N, N'; kept whole for want of a reference or a curve */
 };
 
-/* OTSU's state of a group. A packed prefix: count << 42 | sum of offsets (cut/long_otsu.cuh). */
+/* OTSU's state of a group. A packed prefix: count << 42 | sum of offsets (cut/long_otsu.cuh). A bin
+ * is alive that can hold the answer; none is: keep all. */
 struct alignas(128) tc_long_state {
-  uint64_t bins[TC_LONG_BINS]; /* packed, by bin */
-  uint32_t values[TC_LONG_SPAN * 1024];
-  uint32_t taken[TC_LONG_BINS]; /* places of `entries` in use, by bin */
-  uint32_t candidates;          /* with roles only */
-  uint32_t arrived;             /* tiles whose best is there */
+  uint64_t bins[TC_LONG_BINS];          /* packed, by bin */
+  uint32_t values[TC_LONG_SPAN * 1024]; /* rows of each, of bins alive, where they are so few */
+  uint32_t taken[TC_LONG_BINS];         /* places of `entries` in use, by bin */
+  uint32_t candidates;                  /* with roles only */
+  uint32_t arrived;                     /* tiles whose best is there */
   uint32_t zeroed_to[30]; /* begin zeroes all up to here; the rest is written before it is read */
-  uint64_t at, all;       /* packed: before bin `first`, of all */
-  uint32_t first, width;  /* bins that can hold the answer; width 0: keep all */
-  int32_t exponent, k, whole;
-  uint64_t before[TC_LONG_BINS];     /* packed prefixes; width > TC_LONG_SPAN only */
-  uint32_t alive[TC_LONG_BINS / 32]; /* bins that can hold the answer; likewise */
+  tc_best best;
+  uint64_t all;                  /* packed, of all */
+  uint32_t alive;                /* how many */
+  uint32_t listed[TC_LONG_BINS]; /* the bins that are alive, in order; */
+  uint64_t before[TC_LONG_BINS]; /* packed, before each of them */
 };
 
 /* What the kernels get. */
@@ -83,21 +84,12 @@ struct tc_long {
   /* By sorting, likewise: */
   uint64_t *items[2]; /* key << 32 | row */
   int32_t *q;
-  uint32_t *marks;  /* 1: the row stays; shares the memory of items[0] */
+  uint32_t *marks;  /* 0: the row stays; shares the memory of items[0] */
   uint32_t *counts; /* [bound][256] */
 };
 
 /* What the kept rows are known by. */
 enum tc_long_mode { TC_LONG_OTSU, TC_LONG_SELECT, TC_LONG_MARKS };
-
-/* Whether a rule is cut by value; else by sorting. */
-bool tc_cut_long_by_value(const tc_cut_args &args);
-
-/* cut/long_stages.cu: the launch. quads: rows of a tile divided by 2,048, which is 1, 2 or 4. */
-cudaError_t tc_long_stages(const tc_long &a, int quads, const tc_chain *chain);
-
-/* kernel<quads>. */
-#define TC_LONG_OF(kernel, quads) ((quads) == 1 ? kernel<1> : (quads) == 2 ? kernel<2> : kernel<4>)
 
 /* Copies a tile's description into shared memory; a barrier must follow. One warp's half: the words
  * are one line for the whole grid, and thousands of requests for it would queue up. */
@@ -200,21 +192,120 @@ __device__ __forceinline__ tc_stats tc_long_stats(Block &block, const tc_long &a
   return block.reduce(stats, tc_stats_none(), tc_stats_join());
 }
 
-/* AUTO's exponent from the tiles' statistics; 0 for UNIT. `shared` has been set to 0 before a
- * barrier; a barrier is in here. */
-__device__ __forceinline__ int32_t tc_long_exponent(const tc_long &a, const tc_long_tile &tile,
-                                                    uint32_t &shared) {
+/* What another block has left. */
+__device__ __forceinline__ tc_best tc_load_best(const tc_best *from) {
+  const uint4 w = __ldcg((const uint4 *)from);
+  return {(uint64_t)w.y << 32 | w.x, w.z, w.w};
+}
+
+/* AUTO's exponent from the tiles' statistics; 0 for UNIT. */
+__device__ __forceinline__ int32_t tc_long_exponent(tc_long_block &block, const tc_long &a,
+                                                    const tc_long_tile &tile) {
   if (a.cut.rule.scale != TAILCUT_SCALE_AUTO) return 0;
-  if ((int32_t)threadIdx.x < (tile.tiles + 31) / 32 * 32) {
-    uint32_t m = 0;
-    if ((int32_t)threadIdx.x < tile.tiles) {
-      m = __ldcg(&a.stats[tile.first + (int32_t)threadIdx.x].magnitude);
-    }
-    m = __reduce_max_sync(TC_FULL, m);
-    if ((threadIdx.x & 31) == 0) atomicMax(&shared, m);
+  uint32_t m = 0;
+  if ((int32_t)threadIdx.x < tile.tiles) {
+    m = __ldcg(&a.stats[tile.first + (int32_t)threadIdx.x].magnitude);
   }
-  __syncthreads();
-  return tc_scale_exponent(shared);
+  return tc_scale_exponent(tc_float_bits(tc_block_most(block, tc_bits_float(m))));
+}
+
+/* ------------------------------------------------------------ begin and statistics, for all -- */
+
+#define TC_BEGINNERS 33 /* blocks of begin: one lists, the others make zero */
+
+/* Words of all the given memory, dealt to the blocks of begin behind the first. */
+__device__ inline void tc_make_zero(int32_t number, void *memory, size_t stride, size_t bytes,
+                                    int32_t pieces) {
+  const int64_t each = (int64_t)(bytes / 16), step = (TC_BEGINNERS - 1) * TC_LONG_THREADS;
+  for (int64_t i = (number - 1) * TC_LONG_THREADS + (int64_t)threadIdx.x; i < each * pieces;
+       i += step) {
+    ((uint4 *)((char *)memory + i / each * stride))[i % each] = make_uint4(0, 0, 0, 0);
+  }
+}
+
+/* The tiles of the long groups, in order; those up to the bound say that they are none. */
+__device__ inline void tc_list_groups(tc_long_block &block, const tc_long &a) {
+  const tc_segments &s = a.cut.segments;
+  const int32_t groups = tc_group_count(s, a.cut.groups);
+  const bool by_warp = s.cu_seqlens != nullptr && s.start == nullptr; /* a whole warp judges one */
+  const int32_t step = by_warp ? TC_LONG_WARPS : TC_LONG_THREADS;
+  int32_t longs = 0;
+  uint64_t used = 0; /* tiles << 32 | rows */
+  for (int32_t base = 0; base < groups; base += step) {
+    const int32_t number = base + (by_warp ? block.warp : (int32_t)threadIdx.x);
+    tc_long_tile mine = {};
+    bool is_long = false;
+    if (number < groups) {
+      const tc_cut_group c = tc_cut_open(a.cut, number);
+      mine.group = c.group;
+      mine.number = number;
+      mine.flags = c.flags;
+      is_long = c.group.n > a.most_left && (!by_warp || block.lane == 0);
+    }
+    if (!__syncthreads_or(is_long)) continue;
+    const uint32_t which = __ballot_sync(TC_FULL, is_long);
+    int32_t here;
+    const int32_t earlier = block.before(__popc(which), &here);
+    const int32_t ordinal = longs + earlier + __popc(which & ((1u << block.lane) - 1));
+    longs += here;
+    mine.slot = ordinal;
+    is_long = is_long && ordinal < a.slots;
+    mine.tiles = is_long ? max((mine.group.n + a.rows - 1) / a.rows, 1) : 0;
+    const int32_t rows = is_long ? mine.group.n : 0;
+    uint64_t all;
+    const uint64_t before = used + block.prefix((uint64_t)mine.tiles << 32 | (uint32_t)rows, &all);
+    mine.first = (int32_t)(before >> 32);
+    mine.base = (int32_t)(uint32_t)before;
+    used += all;
+    for (uint32_t left = __ballot_sync(TC_FULL, is_long); left != 0; left &= left - 1) {
+      tc_long_tile tile = tc_shuffle(mine, __ffs((int)left) - 1);
+      for (tile.index = block.lane; tile.index < tile.tiles; tile.index += 32) {
+        a.tiles[tile.first + tile.index] = tile;
+      }
+    }
+  }
+  tc_long_tile none = {};
+  none.number = -1;
+  for (int32_t i = (int32_t)(used >> 32) + (int32_t)threadIdx.x; i < a.bound;
+       i += TC_LONG_THREADS) {
+    a.tiles[i] = none;
+  }
+}
+
+/* Block `number` of TC_BEGINNERS. Nobody else touches the scratch memory: it may be zeroed before
+ * the wait. */
+__device__ inline void tc_long_begin_block(tc_long_block::space &space, const tc_long &a,
+                                           int32_t number, bool values, bool digits) {
+  if (number > 0) {
+    tc_make_zero(number, a.found, 0, (sizeof(uint32_t) * a.bound + 15) / 16 * 16, 1);
+    if (values) {
+      tc_make_zero(number, a.states, sizeof(tc_long_state), offsetof(tc_long_state, best), a.slots);
+    }
+    if (digits) {
+      const size_t bytes = sizeof(uint32_t) * TC_LONG_LEVELS * TC_LONG_DIGITS;
+      tc_make_zero(number, a.digits, bytes, bytes, a.slots);
+    }
+  }
+  tc_wait_previous();
+  tc_let_next_start();
+  if (number > 0) return;
+  tc_long_block block(space);
+  tc_list_groups(block, a);
+}
+
+/* What is known of a tile's scores without their order. */
+template <int QUADS>
+__device__ inline void tc_long_make_stats(tc_long_block::space &space, const tc_long &a,
+                                          const tc_long_tile &tile) {
+  tc_long_block block(space);
+  const tc_cut_group c = tc_long_group(a, tile);
+  tc_long_rows<QUADS> rows;
+  uint32_t keys[4 * QUADS];
+  tc_long_load(a, c, tc_long_first<QUADS>(tile.index), &rows);
+#pragma unroll
+  for (int i = 0; i < 4 * QUADS; i++) keys[i] = tc_long_key(rows, i);
+  const tc_stats own = tc_stats_of(block, keys, a.cut.rule);
+  if (threadIdx.x == 0) a.stats[tile.first + tile.index] = own;
 }
 
 #endif /* TAILCUT_CUT_LONG_CUH_ */

@@ -6,10 +6,9 @@
  * Strategy: fill counts rows and their offsets by bins of 1,024 curve values: in shared memory, ONE
  * packed 32-bit atomic a row, then one reduction per bin and block that has any. refine bounds B in
  * every bin, in each block anew (that costs less than another stage), and counts single values in
- * the bins that can win; where these are too far apart (a flat curve: B near its maximum over a
- * wide range) it puts rows in order of their bins instead, so that cut/long_emit.cu's blocks can
- * share the bins. count is for clamped rules: k itself. Precision: exact; cut/long_otsu.cuh says
- * why. Limits: 2^20 rows a group.
+ * the bins that can win (are alive); where these are too many it puts rows in order of their bins
+ * instead, so that the tiles can share the bins (cut/long_otsu.cuh). Precision: exact;
+ * cut/otsu.cuh says why. Limits: 2^20 rows a group.
  *
  * A row's packed word is count << 21 | low part of its offset (0 .. 1,024): a copy of the bins per
  * 1,024 rows cannot overflow, 1,024 << 21 | 2^20 being below 2^32.
@@ -24,7 +23,8 @@ template <int QUADS>
 struct tc_fill_space {
   static constexpr int COPIES = QUADS * TC_LONG_THREADS * 4 / 1024;
   alignas(16) uint32_t bins[COPIES * TC_LONG_BINS];
-  uint32_t magnitude, candidates;
+  tc_long_block::space block;
+  uint32_t candidates;
 };
 
 template <int QUADS>
@@ -35,13 +35,14 @@ __device__ __forceinline__ void tc_long_fill(tc_fill_space<QUADS> &s, const tc_l
   for (uint32_t i = t; i < s.COPIES * TC_LONG_BINS / 4; i += TC_LONG_THREADS) {
     ((uint4 *)s.bins)[i] = make_uint4(0, 0, 0, 0);
   }
-  if (t == 0) s.magnitude = s.candidates = 0;
+  if (t == 0) s.candidates = 0;
+  tc_long_block block(s.block);
   tc_long_state &state = a.states[tile.slot];
   tc_long_rows<QUADS> rows;
   uint32_t offsets[4 * QUADS];
   tc_long_load(a, tc_long_group(a, tile), tc_long_first<QUADS>(tile.index), &rows);
   tc_long_await(before, (uint32_t)a.bound);
-  tc_offsets(a, tile, rows, s.magnitude, offsets);
+  tc_offsets(block, a, tile, rows, offsets);
   uint32_t *own = s.bins + (t >> 5) * QUADS * 128 / 1024 * TC_LONG_BINS;
 #pragma unroll
   for (int i = 0; i < 4 * QUADS; i++) {
@@ -74,9 +75,11 @@ __device__ __forceinline__ void tc_long_fill(tc_fill_space<QUADS> &s, const tc_l
   }
 }
 
+#define TC_DEAD 255u
+
 struct tc_refine_space {
-  tc_long_block::space block;
-  uint32_t top, first, end, magnitude;
+  tc_long_block::space block, scales;
+  uint32_t numbers[TC_LONG_BINS / 4]; /* a byte per bin: its number among those alive */
   /* counts of single values; or, flat: rows by bin but those of one value, that value, its rows,
    * places */
   union {
@@ -94,9 +97,7 @@ __device__ __forceinline__ void tc_order_by_bins(tc_refine_space &s, const tc_lo
                                                  const uint32_t (&offsets)[4 * QUADS],
                                                  const uint64_t (&before)[4]) {
   uint32_t *rows = s.flat[0], *value = s.flat[1], *equal = s.flat[2], *places = s.flat[3];
-  uint32_t place[4 * QUADS]; /* among the block's rows of the bin; TC_NO_OFFSET: is counted */
   uint32_t *entries = a.entries + tile.base;
-  const uint32_t t = threadIdx.x;
 #pragma unroll
   for (int i = 0; i < 4 * QUADS; i++) { /* any of them stays */
     if (offsets[i] != TC_NO_OFFSET) {
@@ -106,19 +107,14 @@ __device__ __forceinline__ void tc_order_by_bins(tc_refine_space &s, const tc_lo
   __syncthreads();
 #pragma unroll
   for (int i = 0; i < 4 * QUADS; i++) {
-    place[i] = TC_NO_OFFSET;
     if (offsets[i] == TC_NO_OFFSET) continue;
     const uint32_t bin = tc_offset_bin(offsets[i]);
-    if (value[bin] == offsets[i]) {
-      atomicAdd(&equal[bin], 1u);
-    } else {
-      place[i] = atomicAdd(&rows[bin], 1u);
-    }
+    atomicAdd(value[bin] == offsets[i] ? &equal[bin] : &rows[bin], 1u);
   }
   __syncthreads();
 #pragma unroll
   for (int e = 0; e < 4; e++) {
-    const uint32_t bin = t * 4 + e;
+    const uint32_t bin = threadIdx.x * 4 + e;
     if (equal[bin] == 0) continue; /* the block has no row of it */
     const uint32_t at = tc_rows_of(before[e]) + atomicAdd(&state.taken[bin], rows[bin] + 1);
     entries[at] = (value[bin] - (bin << 10)) | equal[bin] << 11;
@@ -127,28 +123,27 @@ __device__ __forceinline__ void tc_order_by_bins(tc_refine_space &s, const tc_lo
   __syncthreads();
 #pragma unroll
   for (int i = 0; i < 4 * QUADS; i++) {
-    if (place[i] == TC_NO_OFFSET) continue;
     const uint32_t bin = tc_offset_bin(offsets[i]);
-    entries[places[bin] + place[i]] = (offsets[i] - (bin << 10)) | 1u << 11;
+    if (offsets[i] == TC_NO_OFFSET || value[bin] == offsets[i]) continue;
+    entries[atomicAdd(&places[bin], 1u)] = (offsets[i] - (bin << 10)) | 1u << 11;
   }
 }
 
 template <int QUADS>
 __device__ __forceinline__ void tc_long_refine(tc_refine_space &s, const tc_long &a,
                                                const tc_long_tile &tile, const uint32_t *filled) {
-  tc_long_block block(s.block);
-  const uint32_t t = threadIdx.x, lane = t & 31;
+  tc_long_block block(s.block), scales(s.scales);
+  const uint32_t t = threadIdx.x;
   for (uint32_t i = t; i < TC_VALUES / 4; i += TC_LONG_THREADS) {
     ((uint4 *)s.values)[i] = make_uint4(0, 0, 0, 0);
   }
-  if (t == 0) s.top = 0, s.first = TC_NO_OFFSET, s.end = 0, s.magnitude = 0;
   uint32_t offsets[4 * QUADS];
   const bool bad = (tile.flags & TAILCUT_FLAG_BAD_REFERENCE) != 0;
   tc_long_state &state = a.states[tile.slot];
   tc_long_rows<QUADS> rows;
   tc_long_load(a, tc_long_group(a, tile), tc_long_first<QUADS>(tile.index), &rows);
   tc_long_await(filled, (uint32_t)a.bound);
-  tc_offsets(a, tile, rows, s.magnitude, offsets);
+  tc_offsets(scales, a, tile, rows, offsets);
 
   /* This thread's 4 bins: counts, prefixes, bounds. */
   const ulonglong2 *from = (const ulonglong2 *)&state.bins[t * 4];
@@ -169,87 +164,44 @@ __device__ __forceinline__ void tc_long_refine(tc_refine_space &s, const tc_long
     }
     at += bins[e];
   }
-  if (__any_sync(TC_FULL, sum != 0)) {
-    const uint32_t top = __reduce_max_sync(TC_FULL, __float_as_uint(best));
-    if (lane == 0) atomicMax(&s.top, top);
-  }
-  __syncthreads();
-  best = __uint_as_float(s.top);
-  uint32_t first = TC_NO_OFFSET, end = 0, alive = 0;
-#pragma unroll
-  for (int e = 0; e < 4; e++) {
-    if (bound[e] >= 0.0f && otsu.survives(bound[e], best)) {
-      first = min(first, t * 4 + e);
-      end = t * 4 + e + 1;
-      alive |= 1u << e;
-    }
-  }
-  if (__any_sync(TC_FULL, alive)) {
-    first = __reduce_min_sync(TC_FULL, first);
-    end = __reduce_max_sync(TC_FULL, end);
-    if (lane == 0) atomicMin(&s.first, first), atomicMax(&s.end, end);
-  }
-  __syncthreads();
-  first = s.first;
-  const bool whole = tc_keeps_whole(TAILCUT_OTSU, (int32_t)otsu.n, bad);
-  const uint32_t width = whole ? 0 : s.end - first;
-
-  if (tile.index == 0) { /* for the stages behind */
-    if (t == 0) {
-      state.all = all;
-      state.first = first;
-      state.width = width;
-      if (width == 0) state.at = 0;
-    }
+  best = tc_block_most(block, best);
+  uint32_t mine = 0, alive; /* a bit per bin; all of the group */
+  if (!tc_keeps_whole(TAILCUT_OTSU, (int32_t)otsu.n, bad)) {
 #pragma unroll
     for (int e = 0; e < 4; e++) {
-      if (width > 0 && t * 4 + e == first) state.at = before[e];
-      if (width > TC_LONG_SPAN) state.before[t * 4 + e] = before[e];
-    }
-    if (width > TC_LONG_SPAN) {
-      uint32_t word = alive << (lane % 8 * 4);
-#pragma unroll
-      for (int mask = 1; mask < 8; mask <<= 1) word |= __shfl_xor_sync(TC_FULL, word, mask);
-      if (lane % 8 == 0) state.alive[t / 8] = word;
+      mine |= (uint32_t)(bound[e] >= 0.0f && otsu.survives(bound[e], best)) << e;
     }
   }
-  if (width == 0) return;
-  if (width > TC_LONG_SPAN) {
+  uint32_t number = block.prefix((uint32_t)__popc(mine), &alive), numbers = 0;
+  if (tile.index == 0 && t == 0) state.all = all, state.alive = alive;
+  if (tile.index == 0 && t < TC_LONG_SPAN && t >= alive) state.listed[t] = 0, state.before[t] = 0;
+#pragma unroll
+  for (int e = 0; e < 4; e++) {
+    const bool lives = mine >> e & 1;
+    numbers |= (lives ? min(number, TC_DEAD - 1) : TC_DEAD) << 8 * e;
+    if (lives && tile.index == 0) { /* for the stages behind */
+      state.listed[number] = t * 4 + e;
+      state.before[number] = before[e];
+    }
+    number += lives;
+  }
+  s.numbers[t] = numbers;
+  __syncthreads();
+  if (alive > TC_LONG_SPAN) {
     tc_order_by_bins<QUADS>(s, a, tile, state, offsets, before);
     return;
   }
 #pragma unroll
   for (int i = 0; i < 4 * QUADS; i++) {
-    const uint32_t v = offsets[i] - (first << 10);
-    if (offsets[i] != TC_NO_OFFSET && v < width << 10) atomicAdd(&s.values[v], 1u);
+    const uint32_t bin = tc_offset_bin(offsets[i]), low = offsets[i] - (bin << 10);
+    /* Behind low 1,024, the curve's last value, there is no cut. */
+    const uint32_t number = ((const uint8_t *)s.numbers)[bin];
+    if (low < 1024 && number != TC_DEAD) atomicAdd(&s.values[number << 10 | low], 1u);
   }
   __syncthreads();
-  for (uint32_t i = t; i < width << 10; i += TC_LONG_THREADS) {
+  for (uint32_t i = t; i < alive << 10; i += TC_LONG_THREADS) {
     const uint32_t count = s.values[i];
     if (count > 0) atomicAdd(&state.values[i], count);
-  }
-}
-
-/* k for rules with clamps. */
-__device__ inline void tc_long_count(tc_otsu_space &s, const tc_long &a, const tc_long_tile &tile,
-                                     const uint32_t *refined) {
-  if (threadIdx.x == 0) s.top = 0;
-  tc_long_await(refined, (uint32_t)a.bound);
-  tc_long_state &state = a.states[tile.slot];
-  tc_otsu_open(s, state);
-  __syncthreads();
-  tc_best best;
-  if (s.width > TC_LONG_SPAN) {
-    best = tc_otsu_flat(s, a, tile, state);
-    if (!tc_otsu_publish(s, a, tile, state, best)) return;
-    best = tc_otsu_join(s, a, tile);
-  } else {
-    if (tile.index > 0) return;
-    best = tc_otsu_values(s, state);
-  }
-  if (threadIdx.x == 0) {
-    const tc_stats stats = tc_otsu_stats(s, a, tile, state);
-    state.k = best.value > 0 ? (int32_t)best.k : stats.candidates;
   }
 }
 

@@ -3,85 +3,50 @@
  * cut_long_emit: writes the kept rows of long groups and reports of them: the last stage of
  * cut/long.cu.
  *
- * Strategy: every block finds the cut (OTSU: from the counts of single values; else from the last
- * digit, from statistics, or a mark per row), counts the kept rows of its tile and publishes the
- * number; each thread of a block looks at the number of one tile before, and the block writes.
- * Tiles are taken by ticket, so that a block only ever waits for those that have started. OTSU
- * takes twice as many tickets: on flat curves the first half finds the maximum, each block in its
- * share of the bins, and the second half waits for it and writes; on others the second half leaves
- * at once.
+ * Strategy: every block finds the cut (OTSU: from the counts of single values or, on flat curves,
+ * from what the stage before has found; else from the last digit, from statistics, or a mark per
+ * row), counts the kept rows of its tile and publishes the number; each thread of a block looks at
+ * the number of one tile before, and the block writes. Tiles are taken by ticket, so that a block
+ * only ever waits for those that have started.
  * Precision: exact. Limits: TC_LONG_TILES tiles of a group.
  */
 #ifndef TAILCUT_CUT_LONG_EMIT_CUH_
 #define TAILCUT_CUT_LONG_EMIT_CUH_
 
-#include "cut/join.cuh"
+#include "cut/long_keys.cuh"
 #include "cut/long_otsu.cuh"
-#include "cut/long_select.cuh"
 
 template <int MODE>
 struct tc_emit_space {
-  tc_long_block::space block, chooses;
+  tc_long_block::space block;
   tc_select_space select;
 };
 template <>
 struct tc_emit_space<TC_LONG_OTSU> {
   tc_long_block::space block;
   tc_otsu_space otsu;
-  uint32_t magnitude;
 };
 
-/* OTSU's cut: its key is an offset, rows with a smaller one stay. false: this block has nothing to
- * write. late: it is of the second half. */
-__device__ inline bool tc_choose_otsu(tc_otsu_space &s, const tc_long &a, const tc_long_tile &tile,
-                                      bool late, tc_long_cut *cut) {
-  tc_long_state &state = a.states[tile.slot];
+/* OTSU's cut: its key is an offset, rows with a smaller one stay. decided: of the stage that decides
+ * on flat curves. */
+__device__ inline tc_long_cut tc_choose_otsu(tc_otsu_space &s, const tc_long &a,
+                                             const tc_long_tile &tile, const uint32_t *decided) {
+  const tc_long_state &state = a.states[tile.slot];
   tc_otsu_open(s, state);
-  __syncthreads();
-  const bool flat = s.width > TC_LONG_SPAN;
-  if (flat != late) {
-    if (flat) tc_otsu_publish(s, a, tile, state, tc_otsu_flat(s, a, tile, state));
-    return false;
-  }
-  if (flat) {
-    if (threadIdx.x == 0) {
-      while (*(volatile uint32_t *)&state.arrived != (uint32_t)tile.tiles) {
-      }
-      __threadfence();
-    }
-    __syncthreads();
-  }
-  const tc_best best = flat ? tc_otsu_join(s, a, tile) : tc_otsu_values(s, state);
-  const tc_stats stats = tc_otsu_stats(s, a, tile, state);
-  const bool bad = (tile.flags & TAILCUT_FLAG_BAD_REFERENCE) != 0;
-  /* Kept whole: rows without an offset too. */
-  *cut = {best.place + 1,
-          0,
-          0,
-          stats.candidates,
-          stats.usable,
-          tc_keeps_whole(TAILCUT_OTSU, stats.usable, bad)};
-  if (best.value == 0) cut->key = TC_NO_OFFSET, cut->k = INT32_MAX;
-  return true;
-}
-
-template <int MODE>
-__device__ __forceinline__ bool tc_choose(tc_emit_space<MODE> &s, const tc_long &a,
-                                          const tc_long_tile &tile, bool form, tc_long_cut *cut) {
-  const tc_long_cut *cuts = a.cuts + tile.slot * TC_LONG_LEVELS;
-  if constexpr (MODE == TC_LONG_OTSU) {
-    return tc_choose_otsu(s.otsu, a, tile, form, cut);
-  } else if constexpr (MODE == TC_LONG_SELECT) {
-    tc_long_block block(s.chooses);
-    const uint32_t *digits =
-        a.digits + ((size_t)tile.slot * TC_LONG_LEVELS + TC_LONG_LEVELS - 1) * TC_LONG_DIGITS;
-    *cut = form ? tc_select_first(block, a, tile, nullptr)
-                : tc_select_digit(block, s.select,
-                                  tc_select_open(s.select, cuts + TC_LONG_LEVELS - 1), digits);
+  tc_best best;
+  if (s.alive > TC_LONG_SPAN) {
+    tc_long_await(decided, (uint32_t)a.bound);
+    best = tc_load_best(&state.best);
   } else {
-    *cut = tc_select_open(s.select, cuts);
+    best = tc_otsu_counted(s, state);
   }
-  return true;
+  const int32_t usable = (int32_t)tc_rows_of(s.all);
+  const bool bad = (tile.flags & TAILCUT_FLAG_BAD_REFERENCE) != 0;
+  tc_long_cut cut = {best.place + 1, 0,      0,
+                     tile.group.n,   usable, tc_keeps_whole(TAILCUT_OTSU, usable, bad)};
+  if (a.cut.roles != nullptr) cut.candidates = (int32_t)__ldcg(&state.candidates);
+  if (best.value == 0) cut.key = TC_NO_OFFSET, cut.k = INT32_MAX; /* rows without an offset too */
+  return cut;
 }
 
 struct tc_fates { /* rows */
@@ -120,24 +85,34 @@ __device__ inline void tc_write_mask(uint8_t *mask, int32_t first, int32_t n, ui
   }
 }
 
-/* wait: for what the stage before leaves; OTSU's has a barrier. form: of OTSU the second half; of
- * SELECT that statistics alone say the cut. join: memory that may be s's. */
-template <int QUADS, int MODE, class Wait>
+/* before: as do_stage's (cut/long.cu). directly: that statistics alone say SELECT's cut. join:
+ * memory that may be s's. */
+template <int QUADS, int MODE>
 __device__ __forceinline__ void tc_long_emit(tc_emit_space<MODE> &s,
                                              tc_join_space<TC_LONG_THREADS> &join, const tc_long &a,
-                                             const tc_long_tile &tile, bool form, Wait wait) {
+                                             const tc_long_tile &tile, bool directly,
+                                             const uint32_t *before) {
   constexpr int ROWS = 4 * QUADS;
-  if constexpr (MODE == TC_LONG_OTSU) {
-    if (threadIdx.x == 0) s.otsu.top = s.magnitude = 0;
-  }
-  tc_long_rows<QUADS> rows;
-  uint32_t at[ROWS]; /* offset or key */
-  tc_long_load(a, tc_long_group(a, tile), tc_long_first<QUADS>(tile.index), &rows);
-  wait();
-  if constexpr (MODE == TC_LONG_OTSU) tc_offsets(a, tile, rows, s.magnitude, at);
-  tc_long_cut cut;
-  if (!tc_choose<MODE>(s, a, tile, form, &cut)) return;
   tc_long_block block(s.block);
+  tc_long_rows<QUADS> rows;
+  uint32_t at[ROWS]; /* offset, key, or mark */
+  tc_long_cut cut;
+  tc_long_load(a, tc_long_group(a, tile), tc_long_first<QUADS>(tile.index), &rows);
+  tc_long_await(MODE == TC_LONG_OTSU ? before - 1 : before, (uint32_t)a.bound);
+  if constexpr (MODE == TC_LONG_OTSU) {
+    tc_offsets(block, a, tile, rows, at);
+    cut = tc_choose_otsu(s.otsu, a, tile, before);
+  } else if constexpr (MODE == TC_LONG_SELECT) {
+    const tc_long_cut *cuts = a.cuts + tile.slot * TC_LONG_LEVELS;
+    const uint32_t *digits =
+        a.digits + ((size_t)tile.slot * TC_LONG_LEVELS + TC_LONG_LEVELS - 1) * TC_LONG_DIGITS;
+    cut = directly ? tc_select_first(block, a, tile, nullptr)
+                   : tc_select_digit(block, s.select,
+                                     tc_select_open(s.select, cuts + TC_LONG_LEVELS - 1), digits);
+  } else {
+    cut = tc_select_open(s.select, a.cuts + tile.slot * TC_LONG_LEVELS);
+    cut.key = 1, cut.k = 0; /* marks are 0 where a row stays */
+  }
   const uint32_t t = threadIdx.x, below = (1u << block.lane) - 1;
   const tc_cut_group c = tc_long_group(a, tile);
   const int32_t n = c.group.n, first = tc_long_first<QUADS>(tile.index);
@@ -146,13 +121,11 @@ __device__ __forceinline__ void tc_long_emit(tc_emit_space<MODE> &s,
 #pragma unroll
   for (int i = 0; i < ROWS; i++) {
     if (rows.none >> i & 1) continue;
-    if constexpr (MODE == TC_LONG_MARKS) {
-      keep |= (uint32_t)(__ldcg(a.marks + tile.base + tc_long_row(first, i)) != 0) << i;
-    } else {
-      if constexpr (MODE != TC_LONG_OTSU) at[i] = tc_long_key(rows, i);
-      keep |= (uint32_t)(at[i] < cut.key) << i;
-      tie |= (uint32_t)(at[i] == cut.key && cut.k > 0) << i;
-    }
+    if constexpr (MODE == TC_LONG_SELECT) at[i] = tc_long_key(rows, i);
+    if constexpr (MODE == TC_LONG_MARKS)
+      at[i] = __ldcg(a.marks + tile.base + tc_long_row(first, i));
+    keep |= (uint32_t)(at[i] < cut.key) << i;
+    tie |= (uint32_t)(at[i] == cut.key && cut.k > 0) << i;
   }
 
   /* Counts of the rows before: a warp's rows are in order by quad, lane and number in the quad. */

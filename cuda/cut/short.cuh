@@ -7,16 +7,97 @@
  * With the full search range OTSU's winner is a value (cut/otsu.cuh), and MEAN and IQR are
  * thresholds: the answer is a value of the curve, not a rank, and nothing is sorted. k (TOPK,
  * RATIO, IQR's quartiles, any k that a clamp has moved) is the k-th key by radix select; rows of
- * that very key are ties, the first ones stay (cut/short_select.cuh). A group in which too many
- * rows can win is sorted instead (cut/short_sort.cuh).
+ * that very key are ties, the first ones stay (cut/short_space.cuh).
+ * A group in which too many rows can win, or whose order itself is asked for, is sorted: rows by key
+ * (block radix sort, stable: ties by row), rows that are no candidates behind all others; the curve
+ * as integers in shared memory; one detector (detect.cuh); a byte per row says whether it stays.
  * Precision: exact, the same bits as src/cpu/cut.c.
  */
 #ifndef TAILCUT_CUT_SHORT_CUH_
 #define TAILCUT_CUT_SHORT_CUH_
 
+#include <cub/block/block_radix_sort.cuh>
+
 #include "cut/short_otsu.cuh"
-#include "cut/short_select.cuh"
-#include "cut/short_sort.cuh"
+
+template <class S>
+struct tc_short_sort_space {
+  typedef cub::BlockRadixSort<uint32_t, S::THREADS, S::ITEMS, int32_t> sort;
+  union {
+    typename sort::TempStorage sort_space;
+    int32_t q[S::ROWS];
+  };
+  uint8_t keep[S::ROWS];
+  typename tc_block<S::WARPS>::space block;
+};
+
+template <class S>
+union tc_short_memory {
+  tc_short_space<S> value;
+  tc_short_sort_space<S> sorting;
+  tc_join_space<S::THREADS> join;
+  __device__ tc_short_memory() {}
+};
+
+/* As tc_short_cut. Not inlined, so that its registers are not the common case's; it
+ * finds the group again rather than have it on a stack. */
+template <bool MARKS, class S>
+__device__ __noinline__ int32_t tc_short_sort(tc_short_memory<S> &shared, const tc_cut_args &args,
+                                              int32_t number, bool reports, int32_t *kept) {
+  tc_short_sort_space<S> &space = shared.sorting;
+  tc_block<S::WARPS> block(space.block);
+  __syncthreads();
+  const tc_cut_group c = tc_cut_open(args, number);
+  const tailcut_rule &rule = args.rule;
+  const int32_t n = c.group.n, first = (int32_t)threadIdx.x * S::ITEMS;
+
+  uint32_t keys[S::ITEMS];
+  int32_t rows[S::ITEMS];
+#pragma unroll
+  for (int i = 0; i < S::ITEMS; i++) {
+    rows[i] = first + i;
+    keys[i] = rows[i] < n ? tc_load_key(c, rule.order == TAILCUT_LOW, rows[i]) : TC_KEY_NONE;
+  }
+  const tc_stats stats = tc_stats_of(block, keys, rule);
+  typename tc_short_sort_space<S>::sort(space.sort_space).Sort(keys, rows);
+  __syncthreads();
+
+  int32_t k;
+  bool whole;
+  const bool bad = (c.flags & TAILCUT_FLAG_BAD_REFERENCE) != 0;
+  if (!tc_decide_plainly(rule, c.number, stats, bad, &k, &whole)) {
+    const bool scales = rule.scale == TAILCUT_SCALE_AUTO;
+    const double factor = tc_scale_factor(scales ? tc_scale_exponent(stats.magnitude) : 0);
+#pragma unroll
+    for (int i = 0; i < S::ITEMS; i++) {
+      if (first + i < stats.usable) space.q[first + i] = tc_quantise(tc_key_score(keys[i]), factor);
+    }
+    __syncthreads();
+    k = tc_detect_curve<1>(block, rule, space.q, stats.usable, stats.candidates);
+  }
+  k = tc_clamp_count(&rule, k, stats.candidates);
+  const tc_spread spread = tc_spread_of(rule.spread, k, stats.usable);
+#pragma unroll
+  for (int i = 0; i < S::ITEMS; i++) {
+    if (rows[i] >= n) continue;
+    space.keep[rows[i]] = keys[i] == TC_KEY_NONE ? tc_stays_unranked(c.roles, rows[i])
+                                                 : tc_spread_keeps(spread, first + i);
+    if (reports) tc_cut_report_order(args, c, rows[i], first + i, keys[i]);
+  }
+  __syncthreads();
+  const int32_t row = tc_short_row<S>();
+  uint32_t stay[S::ITEMS];
+  int32_t own = 0, count;
+#pragma unroll
+  for (int i = 0; i < S::ITEMS; i++) {
+    stay[i] = __ballot_sync(TC_FULL, row + i * 32 < n && space.keep[row + i * 32] != 0);
+    own += __popc(stay[i]);
+  }
+  const int32_t before = block.before(own, &count);
+  tc_short_emit<MARKS, S>(args, c, stay, before, kept);
+  if (reports) tc_short_report<S>(args, c, stay, count, stats, whole);
+  return count;
+}
 
 /* How candidates stay: those with an offset up to this one, or by key. */
 struct tc_short_choice {
@@ -28,11 +109,11 @@ struct tc_short_choice {
 /* The choice before the clamps; false: sort instead. offset: filled in where the choice is by
  * offset. */
 template <class S>
-__device__ inline bool tc_short_choose(tc_short_space<S> &space, const tailcut_rule &rule,
-                                       int32_t g, const uint32_t (&key)[S::ITEMS],
-                                       const tc_stats &stats, bool bad,
-                                       uint32_t (&offset)[S::ITEMS], tc_short_choice *choice,
-                                       bool *whole) {
+__device__ inline bool tc_short_choose(tc_short_space<S> &space, tc_block<S::WARPS> &block,
+                                       const tailcut_rule &rule, int32_t g,
+                                       const uint32_t (&key)[S::ITEMS], const tc_stats &stats,
+                                       bool bad, uint32_t (&offset)[S::ITEMS],
+                                       tc_short_choice *choice, bool *whole) {
   int32_t k;
   *choice = {false, 0, {0, 0}};
   if (tc_decide_plainly(rule, g, stats, bad, &k, whole)) {
@@ -56,8 +137,8 @@ __device__ inline bool tc_short_choose(tc_short_space<S> &space, const tailcut_r
   if (otsu) {
     const uint32_t range = offset_of(stats.last) - first;
     bool flat = range == 0;
-    if (!flat &&
-        !tc_short_otsu(space, offset, (uint32_t)stats.usable, range, &choice->offset, &flat)) {
+    if (!flat && !tc_short_otsu(space, block, offset, (uint32_t)stats.usable, range,
+                                &choice->offset, &flat)) {
       return false;
     }
     if (flat) choice->cutoff = {TC_KEY_UNUSABLE, stats.candidates - stats.usable};
@@ -66,7 +147,6 @@ __device__ inline bool tc_short_choose(tc_short_space<S> &space, const tailcut_r
   }
   double threshold; /* MEAN, IQR: a value p stays when it is above */
   if (rule.detector == TAILCUT_MEAN) {
-    tc_block<S::WARPS> block(space.block);
     tc_moments m = {0, 0};
 #pragma unroll
     for (int i = 0; i < S::ITEMS; i++) {
@@ -111,7 +191,7 @@ __device__ inline void tc_short_vote(tc_short_space<S> &space, const tc_cut_grou
                                      const uint32_t (&key)[S::ITEMS],
                                      const uint32_t (&offset)[S::ITEMS],
                                      const tc_short_choice &choice, tc_short_votes<S> *v) {
-  const uint32_t lane = threadIdx.x & 31, warp = threadIdx.x >> 5;
+  tc_block<S::WARPS> block(space.votes);
   const bool roles = c.roles != nullptr;
   uint32_t counted = 0, unasked = 0;
 #pragma unroll
@@ -136,15 +216,12 @@ __device__ inline void tc_short_vote(tc_short_space<S> &space, const tc_cut_grou
       if (choice.cutoff.ties > 0) v->tied[i] = __ballot_sync(TC_FULL, key[i] == choice.cutoff.key);
       counted += __popc(v->stay[i]) + (__popc(v->tied[i]) << 16);
     }
-    if (roles && lane == 0) space.fixed[warp] = unasked;
   }
-  if (lane == 0) space.warps[warp] = counted;
-  __syncthreads();
-  const uint32_t others = lane < S::WARPS ? space.warps[lane] : 0;
-  const uint32_t total = tc_short_total(others);
-  v->before = tc_short_total(lane < warp ? others : 0u);
-  v->fixed = 0;
-  if (roles) v->fixed = (int32_t)tc_short_total(lane < S::WARPS ? space.fixed[lane] : 0u);
+  uint32_t total, fixed = 0;
+  v->before =
+      tc_short_before(block, counted, &total, [](uint32_t own) { return tc_short_total(own); });
+  if (roles) block.before(unasked, &fixed);
+  v->fixed = (int32_t)fixed;
   v->k = (int32_t)(total & 0xFFFFu) - v->fixed + min((int32_t)(total >> 16), choice.cutoff.ties);
 }
 
@@ -176,10 +253,11 @@ __device__ __forceinline__ int32_t tc_short_cut(tc_short_memory<S> &shared, cons
       if (row + i * 32 < n && !tc_is_candidate(c.roles[row + i * 32])) key[i] = TC_KEY_NONE;
     }
   }
-  const tc_stats stats = tc_short_stats(space, key, rule);
+  tc_block<S::WARPS> block(space.block);
+  const tc_stats stats = tc_stats_of(block, key, rule);
   tc_short_choice choice;
   bool whole;
-  if (!tc_short_choose(space, rule, c.number, key, stats,
+  if (!tc_short_choose(space, block, rule, c.number, key, stats,
                        (c.flags & TAILCUT_FLAG_BAD_REFERENCE) != 0, offset, &choice, &whole)) {
     return tc_short_sort<MARKS, S>(shared, args, c.number, reports, kept);
   }

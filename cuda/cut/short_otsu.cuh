@@ -12,15 +12,23 @@
 
 #include "cut/short_space.cuh"
 
+/* Rows and the sum of their offsets. */
+template <class SUM>
+struct tc_short_head {
+  uint32_t count;
+  SUM sum;
+};
+
 /* OTSU's winner as the greatest offset that stays; offsets are counted from the group's smallest
  * on, `range` is its greatest, n how many there are (TC_NO_OFFSET: no usable row). *whole: the
  * criterion is 0 everywhere. False: too many rows can win. At least 3 rows are usable and not all
  * have one offset; bins are clear. */
 template <class S>
-__device__ inline bool tc_short_otsu(tc_short_space<S> &space, const uint32_t (&offset)[S::ITEMS],
-                                     uint32_t n, uint32_t range, uint32_t *cut, bool *whole) {
+__device__ inline bool tc_short_otsu(tc_short_space<S> &space, tc_block<S::WARPS> &block,
+                                     const uint32_t (&offset)[S::ITEMS], uint32_t n, uint32_t range,
+                                     uint32_t *cut, bool *whole) {
   typedef typename S::sum SUM;
-  const uint32_t thread = threadIdx.x, lane = thread & 31, warp = thread >> 5;
+  const uint32_t thread = threadIdx.x, lane = thread & 31;
   const int shift = max(0, 32 - __clz((int)range) - S::LOG); /* bins are 2^shift wide */
   const uint32_t mask = (1u << shift) - 1;
 #pragma unroll
@@ -67,16 +75,15 @@ __device__ inline bool tc_short_otsu(tc_short_space<S> &space, const uint32_t (&
   }
   uint32_t before = tc_warp_upto(all);
   SUM sum_before = tc_warp_upto(whole_sum);
-  if (lane == 31) {
-    space.counts[warp] = before;
-    space.sums[warp] = sum_before;
-  }
-  __syncthreads();
-  const uint32_t others = lane < S::WARPS ? space.counts[lane] : 0;
-  const SUM other_sums = lane < S::WARPS ? space.sums[lane] : 0;
-  const tc_otsu<SUM> otsu = {n, tc_short_total(other_sums)};
-  before += tc_short_total(lane < warp ? others : 0u) - all;
-  sum_before += tc_short_total(lane < warp ? other_sums : (SUM)0) - whole_sum;
+  tc_short_head<SUM> total;
+  const tc_short_head<SUM> warps =
+      tc_short_before(block, tc_shuffle(tc_short_head<SUM>{before, sum_before}, 31), &total,
+                      [](const tc_short_head<SUM> &v) -> tc_short_head<SUM> {
+                        return {tc_short_total(v.count), tc_short_total(v.sum)};
+                      });
+  const tc_otsu<SUM> otsu = {n, total.sum};
+  before += warps.count - all;
+  sum_before += warps.sum - whole_sum;
 
   float bound[S::EACH], most = 0.0f;
 #pragma unroll
@@ -92,23 +99,17 @@ __device__ inline bool tc_short_otsu(tc_short_space<S> &space, const uint32_t (&
     space.upto[j + 1] = before = upto;
     space.upto_sum[j + 1] = sum_before = sum_upto;
   }
-  const uint32_t warp_most = __reduce_max_sync(TC_FULL, __float_as_uint(most));
-  if (lane == 0) space.bounds[warp] = warp_most;
-  __syncthreads();
-  most = __uint_as_float(__reduce_max_sync(TC_FULL, lane < S::WARPS ? space.bounds[lane] : 0u));
+  most = tc_block_most(block, most);
   uint2 alive = {TC_NO_OFFSET, 0};
 #pragma unroll
   for (int e = 0; e < S::EACH; e++) {
     const uint32_t j = thread * S::EACH + e;
     if (bound[e] >= 0.0f && otsu.survives(bound[e], most)) alive = {min(alive.x, j), j};
   }
-  alive = {__reduce_min_sync(TC_FULL, alive.x), __reduce_max_sync(TC_FULL, alive.y)};
-  if (lane == 0) space.alive[warp] = alive;
-  __syncthreads();
-  alive = {TC_NO_OFFSET, 0};
-  if (lane < S::WARPS) alive = space.alive[lane];
-  const uint32_t from = __reduce_min_sync(TC_FULL, alive.x);
-  const uint32_t to = __reduce_max_sync(TC_FULL, alive.y);
+  alive = block.combine(alive, make_uint2(TC_NO_OFFSET, 0), [](uint2 own) {
+    return make_uint2(__reduce_min_sync(TC_FULL, own.x), __reduce_max_sync(TC_FULL, own.y));
+  });
+  const uint32_t from = alive.x, to = alive.y;
 
   /* The rows of bins from .. to, one of which wins, by their distance to the first of these bins:
    * below 2^21 but for one. ONE more, so that a sum of up to 32 of them has their number on top. */
@@ -161,7 +162,6 @@ __device__ inline bool tc_short_otsu(tc_short_space<S> &space, const uint32_t (&
       const uint32_t k = base + below;
       if (k < n) best.offer(value_at(k, below, sums - (SUM)below * ONE), v - ONE, k);
     }
-    tc_block<S::WARPS> block(space.block);
     best = tc_block_best(block, best);
   }
   *cut = origin + best.place;

@@ -1,19 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* cut_short: what the parts of a short group's cut share (cut/short.cuh): the shape of a block, its
- * shared memory, and how it knows statistics of its keys. */
+ * shared memory, how it selects a key and how it reports. */
 #ifndef TAILCUT_CUT_SHORT_SPACE_CUH_
 #define TAILCUT_CUT_SHORT_SPACE_CUH_
 
-#include "cut/otsu.cuh"
+#include <type_traits>
 
-template <int ROWS>
-struct tc_short_sum { /* of offsets from the smallest: at least one is 0 */
-  typedef uint64_t type;
-};
-template <>
-struct tc_short_sum<2048> {
-  typedef uint32_t type;
-};
+#include "cut/otsu.cuh"
 
 template <int THREADS_, int ITEMS_, int LOG_>
 struct tc_short_shape {
@@ -21,22 +14,20 @@ struct tc_short_shape {
   static constexpr int ROWS = THREADS * ITEMS, BINS = 1 << LOG, EACH = BINS / THREADS;
   static constexpr int LIST = ROWS < 2048 ? (ROWS > BINS ? ROWS : BINS) : 2048;
   static constexpr int COUNT_BITS = 32 - __builtin_clz((unsigned)ROWS), LOW_BITS = 32 - COUNT_BITS;
-  typedef typename tc_short_sum<(ROWS <= 2048 ? 2048 : ROWS)>::type sum;
+  /* Of offsets from the smallest: at least one is 0. */
+  typedef typename std::conditional<ROWS <= 2048, uint32_t, uint64_t>::type sum;
   static_assert(EACH >= 1 && ITEMS <= 8 && WARPS <= 32, "every thread has a bin");
 };
 
 template <class S>
 struct tc_short_space {
   uint32_t bins[S::BINS];
-  uint32_t list[S::LIST + 32]; /* the last 32: read as a whole, never a row's */
-  uint32_t upto[S::BINS + 1];  /* rows before a bin, and the sum of their offsets */
+  alignas(16) uint32_t list[S::LIST + 32]; /* the last 32: read as a whole, never a row's */
+  uint32_t upto[S::BINS + 1];              /* rows before a bin, and the sum of their offsets */
   typename S::sum upto_sum[S::BINS + 1];
-  uint4 extremes[S::WARPS];
-  uint32_t counts[32], bounds[32], warps[32], fixed[32];
-  typename S::sum sums[32];
-  uint2 alive[32];
-  uint32_t listed, digit, before, inside;
-  typename tc_block<S::WARPS>::space block;
+  uint32_t listed;
+  tc_digit digit;
+  typename tc_block<S::WARPS>::space block, votes;
 };
 
 /* What must be so before a cut begins: one barrier lies between. */
@@ -116,52 +107,73 @@ __device__ __forceinline__ uint64_t tc_short_total(uint64_t v) { /* of values be
          ((uint64_t)__reduce_add_sync(TC_FULL, (uint32_t)(v >> 21)) << 21);
 }
 
-/* What the block's threads know together of their rows' keys: one barrier. What the rule does
- * not ask for is not worked out: `above` is THRESHOLD's, magnitude AUTO's. */
+/* Sum of the values of the warps before this one, and of all. v is the same in a whole warp; sum adds
+ * a warp's values up, in every lane: by reductions, in fewer instructions than block.before. */
+template <class Block, class T, class Sum>
+__device__ __forceinline__ T tc_short_before(Block &block, const T &v, T *total, Sum sum) {
+  bool gathered = false;
+  return block.combine(v, T(), [&](const T &own) -> T {
+    if (!gathered) {
+      gathered = true;
+      return own;
+    }
+    *total = sum(own);
+    return sum(block.lane < block.warp ? own : T());
+  });
+}
+
+/* The cutoff that keeps k of the candidates, whose keys are this block's: radix select over the
+ * keys' own range, until few are left, which every warp compares. */
 template <class S>
-__device__ __forceinline__ tc_stats tc_short_stats(tc_short_space<S> &space,
-                                                   const uint32_t (&key)[S::ITEMS],
-                                                   const tailcut_rule &rule) {
-  const int lane = (int)(threadIdx.x & 31);
-  const bool counts = rule.detector == TAILCUT_THRESHOLD;
-  const bool scales = rule.scale == TAILCUT_SCALE_AUTO && !counts;
-  uint32_t counted = 0, other = 0; /* counted: usable ones << 16 | candidates */
-  uint4 v = {TC_KEY_NONE, 0, 0, 0};
+__device__ inline tc_cutoff tc_short_select(tc_short_space<S> &space,
+                                            const uint32_t (&key)[S::ITEMS], const tc_stats &stats,
+                                            int32_t k) {
+  tc_block<S::WARPS> block(space.votes);
+  const int thread = (int)threadIdx.x, lane = thread & 31;
+  if (k <= 0) return {0, 0};
+  if (k >= stats.usable) return {TC_KEY_UNUSABLE, k - stats.usable};
+  uint32_t low = stats.first, range = stats.last - stats.first, left = (uint32_t)k, listed;
+  for (;;) { /* the k-th is the left-th of the keys low .. low + range, all of them numbers' */
+    const int shift = range > 0 ? max(0, 32 - __clz((int)range) - S::LOG) : 0;
+    __syncthreads(); /* neither bins nor votes are read any more */
 #pragma unroll
-  for (int i = 0; i < S::ITEMS; i++) {
-    const bool usable = key[i] < TC_KEY_UNUSABLE;
-    counted += usable ? 0x10001u : key[i] == TC_KEY_UNUSABLE;
-    v.x = min(v.x, key[i]);
-    v.y = max(v.y, usable ? key[i] : 0u);
-  }
-  if (counts) {
-    const uint32_t tau_key = tc_tau_key(rule);
-#pragma unroll
-    for (int i = 0; i < S::ITEMS; i++) other += key[i] <= tau_key;
-    other = __reduce_add_sync(TC_FULL, other);
-  } else if (scales) {
+    for (int e = 0; e < S::EACH; e++) space.bins[thread + e * S::THREADS] = 0;
+    __syncthreads();
 #pragma unroll
     for (int i = 0; i < S::ITEMS; i++) {
-      const uint32_t bits = tc_float_bits(tc_key_score(key[i])) & 0x7FFFFFFFu; /* NaN's are more */
-      if (bits < 0x7F800000u) other = max(other, bits);
+      const uint32_t at = key[i] - low;
+      if (at <= range) atomicAdd(&space.bins[at >> shift], 1u);
     }
-    other = __reduce_max_sync(TC_FULL, other);
+    __syncthreads();
+    uint32_t count[S::EACH];
+#pragma unroll
+    for (int e = 0; e < S::EACH; e++) count[e] = space.bins[thread * S::EACH + e];
+    const tc_digit digit = tc_find_digit(block, space.digit, count, left);
+    low += digit.place << shift;
+    left -= digit.before;
+    range = min(range - (digit.place << shift), (1u << shift) - 1);
+    if (shift == 0) return {low, (int32_t)left};
+    listed = digit.inside;
+    if (listed <= 32) break;
   }
-  v = {__reduce_min_sync(TC_FULL, v.x), __reduce_max_sync(TC_FULL, v.y),
-       __reduce_add_sync(TC_FULL, counted), other};
-  if (lane == 0) space.extremes[threadIdx.x >> 5] = v;
+  /* The few keys left, compared with each other by every warp. */
+  if (thread == 0) space.listed = 0;
   __syncthreads();
-  v = {TC_KEY_NONE, 0, 0, 0};
-  if (lane < S::WARPS) v = space.extremes[lane];
-  tc_stats s = tc_stats_none();
-  s.first = __reduce_min_sync(TC_FULL, v.x);
-  s.last = __reduce_max_sync(TC_FULL, v.y);
-  counted = __reduce_add_sync(TC_FULL, v.z);
-  s.candidates = (int32_t)(counted & 0xFFFFu);
-  s.usable = (int32_t)(counted >> 16);
-  if (counts) s.above = (int32_t)__reduce_add_sync(TC_FULL, v.w);
-  if (scales) s.magnitude = __reduce_max_sync(TC_FULL, v.w);
-  return s;
+#pragma unroll
+  for (int i = 0; i < S::ITEMS; i++) {
+    if (key[i] - low <= range) space.list[atomicAdd(&space.listed, 1u)] = key[i];
+  }
+  __syncthreads();
+  const uint32_t own = (uint32_t)lane < listed ? space.list[lane] : TC_KEY_NONE;
+  uint32_t less = 0, same = 0;
+  for (uint32_t q = 0; q < listed; q++) {
+    const uint32_t other = __shfl_sync(TC_FULL, own, (int)q);
+    less += other < own;
+    same += other == own;
+  }
+  const uint32_t is_it = __ballot_sync(TC_FULL, less < left && left <= less + same);
+  const int who = __ffs((int)is_it) - 1;
+  return {__shfl_sync(TC_FULL, own, who), (int32_t)(left - __shfl_sync(TC_FULL, less, who))};
 }
 
 #endif /* TAILCUT_CUT_SHORT_SPACE_CUH_ */

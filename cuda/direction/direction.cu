@@ -28,13 +28,17 @@ constexpr int THREADS = 512, WARPS = THREADS / 32;
 constexpr int FINISH_COLUMNS = 128;
 constexpr int LONG_BLOCKS = 64; /* blocks of a segment that the last arriver adds itself */
 
-/* This thread's share of how many of the rows [0, n) of a segment count. */
-__device__ inline int count_rows(const uint8_t *roles, int32_t n) {
+/* How many rows of a segment count, behind the next barrier. Called by the whole block. */
+__device__ inline void count_rows(const tc_direction_args &args, const tc_segment &segment,
+                                  int *total) {
+  if (threadIdx.x == 0) *total = args.roles == nullptr ? segment.n : 0;
+  __syncthreads();
+  if (args.roles == nullptr) return;
   int count = 0;
-  for (int32_t i = (int32_t)threadIdx.x; i < n; i += (int32_t)blockDim.x) {
-    count += tc_is_query(roles[i]);
+  for (int32_t i = (int32_t)threadIdx.x; i < segment.n; i += THREADS) {
+    count += tc_is_query(args.roles[segment.start + i]);
   }
-  return count;
+  atomicAdd(total, count);
 }
 
 /* Column d of a segment's direction from its block sums. */
@@ -88,11 +92,7 @@ __device__ inline void finish(const tc_direction_args &args, int32_t number, int
   const int32_t g = number / slices, b = args.t.first + g;
   const tc_segment segment = tc_segment_at(args.s, b);
   if (segment.n == 0) return;
-  if (threadIdx.x == 0) *total = args.roles == nullptr ? segment.n : 0;
-  __syncthreads();
-  if (args.roles != nullptr) {
-    atomicAdd(total, count_rows(args.roles + segment.start, segment.n));
-  }
+  count_rows(args, segment, total);
   const uint32_t blocks = (uint32_t)((segment.n + TC_BLOCK - 1) / TC_BLOCK);
   tc_wait_for_blocks(args, g, blocks, 0, (uint32_t)slices);
   const int32_t d = (number - g * slices) * FINISH_COLUMNS + (int32_t)threadIdx.x;
@@ -114,9 +114,9 @@ __global__ void __launch_bounds__(THREADS, 2)
   const int64_t blocks_here = tc_direction_blocks(args);
   const uint32_t dim = (uint32_t)args.tokens.dim, lane = threadIdx.x & 31, warp = threadIdx.x / 32;
   const int64_t stride = args.tokens.row_stride * tc_type<DTYPE>::size;
-  const int64_t tiles = tc_tiles_total(args.t, args.s);
 
   tc_wait_previous();
+  const int64_t tiles = tc_tiles_total(args.t, args.s);
   if (blockIdx.x == blocks_here) return tc_resolve_apart<THREADS>(args.resolve, temp);
   /* Segments without rows have no tile: the grid has a block for each of them as well. */
   for (int32_t g = (int32_t)blockIdx.x; g < args.t.count; g += (int32_t)blocks_here) {
@@ -141,17 +141,14 @@ __global__ void __launch_bounds__(THREADS, 2)
     const tc_segment segment = tc_segment_at(args.s, b);
     const int32_t rows = min(TC_BLOCK, segment.n - index * TC_BLOCK);
     if (rows <= 0) continue;
-    const uint8_t *roles = args.roles != nullptr ? args.roles + segment.start : nullptr;
+    const uint8_t *roles = args.roles;
+    if (roles != nullptr) roles += segment.start + index * TC_BLOCK;
     const char *block = (const char *)args.tokens.data +
                         tc_token_offset(args.s, args.tokens, b, segment.start, index * TC_BLOCK);
     if (warp == 0) {
-      const uint64_t mask =
-          tc_query_mask(roles != nullptr ? roles + index * TC_BLOCK : nullptr, rows);
+      const uint64_t mask = tc_query_mask(roles, rows);
       tc_list_rows(mask, list);
-      if (lane == 0) {
-        listed = __popcll(mask);
-        total = roles == nullptr ? segment.n : 0;
-      }
+      if (lane == 0) listed = __popcll(mask);
     }
     __syncthreads();
     for (int j = (int)warp; j < listed; j += WARPS) {
@@ -174,7 +171,7 @@ __global__ void __launch_bounds__(THREADS, 2)
     } else {
       const int32_t blocks = (segment.n + TC_BLOCK - 1) / TC_BLOCK;
       if (tc_arrives_last(arrived, (uint32_t)blocks)) {
-        if (roles != nullptr) atomicAdd(&total, count_rows(roles, segment.n));
+        count_rows(args, segment, &total);
         __syncthreads();
         for (uint32_t d = threadIdx.x; d < dim; d += THREADS) {
           finish_column(args, b, segment, total, d);

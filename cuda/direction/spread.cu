@@ -119,28 +119,20 @@ struct cursor {
   __device__ inline bool done(const sums_space<DTYPE> &space) const {
     return round * S::SLOTS >= space.listed;
   }
-  __device__ inline void settle(const sums_space<DTYPE> &space) {
-    while (!done(space) && (any >> row & ((1u << S::ROWS) - 1)) == 0) {
+  __device__ inline void advance(const sums_space<DTYPE> &space) {
+    do {
       row += S::ROWS;
       if (row < TC_BLOCK) continue;
       row = 0;
       round++;
       enter(space);
-    }
+    } while (!done(space) && (any >> row & ((1u << S::ROWS) - 1)) == 0);
   }
+  /* As behind a round before the first. */
   __device__ inline void begin(const sums_space<DTYPE> &space) {
-    round = row = 0;
-    enter(space);
-    settle(space);
-  }
-  __device__ inline void advance(const sums_space<DTYPE> &space) {
-    row += S::ROWS;
-    if (row == TC_BLOCK) {
-      row = 0;
-      round++;
-      enter(space);
-    }
-    settle(space);
+    round = -1;
+    row = TC_BLOCK - S::ROWS;
+    advance(space);
   }
   /* The block (of the window) and row that row r of the chunk is; -1: none that counts. */
   __device__ inline int32_t find(const sums_space<DTYPE> &space, int32_t r, int32_t *block) const {

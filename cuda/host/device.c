@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* device: opens the device of a handle: what it can do, its kernels loaded, why there is none. */
+/* device: opens the device of a handle: what it can do, its kernels loaded, why there is none;
+ * makes it the thread's; reads its memory. */
 #include <stdlib.h>
 
 #include "cuda.h"
@@ -11,6 +12,40 @@ tailcut_status tc_cuda_status(cudaError_t error, const char *what) {
   if (error == cudaSuccess) return TAILCUT_OK;
   return tc_fail(TAILCUT_ERROR_DEVICE, "%s: %s (%s)", what, cudaGetErrorName(error),
                  cudaGetErrorString(error));
+}
+
+tailcut_status tc_cuda_enter(const tc_cuda *device, int *previous) {
+  cudaError_t error = cudaGetDevice(previous);
+  if (error == cudaSuccess && *previous != device->device) error = cudaSetDevice(device->device);
+  return tc_cuda_status(error, "cudaSetDevice");
+}
+
+void tc_cuda_leave(const tc_cuda *device, int previous) {
+  if (previous != device->device) cudaSetDevice(previous);
+}
+
+static tailcut_status copy(void *host, const void *device, size_t bytes, cudaStream_t stream) {
+  enum cudaStreamCaptureStatus capture = cudaStreamCaptureStatusNone;
+  cudaError_t error = cudaStreamIsCapturing(stream, &capture);
+  if (error == cudaErrorStreamCaptureImplicit || capture != cudaStreamCaptureStatusNone) {
+    cudaGetLastError(); /* the caller must not find it in the thread's state */
+    return tc_fail(TAILCUT_ERROR_UNSUPPORTED, "the stream is being captured");
+  }
+  if (error == cudaSuccess) {
+    error = cudaMemcpyAsync(host, device, bytes, cudaMemcpyDefault, stream);
+  }
+  if (error == cudaSuccess) error = cudaStreamSynchronize(stream);
+  return tc_cuda_status(error, "TAILCUT_DEBUG: copying from the device");
+}
+
+tailcut_status tc_cuda_read(tailcut_handle handle, void *host, const void *device, size_t bytes,
+                            void *stream) {
+  int previous = 0;
+  tailcut_status status = tc_cuda_enter(handle->state, &previous);
+  if (status != TAILCUT_OK) return status;
+  status = copy(host, device, bytes, stream);
+  tc_cuda_leave(handle->state, previous);
+  return status;
 }
 
 /* Why there is no device, in words that say what to do. */
@@ -122,12 +157,10 @@ tailcut_status tc_cuda_create(tailcut_handle handle, const tailcut_config *confi
     return tc_fail(TAILCUT_ERROR_MEMORY, "cannot allocate %zu bytes", sizeof *device);
   }
   device->device = config->device_index;
-  error = cudaGetDevice(&previous);
-  if (error == cudaSuccess) error = cudaSetDevice(device->device);
-  tailcut_status status = tc_cuda_status(error, "cudaSetDevice");
+  tailcut_status status = tc_cuda_enter(device, &previous);
   if (status == TAILCUT_OK) {
     status = open_device(device);
-    cudaSetDevice(previous);
+    tc_cuda_leave(device, previous);
   }
   if (status != TAILCUT_OK) {
     free(device);

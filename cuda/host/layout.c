@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* layout: the one place that says what workspace a call kind needs on CUDA. */
-#include "host/layout.h"
-
 #include <string.h>
+
+#include "host/run.h"
 
 /* Directions are made for groups of segments, so that many small segments do not ask for more
  * memory than their tokens have. */

@@ -4,59 +4,72 @@
  * prune_sequence: the same chain with relevance in score's place. */
 #include "host/run.h"
 
-/* Whether the kernels of the chain cannot, or had better not, find the segments themselves. */
-static int needs_resolve(const tc_cuda_run *run) {
+#define TC_FUSED_LEAST 16 /* images from which on one launch is faster than the chain */
+#define TC_REST_LEAST 3   /* and cut and slabs in one kernel faster than in two */
+
+typedef enum fusion { FUSE_NOTHING, FUSE_REST, FUSE_ALL } fusion;
+
+/* In place, rows of whole 16-byte units at aligned places. */
+static int may_ride(const tc_call *call, const tailcut_rows *r) {
+  uint64_t bits =
+      (uint64_t)(uintptr_t)r->dst | (uint64_t)r->dst_row_stride | (uint64_t)r->part_bytes;
+  if (call->batch.cu_seqlens == NULL) bits |= (uint64_t)r->dst_segment_stride;
+  return r->placement == TAILCUT_LOCAL && r->src == r->dst && r->flags == 0 && r->parts == 1 &&
+         r->src_slots == NULL && r->dst_slots == NULL && bits % 16 == 0;
+}
+
+static int scores_ride(const tc_call *call) {
+  const tailcut_tokens *t = &call->tokens;
+  const tailcut_reference *r = &call->reference;
+  const int given = r->source == TAILCUT_REFERENCE_GIVEN && r->dtype == t->dtype;
+  uint64_t bits =
+      (uint64_t)(uintptr_t)t->data | (uint64_t)(t->row_stride * 2) | (uint64_t)t->dim * 2;
+  if (call->batch.cu_seqlens == NULL) bits |= (uint64_t)(t->segment_stride * 2);
+  if (given) bits |= (uint64_t)(uintptr_t)r->data | (uint64_t)(r->segment_stride * 2);
+  return call->roles == NULL && t->dtype != TAILCUT_F32 &&
+         (given || r->source == TAILCUT_REFERENCE_ROW) && bits % 16 == 0 && t->dim <= TC_FUSED_DIM;
+}
+
+/* Whether a cut by value of single images of up to TC_FUSED_ROWS candidates is all there is to do
+ * between scores and rows. */
+static int cut_fuses(const tc_cuda *device, const tc_call *call) {
+  const tailcut_batch *batch = &call->batch;
+  const int64_t most = (int64_t)batch->max_tokens - batch->prefix_rows;
+  return device->fuses && batch->segments >= TC_REST_LEAST &&
+         batch->segments <= TC_CHUNK_SEGMENTS && most > 0 && most <= TC_FUSED_ROWS &&
+         batch->group_cu_seqlens == NULL && call->merge.window == 0 &&
+         call->rotations == 0 && /* those arrays go before all others */
+         !(call->rule.spread > 0.0) && call->selection.curve == NULL &&
+         call->selection.ranks == NULL && tc_cuda_cuts_by_value(&call->rule);
+}
+
+/* Which kernels go in one, and the row arrays that do so with them. In one launch a call is its
+ * parts one after the other for an image by itself only: rows are moved image by image, so they
+ * must leave alone what is read of other images. */
+static fusion choose(tc_cuda_run *run, tc_fused_call *fused) {
   const tc_call *call = run->call;
-  if (tc_run_counts_candidates(call)) return 1;
-  if (call->roles != NULL) return tc_run_relevance_needs_resolve(run);
-  const int mean = call->reference.source == TAILCUT_REFERENCE_MEAN;
-  const int32_t group = run->space.directions_group;
-  return tc_run_needs_resolve(run, mean && group < TC_FEW_SEGMENTS ? group : TC_FEW_SEGMENTS);
-}
-
-/* What the fused kernels get; rows: room for TC_FUSED_ARRAYS. */
-static tc_fused_call fused_call(tc_cuda_run *run, float *scores, uint64_t rides,
-                                tailcut_rows *rows) {
-  const tc_call *call = run->call;
-  tc_fused_call fused;
-  fused.cut = tc_run_cut_args(run, scores, run->space.flags,
-                              tc_run_packs_kept(run) || tc_run_any_packed(call));
-  fused.tokens = &call->tokens;
-  fused.reference = &call->reference;
-  fused.rows = rows;
-  fused.num_rows = 0;
-  for (int32_t i = 0; i < 64 && i < call->num_rows; i++) {
-    if (rides >> i & 1) rows[fused.num_rows++] = tc_rows_at(call, i);
+  const tailcut_batch *batch = &call->batch;
+  fused->num_rows = 0;
+  if (!cut_fuses(run->device, call)) return FUSE_NOTHING;
+  /* Tiles are dealt to every image as to the longest. */
+  const int64_t most = batch->max_tokens - batch->prefix_rows;
+  const int dense = batch->cu_seqlens == NULL || batch->total_tokens >= batch->segments * most / 2;
+  const int all = batch->segments >= TC_FUSED_LEAST;
+  if (all && !(dense && scores_ride(call))) return FUSE_NOTHING;
+  for (int32_t i = 0; i < call->num_rows && i < 64 && fused->num_rows < TC_FUSED_ARRAYS; i++) {
+    const tailcut_rows r = tc_rows_at(call, i);
+    if (!may_ride(call, &r) || (all && !tc_rows_keep_apart(call, i))) continue;
+    run->moved |= (uint64_t)1 << i;
+    fused->rows[fused->num_rows++] = r;
   }
-  fused.scores = scores;
-  fused.flags = run->space.flags;
-  return fused;
-}
-
-static int begins_with_directions(const tc_call *call) {
-  return call->roles != NULL ? call->options.policy == TAILCUT_MEAN_COSINE
-                             : call->reference.source == TAILCUT_REFERENCE_MEAN;
-}
-
-static tailcut_status score_rows(tc_cuda_run *run, float *scores) {
-  int32_t *flags = run->space.flags;
-  const int resolves = needs_resolve(run);
-  tailcut_status status = TAILCUT_OK;
-  if (resolves && begins_with_directions(run->call)) {
-    status = tc_run_resolve_beside(run, flags);
-  } else if (resolves) {
-    status = tc_run_resolve(run, flags);
-  }
-  if (status != TAILCUT_OK) return status;
-  if (run->call->roles != NULL) return tc_run_score_sequence(run, scores, flags);
-  return tc_run_score(run, scores, flags, !resolves);
+  return fused->num_rows == 0 ? FUSE_NOTHING : all ? FUSE_ALL : FUSE_REST;
 }
 
 /* Whether the cut tells compact what stays by marks. */
 static int stages(const tc_cuda_run *run) {
   const tc_call *call = run->call;
   tailcut_rows rows[TC_FUSED_ARRAYS];
-  if (call->num_rows > TC_FUSED_ARRAYS || tc_run_packs_kept(run) || call->merge.window > 0) {
+  if (call->num_rows > TC_FUSED_ARRAYS || tc_run_packs_kept(call) || call->merge.window > 0) {
     return 0;
   }
   for (int32_t i = 0; i < call->num_rows; i++) rows[i] = tc_rows_at(call, i);
@@ -65,30 +78,26 @@ static int stages(const tc_cuda_run *run) {
 
 tailcut_status tc_run_prune(tc_cuda_run *run) {
   const tc_call *call = run->call;
+  const int counts = tc_run_counts_candidates(call); /* of more images than are fused */
+  int32_t *const flags = run->space.flags;
   float *scores = call->selection.scores != NULL ? call->selection.scores : run->space.scores;
-  const int packs_kept = tc_run_packs_kept(run);
-  uint64_t rides = 0;
-  const int merges = call->merge.window > 0;
-  const tc_fusion fusion = merges || tc_run_counts_candidates(call)
-                               ? TC_FUSE_NOTHING
-                               : tc_fused_takes(run->device, call, &rides);
-  tailcut_rows rows[TC_FUSED_ARRAYS];
+  tc_fused_call fused;
   tailcut_status status = TAILCUT_OK;
-  if (fusion != TC_FUSE_ALL) status = score_rows(run, scores);
-  if (status == TAILCUT_OK && merges) status = tc_run_similarities(run);
+  const fusion form = choose(run, &fused);
+  if (form != FUSE_ALL) {
+    status = tc_run_scores(run, scores, flags, counts || tc_run_scores_need_resolve(run));
+  }
+  if (status == TAILCUT_OK && call->merge.window > 0) status = tc_run_similarities(run);
   if (status != TAILCUT_OK) return status;
-  if (fusion == TC_FUSE_NOTHING) {
-    if (!merges && stages(run)) run->marks = run->space.marks;
-    status = tc_run_cut(run, scores, run->space.flags, packs_kept || tc_run_any_packed(call));
+  if (form == FUSE_NOTHING) {
+    status = tc_run_cut(run, scores, flags, stages(run));
     if (status != TAILCUT_OK) return status;
   } else {
-    const tc_fused_call fused = fused_call(run, scores, rides, rows);
-    if (fusion == TC_FUSE_ALL) {
-      LAUNCH(fused, run->device, &fused);
-    } else {
-      LAUNCH(fused_rest, run->device, &fused);
-    }
+    fused.call = call;
+    fused.cut = tc_run_cut_args(run, scores, flags);
+    fused.scores = form == FUSE_ALL ? scores : NULL;
+    fused.flags = flags;
+    LAUNCH(fused, run->device, &fused);
   }
-  return tc_run_compact(run, rides, packs_kept, run->space.kept, TAILCUT_LOCAL, run->space.counts,
-                        run->space.new_cu);
+  return tc_run_compact(run);
 }

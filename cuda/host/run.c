@@ -2,119 +2,187 @@
 /* run: the steps of run calls, as launches. */
 #include "host/run.h"
 
-#include <string.h>
+/* ---------------------------------------------------------------------------------- segments -- */
 
 int tc_run_needs_resolve(const tc_cuda_run *run, int32_t most) {
   if (run->groups.groups > 0) return 1;
   return run->call->batch.cu_seqlens != NULL && run->call->batch.segments > most;
 }
 
-static void use_resolved(tc_cuda_run *run) {
+int tc_run_counts_candidates(const tc_call *call) {
+  if (call->batch.cu_seqlens == NULL && call->batch.lengths == NULL) return 0;
+  if (call->batch.segments <= TC_CHUNK_SEGMENTS) return 0;
+  for (int32_t i = 0; i < call->num_rows; i++) {
+    const tailcut_rows r = tc_rows_at(call, i);
+    if (r.placement == TAILCUT_PACKED && (r.flags & TAILCUT_ROWS_ZERO_TAIL)) return 1;
+  }
+  return 0;
+}
+
+static void use_resolved(tc_cuda_run *run, int32_t *flags) {
   run->segments.start = run->space.start;
   run->segments.n = run->space.n;
   run->segments.tiles = run->space.tiles;
-  run->segments.flags = run->resolved_flags;
+  run->segments.flags = run->resolved_flags = flags;
 }
 
 tailcut_status tc_run_resolve(tc_cuda_run *run, int32_t *flags) {
   LAUNCH(resolve, run->device, &run->segments, &run->groups, run->call->input_flags, &run->space,
          flags);
-  run->resolved_flags = flags;
-  use_resolved(run);
+  use_resolved(run, flags);
   return TAILCUT_OK;
 }
 
-tailcut_status tc_run_resolve_beside(tc_cuda_run *run, int32_t *flags) {
-  run->resolves_beside = run->call->batch.segments <= run->space.directions_group;
-  if (!run->resolves_beside) return tc_run_resolve(run, flags);
-  run->resolved_flags = flags;
-  return TAILCUT_OK;
+/* ------------------------------------------------------------------------------------ scores -- */
+
+static int begins_with_directions(const tc_call *call) {
+  return call->roles != NULL ? call->options.policy == TAILCUT_MEAN_COSINE
+                             : call->reference.source == TAILCUT_REFERENCE_MEAN;
 }
 
-tailcut_status tc_run_directions(tc_cuda_run *run, const uint8_t *roles, int32_t first,
-                                 int32_t count, int32_t *flags) {
-  const tc_resolution beside = {run->groups, run->call->input_flags, run->resolved_flags};
-  const int resolved = run->resolves_beside || run->segments.flags != NULL;
-  LAUNCH(direction, run->device, &run->segments, &run->call->tokens, roles, first, count,
-         &run->space, run->space.directions, resolved ? NULL : flags,
-         run->resolves_beside ? &beside : NULL);
-  if (run->resolves_beside) use_resolved(run);
-  run->resolves_beside = 0;
-  return TAILCUT_OK;
+int tc_run_scores_need_resolve(const tc_cuda_run *run) {
+  const int directions = begins_with_directions(run->call);
+  const int32_t group = run->space.directions_group;
+  if (run->call->roles != NULL && !directions) return 1;
+  return tc_run_needs_resolve(run, directions && group < TC_FEW_SEGMENTS ? group : TC_FEW_SEGMENTS);
 }
 
-tailcut_status tc_run_score(tc_cuda_run *run, float *scores, int32_t *flags, int stores_flags) {
+/* A group of segments at a time: their directions, then every candidate against its segment's. If
+ * one launch makes them all, resolve's work goes beside them: it then finds more than
+ * TC_FEW_SEGMENTS itself, for once, in place of a launch that nothing can overlap. */
+static tailcut_status score_by_directions(tc_cuda_run *run, float *scores, int32_t *flags,
+                                          int resolves) {
   const tc_call *call = run->call;
-  const int32_t segments = call->batch.segments;
-  if (call->reference.source == TAILCUT_REFERENCE_NOVELTY) {
+  const int32_t segments = call->batch.segments, group = run->space.directions_group;
+  const tailcut_reference directions = tc_cuda_directions(&run->space, &call->tokens);
+  const tc_resolution resolution = {run->groups, call->input_flags, flags};
+  const int beside = resolves && segments <= group, stores_flags = flags != NULL && !resolves;
+  if (resolves && !beside) {
+    const tailcut_status status = tc_run_resolve(run, flags);
+    if (status != TAILCUT_OK) return status;
+  }
+  for (int32_t first = 0; first < segments; first += group) {
+    const int32_t count = segments - first < group ? segments - first : group;
+    LAUNCH(direction, run->device, &run->segments, &call->tokens, call->roles, first, count,
+           &run->space, run->space.directions, call->roles != NULL && stores_flags ? flags : NULL,
+           beside ? &resolution : NULL);
+    if (beside) use_resolved(run, flags);
+    if (call->roles != NULL) {
+      LAUNCH(mean_cosine, run->device, &run->segments, &call->tokens, call->roles, first, count,
+             &run->space, scores, flags);
+    } else {
+      LAUNCH(score, run->device, &run->segments, &call->tokens, &directions, first, count, scores,
+             flags, stores_flags);
+    }
+  }
+  return TAILCUT_OK;
+}
+
+tailcut_status tc_run_scores(tc_cuda_run *run, float *scores, int32_t *flags, int resolves) {
+  const tc_call *call = run->call;
+  const int stores_flags = flags != NULL && !resolves;
+  if (begins_with_directions(call)) return score_by_directions(run, scores, flags, resolves);
+  if (resolves) {
+    const tailcut_status status = tc_run_resolve(run, flags);
+    if (status != TAILCUT_OK) return status;
+  }
+  if (call->roles != NULL && call->options.policy == TAILCUT_MAX_COSINE) {
+    LAUNCH(maxcos, run->device, &run->segments, &call->tokens, call->roles, scores, flags,
+           run->space.relevance, run->space.lasting);
+  } else if (call->roles != NULL) {
+    LAUNCH(attention, run->device, &run->segments, call->roles, &call->options, scores, flags,
+           run->space.relevance, run->space.lasting);
+  } else if (call->reference.source == TAILCUT_REFERENCE_NOVELTY) {
     LAUNCH(novelty, run->device, &run->segments, &run->groups, &call->tokens,
            call->reference.window, scores, flags, stores_flags,
            call->merge.window > 0 ? run->space.similarities : NULL, run->space.novelty,
            run->space.lasting);
-    return TAILCUT_OK;
-  }
-  if (call->reference.source != TAILCUT_REFERENCE_MEAN) {
-    LAUNCH(score, run->device, &run->segments, &call->tokens, &call->reference, 0, segments, scores,
-           flags, stores_flags);
-    return TAILCUT_OK;
-  }
-  const int32_t group = run->space.directions_group;
-  for (int32_t first = 0; first < segments; first += group) {
-    const int32_t count = segments - first < group ? segments - first : group;
-    const tailcut_reference directions = tc_cuda_directions(&run->space, &call->tokens);
-    const tailcut_status status = tc_run_directions(run, NULL, first, count, NULL);
-    if (status != TAILCUT_OK) return status;
-    LAUNCH(score, run->device, &run->segments, &call->tokens, &directions, first, count, scores,
-           flags, stores_flags);
+  } else {
+    LAUNCH(score, run->device, &run->segments, &call->tokens, &call->reference, 0,
+           call->batch.segments, scores, flags, stores_flags);
   }
   return TAILCUT_OK;
 }
 
-int tc_run_packs_kept(const tc_cuda_run *run) {
-  const tailcut_selection *selection = &run->call->selection;
-  return selection->kept != NULL && selection->kept_placement == TAILCUT_PACKED;
+/* --------------------------------------------------------------------------------------- cut -- */
+
+/* Fewer segments than this: each kernel lets the next one start at once, to wait beside it. */
+#define TC_SEVERAL 8
+
+int tc_run_packs_kept(const tc_call *call) {
+  return call->selection.kept != NULL && call->selection.kept_placement == TAILCUT_PACKED;
 }
 
-tc_cut_args tc_run_cut_args(tc_cuda_run *run, const float *scores, int32_t *scored_flags,
-                            int needs_offsets) {
-  const tailcut_selection *selection = &run->call->selection;
-  tc_cut_args args;
-  memset(&args, 0, sizeof args);
-  run->space.counts = selection->counts;
-  if (selection->kept != NULL && !tc_run_packs_kept(run)) run->space.kept = selection->kept;
-  if (selection->new_cu_seqlens != NULL) run->space.new_cu = selection->new_cu_seqlens;
-  args.segments = run->segments;
-  args.groups = run->groups;
-  args.scores = scores;
-  args.roles = run->call->roles;
-  args.in_flags = run->segments.flags != NULL ? run->segments.flags
-                  : scored_flags != NULL      ? scored_flags
-                                              : run->call->input_flags;
-  args.scored = run->segments.flags == NULL && scored_flags != NULL;
-  args.rule = run->call->rule;
+/* Whether anybody asks where a segment's result begins among PACKED ones. */
+static int needs_offsets(const tc_call *call) {
+  if (call->selection.new_cu_seqlens != NULL || tc_run_packs_kept(call)) return 1;
+  if (call->merge.sizes_out != NULL && call->selection.kept_placement == TAILCUT_PACKED) return 1;
+  for (int32_t i = 0; i < call->num_rows; i++) {
+    if (tc_rows_at(call, i).placement == TAILCUT_PACKED) return 1;
+  }
+  return 0;
+}
+
+tc_cut_args tc_run_cut_args(tc_cuda_run *run, const float *scores, const int32_t *scored_flags) {
+  const tc_call *call = run->call;
+  const tailcut_selection *selection = &call->selection;
+  const tc_cuda_space *space = &run->space;
+  tc_cut_args args = {.segments = run->segments,
+                      .groups = run->groups,
+                      .scores = scores,
+                      .roles = call->roles,
+                      .in_flags = run->segments.flags,
+                      .rule = call->rule,
+                      .lasting = space->lasting,
+                      .group_kept = space->group_kept,
+                      .group_counts = space->group_counts,
+                      .group_flags = run->resolved_flags,
+                      .early = call->batch.segments < TC_SEVERAL};
+  if (run->segments.flags == NULL) {
+    args.scored = scored_flags != NULL;
+    args.in_flags = args.scored ? scored_flags : call->input_flags;
+  }
+  if (selection->group_counts != NULL) args.group_counts = selection->group_counts;
   args.out.counts = selection->counts;
-  args.out.kept = run->space.kept;
+  args.out.kept = space->kept;
+  if (selection->kept != NULL && !tc_run_packs_kept(call)) args.out.kept = selection->kept;
+  if (needs_offsets(call)) args.out.new_cu = space->new_cu;
+  if (selection->new_cu_seqlens != NULL) args.out.new_cu = selection->new_cu_seqlens;
   args.out.flags = selection->flags;
-  if (selection->new_cu_seqlens != NULL || needs_offsets) args.out.new_cu = run->space.new_cu;
   args.out.curve = selection->curve;
   args.out.ranks = selection->ranks;
   args.out.host_counts = selection->host_counts;
   args.out.mask = selection->mask;
-  args.lasting = run->space.lasting;
-  args.group_kept = run->space.group_kept;
-  args.group_counts =
-      selection->group_counts != NULL ? selection->group_counts : run->space.group_counts;
-  args.group_flags = run->resolved_flags;
-  args.early = run->call->batch.segments < TC_SEVERAL;
+  run->lists.s = run->segments;
+  run->lists.kept = args.out.kept;
+  run->lists.counts = args.out.counts;
+  run->lists.new_cu = args.out.new_cu;
+  run->lists.placement = TAILCUT_LOCAL;
   return args;
 }
 
-tailcut_status tc_run_cut(tc_cuda_run *run, const float *scores, int32_t *scored_flags,
-                          int needs_offsets) {
-  tc_cut_args args = tc_run_cut_args(run, scores, scored_flags, needs_offsets);
-  args.out.marks = run->marks;
-  args.out.no_list = run->marks != NULL && run->call->selection.kept == NULL;
+tailcut_status tc_run_cut(tc_cuda_run *run, const float *scores, const int32_t *scored_flags,
+                          int marks) {
+  tc_cut_args args = tc_run_cut_args(run, scores, scored_flags);
+  if (marks) run->lists.marks = args.out.marks = run->space.marks;
+  args.out.no_list = marks && run->call->selection.kept == NULL;
   LAUNCH(cut, run->device, &args, run->space.cut);
+  return TAILCUT_OK;
+}
+
+/* -------------------------------------------------------------------------------- compaction -- */
+
+tailcut_status tc_run_take_lists(tc_cuda_run *run) {
+  const tc_call *call = run->call;
+  if (tc_run_needs_resolve(run, TC_FEW_SEGMENTS) || tc_run_counts_candidates(call)) {
+    const tailcut_status status = tc_run_resolve(run, run->space.flags);
+    if (status != TAILCUT_OK) return status;
+  }
+  run->lists = (tc_lists){.s = run->segments,
+                          .kept = call->kept,
+                          .placement = call->kept_placement,
+                          .counts = call->counts,
+                          .new_cu = call->new_cu_seqlens};
   return TAILCUT_OK;
 }
 
@@ -143,40 +211,29 @@ static int rows_of_pass(const tc_call *call, int32_t i, int turning, tailcut_row
 }
 
 /* Launches arrays as they come, and the last of them. */
-static tailcut_status compact_pass(tc_cuda_run *run, int turning, uint64_t done, int packs_kept,
-                                   const int32_t *kept, int32_t kept_placement,
-                                   const int32_t *counts, const int32_t *new_cu) {
+static tailcut_status compact_pass(tc_cuda_run *run, int turning) {
   const tc_call *call = run->call;
-  const int32_t all = call->num_rows + packs_kept;
+  const int32_t all = call->num_rows + (!turning && tc_run_packs_kept(call));
   tailcut_rows rows[TC_ROWS_PER_LAUNCH];
   int32_t count = 0;
   for (int32_t i = 0; i < all; i++) {
     if (i == call->num_rows) {
       rows[count++] = packed_kept(call);
-    } else if (i >= 64 || !(done >> i & 1)) {
+    } else if (i >= 64 || !(run->moved >> i & 1)) {
       count += rows_of_pass(call, i, turning, &rows[count]);
     }
     if (count == 0 || (count < TC_ROWS_PER_LAUNCH && i < all - 1)) continue;
-    LAUNCH(compact, run->device, &run->segments, kept, kept_placement, run->marks, counts, new_cu,
-           rows, count, run->space.compact, run->space.lasting);
+    LAUNCH(compact, run->device, &run->lists, rows, count, run->space.compact, run->space.lasting);
     count = 0;
   }
   return TAILCUT_OK;
 }
 
-tailcut_status tc_run_compact(tc_cuda_run *run, uint64_t done, int packs_kept, const int32_t *kept,
-                              int32_t kept_placement, const int32_t *counts,
-                              const int32_t *new_cu) {
-  if (run->call->rotations > 0) {
-    const tailcut_status status =
-        compact_pass(run, 1, done, 0, kept, kept_placement, counts, new_cu);
-    if (status != TAILCUT_OK) return status;
-  }
-  if (run->call->merge.window > 0) {
-    const tailcut_status status = tc_run_merge(run, kept, counts, new_cu);
-    if (status != TAILCUT_OK) return status;
-  }
-  return compact_pass(run, 0, done, packs_kept, kept, kept_placement, counts, new_cu);
+tailcut_status tc_run_compact(tc_cuda_run *run) {
+  tailcut_status status = TAILCUT_OK;
+  if (run->call->rotations > 0) status = compact_pass(run, 1);
+  if (status == TAILCUT_OK && run->call->merge.window > 0) status = tc_run_merge(run);
+  return status == TAILCUT_OK ? compact_pass(run, 0) : status;
 }
 
 tailcut_status tc_run_can_turn(const tc_call *call) {
@@ -195,14 +252,4 @@ tailcut_status tc_run_can_turn(const tc_call *call) {
     }
   }
   return TAILCUT_OK;
-}
-
-int tc_run_counts_candidates(const tc_call *call) {
-  if (call->batch.cu_seqlens == NULL && call->batch.lengths == NULL) return 0;
-  if (call->batch.segments <= TC_CHUNK_SEGMENTS) return 0;
-  for (int32_t i = 0; i < call->num_rows; i++) {
-    const tailcut_rows r = tc_rows_at(call, i);
-    if (r.placement == TAILCUT_PACKED && (r.flags & TAILCUT_ROWS_ZERO_TAIL)) return 1;
-  }
-  return 0;
 }

@@ -21,8 +21,8 @@ struct tc_maxcos_fma {
 
   template <bool ALIGNED>
   __device__ inline void run(const tc_maxcos_item &item, const tc_maxcos_lists &lists,
-                             uint32_t stages, const char *memory) {
-    tc_maxcos_loader<F, 4, ALIGNED> loader(item, lists, stages);
+                             char *memory) {
+    tc_maxcos_loader<F, 4, ALIGNED> loader(item, lists, tc_shared_address(memory));
     const int32_t tiles = tc_maxcos_tiles<F, 4>(item.dim);
     const uint32_t y = threadIdx.x / 16, x = threadIdx.x % 16;
     float chain[MT][NT];

@@ -21,6 +21,7 @@
  * fit.
  */
 #include "common/block.cuh"
+#include "common/sync.cuh"
 #include "maxcos/maxcos.cuh"
 
 namespace {
@@ -48,9 +49,8 @@ __device__ inline void list_rows(block &block, const tc_maxcos_args &args, int32
     }
     /* Both counts at once: 4,096 rows at most. */
     const uint32_t own = (uint32_t)__popc(candidates) | (uint32_t)__popc(queries) << 16;
-    const uint32_t upto = tc_warp_upto(own);
     uint32_t total;
-    const uint32_t before = block.before(__shfl_sync(TC_FULL, upto, 31), &total) + upto - own;
+    const uint32_t before = block.prefix(own, &total);
     int32_t at = segment.start + found.candidates + (int32_t)(before & 0xFFFFu);
     for (; candidates != 0; candidates &= candidates - 1) {
       args.candidate_rows[at++] = mine + __ffs(candidates) - 1;
@@ -98,9 +98,8 @@ __device__ inline void plan(block &block, const tc_maxcos_args &args) {
   for (int64_t base = 0; base < args.s.segments; base += THREADS) {
     const int64_t b = base + threadIdx.x;
     const int64_t items = TC_MAXCOS_WITH(tc_maxcos_items, Forms, form, shape_at(args, b));
-    const int64_t upto = tc_warp_upto(items);
     int64_t total;
-    const int64_t before = block.before(__shfl_sync(TC_FULL, upto, 31), &total) + upto - items;
+    const int64_t before = block.prefix(items, &total);
     if (b < args.s.segments) args.items[b] = first + before;
     first += total;
   }
@@ -137,7 +136,6 @@ __device__ inline void begin_row(const tc_maxcos_args &args, int64_t tile, int32
 template <int DTYPE, int BYTES>
 __global__ void __launch_bounds__(THREADS) prepare(const __grid_constant__ tc_maxcos_args args) {
   __shared__ block::space space;
-  __shared__ bool last;
   block block(space);
   constexpr int PARTS = TC_BLOCK / WARPS; /* blocks of threads for a tile */
   tc_wait_previous();
@@ -149,15 +147,7 @@ __global__ void __launch_bounds__(THREADS) prepare(const __grid_constant__ tc_ma
       continue;
     }
     list_rows(block, args, (int32_t)unit);
-    __threadfence(); /* our lists before our arrival */
-    __syncthreads();
-    if (threadIdx.x == 0) {
-      last = atomicAdd(args.arrived, 1u) == (uint32_t)args.s.segments - 1;
-    }
-    __syncthreads();
-    if (last) {
-      __threadfence(); /* everybody's arrival before their lists */
-      if (threadIdx.x == 0) *args.arrived = 0;
+    if (tc_arrives_last(args.arrived, (uint32_t)args.s.segments)) {
       plan<tc_maxcos_forms<DTYPE>>(block, args);
     }
   }

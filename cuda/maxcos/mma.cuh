@@ -72,7 +72,8 @@ struct tc_maxcos_mma {
    * next step's copies go there. */
   template <bool ALIGNED>
   __device__ inline void run(const tc_maxcos_item &item, const tc_maxcos_lists &lists,
-                             uint32_t stages) {
+                             char *memory) {
+    const uint32_t stages = tc_shared_address(memory);
     tc_maxcos_loader<F, 2, ALIGNED> loader(item, lists, stages);
     const int32_t tiles = tc_maxcos_tiles<F, 2>(item.dim);
 #pragma unroll
@@ -102,6 +103,7 @@ struct tc_maxcos_mma {
       }
     }
     tc_copy_wait<0>();
+    if (F::WK > 1) join(memory);
   }
 
   /* Adds up what WK warps have, in order, through the stages, which nobody reads any more. */

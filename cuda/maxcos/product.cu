@@ -10,6 +10,8 @@
  * what underflows; nor above, since |<x,t>| <= |x||t|, and rows whose norms overflow are passed
  * over.
  */
+#include <type_traits>
+
 #include "maxcos/fma.cuh"
 #include "maxcos/maxcos.cuh"
 #include "maxcos/mma.cuh"
@@ -17,22 +19,6 @@
 namespace {
 
 constexpr uint32_t BAND = 8; /* candidate tiles */
-
-/* An item from its lists to the candidates' best; `stages` is TC_MAXCOS_SHARED bytes. */
-template <class F, int DTYPE, bool ALIGNED>
-__device__ inline void tc_maxcos_tile(const tc_maxcos_item &item, const tc_maxcos_lists &lists,
-                                      char *stages) {
-  if constexpr (DTYPE == TAILCUT_F32) {
-    tc_maxcos_fma<F> tile;
-    tile.template run<ALIGNED>(item, lists, tc_shared_address(stages), stages);
-    tile.keep_best(item, lists);
-  } else {
-    tc_maxcos_mma<F, DTYPE> tile;
-    tile.template run<ALIGNED>(item, lists, tc_shared_address(stages));
-    if (F::WK > 1) tile.join(stages);
-    tile.keep_best(item, lists);
-  }
-}
 
 /* Item `number`: the lists of its tile, for all threads. */
 template <class F, int DTYPE>
@@ -74,11 +60,15 @@ __device__ inline tc_maxcos_item open_item(const tc_maxcos_args &args, int64_t n
 template <class F, int DTYPE, bool ALIGNED>
 __device__ inline void take_items(const tc_maxcos_args &args, tc_maxcos_lists *lists,
                                   char *stages) {
+  typedef std::conditional_t<DTYPE == TAILCUT_F32, tc_maxcos_fma<F>, tc_maxcos_mma<F, DTYPE>>
+      tile_of;
   const int64_t items = args.items[args.s.segments];
 #pragma unroll 1
   for (int64_t number = blockIdx.x; number < items; number += gridDim.x) {
     const tc_maxcos_item item = open_item<F, DTYPE>(args, number, lists);
-    tc_maxcos_tile<F, DTYPE, ALIGNED>(item, *lists, stages);
+    tile_of tile;
+    tile.template run<ALIGNED>(item, *lists, stages);
+    tile.keep_best(item, *lists);
   }
 }
 

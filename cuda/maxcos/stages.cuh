@@ -56,18 +56,6 @@ __device__ inline float tc_maxcos_better(float best, float product, const tc_max
   return fmaxf(best, lists.query[column] == self ? tc_bits_float(TC_NAN_BITS) : v);
 }
 
-/* Copies 16 bytes, or writes zeros where there are `none`. */
-__device__ inline void tc_copy_async(uint32_t to, const char *from, bool none) {
-  asm volatile(
-      "{\n"
-      ".reg .pred none;\n"
-      "setp.ne.u32 none, %2, 0;\n"
-      "cp.async.cg.shared.global.L2::128B [%0], [%1], 16, none;\n"
-      "}" ::"r"(to),
-      "l"(from), "r"((uint32_t)none)
-      : "memory");
-}
-
 /* Stages that rows of `dim` elements fill, one after the other. */
 template <class F, int SIZE>
 __device__ inline int32_t tc_maxcos_tiles(int32_t dim) {
@@ -104,19 +92,11 @@ struct tc_maxcos_loader {
   /* Starts the next ROW_BYTES of the rows into stage `stage`. */
   __device__ inline void load(int stage) {
     const uint32_t at = to + (uint32_t)stage * F::STAGE;
+    const int32_t bytes = min(left, ELEMENTS) * SIZE;
 #pragma unroll
     for (int i = 0; i < F::PASSES; i++) {
-      const uint32_t here = at + i * F::ROWS_AT_ONCE * F::ROW_BYTES;
-      const bool none = left <= 0 || (absent >> i & 1);
-      if (ALIGNED) {
-        tc_copy_async(here, from[i], none);
-      } else {
-        uint32_t w[4];
-        tc_load_quad_masked<SIZE, SIZE>(from[i], 0, none ? 0 : (uint32_t)left, w);
-        asm volatile("st.shared.v4.u32 [%0], {%1, %2, %3, %4};" ::"r"(here), "r"(w[0]), "r"(w[1]),
-                     "r"(w[2]), "r"(w[3])
-                     : "memory");
-      }
+      tc_copy_quad<SIZE, ALIGNED>(at + i * F::ROWS_AT_ONCE * F::ROW_BYTES, from[i],
+                                  absent >> i & 1 ? 0 : bytes);
       from[i] += F::ROW_BYTES;
     }
     tc_copy_commit();

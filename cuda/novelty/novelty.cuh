@@ -164,6 +164,7 @@ __device__ inline void tc_tell(const tc_novelty_args &args, const tc_window &w, 
     before = atomicAdd(&args.arrived[w.group], 1u);
     __threadfence(); /* everybody's arrival before their news */
   }
+  __syncwarp(); /* for all lanes */
   if (__shfl_sync(TC_FULL, before, 0) != w.count - 1) return;
   if (lane == 0) args.arrived[w.group] = 0;
   tc_score_firsts(args.news + (number - w.index), w.count, args.scores);

@@ -139,7 +139,7 @@ def _of_dlpack(tensor: _dlpack.Tensor, array: Any, name: str, read_only: bool = 
                     f"{tensor.dtype >> 8 & 255} bits) that no argument of tailcut has")
     size, shape = SIZES[code], tensor.shape
     strides = tuple([s * size for s in tensor.strides]) if tensor.strides else (
-        _contiguous(shape, size))
+        contiguous_strides(shape, size))
     if tensor.device_type in (_dlpack.CPU, _dlpack.CUDA_HOST):
         device = CPU
     elif tensor.device_type in (_dlpack.CUDA, _dlpack.CUDA_MANAGED):
@@ -159,7 +159,7 @@ def _of_cuda_interface(array: Any, name: str) -> View:
         raise error(Status.ERROR_UNSUPPORTED, f"{name} has elements {facts['typestr']} or a mask, "
                                               f"which no argument of "
                     "tailcut has")
-    strides = facts.get("strides") or _contiguous(shape, SIZES[code])
+    strides = facts.get("strides") or contiguous_strides(shape, SIZES[code])
     device = getattr(array, "device", None)
     index = int(getattr(device, "id", device if isinstance(device, int) else 0) or 0)
     return View(facts["data"][0] or _of_nothing(shape), code, shape, tuple(strides),
@@ -173,7 +173,7 @@ def _of_nothing(shape: tuple[int, ...]) -> int:
     return 64 if 0 in shape else 0
 
 
-def _contiguous(shape: Sequence[int], size: int) -> tuple[int, ...]:
+def contiguous_strides(shape: Sequence[int], size: int) -> tuple[int, ...]:
     strides = [0] * len(shape)
     for axis in range(len(shape) - 1, -1, -1):
         strides[axis] = size
@@ -183,7 +183,7 @@ def _contiguous(shape: Sequence[int], size: int) -> tuple[int, ...]:
 
 def strides_of(of: View) -> tuple[int, ...]:
     """Its strides; those of a contiguous array where there is no element (numpy says 0 then)."""
-    return of.strides if 0 not in of.shape else _contiguous(of.shape, SIZES[of.code])
+    return of.strides if 0 not in of.shape else contiguous_strides(of.shape, SIZES[of.code])
 
 
 def without_memory(name: str, failure: Exception) -> Error:
@@ -249,11 +249,15 @@ def is_contiguous(of: View) -> bool:
     return True
 
 
+OF_LIST = object()  # what a View of an array keeps that was made of a list
+
+
 def small(array: Any, code: str, name: str, device: tuple[int, int],
           length: int | None = None) -> View:
     """A contiguous array of `code` elements on `device`. Integers of the host may have another
     width: converted."""
-    if type(array) is not np.ndarray and isinstance(array, (list, tuple, range)):
+    of_list = type(array) is not np.ndarray and isinstance(array, (list, tuple, range))
+    if of_list:
         array = np.asarray(array, np.int64)
     of = view(array, name)
     if of.code != code and of.on_host and isinstance(of.array, np.ndarray) and (
@@ -262,6 +266,8 @@ def small(array: Any, code: str, name: str, device: tuple[int, int],
         if not np.array_equal(converted, of.array):
             raise out_of_range(f"{name} has values that {_NUMPY[code]} cannot hold")
         of = _of_numpy(converted, name)
+    if of_list:
+        of.keep = OF_LIST
     if of.code != code:
         raise error(Status.ERROR_ENUM, f"{name} has elements {of.code}: {_NUMPY[code]} is expected")
     if not is_contiguous(of):

@@ -8,9 +8,8 @@ Words as in tailcut.h: N candidates of a segment, D channels, B segments, rows =
 """
 from __future__ import annotations
 
-import functools
 import inspect
-from ctypes import addressof, byref
+from ctypes import addressof, byref, c_void_p
 from typing import Any, Callable, Generic, Iterable, ParamSpec, Protocol, Sequence, TypeVar, cast
 
 from . import _abi
@@ -41,22 +40,10 @@ class Function(Protocol, Generic[P, R]):
 
 def prepared(prepare: Callable[P, Prepared[R]]) -> Function[P, R]:
     """A function that runs the call; its attribute `plan` prepares it."""
-    @functools.wraps(prepare)
-    def run(*args: P.args, **kwargs: P.kwargs) -> R:
-        return prepare(*args, **kwargs).once()
-
-    return _function(prepare, run)
-
-
-def _call_again(prepare: Callable[P, Prepared[Selection]]) -> Function[P, Selection]:
-    """The same of `prune`, where calls of one form are prepared once."""
-    return _function(prepare, again(prepare))
-
-
-def _function(prepare: Callable[P, Prepared[R]], run: Any) -> Function[P, R]:
     def plan(*args: P.args, **kwargs: P.kwargs) -> Plan[R]:
         return prepare(*args, **kwargs).plan()
 
+    run: Any = again(prepare)
     plan.__doc__ = f"{prepare.__name__}, prepared to run often: see Plan."
     run.plan = plan
     result = run.__annotations__["return"].removeprefix("Prepared[").removesuffix("]")
@@ -110,19 +97,9 @@ def score(x: Array, reference: Array | Reference | str | None = None, *,
     kind = dtype_of(dtype)
     tokens = s.tokens(first, dim, kind)
     against = reference_of(given, s, tokens.dim, kind)
-    result, scores, flags = score_outputs(s)
     return Prepared(s, Call.SCORE, "tailcut_score", (
-        s.handle._pointer, s.batch, byref(tokens), byref(against), scores, flags), result,
-        tokens.dim,
+        s.handle._pointer, s.batch, byref(tokens), byref(against), *s.scored()), Scores, tokens.dim,
         window=against.window or (64 if against.source == ReferenceSource.NOVELTY else 0))
-
-
-def score_outputs(s: Setup) -> tuple[Scores, int, int]:
-    (scores, scores_at), (flags, flags_at) = s.making.block([
-        (s.rows_shape, "f4"), ((s.segments,), "i4")]).make()
-    if s.prefix or s.lengths or s.ragged:
-        s.making.fill(scores, float("nan"))
-    return Scores(scores, flags), scores_at, flags_at
 
 
 @prepared
@@ -135,10 +112,10 @@ def mean_direction(x: Array, roles: Array | None = None, *, batch: Batch | None 
     bits as "mean"."""
     first, s = start(x, "x", 1, batch, handle, stream)
     tokens = s.tokens(first, dim, dtype_of(dtype))
-    roles_at = None if roles is None else s.by_row(roles, "u1", "roles").data
-    [(direction, at)] = s.making.block([((s.segments, tokens.dim), "f4")]).make()
+    roles_at = None if roles is None else s.role_of(roles)
     return Prepared(s, Call.MEAN_DIRECTION, "tailcut_mean_direction", (
-        s.handle._pointer, s.batch, byref(tokens), roles_at, at), direction, tokens.dim)
+        s.handle._pointer, s.batch, byref(tokens), roles_at,
+        s.output("direction", (s.segments, tokens.dim), "f4", c_void_p())), None, tokens.dim)
 
 
 @prepared
@@ -157,15 +134,15 @@ def cut(scores: Array, rule: Rule | str | None = None, *, batch: Batch | None = 
     placement    of `kept`
     """
     first, s = start(scores, "scores", 0, batch, handle, stream)
-    scores_at = s.by_row(scores, "f4", "scores").data
-    roles_at = None if roles is None else s.by_row(roles, "u1", "roles").data
-    flags_at = None if input_flags is None else s.small(input_flags, "i4", "input_flags",
-                                                        s.segments).data
+    scores_at = s.pointer(s.by_row(scores, "f4", "scores"))
+    roles_at = None if roles is None else s.role_of(roles)
+    flags_at = None if input_flags is None else s.pointer(
+        s.small(input_flags, "i4", "input_flags", s.segments))
     rule_struct = rule_of(rule, s)
-    made, result = s.select(want, member(Placement, placement, "placement"))
+    made = s.select(want, member(Placement, placement, "placement"))
     return Prepared(s, Call.CUT, "tailcut_cut", (
         s.handle._pointer, s.batch, scores_at, roles_at, flags_at, byref(rule_struct), byref(made)),
-        result)
+        Selection)
 
 
 @prepared
@@ -203,17 +180,20 @@ def compact(rows: Sequence[Rows | Array], kept: Array, counts: Array,
     if s.segments != segments:
         raise conflict(f"counts has {segments} elements, but the arrays have {s.segments} segments")
     local = member(Placement, kept_placement, "kept_placement")
-    kept_at = s.small(kept, "i4", "kept").data
-    s.counts = given_counts = s.small(counts, "i4", "counts", segments)
-    s.trims = True
-    offsets_at = None if cu_seqlens is None else s.small(
-        cu_seqlens, "i4", "cu_seqlens", segments + 1).data
+    given_kept = _kept(s, kept, counts, cu_seqlens, local)
     made = s.compacted(None, False, 0, entries, max(s.max_tokens - s.prefix, 0),
                        member(Placement, placement, "placement"))
     return Prepared(s, Call.COMPACT, "tailcut_compact", (
-        s.handle._pointer, s.batch, kept_at, local, given_counts.data, offsets_at, made,
-        len(entries)),
-        tuple(target for _name, target, _axis in s.dsts))
+        s.handle._pointer, s.batch, *given_kept, made, len(entries)), tuple)
+
+
+def _kept(s: Setup, kept: Array, counts: Array, cu_seqlens: Array | None,
+          placement: Placement) -> tuple[Any, ...]:
+    """A kept list as arguments."""
+    kept_at = s.pointer(s.small(kept, "i4", "kept"))
+    s.counts = s.pointer(s.small(counts, "i4", "counts", s.segments))
+    return kept_at, placement, s.counts, None if cu_seqlens is None else s.pointer(
+        s.small(cu_seqlens, "i4", "cu_seqlens", s.segments + 1))
 
 
 @prepared
@@ -244,22 +224,16 @@ def merge(x: Array, kept: Array, counts: Array, cu_seqlens: Array | None = None,
     kind = dtype_of(dtype)
     tokens = s.tokens(first, dim, kind)
     local = member(Placement, kept_placement, "kept_placement")
-    kept_at = s.small(kept, "i4", "kept").data
-    s.counts = s.small(counts, "i4", "counts", s.segments)
-    s.trims, s.packed = True, local == Placement.PACKED
-    offsets_at = None if cu_seqlens is None else s.small(
-        cu_seqlens, "i4", "cu_seqlens", s.segments + 1).data
-    result = Merged(**s.merges(how, want))
+    given_kept, s.packed = _kept(s, kept, counts, cu_seqlens, local), local == Placement.PACKED
+    merge_struct = s.merges(how, want)
     flags = RowsFlag.MERGE | (RowsFlag.ZERO_TAIL if zero_tail else 0)
     entries = s.compacted(x, out, flags, rows, max(s.max_tokens - s.prefix, 0), placed, kind)
-    s.give(result, [target for _name, target, _axis in s.dsts])
     return Prepared(s, Call.MERGE, "tailcut_merge", (
-        s.handle._pointer, s.batch, byref(tokens), kept_at, local, s.counts.data, offsets_at,
-        byref(s.merge_struct),
-        entries, len(s.dsts)), result, tokens.dim, window=how.window or 64)
+        s.handle._pointer, s.batch, byref(tokens), *given_kept, byref(merge_struct), entries,
+        len(s.targets)), Merged, tokens.dim, window=how.window or 64)
 
 
-@_call_again
+@prepared
 def prune(x: Array, reference: Array | Reference | str | None = None, *,
           rule: Rule | str | None = None, batch: Batch | None = None, rows: Sequence[Rows] = (),
           out: Any = None, zero_tail: bool = False, want: Iterable[str] = WANT,
@@ -297,22 +271,18 @@ def prune(x: Array, reference: Array | Reference | str | None = None, *,
     rule_struct = rule_of(rule, s)
     placed = member(Placement, placement, "placement")
     want = names_of(want)
-    made, result = s.select([name for name in want if name != "joins" or merge is None], placed)
+    made = s.select([name for name in want if name != "joins" or merge is None], placed)
     flags = RowsFlag.ZERO_TAIL if zero_tail else 0
     window = against.window or (64 if against.source == ReferenceSource.NOVELTY else 0)
     if merge is not None:
         merge = merging(merge)
-        for name, array in s.merges(merge, want).items():
-            setattr(result, name, array)
-        made.merge = addressof(s.merge_struct)
+        made.merge = addressof(s.merges(merge, want))
         flags, window = flags | RowsFlag.MERGE, window or merge.window or 64
     entries = s.compacted(x, out, flags, rows, most_kept(rule_struct, s) if out is not False
                           or rows else 0, placed, kind)
-    s.give(result, [target for _name, target, _axis in s.dsts])
     return Prepared(s, Call.PRUNE_VISUAL, "tailcut_prune_visual", (
         s.handle._pointer, s.batch, byref(tokens), byref(against), byref(rule_struct), byref(made),
-        entries,
-        len(s.dsts)), result, tokens.dim, window=window)
+        entries, len(s.targets)), Selection, tokens.dim, window=window)
 
 
 def kept_count(rule: Rule | str | None, n: int) -> int:

@@ -48,18 +48,18 @@ class Block:
         bases = {code: view(array, "a new array").data for code, array in memory.items()}
         return memory, [bases[code] + first * SIZES[code] for code, first in self.places]
 
-    def place(self, words: Any, at: Sequence[int]) -> Any:
-        """The memory; the arrays' addresses go into words[at[..]]."""
+    def place(self, words: Sequence[Any]) -> Any:
+        """The memory; the arrays' addresses are the words' values then."""
         memory, addresses = self.allocate()
-        for word, address in zip(at, addresses):
-            words[word] = address
+        for word, address in zip(words, addresses):
+            word.value = address
         return memory
 
     def one(self, memory: Any, number: int, first: int | None = None) -> Any:
-        """The array of that number. `first`: elements of array 0, which has one axis then."""
+        """The array of that number; `first`: elements of one that has one axis."""
         (shape, _code), (code, at) = self.specs[number], self.places[number]
         piece = memory[code][at:at + _elements(shape)]
-        if number == 0 and first is not None:
+        if first is not None:
             return piece[:first]
         return piece if len(shape) == 1 else piece.reshape(shape)
 
@@ -69,14 +69,6 @@ class Block:
     def element(self, memory: Any, number: int, element: int) -> int:
         """One of an array of integers on the host."""
         return int(self.one(memory, number)[element])
-
-    def arrays(self, memory: Any) -> list[Any]:
-        return [self.one(memory, number) for number in range(len(self.specs))]
-
-    def make(self) -> list[tuple[Any, int]]:
-        """Arrays and addresses."""
-        memory, addresses = self.allocate()
-        return list(zip(self.arrays(memory), addresses))
 
 
 class _NumpyMaker(Maker):
@@ -99,22 +91,17 @@ class _NumpyBlock(Block):
             self.offsets.append(4 * self.end)
             self.end += ((_elements(shape) * SIZES[code] + 63) & ~63) >> 2
 
-    def allocate(self) -> tuple[Any, list[int]]:
+    def place(self, words: Sequence[Any]) -> Any:
         memory = np.empty(self.end, _INT32)
         base = numpy_address(memory)
-        return memory, [base + offset for offset in self.offsets]
-
-    def place(self, words: Any, at: Sequence[int]) -> Any:
-        memory = np.empty(self.end, _INT32)
-        base = numpy_address(memory)
-        for word, offset in zip(at, self.offsets):
-            words[word] = base + offset
+        for word, offset in zip(words, self.offsets):
+            word.value = base + offset
         return memory
 
     def one(self, memory: Any, number: int, first: int | None = None) -> Any:
         begin, end, shape, dtype = self.layout[number]
-        if number == 0 and first is not None:
-            return memory[:first]
+        if first is not None:
+            return memory[begin:begin + first]
         return memory[begin:end] if shape is None else np.ndarray(shape, dtype, memory, 4 * begin)
 
     def fill(self, memory: Any, number: int, value: float) -> None:
@@ -171,7 +158,7 @@ class _TorchHostBlock(_NumpyBlock):
         begin, end, shape, dtype = self.layout[number]
         if shape is not None:
             return self.tensor(np.ndarray(shape, dtype, memory, 4 * begin))
-        return self.tensor(memory[begin:end if number or first is None else first])
+        return self.tensor(memory[begin:end if first is None else begin + first])
 
 
 class _TorchBlock(Block):
@@ -197,7 +184,7 @@ class _TorchBlock(Block):
 
     def one(self, memory: Any, number: int, first: int | None = None) -> Any:
         begin, end, dtype, elements, shape = self.pieces[number]
-        if first is not None and number == 0:
+        if first is not None:
             return memory[begin:begin + first]
         array = memory[begin:end]
         if dtype is not None:
@@ -236,7 +223,7 @@ def maker(of: View) -> Maker:
     return Maker(lambda shape, code: space.empty(shape, dtype=dtypes[code]))
 
 
-def like(array: Any, code: str, shape: tuple[int, ...], making: Maker) -> Any:
+def _like(array: Any, code: str, shape: tuple[int, ...], making: Maker) -> Any:
     """A new array with the elements of `array`."""
     if isinstance(array, np.ndarray):
         return np.empty(shape, array.dtype)
@@ -247,12 +234,12 @@ def like(array: Any, code: str, shape: tuple[int, ...], making: Maker) -> Any:
     return array.__array_namespace__().empty(shape, dtype=array.dtype)
 
 
-def again_like(array: Any, code: str, shape: tuple[int, ...], making: Maker) -> tuple[
+def makes_like(array: Any, code: str, shape: tuple[int, ...], making: Maker) -> tuple[
         Callable[[], tuple[Any, int]], Callable[[Any, int | None], Any]]:
-    """Two functions for many of them: one gives memory and its address, one makes it the array, of
-    so many rows along axis 0 (None: all)."""
+    """Two functions for new arrays with the elements of `array`: one gives memory and its address,
+    one makes it the array, of so many rows along axis 0 (None: all)."""
     if making is NUMPY:
-        dtype, empty, at = like(array, code, (0,), making).dtype, np.empty, numpy_address
+        dtype, empty, at = _like(array, code, (0,), making).dtype, np.empty, numpy_address
 
         def of_numpy() -> tuple[Any, int]:
             made = empty(shape, dtype)
@@ -260,10 +247,10 @@ def again_like(array: Any, code: str, shape: tuple[int, ...], making: Maker) -> 
         return of_numpy, _shorter
     if getattr(making, "by_numpy", False) and is_torch(type(array)):
         return _torch_host(array.dtype, code, shape)
-    none = like(array, code, (0,), making)
+    none = _like(array, code, (0,), making)
 
     def of_any() -> tuple[Any, int]:
-        made = like(none, code, shape, making)
+        made = _like(none, code, shape, making)
         return made, torch_address(made) if is_torch(type(made)) else (
             view(made, "a new array").data)
     return of_any, _shorter

@@ -13,14 +13,19 @@ from operator import index
 from typing import Any, Iterable, Sequence, TypeVar
 
 from . import _abi
-from ._abi import Detector, Order, Policy, Power, Reduction, ReferenceSource, Rounding, Scale
-from ._arrays import small
+from ._abi import (Detector, Dtype, Order, Placement, Policy, Power, Reduction, ReferenceSource,
+                   RopePairing, Rounding, RowsFlag, Scale)
 from ._errors import conflict, out_of_range, unknown_value
 from ._load import new
 
 Array = Any  # numpy, PyTorch, CuPy, JAX: whatever has __dlpack__, __cuda_array_interface__ or
              # numpy's interface
 _E = TypeVar("_E", bound=IntEnum)
+
+# Types whose values say all. Not float: 1.0 would pass for 1.
+PLAIN: set[type] = {
+    type(None), str, int, bool, Detector, Dtype, Order, Placement, Policy, Power, Reduction,
+    ReferenceSource, RopePairing, Rounding, RowsFlag, Scale}
 
 
 def member(kind: type[_E], value: _E | int | str, name: str) -> _E:
@@ -90,8 +95,31 @@ _CHOOSES = {
     "window": Detector.CURVATURE}
 
 
+class Options:
+    """What a caller says. It does not change; what was found of it stays under names that begin
+    with _, which copies do not have."""
+
+    __slots__ = ("_parts",)
+
+    def _split(self) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+        """What tells it from another: values that say all, and arrays and other objects."""
+        plain: list[Any] = [type(self)]
+        others = []
+        for name in self.__dataclass_fields__:  # type: ignore[attr-defined]
+            value = getattr(self, name)
+            if type(value) in PLAIN:
+                plain.append(value)
+            else:
+                plain.append(...)
+                others.append(value)
+        return tuple(plain), tuple(others)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if not name.startswith("_")}
+
+
 @dataclass(frozen=True)
-class Rule:
+class Rule(Options):
     """How many tokens stay, and which end of the curve: a detector, its parameters, and the clamps
     that hold for every detector, in this order: raise to min_keep, lower to max_keep, round up to a
     multiple of round_to, lower to max_keep and the number of candidates. It holds for each group by
@@ -165,31 +193,13 @@ class Rule:
             self.__dict__["_made"] = made
         return made
 
-    def _bytes(self) -> bytes | None:
-        """What tells it from another rule; None with group_k."""
-        if self.group_k is not None:
-            return None
-        found: bytes | None = self.__dict__.get("_same")
-        if found is None:
-            found = self.__dict__["_same"] = bytes(self._host_struct())
-        return found
-
-    def _struct(self, device: tuple[int, int], groups: int) -> tuple[Any, Any]:
-        """(the C struct, what must live as long)."""
-        made = self._host_struct()
-        if self.group_k is None:
-            return made, None
-        given = small(self.group_k, "i4", "rule.group_k", device, groups)
-        copy = type(made).from_buffer_copy(made)
-        copy.group_k = given.data
-        return copy, given
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in self.__dict__.items() if not name.startswith("_")}
+    def _split(self) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+        others = () if self.group_k is None else (self.group_k,)
+        return (Rule, bytes(self._host_struct())), others
 
 
 @dataclass(frozen=True)
-class Batch:
+class Batch(Options):
     """How rows form segments, where that cannot be read off a shape.
 
     Without cu_seqlens a batch is uniform: [N, D] is one segment, [B, N, D] is B of them. With
@@ -218,14 +228,9 @@ class Batch:
             object.__setattr__(self, "total_tokens", whole(
                 self.total_tokens, "batch.total_tokens", 2 ** 62))
 
-    def _is_plain(self) -> bool:
-        """Nothing but prefix rows."""
-        return (self.cu_seqlens is None and self.lengths is None and self.group_cu_seqlens is None
-                and self.segments is None and self.max_tokens is None and self.total_tokens is None)
-
 
 @dataclass(frozen=True)
-class Reference:
+class Reference(Options):
     """The vector that tokens are compared with, where it is not simply given: ROW (the segment's
     first row, the CLS token; prefix_rows is then at least 1), MEAN (mean direction of the segment's
     own candidates), LAG (video: the candidate `lag` before, the same patch one frame earlier where
@@ -243,7 +248,7 @@ class Reference:
 
 
 @dataclass(frozen=True)
-class Merge:
+class Merge(Options):
     """Dropped tokens join the kept one of their window that is most like them, instead of being
     lost. A merged row stands for Selection.sizes tokens: add the logarithm of that to its key's
     logits in every later layer."""
@@ -271,7 +276,7 @@ def merging(merge: Merge | Power | str) -> Merge:
 
 
 @dataclass(frozen=True)
-class RelevanceOptions:
+class RelevanceOptions(Options):
     """What relevance is. MEAN_COSINE (default) and MAX_COSINE compare hidden states; ATTENTION
     reads q and k."""
 

@@ -46,7 +46,7 @@ class Selection:
 
 class _Unread:
     """A field of a Selection that has no value of its own: its array is made when it is first read,
-    from (block, memory, numbers of arrays by field, elements of the first)."""
+    from (block, memory, numbers of arrays by field, elements of kept and sizes)."""
 
     def __init__(self, name: str, default: Any) -> None:
         self.name, self.default = name, default
@@ -58,8 +58,8 @@ class _Unread:
         except (AttributeError, KeyError):
             raise AttributeError(self.name) from None
         name = self.name
-        value = own[name] = block.one(memory, numbers[name], first) if name in numbers else (
-            self.default)
+        value = own[name] = self.default if name not in numbers else block.one(
+            memory, numbers[name], first if name in ("kept", "sizes") else None)
         return value
 
 
@@ -67,10 +67,10 @@ for _name in Selection.__dataclass_fields__:
     setattr(Selection, _name, _Unread(_name, () if _name == "rows" else None))
 
 
-def late(parts: tuple[Any, ...], tokens: Array | None) -> Selection:
+def late(parts: tuple[Any, ...], tokens: Array | None, rows: tuple[Array, ...]) -> Selection:
     """A Selection whose arrays are made when they are read; `parts` as in _Unread."""
     result: Selection = object.__new__(Selection)
-    result.__dict__ = {"_late": parts, "tokens": tokens}
+    result.__dict__ = {"_late": parts, "tokens": tokens, "rows": rows}
     return result
 
 

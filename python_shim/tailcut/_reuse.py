@@ -1,241 +1,185 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Prune again what was pruned before: a call whose arrays have the shapes, strides and types of an
-earlier one, and whose options are the same, takes that one's arguments and changes the addresses.
+"""A call again with what an earlier one prepared: the arrays have that one's shapes, strides and
+types, and the options are the same; only addresses are others, and the library looks at those in
+every call.
 
-numpy's arrays and PyTorch's tensors are told apart by their own attributes, which takes a
-microsecond; others by a View. A thread has a few such calls of its own. One is `busy` while it is
-in use, so that a signal handler that prunes too uses none of them half changed; nothing in them
-keeps a caller's array alive. Results have memory of their own, each call's new.
+The key of a prepared call is made of all arguments: of an array what is not its address or its
+contents, of options their values, and which arrays are one and the same object. Where an argument
+is of a kind that is not known here, the call is prepared anew. numpy's arrays and PyTorch's tensors
+are told apart by their own attributes, which takes a microsecond; others by a View.
+
+A thread has prepared calls of its own. One is taken out while it is in use, so that a signal
+handler that prunes too uses none of them half changed, and one that failed does not come back.
+Nothing in them keeps a caller's array alive.
 """
 from __future__ import annotations
 
 import functools
 import threading
-from ctypes import c_size_t, c_uint64, c_void_p, sizeof
-from typing import Any, Callable, Hashable, ParamSpec, cast
+from typing import Any, Callable, Hashable, ParamSpec, Sequence, TypeVar
 
 import numpy as np
 
-from ._abi import Placement
-from ._arrays import (is_torch, numpy_address, stream_of, torch_address, view, without_memory,
-                      writes_tensor)
-from ._load import fail, laid_out
-from ._making import again_like
-from ._options import Batch, Reference, Rule, names_of
+from ._arrays import (is_contiguous, is_torch, numpy_address, torch_address, view)
+from ._handle import Handle
+from ._options import PLAIN, Batch, Merge, Reference, RelevanceOptions, Rule
 from ._plan import Prepared
-from ._results import Selection, late
-from ._setup import cut_to
+from ._rows import Rotation, Rows
+from ._setup import longest
 
 P = ParamSpec("P")
+R = TypeVar("R")
 WANT = ("scores", "mask")
 _MOST = 64
-Facts = tuple[Hashable, int, Any]  # what has to be equal, the address, what holds it
+_TWICE = 0, 0
 
 
 class _Calls(threading.local):
     def __init__(self) -> None:
-        self.known: dict[Hashable, Form] = {}
+        self.known: dict[Hashable, Any] = {}
 
 
 _calls = _Calls()
 
 
-# ------------------------------------------------------------------------------- what an array is
-def _of_numpy(array: Any, _name: str, _stream: int | None) -> Facts:
-    same = array.shape, array.strides, array.dtype, array.flags.writeable
-    return same, numpy_address(array), None
+def take(key: Hashable) -> Any:
+    """What is known of that key, or None; `give` brings it back."""
+    return _calls.known.pop(key, None)
 
 
-def _of_torch(array: Any, name: str, _stream: int | None) -> Facts:
+def give(key: Hashable, made: Any) -> None:
+    known = _calls.known
+    if len(known) >= _MOST:
+        known.clear()
+    known[key] = made
+
+
+# --------------------------------------------------------------------------- what an argument is
+class Found:
+    """The arrays of a call."""
+
+    __slots__ = ("arrays", "addresses", "held", "stream")
+
+    def __init__(self, stream: int | None) -> None:
+        self.arrays: list[Any] = []
+        self.addresses: list[int] = []
+        self.held: list[Any] = []  # what owns the addresses
+        self.stream = stream
+
+    def pattern(self) -> tuple[int, ...] | None:
+        """Which are the same object."""
+        arrays = self.arrays
+        if len(arrays) < 3:
+            return _TWICE if len(arrays) == 2 and arrays[0] is arrays[1] else None
+        ids = list(map(id, arrays))
+        return None if len(set(ids)) == len(ids) else tuple([ids.index(one) for one in ids])
+
+
+def facts(value: Any, found: Found) -> Hashable:
+    """What of an argument has to be equal."""
+    kind = type(value)
+    if kind in PLAIN:
+        return value  # type: ignore[no-any-return]
+    return (_of_kind.get(kind) or _learn(kind))(value, found)
+
+
+def _of_numpy(array: Any, found: Found) -> Hashable:
+    found.arrays.append(array)
+    found.addresses.append(numpy_address(array))
+    return array.shape, array.strides, array.dtype, array.flags.writeable
+
+
+def of_torch(array: Any, found: Found) -> Hashable:
+    found.arrays.append(array)
+    found.addresses.append(torch_address(array))
+    return array.shape, array.stride(), array.dtype, array.device
+
+
+def _of_tensor(array: Any, found: Found) -> Hashable:
+    if array.is_neg():  # its memory holds the values with the other sign
+        raise TypeError
+    return of_torch(array, found)
+
+
+def _of_any(array: Any, found: Found) -> Hashable:
+    of = view(array, "an array", found.stream)
+    found.arrays.append(array)
+    found.addresses.append(of.data)
+    found.held.append(of)
+    return (type(array), of.shape, of.strides, of.code, of.device, of.read_only,
+            getattr(array, "dtype", None))
+
+
+def _of_several(values: Sequence[Any], found: Found) -> Hashable:
+    return tuple([facts(value, found) for value in values])
+
+
+def _of_options(value: Any, found: Found) -> Hashable:
     try:
-        return (array.shape, array.stride(), array.dtype, array.device), torch_address(array), None
-    except RuntimeError as failure:
-        raise without_memory(name, failure) from None
+        plain, others = value._parts
+    except AttributeError:
+        plain, others = parts = value._split()
+        object.__setattr__(value, "_parts", parts)
+    return (plain, *[facts(one, found) for one in others]) if others else plain
 
 
-def _of_any(array: Any, name: str, stream: int | None) -> Facts:
-    of = view(array, name, stream)
-    kind = type(array), getattr(array, "dtype", None)
-    return (of.shape, of.strides, of.code, of.device, of.read_only, kind), of.data, of
+def _of_batch(batch: Batch, found: Found) -> Hashable:
+    own, offsets = _of_options(batch, found), batch.cu_seqlens
+    if offsets is None or batch.max_tokens is not None or isinstance(offsets, (list, tuple)):
+        return own
+    of = view(offsets, "batch.cu_seqlens", found.stream)
+    if not of.on_host:
+        return own
+    if of.code != "i4" or not is_contiguous(of):
+        raise TypeError
+    return own, longest(of)  # buffers are sized by that
 
 
-_looks: dict[type, Callable[[Any, str, int | None], Facts]] = {np.ndarray: _of_numpy}
+def _of_itself(value: Any, _found: Found) -> Hashable:
+    return value  # type: ignore[no-any-return]
 
 
-def _look(kind: type) -> Callable[[Any, str, int | None], Facts]:
-    # A subclass may mean something else by these attributes.
-    found = _looks[kind] = _of_torch if is_torch(kind) and kind.__name__ == "Tensor" else _of_any
-    return found
+_of_kind: dict[type, Callable[[Any, Found], Hashable]] = {
+    np.ndarray: _of_numpy, list: _of_several, tuple: _of_several, Batch: _of_batch,
+    Handle: _of_itself,
+    **{kind: _of_options for kind in (Merge, Reference, RelevanceOptions, Rotation, Rows, Rule)}}
+
+
+def _learn(kind: type) -> Callable[[Any, Found], Hashable]:
+    # A subclass of Tensor may mean something else by its attributes.
+    if is_torch(kind) and kind.__name__ == "Tensor":
+        _of_kind[kind] = _of_tensor
+    elif hasattr(kind, "__dlpack__") or hasattr(kind, "__cuda_array_interface__"):
+        _of_kind[kind] = _of_any
+    return _of_kind[kind]
 
 
 # ------------------------------------------------------------------------------------------ calls
-class Known:
-    """A call with arguments that are laid out, but for the workspace."""
-
-    __slots__ = ("function", "arguments", "size", "setup", "on_host", "memory", "full",
-                 "workspace_at")
-
-    def __init__(self, call: Prepared[Any]) -> None:
-        self.function, self.arguments = laid_out(call.function, call.arguments)
-        self.size, self.setup, self.on_host = call.size, call.setup, call.setup.on_host
-        self.memory, self.workspace_at = call.setup.handle._memory, -1
-        if self.on_host:
-            call.setup.handle.workspace(self.size, call.setup.making, 0)
-        self.full: tuple[Any, ...] = ()
-
-    def change(self, addresses: dict[int, int]) -> None:
-        """Addresses that are arguments themselves, by their places."""
-        given = list(self.arguments)
-        for place, address in addresses.items():
-            given[place] = c_void_p.from_param(address)
-        self.arguments, self.workspace_at = tuple(given), -1
-
-    def call(self, stream: int) -> None:
-        """The C call, with the addresses that stand in its structs."""
-        if self.on_host:
-            held = self.memory.held  # the thread's workspace; alive until the call is done
-            if held[0] != self.workspace_at:
-                held = self.setup.handle.workspace(self.size, self.setup.making, 0)
-                self._with(held[0], 0)
-        else:
-            held = self.setup.handle.fresh_workspace(self.size, self.setup.making, stream)
-            self._with(held[0], stream)
-        status = self.function(*self.full)
-        if status:
-            fail(status)
-
-    def _with(self, workspace: int, stream: int) -> None:
-        self.full = (*self.arguments, c_void_p.from_param(workspace),
-                     c_size_t.from_param(self.size), c_void_p.from_param(stream or None))
-        self.workspace_at = workspace
-
-
-class Form(Known):
-    """A call of prune that ran, and where the addresses of the next of its kind go."""
-
-    __slots__ = ("busy", "tokens", "reference", "entry", "places", "words", "at", "block", "fills",
-                 "packed", "last", "new", "finish", "marks", "target")
-
-    def __init__(self, call: Prepared[Selection], x: Any = None) -> None:
-        super().__init__(call)
-        s = call.setup
-        self.busy, self.packed, self.block = False, s.packed, s.block
-        self.fills = [(s.names.index(name), value) for name, value in s.fills.items()]
-        self.tokens, self.reference, self.entry = s.tokens_struct, s.reference_struct, None
-        self.marks = any(is_torch(type(array)) for array, _name in s.written)
-        self.new: Any = None
-        self.finish: Any = None
-        self.target: tuple[str, tuple[int, ...], int | None] = "", (), None
-        if s.dsts:
-            name, target, axis = s.dsts[0]
-            self.target, self.entry = (name, tuple(target.shape), axis), s.rows_struct[0]
-            if x is not None:
-                self.new, self.finish = again_like(x, s.code, self.target[1], s.making)
-        kind, whole = type(s.selection), sizeof(s.selection)
-        self.words = (c_uint64 * (whole // 8)).from_buffer(s.selection)
-        self.at = [getattr(kind, name).offset // 8 for name in s.names]
-        names = ["cu_seqlens" if name == "new_cu_seqlens" else name for name in s.names]
-        self.places = {name: number for number, name in enumerate(names)}
-        self.last = s.names.index("new_cu_seqlens"), s.segments
-        s.dsts.clear()
-        s.keep.clear()
-        s.written.clear()
-
-    def run(self, x: Any, x_at: int, reference_at: int, out: Any, out_at: int,
-            stream: int | None) -> Selection:
-        """The call with these arrays."""
-        entry, block, made = self.entry, self.block, None
-        if self.marks:
-            writes_tensor(out, "out.dst")
-        self.busy = True
-        self.tokens.data = x_at
-        if reference_at:
-            self.reference.data = reference_at
-        if entry is not None:
-            if out is None:
-                made, out_at = self.new()
-            entry.src, entry.dst = x_at, out_at
-        memory = block.place(self.words, self.at)
-        for number, value in self.fills:
-            block.fill(memory, number, value)
-        try:
-            self.call(0 if self.on_host else stream_of(view(x, "x", stream), stream))
-        finally:
-            self.busy = False
-        total = block.element(memory, *self.last) if self.on_host else None
-        if entry is not None:
-            name, shape, axis = self.target
-            rows = None if axis is None or total == shape[axis] else total
-            if made is not None:  # its rows are along axis 0
-                out = self.finish(made, rows)
-            elif rows is not None:
-                out = cut_to(name, out, axis, rows)
-        return late((block, memory, self.places, total if self.packed else None),
-                    None if entry is None else out)
-
-    def remember(self, key: Hashable) -> None:
-        """For the next; after it ran."""
-        known = _calls.known
-        if len(known) >= _MOST:
-            known.clear()
-        known[key] = self
-
-
-def again(prepare: Callable[P, Prepared[Selection]]) -> Callable[P, Selection]:
-    """prune, of which calls of one form are prepared once."""
-    make = cast(Callable[..., Prepared[Selection]], prepare)
-
+def again(prepare: Callable[P, Prepared[R]]) -> Callable[P, R]:
+    """The function that runs the call, prepared once for all calls of one kind."""
     @functools.wraps(prepare)
-    def run(x: Any, reference: Any = None, *, rule: Any = None, batch: Batch | None = None,
-            rows: Any = (), out: Any = None, zero_tail: bool = False, want: Any = WANT,
-            placement: Any = Placement.PACKED, merge: Any = None, dim: int | None = None,
-            dtype: Any = None, handle: Any = None, stream: int | None = None) -> Selection:
-        key = None
-        word: Any = rule
-        if isinstance(rule, Rule):
-            word = rule._bytes() or rule  # with group_k, which the call reads: prepared each time
-        if type(want) is not tuple:
-            want = names_of(want)
-        if (type(rows) is tuple and not rows and merge is None and (
-                word is None or type(word) in (str, bytes)) and (
-                    batch is None or isinstance(batch, Batch) and batch._is_plain())):
-            kind = type(x)
-            own, x_at, keep = (_looks.get(kind) or _look(kind))(x, "x", stream)
-            source: Any = None
-            data, reference_at = reference, 0
-            if isinstance(reference, Reference):
-                data = reference.data
-                source = reference.source, reference.lag, reference.window
-            elif type(reference) is str:
-                data, source = None, reference
-            if data is not None:
-                kind = type(data)
-                facts, reference_at, held = (_looks.get(kind) or _look(kind))(
-                    data, "reference", stream)
-                source, keep = (source, facts), (keep, held)
-            to: Any = out
-            out_at = 0
-            if out is x:
-                to, out_at = True, x_at
-            elif out is not None and out is not False:
-                kind = type(out)
-                to, out_at, held = (_looks.get(kind) or _look(kind))(out, "out", stream)
-                keep = keep, held
-            key = (own, source, to, word, 0 if batch is None else batch.prefix_rows, want,
-                   placement, zero_tail, dim, dtype, handle)
-            try:
-                form = _calls.known.get(key)
-            except TypeError:  # no hash: the call itself will say what it makes of that
-                key = form = None
-            if form is not None and not form.busy:
-                return form.run(x, x_at, reference_at, out, out_at, stream)
-        call = make(x, reference, rule=rule, batch=batch, rows=rows, out=out, zero_tail=zero_tail,
-                    want=want, placement=placement, merge=merge, dim=dim, dtype=dtype,
-                    handle=handle, stream=stream)
-        result = call.once()
+    def run(*args: P.args, **kwargs: P.kwargs) -> R:
+        found, key = Found(kwargs.get("stream")), None  # type: ignore[arg-type]
+        call: Prepared[R] | None = None
+        try:
+            own = [value if (kind := type(value)) in PLAIN else  # facts(), in line
+                   (_of_kind.get(kind) or _learn(kind))(value, found)
+                   for value in (*args, *kwargs.values())]
+            key = prepare, len(args), *kwargs, found.pattern(), *own
+            call = take(key)
+        except Exception:  # preparing it says what is wrong
+            key = None
+        if call is None:
+            call = prepare(*args, **kwargs)
+            arrays = call.own() if key is None else found.arrays
+            if not call.bind(arrays):
+                key = None
+        else:
+            arrays = found.arrays
+            call.point(found.addresses)
+        result = call.run(arrays)
         if key is not None:
-            call.result = None  # type: ignore[assignment]
-            Form(call, x).remember(key)
+            give(key, call)
         return result
 
-    return cast(Callable[P, Selection], run)
+    return run

@@ -9,19 +9,22 @@ from __future__ import annotations
 
 from ctypes import addressof
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from . import _abi
 from ._abi import Dtype, Placement, RopePairing, RowsFlag
-from ._arrays import SIZES, features_dtype, View, small, strides_of, view
-from ._making import Maker, like
+from ._arrays import SIZES, View, contiguous_strides, features_dtype, strides_of, view
 from ._errors import conflict, out_of_range
 from ._load import new
-from ._options import Array, member
+from ._making import makes_like
+from ._options import Array, Options, member
+
+if TYPE_CHECKING:
+    from ._setup import Setup
 
 
 @dataclass(frozen=True)
-class Rotation:
+class Rotation(Options):
     """Keys turn to their new positions while their rows are moved (rotary position embedding): what
     was rotated by its old position leaves as if rotated by its new one, new_base + its number among
     the results. The last axis of the array is a head."""
@@ -39,7 +42,7 @@ class Rotation:
 
 
 @dataclass(frozen=True)
-class Rows:
+class Rows(Options):
     """An array with one row per token, compacted to the rows that are kept.
 
         hidden states [N, D], [B, N, D], [total, D]   Rows(x)
@@ -146,10 +149,23 @@ class Room:
                                + (f", {segments} segments along axis 0" if segments else ""))
 
 
-def fill(made: Any, rows: Rows, name: str, room: Room, default: Placement, making: Maker,
-         keep: list[Any]) -> tuple[Any, int | None]:
-    """Fills the tailcut_rows `made`. Returns (the destination, the axis along which its results
-    follow each other, or None where segments are apart)."""
+class Target:
+    """A destination. `array`: the caller's, or None where each call makes one: `new` and `finish`
+    as makes_like gives them. `axis`: along which results follow each other; None where segments are
+    apart."""
+
+    __slots__ = ("name", "array", "shape", "axis", "word", "new", "finish", "number")
+
+    def __init__(self, name: str, array: Any, shape: tuple[int, ...], axis: int | None, word: Any,
+                 new: Any, finish: Any) -> None:
+        self.name, self.array, self.shape, self.axis = name, array, shape, axis
+        self.word, self.new, self.finish = word, new, finish
+        self.number: int | None = None  # of the caller's array among those of the call
+
+
+def fill(made: Any, rows: Rows, name: str, room: Room, default: Placement,
+         setup: Setup) -> Target:
+    """Fills the tailcut_rows `made`."""
     in_place = rows.dst is not None and rows.dst is rows.src
     if rows.placement is not None:
         placement = member(Placement, rows.placement, f"{name}.placement")
@@ -168,11 +184,15 @@ def fill(made: Any, rows: Rows, name: str, room: Room, default: Placement, makin
         if not paged:
             room.check(lies, src, f"{name}.src")
             made.src_segment_stride = lies.outer_stride if lies.outer > 1 else 0
-        keep.append(src)
-    target, onto = _destination(rows, name, src, lies, room, packed, making)
-    if target is None:
+    shape, onto = _destination(rows, name, src, lies, room, packed)
+    if src is not None and in_place:
+        dst = src
+    elif rows.dst is not None:
+        dst = _view(rows.dst, f"{name}.dst", room)
+    elif src is not None and shape is not None:
+        dst = View(0, src.code, shape, contiguous_strides(shape, SIZES[src.code]), src.device, None)
+    else:
         raise conflict(f"{name}.dst is missing")
-    dst = src if src is not None and in_place else _view(target, f"{name}.dst", room)
     if dst.read_only:
         raise conflict(f"{name}.dst is read only")
     paged = rows.dst_slots is not None
@@ -187,10 +207,11 @@ def fill(made: Any, rows: Rows, name: str, room: Room, default: Placement, makin
         piece = min(lies.part_bytes, to.part_bytes)
         lies.split(piece)
         to.split(piece)
-        made.src, made.src_row_stride = src.data, lies.row_stride
-        made.src_part_stride = lies.part_stride
-    keep.append(dst)
-    made.dst, made.dst_row_stride, made.dst_part_stride = dst.data, to.row_stride, to.part_stride
+        setup.put(made, "src", src)
+        made.src_row_stride, made.src_part_stride = lies.row_stride, lies.part_stride
+    if rows.dst is not None:
+        setup.put(made, "dst", dst)
+    made.dst_row_stride, made.dst_part_stride = to.row_stride, to.part_stride
     made.part_bytes, made.parts = to.part_bytes, to.parts
     if not paged:
         if not packed:
@@ -199,21 +220,22 @@ def fill(made: Any, rows: Rows, name: str, room: Room, default: Placement, makin
             made.dst_rows = to.rows
     if rows.dst_rows is not None:
         made.dst_rows = rows.dst_rows
-    _pages(made, rows, name, lies, to, room, keep)
+    _pages(made, rows, name, lies, to, setup)
     if rows.renumber_base is not None:
-        base = small(rows.renumber_base, "i8" if SIZES[dst.code] == 8 else "i4",
-                     f"{name}.renumber_base", room.device,
-                     room.segments)
-        keep.append(base)
-        made.renumber_base = base.data
+        setup.put(made, "renumber_base", setup.small(
+            rows.renumber_base, "i8" if SIZES[dst.code] == 8 else "i4", f"{name}.renumber_base",
+            room.segments))
     if made.flags & RowsFlag.MERGE:
         made.dtype = features_dtype(dst, None if rows.dtype is None
                                     else member(Dtype, rows.dtype, f"{name}.dtype"),
                                     name)
     if rows.rotation is not None:
-        made.rotation = _rotation(rows.rotation, f"{name}.rotation", dst, room, keep)
+        made.rotation = _rotation(rows.rotation, f"{name}.rotation", dst, room, setup)
     one_behind_another = packed or not (room.ragged or room.segments > 1 or to.apart)
-    return target, to.axis if one_behind_another and not paged else None
+    new_one, finish = (None, None) if src is None or rows.dst is not None else makes_like(
+        src.array, src.code, dst.shape, setup.making)
+    return Target(name, rows.dst, dst.shape, to.axis if one_behind_another and not paged else None,
+                  setup.word_of(made, "dst"), new_one, finish)
 
 
 def _view(array: Any, name: str, room: Room) -> View:
@@ -224,16 +246,15 @@ def _view(array: Any, name: str, room: Room) -> View:
 
 
 def _destination(rows: Rows, name: str, src: View | None, lies: Layout | None, room: Room,
-                 packed: bool,
-                 making: Maker) -> tuple[Any, int]:
-    """(the array, the axis that numbers its rows)."""
+                 packed: bool) -> tuple[tuple[int, ...] | None, int]:
+    """(the shape where an array is made, the axis that numbers its rows)."""
     axis = rows.dst_token_axis
     if axis is None:
         axis = lies.axis if lies is not None else rows.token_axis or 0
         if packed and lies is not None and lies.apart and rows.src_slots is None:
             axis -= 1
     if rows.dst is not None or src is None or lies is None:
-        return rows.dst, axis
+        return None, axis
     shape = list(src.shape)
     if packed or not room.ragged:
         shape[lies.axis] = room.packed if packed else room.local
@@ -241,12 +262,11 @@ def _destination(rows: Rows, name: str, src: View | None, lies: Layout | None, r
         shape[lies.axis] = room.packed if packed else room.total
         if lies.apart:
             raise conflict(f"{name}.dst is missing: no array is made for rows that come from pages")
-    return like(src.array, src.code, tuple(shape[1:] if packed and lies.apart else shape),
-                making), axis
+    return tuple(shape[1:] if packed and lies.apart else shape), axis
 
 
-def _pages(made: Any, rows: Rows, name: str, lies: Layout | None, to: Layout, room: Room,
-           keep: list[Any]) -> None:
+def _pages(made: Any, rows: Rows, name: str, lies: Layout | None, to: Layout,
+           setup: Setup) -> None:
     """Slot tables, and the pages that they lead to."""
     page = None
     for side, layout in (("src_slots", lies), ("dst_slots", to)):
@@ -255,32 +275,30 @@ def _pages(made: Any, rows: Rows, name: str, lies: Layout | None, to: Layout, ro
             continue
         of = view(table, f"{name}.{side}")
         code = "i8" if of.code == "i8" else "i4"
-        of = small(table, code, f"{name}.{side}", room.device)
-        keep.append(of)
+        of = setup.small(table, code, f"{name}.{side}")
         own = (SIZES[code], layout.rows, layout.outer_stride) if layout.apart else (
             SIZES[code], 0, 0)
         if page is not None and page != own:
             raise conflict(f"{name}: the slots and pages of src and dst differ in size or distance")
         page = own
-        setattr(made, side, of.data)
+        setup.put(made, side, of)
         made.slot_bytes, made.page_rows, made.page_stride = own
 
 
-def _rotation(given: Rotation, name: str, values: View, room: Room, keep: list[Any]) -> int:
+def _rotation(given: Rotation, name: str, values: View, room: Room, setup: Setup) -> int:
     """The address of the tailcut_rotation."""
     dtype = None if given.dtype is None else member(Dtype, given.dtype, f"{name}.dtype")
     made = new(_abi.rotation, dtype=features_dtype(values, dtype, f"{name}'s array"),
                pairing=member(RopePairing, given.pairing, f"{name}.pairing"),
                rotary_offset=given.rotary_offset)
-    keep.append(made)
+    setup.structs.append(made)
     for table in ("inv_freq", "cos_sin"):
         array = getattr(given, table)
         if array is not None:
-            of = small(array, "f4", f"{name}.{table}", room.device)
+            of = setup.small(array, "f4", f"{name}.{table}")
             if len(of.shape) != (1 if table == "inv_freq" else 2):
                 raise out_of_range(f"{name}.{table} has shape {list(of.shape)}")
-            keep.append(of)
-            setattr(made, table, of.data)
+            setup.put(made, table, of)
             made.rotary_dim = of.shape[-1] * (2 if table == "inv_freq" else 1)
             made.table_rows = 0 if table == "inv_freq" else of.shape[0]
     if given.rotary_dim is not None and given.rotary_dim != made.rotary_dim:
@@ -292,12 +310,11 @@ def _rotation(given: Rotation, name: str, values: View, room: Room, keep: list[A
         if array is not None:
             if code is None:
                 code = "i8" if view(array, f"{name}.{numbers}").code == "i8" else "i4"
-            of = small(array, code, f"{name}.{numbers}", room.device)
+            of = setup.small(array, code, f"{name}.{numbers}")
             if _count(of.shape) < length:
                 raise out_of_range(f"{name}.{numbers} has shape {list(of.shape)}: {length} are "
                                    f"expected")
-            keep.append(of)
-            setattr(made, numbers, of.data)
+            setup.put(made, numbers, of)
             made.position_bytes = SIZES[code]
     return addressof(made)
 

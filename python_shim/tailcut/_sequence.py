@@ -8,7 +8,7 @@ from ctypes import byref
 from typing import Any, Iterable, Sequence
 
 from ._abi import Call, Dtype, Placement, Policy, RowsFlag
-from ._calls import dtype_of, prepared, score_outputs, start
+from ._calls import dtype_of, prepared, start
 from ._errors import conflict
 from ._handle import Handle
 from ._options import Array, Batch, RelevanceOptions, Rule, member
@@ -33,10 +33,9 @@ def relevance(x: Array | None, roles: Array, options: RelevanceOptions | Policy 
     """
     s, tokens, made, heads, head_dim, dims = _sequence(x, options, batch, dim, dtype, handle,
                                                        stream)
-    roles_at = s.by_row(roles, "u1", "roles").data
-    result, scores, flags = score_outputs(s)
+    roles_at = s.role_of(roles)
     return Prepared(s, Call.RELEVANCE, "tailcut_relevance", (
-        s.handle._pointer, s.batch, tokens, roles_at, byref(made), scores, flags), result, dims,
+        s.handle._pointer, s.batch, tokens, roles_at, byref(made), *s.scored()), Scores, dims,
         heads, head_dim)
 
 
@@ -59,17 +58,15 @@ def prune_sequence(x: Array | None, roles: Array,
     """
     s, tokens, made, heads, head_dim, dims = _sequence(x, options, batch, dim, dtype, handle,
                                                        stream)
-    roles_at = s.by_row(roles, "u1", "roles").data
+    roles_at = s.role_of(roles)
     rule_struct = rule_of(rule, s)
     placed = member(Placement, placement, "placement")
-    chosen, result = s.select(want, placed)
+    chosen = s.select(want, placed)
     entries = s.compacted(x, out if x is not None else False, RowsFlag.ZERO_TAIL if zero_tail
                           else 0, rows, s.max_tokens, placed)
-    s.give(result, [target for _name, target, _axis in s.dsts])
     return Prepared(s, Call.PRUNE_SEQUENCE, "tailcut_prune_sequence", (
         s.handle._pointer, s.batch, tokens, roles_at, byref(made), byref(rule_struct),
-        byref(chosen), entries,
-        len(s.dsts)), result, dims, heads, head_dim)
+        byref(chosen), entries, len(s.targets)), Selection, dims, heads, head_dim)
 
 
 def _sequence(x: Any, options: Any, batch: Batch | None, dim: int | None, dtype: Any,

@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From arrays to a C call: shapes become a tailcut_batch, outputs are made, structs are filled.
+"""From arrays to a C call: shapes become a tailcut_batch, structs are filled, and what is written
+is described. Where an address stands is remembered with its array, so that a call can be made again
+with others (_plan.py).
 """
 from __future__ import annotations
 
-from ctypes import byref, c_int32
-from typing import Any, Iterable, Sequence
+from ctypes import byref, c_int32, c_uint64, c_void_p
+from typing import Any, Iterable, NamedTuple, Sequence
 
 from . import _abi
 from ._abi import Dtype, Placement
@@ -13,9 +15,8 @@ from ._errors import conflict, out_of_range
 from ._handle import Handle, handle as handle_of
 from ._load import new, new_array
 from ._making import Maker, maker
-from ._options import Array, Batch, Merge, is_a, names_of, whole
-from ._results import Merged, Selection
-from ._rows import Room, Rows, fill
+from ._options import Batch, Merge, is_a, names_of, whole
+from ._rows import Room, Rows, Target, fill
 
 _WHOLE_BATCH = Batch()
 
@@ -36,23 +37,16 @@ class Setup:
                            f"{device}")
         self.device, self.handle = device, handle
         self.on_host = device == CPU
+        self.first, self.given_stream = first.array, stream
         self.stream = stream_of(first, stream)
         self.making: Maker = maker(first)
-        self.keep: list[Any] = [first]  # what must live as long as the call; the C arguments hold
-                                        # their structs
-        self.dsts: list[tuple[str, Any, int | None]] = []  # name, array, axis along which results
-                                                           # follow each other
-        self.written: list[tuple[Any, str]] = []  # arrays of the caller's, and their names
-        self.has_tokens = self.packed = self.trims = False
-        self.counts: View | None = None  # of compact
-        # What _reuse changes: the structs that hold addresses, and how `out` was made.
-        self.tokens_struct: Any = None
-        self.reference_struct: Any = None
-        self.rows_struct: Any = None
-        self.rows_entry: Any = None  # its first
-        self.code = first.code
-        self.merge_struct: Any = None
-        self.out_as: tuple[str, tuple[int, ...], int | None] = "", (), None
+        self.slots: list[tuple[View, Any]] = []  # arrays of the caller's, and where their addresses
+                                                 # stand: words, whose `value` they are
+        self.structs: list[Any] = []  # that others point to: they live as long as the call
+        self.outputs: list[Output] = []
+        self.targets: list[Target] = []
+        self.has_tokens = self.packed = self.roles = False
+        self.counts: Any = None  # the word of counts that are given
         if batch is None:
             batch = _WHOLE_BATCH
         is_a(batch, Batch, "batch")
@@ -76,9 +70,10 @@ class Setup:
         if batch.group_cu_seqlens is not None:
             offsets = self.small(batch.group_cu_seqlens, "i4", "batch.group_cu_seqlens")
             self.groups = struct.groups = max(_length(offsets, "batch.group_cu_seqlens") - 1, 0)
-            struct.group_cu_seqlens = offsets.data
+            self.put(struct, "group_cu_seqlens", offsets)
         if batch.lengths is not None:
-            struct.lengths = self.small(batch.lengths, "i4", "batch.lengths", self.segments).data
+            self.put(struct, "lengths",
+                     self.small(batch.lengths, "i4", "batch.lengths", self.segments))
         self.batch = byref(struct)
 
     def _uniform(self, batch: Batch) -> None:
@@ -113,14 +108,35 @@ class Setup:
             self.max_tokens = batch.max_tokens
         else:
             bound = min(self.total, _abi.MAX_SEGMENT_TOKENS + self.prefix)
-            self.max_tokens = bound if not self.on_host else min(bound, _longest(offsets))
-        self.struct.cu_seqlens, self.struct.total_tokens = offsets.data, self.total
+            self.max_tokens = bound if not self.on_host else min(bound, longest(offsets))
+        self.struct.total_tokens = self.total
+        self.put(self.struct, "cu_seqlens", offsets)
+
+    @staticmethod
+    def word_of(struct: Any, field: str) -> Any:
+        """A struct's field that holds an address."""
+        return c_uint64.from_buffer(struct, getattr(type(struct), field).offset)
+
+    def put(self, struct: Any, field: str, of: View) -> None:
+        """An array's address in a struct."""
+        word = self.word_of(struct, field)
+        word.value = of.data
+        self.slots.append((of, word))
+
+    def pointer(self, of: View) -> Any:
+        """An array's address as an argument."""
+        word = c_void_p(of.data)
+        self.slots.append((of, word))
+        return word
 
     def small(self, array: Any, code: str, name: str, length: int | None = None) -> View:
-        """A contiguous array of the call's device that lives as long as the call."""
-        of = small(array, code, name, self.device, length)
-        self.keep.append(of)
-        return of
+        """A contiguous array of the call's device."""
+        return small(array, code, name, self.device, length)
+
+    def role_of(self, roles: Any) -> Any:
+        """Roles as an argument."""
+        self.roles = True
+        return self.pointer(self.by_row(roles, "u1", "roles"))
 
     def by_row(self, array: Any, code: str, name: str) -> View:
         """The same with one element for each row."""
@@ -143,71 +159,62 @@ class Setup:
             raise out_of_range(f"dim is {dim}, but x has {channels} channels")
         strides = element_strides(x, "x")
         made = new(_abi.tokens)
-        made.data, made.dtype, made.dim = x.data, kind, dim
+        self.put(made, "data", x)
+        made.dtype, made.dim = kind, dim
         made.row_stride = strides[-2]
         if self.batched:
             made.segment_stride = strides[0]
-        self.tokens_struct = made
         return made
 
-    def select(self, want: Iterable[str], placement: Placement) -> tuple[Any, Selection]:
-        """A tailcut_selection and its arrays."""
-        by_row, segments = self.rows_shape, (self.segments,)
-        self.names = ["kept", "counts", "flags", "new_cu_seqlens"]
-        specs: list[Any] = [((self.total,) if placement == Placement.PACKED else by_row, "i4"),
-                            (segments, "i4"),
-                            (segments, "i4"), ((self.segments + 1,), "i4")]
+    def output(self, name: str, shape: tuple[int, ...], code: str, word: Any,
+               behind: float | None = None) -> Any:
+        """An array that the call writes, and where its address will stand. `behind`: the value of
+        elements that it leaves."""
+        self.outputs.append(Output(name, (shape, code), word, behind))
+        return word
+
+    def scored(self) -> tuple[Any, Any]:
+        """Scores and flags, as arguments."""
+        holes = self.prefix or self.lengths or self.ragged
+        return (self.output("scores", self.rows_shape, "f4", c_void_p(),
+                            float("nan") if holes else None),
+                self.output("flags", (self.segments,), "i4", c_void_p()))
+
+    def select(self, want: Iterable[str], placement: Placement) -> Any:
+        """A tailcut_selection."""
+        self.packed = placement == Placement.PACKED
+        made = new(_abi.selection, kept_placement=placement)
+        segments = (self.segments,)
+        self._select(made, "kept", (self.total,) if self.packed else self.rows_shape, "i4",
+                     None if self.packed else -1)
+        self._select(made, "counts", segments, "i4")
+        self._select(made, "flags", segments, "i4")
+        self._select(made, "new_cu_seqlens", (self.segments + 1,), "i4")
+        holes = self.prefix or self.lengths or self.ragged or self.groups or self.roles
         for name in dict.fromkeys(names_of(want)):
             if name not in _WANTED:
                 raise conflict(f"want has {name!r}; expected some of {', '.join(_WANTED)}")
-            self.names.append(name)
-            specs.append(((self.groups,) if name == "group_counts" else by_row, _WANTED[name]))
-        self.selection, self.block = new(_abi.selection,
-                                         kept_placement=placement), self.making.block(specs)
-        self.packed, self.trims = placement == Placement.PACKED, True
-        holes = self.prefix or self.lengths or self.ragged or self.groups
-        self.fills = {name: value for name, value in _UNWRITTEN.items()
-                      if name in self.names and holes or name == "kept" and not self.packed}
-        return self.selection, self.selected()
+            code, behind = _WANTED[name]
+            self._select(made, name, (self.groups,) if name == "group_counts" else self.rows_shape,
+                         code, behind if holes else None)
+        return made
 
-    def merges(self, merge: Merge, want: Iterable[str]) -> dict[str, Array]:
-        """A tailcut_merge_options in the selection, and its arrays."""
+    def _select(self, made: Any, name: str, shape: tuple[int, ...], code: str,
+                behind: float | None = None) -> None:
+        self.output("cu_seqlens" if name == "new_cu_seqlens" else name, shape, code,
+                    self.word_of(made, name), behind)
+
+    def merges(self, merge: Merge, want: Iterable[str]) -> Any:
+        """A tailcut_merge_options."""
         made = new(_abi.merge_options, power=merge.power, window=merge.window)
         if merge.sizes_in is not None:
-            made.sizes_in = self.by_row(merge.sizes_in, "i4", "merge.sizes_in").data
-        kept_shape = (self.total,) if self.packed else self.rows_shape
-        names = ["sizes"] + (["joins"] if "joins" in want else [])
-        arrays = {}
-        specs = [(kept_shape if name == "sizes" else self.rows_shape, "i4") for name in names]
-        for name, (array, address) in zip(names, self.making.block(specs).make()):
-            if name == "joins" or not self.packed:
-                self.making.fill(array, -1)
-            arrays[name] = array
-            setattr(made, f"{name}_out", address)
-        self.keep.append(made)
-        self.merge_struct = made
-        return arrays
-
-    def selected(self) -> Selection:
-        """New arrays for the tailcut_selection."""
-        memory, addresses = self.block.allocate()
-        self.point(addresses)
-        return self.selection_of(self.block.arrays(memory))
-
-    def point(self, addresses: Sequence[int]) -> None:
-        """Their addresses in the struct."""
-        made = self.selection
-        for name, address in zip(self.names, addresses):
-            setattr(made, name, address)
-
-    def selection_of(self, arrays: Sequence[Array]) -> Selection:
-        kept, counts, flags, offsets, *wanted = arrays
-        result = Selection(counts, kept, offsets, flags)
-        for name, array in zip(self.names[4:], wanted):
-            setattr(result, name, array)
-        for name, value in self.fills.items():
-            self.making.fill(getattr(result, name), value)
-        return result
+            self.put(made, "sizes_in", self.by_row(merge.sizes_in, "i4", "merge.sizes_in"))
+        self.output("sizes", (self.total,) if self.packed else self.rows_shape, "i4",
+                    self.word_of(made, "sizes_out"), None if self.packed else -1)
+        if "joins" in want:
+            self.output("joins", self.rows_shape, "i4", self.word_of(made, "joins_out"), -1)
+        self.structs.append(made)
+        return made
 
     def compacted(self, x: Any, out: Any, flags: int, rows: Sequence[Rows], kept: int,
                   placement: Placement,
@@ -223,55 +230,27 @@ class Setup:
             self.has_tokens = True
         if not entries:
             return None
-        self.rows_struct = made = new_array(_abi.rows, len(entries))
+        made = new_array(_abi.rows, len(entries))
         room = Room(self.segments, self.max_tokens, self.total, kept,
                     min(kept * self.segments, self.total),
                     self.batched, self.ragged, self.device)
         for i, (name, entry) in enumerate(entries):
-            if entry.dst is not None:
-                self.written.append((entry.dst, f"{name}.dst"))
-            self.dsts.append((name, *fill(made[i], entry, name, room, placement, self.making,
-                                          self.keep)))
+            self.targets.append(fill(made[i], entry, name, room, placement, self))
         return made
 
-    def give(self, result: Selection | Merged, targets: Sequence[Array]) -> Selection | Merged:
-        """Puts the destinations where the caller finds them."""
-        if self.has_tokens:
-            result.tokens, targets = targets[0], targets[1:]
-        result.rows = tuple(targets)
-        return result
 
-    def kept_in_all(self) -> int:
-        """The last offset, on the host."""
-        return c_int32.from_address(self.selection.new_cu_seqlens + 4 * self.segments).value
+class Output(NamedTuple):
+    """An array that a call writes."""
 
-    def trim(self, result: Any) -> Any:
-        """Host arrays: results that follow each other become as long as they are."""
-        is_selection = isinstance(result, Selection)
-        if is_selection:
-            total = self.kept_in_all()
-        else:
-            total = int(self.counts.array.sum()) if self.counts is not None else 0
-        if self.packed:
-            if is_selection:
-                result.kept = result.kept[:total]
-            if result.sizes is not None:
-                result.sizes = result.sizes[:total]
-        targets = [cut_to(*of, total) for of in self.dsts]
-        return tuple(targets) if type(result) is tuple else self.give(result, targets)
+    name: str
+    spec: tuple[tuple[int, ...], str]  # shape and code
+    word: Any                          # where its address stands
+    behind: float | None               # the value of elements that the call leaves
 
 
-def cut_to(name: str, target: Any, axis: int | None, total: int) -> Any:
-    """The first `total` rows of a destination along its axis, if it has one."""
-    if axis is None:
-        return target
-    if target.shape[axis] < total:
-        raise out_of_range(f"{name} has room for {target.shape[axis]} rows, but {total} are kept")
-    return target[:total] if axis == 0 else target[(slice(None),) * axis + (slice(total),)]
-
-
-_WANTED = {"scores": "f4", "mask": "u1", "curve": "f4", "ranks": "i4", "group_counts": "i4"}
-_UNWRITTEN = {"scores": float("nan"), "mask": 0, "curve": float("nan"), "ranks": -1, "kept": -1}
+# Their elements, and the value of those that a call leaves.
+_WANTED = {"scores": ("f4", float("nan")), "mask": ("u1", 0), "curve": ("f4", float("nan")),
+           "ranks": ("i4", -1), "group_counts": ("i4", None)}
 
 
 def _length(of: View, name: str) -> int:
@@ -280,7 +259,8 @@ def _length(of: View, name: str) -> int:
     return of.shape[0]
 
 
-def _longest(offsets: View) -> int:
+def longest(offsets: View) -> int:
+    """Rows of the longest segment, of offsets on the host."""
     values = list((c_int32 * offsets.shape[0]).from_address(offsets.data))
     return max((b - a for a, b in zip(values, values[1:]) if b > a), default=0)
 

@@ -21,8 +21,12 @@ def rule_of(rule: Rule | str | None, setup: Setup) -> Any:
     if rule is None and not _DEFAULT_RULE:
         _DEFAULT_RULE.append(Rule())
     rule = _DEFAULT_RULE[0] if rule is None else named_rule(rule)
-    struct, holder = rule._struct(setup.device, setup.groups or setup.segments)
-    setup.keep.append(holder)
+    struct = rule._host_struct()
+    if rule.group_k is None:
+        return struct
+    struct = type(struct).from_buffer_copy(struct)
+    setup.put(struct, "group_k", setup.small(rule.group_k, "i4", "rule.group_k",
+                                             setup.groups or setup.segments))
     return struct
 
 
@@ -58,11 +62,9 @@ def reference_of(cls: Any, setup: Setup, dim: int, dtype: Dtype | None) -> Any:
                                f"is expected")
         if len(of.shape) == 2 and setup.segments > 1:
             made.segment_stride = strides[0] // size
-        setup.keep.append(of)
-        made.data = of.data
+        setup.put(made, "data", of)
     elif made.source == ReferenceSource.GIVEN:
         raise conflict("reference.data is None; expected with source GIVEN")
-    setup.reference_struct = made
     return made
 
 
@@ -90,13 +92,12 @@ def relevance_of(options: RelevanceOptions | None, setup: Setup,
         if made.dtype not in (0, kind) or made.head_dim not in (0, of.shape[-1]):
             raise conflict("options.q and options.k differ in dtype or head_dim")
         made.dtype, made.head_dim = kind, of.shape[-1]
-        setattr(made, name, of.data)
+        setup.put(made, name, of)
         setattr(made, f"{name}_heads", of.shape[-2])
         setattr(made, f"{name}_head_stride", strides[-2])
         setattr(made, f"{name}_row_stride", strides[-3])
         if setup.batched:
             setattr(made, f"{name}_segment_stride", strides[0])
-        setup.keep.append(of)
     if options.lse is not None:
         _lse(made, options.lse, setup)
     return made, made.q_heads, made.head_dim
@@ -110,7 +111,7 @@ def _lse(made: Any, array: Any, setup: Setup) -> None:
                        f"{of.device}: float32 "
                        f"{[*setup.rows_shape, made.q_heads]} on {setup.device} is expected")
     strides = element_strides(of, "options.lse", False)
-    made.lse, made.lse_head_stride, made.lse_row_stride = of.data, strides[-1], strides[-2]
+    setup.put(made, "lse", of)
+    made.lse_head_stride, made.lse_row_stride = strides[-1], strides[-2]
     if setup.batched:
         made.lse_segment_stride = strides[0]
-    setup.keep.append(of)

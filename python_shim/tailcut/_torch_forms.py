@@ -5,12 +5,13 @@ and where its results stand (Form), and their definition.
 from __future__ import annotations
 
 from functools import lru_cache
+from itertools import accumulate
 from typing import Any, Sequence
 
 import torch
 from torch import Tensor
 
-from ._abi import Placement, ReferenceSource, RowsFlag
+from ._abi import MAX_SEGMENT_TOKENS, Detector, Placement, ReferenceSource, RowsFlag
 from ._calls import kept_count
 from ._errors import conflict, out_of_range
 from ._options import Batch, Reference, Rule, named_rule
@@ -78,13 +79,17 @@ class Form:
                               else self.lead[0] if self.lead else 1)
         self.placement = Placement.PACKED if self.ragged else Placement.LOCAL
 
-    def room(self, word: str) -> int:
+    def room(self, word: str) -> Any:
         """Rows of a segment that a rule can keep; ragged: of all together."""
         if not self.ragged:
-            return room_of(word, int(self.rows[-1]) - self.prefix)
+            candidates = self.rows[-1] - self.prefix
+            if type(candidates) is int or rule_of_word(word).detector == Detector.RATIO:
+                return room_of(word, int(candidates))
+            # Of a length that is traced as unknown: any rule but RATIO keeps min(its most, all).
+            return torch.sym_min(room_of(word, MAX_SEGMENT_TOKENS), torch.sym_max(candidates, 0))
         if self.given:
             return self.given
-        return min(int(self.rows[0]), int(self.segments) * room_of(
+        return torch.sym_min(self.rows[0], self.segments * room_of(
             word, self.max_tokens - self.prefix))
 
     def batch(self) -> Batch | None:
@@ -92,42 +97,17 @@ class Form:
             return Batch(self.cu_seqlens, prefix_rows=self.prefix, max_tokens=self.max_tokens)
         return Batch(prefix_rows=self.prefix) if self.prefix else None
 
-    def first(self, numbers: Tensor, counts: Tensor, room: int, behind: int = -1) -> Tensor:
-        """Numbers of results, cut to `room`, in memory of their own; `behind` the last."""
-        if not self.ragged:
-            return numbers[..., :room].clone(memory_format=torch.contiguous_format)
-        missing = room - int(numbers.shape[0])  # on the host they end with the last
-        numbers = torch.nn.functional.pad(numbers, (0, missing), value=behind)
-        if not numbers.is_cuda:
-            return numbers.contiguous()
-        past = torch.arange(room, device=numbers.device) >= counts.sum()
-        return numbers.masked_fill(past, behind)
-
-    def given_kept(self, kept: Tensor, counts: Tensor, rows: int) -> tuple[Tensor, ...]:
-        """(kept, counts, offsets) as calls want them: `kept` [.., room] with the segments as far
-        apart as in the arrays."""
-        if self.ragged:
-            check_room(counts.sum(), int(kept.shape[0]))
-            return kept.contiguous(), counts, offsets_of(counts)
-        room = int(kept.shape[-1])
-        check_room(counts, room)
-        if room >= rows:
-            return kept.contiguous(), counts
-        wide = kept.new_full((*kept.shape[:-1], rows), -1)
-        wide.narrow(-1, 0, room).copy_(kept)
-        return wide, counts
-
 
 def offsets_of(counts: Tensor) -> Tensor:
     """Where each segment's packed results begin."""
+    if not torch.compiler.is_compiling() and counts.is_cpu and _is_plain((counts,)):
+        return torch.tensor([0, *accumulate(counts.tolist())], dtype=torch.int32)
     return torch.nn.functional.pad(counts.cumsum(0, dtype=torch.int32), (1, 0))
 
 
-def check_room(counts: Tensor, room: int) -> None:
-    """On the host, where it costs no wait."""
-    if not counts.is_cuda and counts.numel() and (
-            most := max(counts.tolist() if counts.dim() else [int(counts)])) > room:
-        of = " of a segment" if counts.dim() else ""
+def check_room(counts: Sequence[int], room: int, of: str = " of a segment") -> None:
+    """Counts on the host."""
+    if counts and (most := max(counts)) > room:
         raise out_of_range(f"room is {room}, but {most} rows{of} are kept")
 
 
@@ -148,16 +128,13 @@ def axes_of(rows: Sequence[Tensor], axes: Sequence[int], batched: bool) -> list[
     return found
 
 
-def rows_like(x: Tensor, room: Any, axis: int = -2, zero: bool = False) -> Tensor:
-    """A result's array. `zero`: for packed ones, whose tail ZERO_TAIL clears only as far as
-    the batch has candidates."""
-    make = torch.zeros if zero else torch.empty
-    return make(with_room(x.shape, axis % x.dim(), room), dtype=x.dtype, device=x.device)
+def rows_like(x: Tensor, room: Any, axis: int = -2) -> Tensor:
+    """A result's array."""
+    return torch.empty(with_room(x.shape, axis % x.dim(), room), dtype=x.dtype, device=x.device)
 
 
-def new_rows(rows: Sequence[Tensor], axes: Sequence[int], room: Any,
-             zero: bool = False) -> list[Tensor]:
-    return [rows_like(array, room, axis, zero) for array, axis in zip(rows, axes)]
+def new_rows(rows: Sequence[Tensor], axes: Sequence[int], room: Any) -> list[Tensor]:
+    return [rows_like(array, room, axis) for array, axis in zip(rows, axes)]
 
 
 def int32(shape: Sequence[Any], like: Tensor) -> Tensor:
@@ -181,8 +158,49 @@ def reference_of(cls: Tensor | None, source: int, lag: int) -> Any:
 
 
 # ----------------------------------------------------------------------- definitions in one place
+_kernels: dict[str, Any] = {}
+
+
 def define(schema: str, kernel: Any, fake: Any) -> None:
     name = schema.partition("(")[0]
     torch.library.define(f"tailcut::{name}", schema[len(name):])
     torch.library.impl(f"tailcut::{name}", ("cpu", "cuda"), kernel)
     torch.library.register_fake(f"tailcut::{name}", fake)
+    _kernels[name] = kernel
+
+
+def run(name: str, *args: Any) -> Any:
+    """An operator; its kernel alone where the dispatcher would do no more than to call that."""
+    if not torch.compiler.is_compiling():
+        if _is_plain(args):
+            return _kernels[name](*args)
+        if _transforms() is not None:
+            from ._torch_transforms import transformed
+            return transformed(name, args)
+    return getattr(torch.ops.tailcut, name)(*args)
+
+
+def _is_plain(args: Sequence[Any]) -> bool:
+    """Nothing transforms, traces, records or differentiates, and tensors are dense ones of the CPU
+    or CUDA and of no subclass."""
+    if _modes() or _transforms() is not None or _functions() or _profiled() or (
+            _traced() is not None):
+        return False
+    for value in args:
+        kind = type(value)
+        if kind in _NO_TENSORS:
+            continue
+        for one in value if kind is list else (value,):
+            if type(one) is not Tensor:
+                if type(one) is not int:
+                    return False
+            elif one.layout is not _STRIDED or one.is_nested or one.is_neg() or not (
+                    one.is_cpu or one.is_cuda) or one.requires_grad and torch.is_grad_enabled():
+                return False
+    return True
+
+
+_modes, _functions = torch._C._len_torch_dispatch_stack, torch._C._len_torch_function_stack
+_transforms, _traced = torch._C._functorch.peek_interpreter_stack, torch._C._get_tracing_state
+_profiled: Any = torch.autograd._profiler_enabled
+_NO_TENSORS, _STRIDED = {type(None), int, bool, str}, torch.strided

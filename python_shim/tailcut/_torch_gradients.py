@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Gradients of the operators of _torch_ops.py and _torch_rows.py. Which rows stay, and what they
-merge with, is constant: a kept row gets its result's gradient, and with merging each member its
-share of it.
+"""Gradients of the operators of _torch_ops.py. Which rows stay, and what they merge with, is
+constant: a kept row gets its result's gradient, and with merging each member its share of it.
 """
 from __future__ import annotations
 
@@ -10,7 +9,7 @@ from typing import Any, Sequence
 import torch
 from torch import Tensor
 
-from . import _torch_ops, _torch_rows  # noqa: F401  (the operators)
+from . import _torch_ops  # noqa: F401  (the operators)
 from ._torch_forms import axes_of
 
 
@@ -186,9 +185,11 @@ def _no_backward(_ctx: Any, *_grads: Any) -> tuple[Any, ...]:
     return (None,) * 8
 
 
-for _name, _backward, _save in (
-        ("prune", _prune_backward, _save_prune), ("compact", _compact_backward, _save_compact),
-        ("prune_sequence", _sequence_backward, _save_sequence),
-        ("prune_merge", _merge_backward, _save_prune_merge),
-        ("merge", _merge_backward, _save_merge), ("score", _no_backward, _save_score)):
+# What is kept of a call, and the gradient.
+GRADIENTS: dict[str, tuple[Any, Any]] = {
+    "prune": (_save_prune, _prune_backward), "compact": (_save_compact, _compact_backward),
+    "prune_sequence": (_save_sequence, _sequence_backward),
+    "prune_merge": (_save_prune_merge, _merge_backward), "merge": (_save_merge, _merge_backward),
+    "score": (_save_score, _no_backward)}
+for _name, (_save, _backward) in GRADIENTS.items():
     torch.library.register_autograd(f"tailcut::{_name}", _backward, setup_context=_save)

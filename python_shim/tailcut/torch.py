@@ -25,7 +25,7 @@ from typing import Any, NamedTuple, Sequence, TypeAlias
 import torch
 from torch import Tensor
 
-from . import _torch_forms as _forms, _torch_gradients  # noqa: F401  (makes the operators)
+from . import _torch_forms as _forms, _torch_transforms  # noqa: F401  (makes the operators)
 from ._abi import Policy, Power, ReferenceSource
 from ._arrays import NO_GRADIENT
 from ._errors import conflict
@@ -62,11 +62,11 @@ def prune(x: Tensor, reference: Source = None, *, rule: Rule | str | None = None
                constants (they come from rounded integers), as does the choice of members
     """
     arguments = _arguments(x, reference, rule, prefix_rows, dim)
-    ragged = _ragged(x.shape[0], cu_seqlens, max_tokens, room)
+    ragged = _ragged(x, cu_seqlens, max_tokens, room)
     if merge is None:
-        found = Pruned(*torch.ops.tailcut.prune(x, *arguments, *ragged))
+        found = Pruned(*_forms.run("prune", x, *arguments, *ragged))
     else:
-        found = Pruned(*torch.ops.tailcut.prune_merge(x, *arguments, *_merging(merge), *ragged))
+        found = Pruned(*_forms.run("prune_merge", x, *arguments, *_merging(merge), *ragged))
     return _with_offsets(found, cu_seqlens)
 
 
@@ -80,11 +80,11 @@ def prune_(x: Tensor, reference: Source = None, *, rule: Rule | str | None = Non
     than `room`: an error on the host, behind which x is pruned)."""
     _in_place([x])
     arguments = _arguments(x, reference, rule, prefix_rows, dim)
-    ragged = _ragged(x.shape[0], cu_seqlens, max_tokens, room)
+    ragged = _ragged(x, cu_seqlens, max_tokens, room)
     if merge is None:
-        found = torch.ops.tailcut.prune_(x, *arguments, *ragged)
+        found = _forms.run("prune_", x, *arguments, *ragged)
     else:
-        found = torch.ops.tailcut.prune_merge_(x, *arguments, *_merging(merge), *ragged)
+        found = _forms.run("prune_merge_", x, *arguments, *_merging(merge), *ragged)
     return _with_offsets(Pruned(_front(x, -2, found[0], cu_seqlens), *found), cu_seqlens)
 
 
@@ -94,9 +94,9 @@ def score(x: Tensor, reference: Source = None, *, prefix_rows: int = 0, dim: int
     """(float32 scores [B, N] or [total], int32 flags [B]) for `cut`; as tailcut.score. They have no
     gradient."""
     source, lag, prefix_rows = _source(reference, prefix_rows)
-    ragged = _ragged(x.shape[0], cu_seqlens, max_tokens, None)[:2]
-    scores, flags = torch.ops.tailcut.score(x, _vector(reference), source, lag, prefix_rows,
-                                            x.shape[-1] if dim is None else dim, *ragged)
+    ragged = _ragged(x, cu_seqlens, max_tokens, None)[:2]
+    scores, flags = _forms.run("score", x, _vector(reference), source, lag, prefix_rows,
+                               x.shape[-1] if dim is None else dim, *ragged)
     return scores, flags
 
 
@@ -105,9 +105,8 @@ def cut(scores: Tensor, rule: Rule | str | None = None, *, flags: Tensor | None 
         room: int | None = None) -> tuple[Tensor, Tensor]:
     """(kept [B, room], counts [B]) from float32 scores [B, N], [N] or [total] of any kind, higher
     is better. With Rule(scale="unit") and the flags of `score`: what `prune` keeps."""
-    kept, counts = torch.ops.tailcut.cut(
-        scores, flags, _forms.rule_word(rule), prefix_rows,
-        *_ragged(scores.shape[0], cu_seqlens, max_tokens, room))
+    kept, counts = _forms.run("cut", scores, flags, _forms.rule_word(rule), prefix_rows,
+                              *_ragged(scores, cu_seqlens, max_tokens, room))
     return kept, counts
 
 
@@ -126,10 +125,8 @@ def compact(rows: Sequence[Tensor], kept: Tensor, counts: Tensor, *,
     cu_seqlens    of the arrays, where they are ragged: [total, ...], K and V [H, total, d], ...
     """
     axes = _axes(rows, kept, token_axis)
-    total = rows[0].shape[axes[0]] if rows else 0
-    return tuple(torch.ops.tailcut.compact(
-        list(rows), axes, kept, counts, prefix_rows,
-        *_ragged(total, cu_seqlens, max_tokens, None)[:2]))
+    return tuple(_forms.run("compact", list(rows), axes, kept, counts, prefix_rows,
+                            *_ragged(rows, cu_seqlens, max_tokens, None, axes)[:2]))
 
 
 def compact_(rows: Sequence[Tensor], kept: Tensor, counts: Tensor, *,
@@ -140,9 +137,8 @@ def compact_(rows: Sequence[Tensor], kept: Tensor, counts: Tensor, *,
     as `prune_` places them). What is behind counts[b] is unspecified."""
     _in_place(rows, "rows")
     axes = _axes(rows, kept, token_axis)
-    total = rows[0].shape[axes[0]] if rows else 0
-    torch.ops.tailcut.compact_(list(rows), axes, kept, counts, prefix_rows,
-                               *_ragged(total, cu_seqlens, max_tokens, None)[:2])
+    _forms.run("compact_", list(rows), axes, kept, counts, prefix_rows,
+               *_ragged(rows, cu_seqlens, max_tokens, None, axes)[:2])
     return tuple(_front(array, axis, kept, cu_seqlens) for array, axis in zip(rows, axes))
 
 
@@ -151,9 +147,9 @@ def merge(x: Tensor, kept: Tensor, counts: Tensor, *, merge: Merge | Power | str
           max_tokens: int | None = None) -> Pruned:
     """tailcut.merge: kept rows of x become weighted means of what joins them. kept, counts as in
     `compact`; merge and its gradient as in `prune`."""
-    ragged = _ragged(x.shape[0], cu_seqlens, max_tokens, None)[:2]
-    tokens, sizes, joins = torch.ops.tailcut.merge(x, kept, counts, *_merging(merge), prefix_rows,
-                                                   x.shape[-1] if dim is None else dim, *ragged)
+    ragged = _ragged(x, cu_seqlens, max_tokens, None)[:2]
+    tokens, sizes, joins = _forms.run("merge", x, kept, counts, *_merging(merge), prefix_rows,
+                                      x.shape[-1] if dim is None else dim, *ragged)
     return _with_offsets(Pruned(tokens, kept, counts, sizes, joins), cu_seqlens)
 
 
@@ -176,8 +172,8 @@ def prune_sequence(x: Tensor, roles: Tensor, options: RelevanceOptions | Policy 
     """
     axes = _axes(rows, roles, token_axis)
     arguments = _sequence(x, roles, options, rows, axes, rule, room, dim)
-    ragged = _ragged(x.shape[0], cu_seqlens, max_tokens, None)[:2]
-    tokens, kept, counts, moved = torch.ops.tailcut.prune_sequence(x, *arguments, *ragged)
+    ragged = _ragged(x, cu_seqlens, max_tokens, None)[:2]
+    tokens, kept, counts, moved = _forms.run("prune_sequence", x, *arguments, *ragged)
     return _with_offsets(Pruned(tokens, kept, counts, rows=tuple(moved)), cu_seqlens)
 
 
@@ -194,8 +190,8 @@ def prune_sequence_(x: Tensor, roles: Tensor,
     _in_place(rows, "rows")
     axes = _axes(rows, roles, token_axis)
     arguments = _sequence(x, roles, options, rows, axes, rule, room, dim)
-    ragged = _ragged(x.shape[0], cu_seqlens, max_tokens, None)[:2]
-    kept, counts = torch.ops.tailcut.prune_sequence_(x, *arguments, *ragged)
+    ragged = _ragged(x, cu_seqlens, max_tokens, None)[:2]
+    kept, counts = _forms.run("prune_sequence_", x, *arguments, *ragged)
     moved = tuple(_front(array, axis, kept, cu_seqlens) for array, axis in zip(rows, axes))
     return _with_offsets(Pruned(_front(x, -2, kept, cu_seqlens), kept, counts, rows=moved),
                          cu_seqlens)
@@ -224,13 +220,16 @@ def _arguments(x: Tensor, reference: Source, rule: Rule | str | None, prefix_row
             x.shape[-1] if dim is None else dim)
 
 
-def _ragged(total: int, cu_seqlens: Tensor | None, max_tokens: int | None,
-            room: int | None) -> tuple[Tensor | None, int, int]:
+def _ragged(x: Any, cu_seqlens: Tensor | None, max_tokens: int | None, room: int | None,
+            axes: Sequence[int] = ()) -> tuple[Tensor | None, int, int]:
+    """`axes`: of `x`, if that is several arrays."""
     if cu_seqlens is None:
         if max_tokens is not None or room is not None:
             raise conflict("max_tokens and room go with cu_seqlens")
         return None, 0, 0
-    return cu_seqlens, total if max_tokens is None else max_tokens, room or 0
+    if max_tokens is None:
+        max_tokens = x.shape[0] if isinstance(x, Tensor) else x[0].shape[axes[0]] if x else 0
+    return cu_seqlens, max_tokens, room or 0
 
 
 def _in_place(arrays: Sequence[Tensor], name: str | None = None) -> None:
@@ -252,7 +251,7 @@ def _with_offsets(found: Pruned, cu_seqlens: Tensor | None) -> Pruned:
 
 
 def _merging(merge: Merge | Power | str) -> tuple[int, int, Tensor | None]:
-    how = merging(merge)
+    how = merge if isinstance(merge, Merge) else _POWERS.get(merge) or merging(merge)
     return int(how.power), how.window, how.sizes_in
 
 
@@ -264,12 +263,21 @@ def _axes(rows: Sequence[Tensor], like: Tensor,
     return [axis % array.dim() for axis, array in zip(token_axis, rows, strict=True)]
 
 
+def _policy(policy: Any) -> RelevanceOptions:
+    found = _POLICIES.get(policy)
+    return found or RelevanceOptions(member(Policy, policy, "options.policy"))
+
+
+_POLICIES: dict[Any, RelevanceOptions] = {
+    None: RelevanceOptions(), **{policy: RelevanceOptions(policy) for policy in Policy}}
+_POWERS: dict[Any, Merge] = {
+    name: Merge(power) for power in Power for name in (power, power.name.lower())}
+
+
 def _sequence(x: Tensor, roles: Tensor, options: Any, rows: Sequence[Tensor], axes: list[int],
               rule: Rule | str | None, room: int | None, dim: int | None) -> tuple[Any, ...]:
-    if options is None:
-        options = RelevanceOptions()
-    elif not isinstance(options, RelevanceOptions):
-        options = RelevanceOptions(member(Policy, options, "options.policy"))
+    if not isinstance(options, RelevanceOptions):
+        options = _policy(options)
     return (roles, list(rows), axes, x.shape[-2] if room is None else room, _forms.rule_word(rule),
             x.shape[-1] if dim is None else dim, options.q, options.k, options.lse,
             int(options.policy), options.causal, options.last_query, int(options.head_reduction),

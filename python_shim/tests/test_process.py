@@ -171,10 +171,10 @@ def test_again_while_in_use():
     class Interrupted:
         element, one, own = form.block.element, form.block.one, form.block.place
 
-        def place(self, words, at):
-            words[at[0]] = 1  # no address
+        def place(self, words):
+            words[0].value = 1  # no address
             within.append(repr(tailcut.prune(X, X[:, 0])))
-            return self.own(words, at)
+            return self.own(words)
 
     form.block = Interrupted()
     assert repr(tailcut.prune(X, X[:, 0])) == want == within[0] and len(within) == 1

@@ -49,7 +49,6 @@ enum {
 
 #define CLI_MAX_BATCHES 16
 #define CLI_MAX_OPTIONS 80
-#define CLI_NO_LIMIT 2147483647.0 /* of an integer: as much as an int32 holds */
 
 typedef struct cli_options {
   int command; /* CLI_PRUNE .. CLI_BENCH */
@@ -80,7 +79,7 @@ typedef struct cli_options {
   int32_t grid_rows, grid_columns;
   /* bench. What is 0 or NULL was not given. */
   const char *filter, *json_file;
-  int32_t quick, list, busy, seconds;
+  int32_t quick, busy, seconds;
   int32_t tokens_per_image, dim;
   int32_t batches[CLI_MAX_BATCHES], num_batches;
   bool seen[CLI_MAX_OPTIONS]; /* which rows of the option table were given */

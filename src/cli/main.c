@@ -85,7 +85,7 @@ static int find_command(const char *word) {
 static int print_help(int argc, char **argv) {
   if (argc > 1) return cli_fail(CLI_USAGE, "%.200s: unexpected argument", named(argv[1]));
   const int row = argc > 0 ? find_command(argv[0]) : -1;
-  if (argc > 0 && row < 0) return unknown_command(argv[0]);
+  if (argc > 0 && row < 0 && strcmp(argv[0], "help") != 0) return unknown_command(argv[0]);
   cli_print_help(row >= 0 ? commands[row].command : 0);
   return cli_flush_stdout();
 }

@@ -132,17 +132,10 @@ static int check_rule(cli_options *options) {
 static const char *const references[] = {"--cls", "--cls-row", "--cls-mean",
                                          "--lag", "--novelty", NULL};
 
-static int check_window(const char *name, int32_t window) {
-  if (window == 0 || window == 64 || window == 128 || window == 256) return CLI_OK;
-  return cli_fail(CLI_USAGE, "%s: %d, expected 64, 128 or 256", name, (int)window);
-}
-
 static int check_merge(cli_options *options) {
   static const char *const of_merge[] = {"--merge-window", "--sizes-in", "--sizes", "--joins",
                                          NULL};
-  int status = check_window("--novelty", options->novelty);
-  if (status == CLI_OK) status = check_window("--merge-window", options->merge_window);
-  if (status != CLI_OK || options->command != CLI_PRUNE) return status;
+  if (options->command != CLI_PRUNE) return CLI_OK;
   options->merges = cli_option_given(options, "--merge");
   const char *const unused = options->merges ? NULL : first_given(options, of_merge);
   if (unused != NULL) return cli_fail(CLI_USAGE, "%s: needs --merge", unused);
@@ -202,6 +195,14 @@ static int check_relevance(const cli_options *options) {
   return CLI_OK;
 }
 
+static int check_bench(const cli_options *options) {
+  static const char *const of_sizes[] = {"--filter", "--seconds",          "--batch", "--dtype",
+                                         "--dim",    "--tokens-per-image", "--json",  NULL};
+  const char *const unused = options->busy ? first_given(options, of_sizes) : NULL;
+  if (unused == NULL) return CLI_OK;
+  return cli_fail(CLI_USAGE, "%s: is not used by --busy, which has its own case", unused);
+}
+
 static int check_command(cli_options *options) {
   int status = CLI_OK;
   switch (options->command) {
@@ -224,6 +225,8 @@ static int check_command(cli_options *options) {
       if (status == CLI_OK && cli_option_given(options, "--segment"))
         status = required(options, "--counts");
       return status;
+    case CLI_BENCH:
+      return check_bench(options);
     default:
       return CLI_OK;
   }

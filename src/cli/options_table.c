@@ -21,6 +21,7 @@ static const cli_word reductions[] = {
 static const cli_word orders[] = {{"high", TAILCUT_HIGH}, {"low", TAILCUT_LOW}, {NULL, 0}};
 static const cli_word powers[] = {
     {"mean", TAILCUT_MERGE_MEAN}, {"cos4", TAILCUT_MERGE_COS4}, {NULL, 0}};
+static const cli_word windows[] = {{"64", 64}, {"128", 128}, {"256", 256}, {NULL, 0}};
 static const cli_word dtypes[] = {
     {"f16", TAILCUT_F16}, {"bf16", TAILCUT_BF16}, {"f32", TAILCUT_F32}, {NULL, 0}};
 static const cli_word scales[] = {
@@ -31,7 +32,7 @@ static const cli_word scales[] = {
 #define WRITERS (CLI_PRUNE | CLI_CUT | CLI_PRUNE_SEQ)
 #define ROWS (CLI_PRUNE | CLI_PRUNE_SEQ | CLI_INSPECT)
 #define VISUAL (CLI_PRUNE | CLI_INSPECT)
-#define BIG CLI_NO_LIMIT
+#define BIG INT32_MAX
 
 /* One line each: name, value, commands, and what its kind needs. */
 #define INPUT(name, value, commands, member, help) \
@@ -74,8 +75,8 @@ const cli_option cli_option_table[] = {
          "the mean direction of each segment is the reference"),
     INT("--lag", "n", VISUAL, INPUT, lag, 1, BIG,
         "each candidate is compared with the n-th before it (n: tokens of a frame)"),
-    INT("--novelty", "W", VISUAL, INPUT, novelty, 64, 256,
-        "no reference: what differs from the rest of its window of W (64, 128 or 256)"),
+    WORD("--novelty", "W", VISUAL, INPUT, novelty, windows,
+         "no reference: what differs from the rest of its window of W (64, 128 or 256)"),
     INT("--prefix", "p", VISUAL, INPUT, prefix, 0, TAILCUT_MAX_SEGMENT_TOKENS,
         "the first p rows of each segment are no candidates (0; --cls-row: 1)"),
     INPUT("--scores", "S.npy", CLI_CUT | CLI_INSPECT, scores,
@@ -100,8 +101,8 @@ const cli_option cli_option_table[] = {
           "int32 offsets [G+1] over all rows: each group is cut by itself"),
     WORD("--merge", "mean|cos4", CLI_PRUNE, INPUT, merge, powers,
          "each dropped token joins the kept one of its window that is most like it"),
-    INT("--merge-window", "W", CLI_PRUNE, INPUT, merge_window, 64, 256,
-        "merge: tokens of a window, 64, 128 or 256 (--novelty's, or 64)"),
+    WORD("--merge-window", "W", CLI_PRUNE, INPUT, merge_window, windows,
+         "merge: tokens of a window, 64, 128 or 256 (--novelty's, or 64)"),
     INPUT("--sizes-in", "S.npy", CLI_PRUNE, sizes_in,
           "merge: int32 of each candidate, the tokens that it stands for already"),
     WORD("--dtype", "f16|bf16|f32", ROWS, INPUT, dtype, dtypes,

@@ -9,9 +9,6 @@ static int bad(const cli_option *option, const char *value, const char *expected
 }
 
 static int out_of_range(const cli_option *option, const char *value) {
-  if (option->high >= CLI_NO_LIMIT)
-    return cli_fail(CLI_USAGE, "%s: '%.200s' is out of range, expected at least %.0f", option->name,
-                    value, option->low);
   if (option->kind == CLI_KIND_INT)
     return cli_fail(CLI_USAGE, "%s: '%.200s' is out of range, expected %.0f to %.0f", option->name,
                     value, option->low, option->high);

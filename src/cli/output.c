@@ -203,10 +203,11 @@ static int open_entry(cli_outputs *outputs, const char *path) {
   const bool exists = stat(target, &info) == 0;
   struct stat link;
   const bool lost = !exists && lstat(target, &link) == 0; /* a link to itself */
-  const char *why = lost                     ? strerror(ELOOP)
-                    : !exists                ? NULL
-                    : S_ISDIR(info.st_mode)  ? "is a folder"
-                    : !S_ISREG(info.st_mode) ? "exists and is not a regular file"
+  const char *why = lost                    ? strerror(ELOOP)
+                    : !exists               ? NULL
+                    : S_ISDIR(info.st_mode) ? "is a folder"
+                    : !S_ISREG(info.st_mode)
+                        ? "exists and is not a regular file; standard output is -"
                     : faccessat(AT_FDCWD, target, W_OK, AT_EACCESS) ? strerror(errno)
                                                                     : NULL;
   if (why != NULL) {

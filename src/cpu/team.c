@@ -26,7 +26,14 @@
 #endif
 #include "team.h"
 
-#include "mode.h"
+#include "../mode.h"
+
+static inline void run_in_mode(tc_team_fn fn, void *job, tc_team team) {
+  tc_mode saved;
+  tc_mode_enter(&saved);
+  fn(job, team);
+  tc_mode_leave(&saved);
+}
 
 #if TC_THREADS
 
@@ -201,7 +208,7 @@ static void *work(void *argument) {
       gate = meet(pool, &pool->gate, gate);
     }
     const tc_team team = {id, (int32_t)(gate & COUNT), pool};
-    tc_run_in_mode(pool->fn, pool->job, team);
+    run_in_mode(pool->fn, pool->job, team);
     atomic_fetch_add(&pool->done, 1);
     wake(&pool->meeting);
   }
@@ -292,7 +299,7 @@ static void run_team(tc_pool *pool, tc_team_fn fn, void *job, int64_t ns) {
   pool->job = job;
   atomic_store_explicit(&pool->done, 0, memory_order_relaxed);
   const int32_t size = gather(pool, ns);
-  tc_run_in_mode(fn, job, (tc_team){0, size, pool});
+  run_in_mode(fn, job, (tc_team){0, size, pool});
   unsigned done = atomic_load_explicit(&pool->done, memory_order_acquire);
   while (done != (unsigned)size - 1) done = meet(pool, &pool->done, done);
   pool->last = now_ns();
@@ -304,7 +311,7 @@ void tc_team_run(tc_pool *pool, tc_team_fn fn, void *job, int64_t ns) {
     run_team(pool, fn, job, ns);
     atomic_store_explicit(&pool->busy, 0, memory_order_release);
   } else {
-    tc_run_in_mode(fn, job, (tc_team){0, 1, NULL});
+    run_in_mode(fn, job, (tc_team){0, 1, NULL});
   }
 }
 
@@ -349,7 +356,7 @@ void tc_pool_gather_all(tc_pool *pool) { (void)pool; }
 
 void tc_team_run(tc_pool *pool, tc_team_fn fn, void *job, int64_t ns) {
   (void)pool, (void)ns;
-  tc_run_in_mode(fn, job, (tc_team){0, 1, NULL});
+  run_in_mode(fn, job, (tc_team){0, 1, NULL});
 }
 
 void tc_team_barrier(tc_team team) { (void)team; }

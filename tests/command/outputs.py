@@ -85,6 +85,7 @@ def standard_output():
     chain = f"'{COMMAND}' prune --tokens - --cls-mean --scores - <x.npy | '{COMMAND}' cut --scores - --scale unit --kept - >kept2.npy"
     subprocess.run(["sh", "-c", chain], check=True)
     assert np.array_equal(np.load("kept2.npy"), np.load("kept.npy"))
+    refused(1, ["/dev/null: exists and is not a regular file; standard output is -"], *PRUNE, "--out", "/dev/null")
     done = run("inspect", "--tokens", "x.npy", "--cls-mean", "-o", "-")
     assert done.stdout.startswith(b"<svg") and done.stdout.endswith(b"</svg>\n")
 

@@ -80,7 +80,7 @@ def outputs():
 @case
 def help_texts():
     program = said("help")
-    assert program == said("--help") == said("-h"), "tailcut help is not tailcut --help"
+    assert program == said("--help") == said("-h") == said("help", "help"), "tailcut help is not tailcut --help"
     for line in program.split("\n")[2:-5]:
         assert re.match(r"  tailcut |      \S", line), f"help: {line!r} is out of line"
     refused(2, ["'': unknown command"], "")

@@ -119,6 +119,8 @@ const tt_case tt_novelty_cases[] = {
      .detector = TAILCUT_RATIO, .ratio = 0.22, NOVELTY, MERGED},
     {"merge mean sizes packed", TT_VISUAL, TT_LENGTHS, .segments = 6, .max_tokens = 150, .merge = 1,
      .sizes = 1, .packed = 1, .prefix_rows = 5, .detector = TAILCUT_TOPK, .k = 20, NOVELTY, MERGED},
+    {"merge sizes alone packed", TT_VISUAL, .segments = 3, .max_tokens = 90, .merge = 2, .sizes = 1,
+     .packed = 1, NOVELTY, .rows = TT_ROWS_TOKENS | TT_ROWS_MERGED_IN},
     {"merge by 128", TT_VISUAL, .max_tokens = 300, .merge = 2, .novelty = 128,
      .detector = TAILCUT_RATIO, .ratio = 0.1, NOVELTY, MERGED},
     {"merge by 256", TT_VISUAL, .segments = 2, .max_tokens = 520, .merge = 2, .novelty = 256,

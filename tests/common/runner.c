@@ -316,7 +316,8 @@ static void run_compact(run *r) {
   tt_free(r->backend, d_cu);
 }
 
-/* bare: no output but counts and the row arrays. */
+/* bare: no output but counts and the row arrays; where results are PACKED, what merging says too:
+ * places that nothing else asks for. */
 static void run_fused(run *r, int bare) {
   const tt_problem *p = r->p;
   const tailcut_limits limits = limits_of(r, 1);
@@ -328,13 +329,15 @@ static void run_fused(run *r, int bare) {
     static const tailcut_selection defaults = TAILCUT_SELECTION_INITIALIZER;
     r->selection = defaults;
     r->selection.counts = up(r, &p->counts, 0);
+    if (p->row->packed) r->selection.kept_placement = TAILCUT_PACKED;
   } else {
     new_selection(r, 1);
   }
   new_arrays(r);
   tailcut_merge_options merge = r->merge;
-  merge.sizes_out = bare || !p->row->merge ? NULL : up(r, &p->sizes_out, 0);
-  merge.joins_out = bare || !p->row->merge ? NULL : up(r, &p->joins_out, 0);
+  const int told = p->row->merge && (!bare || p->row->packed);
+  merge.sizes_out = told ? up(r, &p->sizes_out, 0) : NULL;
+  merge.joins_out = told ? up(r, &p->joins_out, 0) : NULL;
   if (p->row->merge) r->selection.merge = &merge;
   expect_status(
       r, sequence

@@ -109,7 +109,32 @@ for wanted in $major.$minor $major.$((minor + 1)) $major.0 $((major + 1)).0 $((m
   [ "$library" = "$package" ] || fail "version $wanted: the library says $library, CMake's package $package"
   answers="$answers $library"
 done
+# Where it is asked for the static library, it says what that lacks: here a language for the threads.
+if grep -q 'if(TRUE) # built with threads' "$(find "$prefix" -name tailcutConfig.cmake)"; then
+  sed -i 's/COMPONENTS shared/COMPONENTS static/' "$scratch/versions/CMakeLists.txt"
+  "$cmake" -S "$scratch/versions" -B "$scratch/versions/static" -DCMAKE_PREFIX_PATH="$prefix" \
+    >"$scratch/versions.log" 2>&1 && fail "tailcut::static is found without a language"
+  tr -s ' \n' ' ' <"$scratch/versions.log" | grep -q 'not found here: threads (is the language' || {
+    cat "$scratch/versions.log"
+    fail "find_package does not say what tailcut::static lacks"
+  }
+fi
 case $answers in *yes*no*) ;; *) fail "no version is refused, or none taken:$answers" ;; esac
+
+echo "-- beside another version"
+# A program that uses version 9, and a plugin of it that was linked with this one: each gets its own.
+other=$scratch/other
+mkdir "$other"
+sed 's/@abi@/9/' "$source/src/pkg/tailcut.map.in" >"$other/tailcut.map"
+echo 'int tailcut_version(void); int tailcut_version(void) { return 90000; }' >"$other/library.c"
+"$cc" -shared -fPIC "$other/library.c" -Wl,--version-script="$other/tailcut.map" -o "$other/libnine.so"
+"$cc" -shared -fPIC -Dmain=plugin -I"$prefix/include" "$consumer/main.c" \
+  "$(find "$prefix" -name libtailcut.so)" -o "$other/libplugin.so"
+echo 'int tailcut_version(void), plugin(int, char **);
+  int main(void) { return tailcut_version() == 90000 ? plugin(1, 0) : 2; }' >"$other/program.c"
+"$cc" "$other/program.c" "$other/libnine.so" "$other/libplugin.so" -Wl,-rpath,"$other" \
+  -Wl,-rpath-link,"$(dirname "$(find "$prefix" -name libtailcut.so)")" -o "$other/program"
+LD_LIBRARY_PATH=$(dirname "$(find "$prefix" -name libtailcut.so)") "$other/program"
 
 pc=$(find "$prefix" -name tailcut.pc)
 PKG_CONFIG_PATH=$(dirname "$pc")

@@ -83,6 +83,7 @@ echo "-- no sanitizer, no Python, no PyTorch; brought builds"
 trial 0
 said '^  build  *passed'
 said 'build-gpu-delays is used as it was brought'
+grep -q 'build-gpu-delays/bin/gpu_sample --probe$' "$CALLS"
 said '^  memcheck.*NOT RUN: no compute-sanitizer'
 said '^  comparison with PyTorch  *NOT RUN'
 said '^  targets  *NOT RUN: no python3'

@@ -69,6 +69,10 @@ for compiler in "$cc" gcc clang; do
       -fno-trapping-math $file
     refused -freciprocal-math $compile -fsyntax-only -freciprocal-math $file
     refused -fno-signed-zeros $compile -fsyntax-only -fno-signed-zeros $file
+    if [ "$($compiler -dumpmachine | sed 's/-.*//')" = x86_64 ]; then # registers wider than the type
+      refused -mfpmath=387 $compile -fsyntax-only -mfpmath=387 $file
+      refused -mfpmath=387 $compile -fsyntax-only -mfpmath=sse+387 $file
+    fi
   else # it has no macros for these
     $compile -O2 -funsafe-math-optimizations -ffp-contract=fast -S -emit-llvm -o "$scratch/loose.ll" $file
     if grep -E '= f(add|sub|mul|div) (.* )?(reassoc|nsz|arcp|contract|afn) |@llvm.fmuladd' "$scratch/loose.ll"; then

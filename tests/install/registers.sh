@@ -3,7 +3,8 @@
 # What the compiler says of every kernel for sm_90: nothing is spilled, nothing stands on a stack (but a
 # little in the cuts of 1,024 threads, which have 64 registers each, and in attention's kernels for 16-bit
 # values, of which two blocks share an SM; walk_precise, which these call where sums are double, may spill), static
-# shared memory fits where nobody opts in. The table it prints is the project's record.
+# shared memory fits where nobody opts in. The table it prints is the project's record. Then that every
+# kernel waits for those before it (waits.py).
 #   registers.sh SOURCE_DIR BUILD_DIR SCRATCH_DIR NVCC FLAGS...
 set -eu
 source=$1 build=$2 scratch=$3 nvcc=$4
@@ -20,10 +21,14 @@ printf "%s\n" cuda/*.cu cuda/*/*.cu | xargs -P 2 -I FILE sh -c '
   name=${file#cuda/}
   name=$(printf "%s" "${name%.cu}" | tr / _)
   printf "%s\n" "$file" >"$scratch/$name.path"
-  "$nvcc" "$@" -arch=sm_90 -cubin -Xptxas -v -o "$scratch/$name.cubin" "$file" 2>"$scratch/$name.log" || {
+  mkdir "$scratch/$name"
+  "$nvcc" "$@" -arch=sm_90 -cubin -Xptxas -v -keep -keep-dir "$scratch/$name" \
+    -o "$scratch/$name.cubin" "$file" 2>"$scratch/$name.log" || {
     cat "$scratch/$name.log" >&2
     exit 255
-  }' sh FILE "$scratch" "$nvcc" "$@" -Iinclude -Isrc -Icuda -I"$build"
+  }
+  mv "$scratch/$name"/*.ptx "$scratch/$name.ptx"
+  rm -r "$scratch/$name"' sh FILE "$scratch" "$nvcc" "$@" -Iinclude -Isrc -Icuda -I"$build"
 
 demangle=$(dirname "$nvcc")/cu++filt
 [ -x "$demangle" ] || demangle=c++filt
@@ -80,4 +85,5 @@ for log in "$scratch"/*.log; do
     failed=1
   fi
 done
+python3 -B tests/install/waits.py "$scratch"/*.ptx || failed=1
 [ "$failed" -eq 0 ]

@@ -68,3 +68,24 @@ trial
 if grep pip "$CALLS"; then exit 1; fi
 grep -q '^cmake --preset ci' "$CALLS"
 if grep -v -e '--preset ci' "$CALLS"; then exit 1; fi
+
+echo "-- ./run build: no tests, unless its folder has them; ./run with a word that it does not know"
+# said COMMAND...: what it says on standard error; it fails.
+said() {
+  if (cd "$scratch/project" && PATH=$scratch/bin CMAKE_GENERATOR='' "$@") >"$scratch/said" 2>&1; then
+    echo "$* succeeded" >&2
+    exit 1
+  fi
+  cat "$scratch/said"
+}
+: >"$CALLS"
+said ./run build -DOPTION=1
+grep -q '^cmake --preset release -DTAILCUT_TESTS=OFF -DOPTION=1$' "$CALLS"
+mkdir -p "$scratch/project/build"
+printf 'CMAKE_%s\n' "HOME_DIRECTORY:INTERNAL=$scratch/project" 'GENERATOR:INTERNAL=Unix Makefiles' \
+  >"$scratch/project/build/CMakeCache.txt"
+: >"$CALLS"
+said ./run build -DOPTION=1
+grep -q '^cmake --preset release -DOPTION=1$' "$CALLS"
+said ./run tests
+[ "$(cat "$scratch/said")" = "run: tests: unknown command; see './run help'" ]
