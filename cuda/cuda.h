@@ -254,7 +254,7 @@ typedef struct tc_cuda_cut_out {
  * are known (resolved segments: segments.flags; scored: score's, of segments that have
  * candidates and without INVALID). With groups, kernels put each group's kept indices where its
  * first candidate's would stand in group_kept, its count into group_counts, its flags into
- * group_flags [segments] (atomically); whoever is last joins a segment's (cut/join.cuh). */
+ * group_flags [segments] (atomically); whoever is last joins a segment's (cut/cut.cuh). */
 typedef struct tc_cut_args {
   tc_segments segments;
   tc_groups groups;

@@ -480,9 +480,10 @@ typedef struct tailcut_selection {
   int32_t *new_cu_seqlens; /* int32 [segments + 1]: prefix sums of counts, first 0 */
   int32_t *flags;          /* int32 [segments] */
   float *scores;           /* f32 by row number, as the scoring part writes it. Not by cut */
-  float *curve;            /* f32: a group's candidates' scores in rank order, from where the
-                              score of its first candidate (with roles: its first row) stands; for
-                              a segment that is one group, from start(b) */
+  float *curve;            /* f32: a group's candidates' scores in rank order (-0 as +0, NaN as
+                              0x7FC00000), from where the score of its first candidate (with
+                              roles: its first row) stands; for a segment that is one group, from
+                              start(b) */
   int32_t *ranks;          /* int32: rank of candidate i in its group at start(b) + i (0 is best).
                               With roles: by row number, -1 for rows that are no candidates */
   int32_t *host_counts;    /* pinned host int32 [segments]: a second copy of counts; on the CPU

@@ -147,7 +147,7 @@ template <int DTYPE, bool WIDE, int KEYS>
 __device__ inline void tc_fetch_keys(const tc_attention_args &args, char *tile, const char *from,
                                      int32_t left, int bytes) {
   left -= tc_fetch_row();
-#pragma unroll
+#pragma unroll(WIDE ? KEYS / 32 : 1)
   for (int i = 0; i < KEYS / 32; i++) {
     tc_fetch<DTYPE, WIDE>(tile, i, from + i * 32 * args.k_row, i * 32 < left ? bytes : 0);
   }

@@ -119,9 +119,10 @@ struct fetcher {
       }
       const char *q = args.q + tc_segment_offset(args, w.b, w.start, args.q_segment) +
                       head * args.q_head + deep + tc_fetch_part() * 16;
-#pragma unroll
+#pragma unroll(WIDE ? 2 : 1) /* fewer registers for narrow copies */
       for (int i = 0; i < 2; i++) {
-        tc_fetch<DTYPE, WIDE>(room.q[slot], i, q + rows[i] * args.q_row, rows[i] >= 0 ? bytes : 0);
+        const int32_t row = i == 0 ? rows[0] : rows[1];
+        tc_fetch<DTYPE, WIDE>(room.q[slot], i, q + row * args.q_row, row >= 0 ? bytes : 0);
       }
       const int32_t row = tc_fetch_part() == 0 ? rows[0] : rows[1];
       if (piece == args.pieces - 1 && tc_fetch_part() < 2 && row >= 0) {

@@ -106,7 +106,10 @@ __device__ inline void store(const tc_attention_args &args, const work &w, int64
              list_row(args, w, pair) * args.lse_row + head * args.lse_head;
   /* No sum where all logits are -infinity: none is the greatest. */
   const float sum = sums.sum > 0 ? (float)sums.sum : __int_as_float(TC_NAN_BITS);
-  *(tc_at_lse<T> *)to = {sums.m, log2f(sum)};
+  const tc_at_lse<T> lse = {sums.m, log2f(sum)};
+  uint4 whole = make_uint4(0, 0, 0, 0); /* keys.cu fetches 16 bytes whatever is in them */
+  memcpy(&whole, &lse, sizeof lse);
+  *(uint4 *)to = whole;
 }
 
 /* What a block does for unit `unit`. Where they are double a thread has half as many sums. */

@@ -30,8 +30,12 @@ __device__ inline void tc_copy_quad(uint32_t to, const char *from, int32_t bytes
         "l"(from), "r"(bytes)
         : "memory");
   } else {
-    uint32_t w[4];
-    tc_load_quad_masked<SIZE, SIZE>(from, 0, (uint32_t)max(bytes, 0) / SIZE, w);
+    uint32_t w[4] = {};
+#pragma unroll
+    for (int at = 0; at < 16; at += SIZE) {
+      if (at >= bytes) continue;
+      w[at / 4] |= SIZE == 4 ? *(const uint32_t *)(from + at) : tc_load_16(from + at) << at % 4 * 8;
+    }
     asm volatile("st.shared.v4.u32 [%0], {%1, %2, %3, %4};" ::"r"(to), "r"(w[0]), "r"(w[1]),
                  "r"(w[2]), "r"(w[3])
                  : "memory");

@@ -78,7 +78,7 @@ __device__ __forceinline__ void tc_long_fill(tc_fill_space<QUADS> &s, const tc_l
 #define TC_DEAD 255u
 
 struct tc_refine_space {
-  tc_long_block::space block, scales;
+  tc_long_block::space block;
   uint32_t numbers[TC_LONG_BINS / 4]; /* a byte per bin: its number among those alive */
   /* counts of single values; or, flat: rows by bin but those of one value, that value, its rows,
    * places */
@@ -132,7 +132,7 @@ __device__ __forceinline__ void tc_order_by_bins(tc_refine_space &s, const tc_lo
 template <int QUADS>
 __device__ __forceinline__ void tc_long_refine(tc_refine_space &s, const tc_long &a,
                                                const tc_long_tile &tile, const uint32_t *filled) {
-  tc_long_block block(s.block), scales(s.scales);
+  tc_long_block block(s.block);
   const uint32_t t = threadIdx.x;
   for (uint32_t i = t; i < TC_VALUES / 4; i += TC_LONG_THREADS) {
     ((uint4 *)s.values)[i] = make_uint4(0, 0, 0, 0);
@@ -143,7 +143,7 @@ __device__ __forceinline__ void tc_long_refine(tc_refine_space &s, const tc_long
   tc_long_rows<QUADS> rows;
   tc_long_load(a, tc_long_group(a, tile), tc_long_first<QUADS>(tile.index), &rows);
   tc_long_await(filled, (uint32_t)a.bound);
-  tc_offsets(scales, a, tile, rows, offsets);
+  tc_offsets(block, a, tile, rows, offsets);
 
   /* This thread's 4 bins: counts, prefixes, bounds. */
   const ulonglong2 *from = (const ulonglong2 *)&state.bins[t * 4];

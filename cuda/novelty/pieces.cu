@@ -93,79 +93,32 @@ struct triangle {
   }
 };
 
-/* The sums of a warp's blocks of 16 x 16. Of each two sides of 16 rows one meets the other: a side
- * those that are up to SIDE / 2 behind it, in a ring, of which its GROUP warps have every GROUP-th.
- * All blocks of a warp share a side, which is loaded once for them. */
-template <int WINDOW>
-struct sums {
-  static constexpr int SIDE = WINDOW / 16, GROUP = WARPS / SIDE;
-  static constexpr int EACH = (SIDE / 2 + GROUP) / GROUP;
-  int32_t c[EACH][2][4];
-  int32_t side, turn; /* sides of block t: this one, and turn + t GROUP behind it */
-  uint32_t there;     /* bit t: block t is this warp's, and neither side is all absent */
-
-  __device__ inline explicit sums(int32_t n)
-      : side((int32_t)(threadIdx.x >> 5) % SIDE),
-        turn((int32_t)(threadIdx.x >> 5) / SIDE),
-        there(0) {
+/* f(i, j, sum of rows i and j) of all that this lane has; a pair may come twice. */
+template <class Sums, class F>
+__device__ inline void each_sum(const Sums &sums, F f) {
+  const int lane = (int)(threadIdx.x & 31);
 #pragma unroll
-    for (int t = 0; t < EACH; t++) {
-      const int32_t behind = turn + t * GROUP;
-      const bool own = behind < SIDE / 2 || (behind == SIDE / 2 && side < SIDE / 2);
-      if (own && max(side, other(t)) * 16 < n) there |= 1u << t;
+  for (int t = 0; t < Sums::EACH; t++) {
+    if ((sums.there >> t & 1) == 0) continue;
+    const int i = sums.side * 16 + (lane >> 2), j = sums.other(t) * 16 + (lane & 3) * 2;
 #pragma unroll
-      for (int e = 0; e < 8; e++) c[t][e >> 2][e & 3] = 0;
+    for (int e = 0; e < 8; e++) {
+      f(i + (e >> 1 & 1) * 8, j + (e >> 2) * 8 + (e & 1), sums.c[t][e >> 2][e & 3]);
     }
   }
-
-  __device__ inline int32_t other(int t) const { return (side + turn + t * GROUP) % SIDE; }
-
-  /* Adds what `steps` times 32 channels of the piece say. */
-  __device__ inline void add(uint32_t bytes, uint32_t pitch, uint32_t steps) {
-    const uint32_t lane = threadIdx.x & 31, swap = lane & 7, half = lane >> 4;
-    uint32_t block = 16 * pitch;
-    const uint32_t own = bytes + (swap + ((lane >> 3) & 1) * 8) * pitch;
-    if (there == 0) return;
-#pragma unroll 1
-    for (uint32_t step = 0; step < steps; step++) {
-      const uint32_t at = own + (((step * 2 + half) ^ swap) << 4);
-      uint32_t f[4], g[4];
-      asm volatile("" : "+r"(block)); /* or there would be a register for each multiple of it */
-      tc_load_matrices(f, at + (uint32_t)side * block);
-#pragma unroll
-      for (int t = 0; t < EACH; t++) {
-        if ((there >> t & 1) == 0) continue;
-        tc_load_matrices(g, at + (uint32_t)other(t) * block);
-        tc_mma_bytes(c[t][0], f, g[0], g[2]);
-        tc_mma_bytes(c[t][1], f, g[1], g[3]);
-      }
-    }
-  }
-
-  /* f(i, j, sum of rows i and j) of all that this lane has; a pair may come twice. */
-  template <class F>
-  __device__ inline void each(F f) const {
-    const int lane = (int)(threadIdx.x & 31);
-#pragma unroll
-    for (int t = 0; t < EACH; t++) {
-      if ((there >> t & 1) == 0) continue;
-      const int i = side * 16 + (lane >> 2), j = other(t) * 16 + (lane & 3) * 2;
-#pragma unroll
-      for (int e = 0; e < 8; e++) {
-        f(i + (e >> 1 & 1) * 8, j + (e >> 2) * 8 + (e & 1), c[t][e >> 2][e & 3]);
-      }
-    }
-  }
-};
+}
 
 /* The sums of all of a window's rows, whose bytes are there. */
+template <int WINDOW>
+using window_sums = tc_sums<WINDOW, WARPS * 16 / WINDOW>;
+
 template <int WINDOW, int DTYPE>
-__device__ inline void multiply(const tc_window_rows<DTYPE> &rows, sums<WINDOW> *products) {
+__device__ inline void multiply(const tc_window_rows<DTYPE> &rows, window_sums<WINDOW> *sums) {
   const tc_pieces_layout &l = rows.l;
   const uint32_t bytes = rows.bytes, spilled = l.pitch - l.kept;
   const uint32_t buffer = l.piece * WINDOW;
   __syncthreads();
-  if (l.kept > 0) products->add(bytes, l.kept, l.kept / 32);
+  if (l.kept > 0) sums->add(bytes, l.kept, 0, l.kept / 32);
   if (spilled == 0) return;
   __syncthreads(); /* the bytes that stayed are done with */
   rows.fetch(bytes, 0);
@@ -178,7 +131,7 @@ __device__ inline void multiply(const tc_window_rows<DTYPE> &rows, sums<WINDOW> 
     tc_copy_wait<1>();
     __syncthreads();
     tc_delay(2);
-    products->add(bytes + own, l.piece, min(spilled - from, l.piece) / 32);
+    sums->add(bytes + own, l.piece, 0, min(spilled - from, l.piece) / 32);
     own = buffer - own;
     __syncthreads(); /* the piece is done with */
   }
@@ -196,11 +149,12 @@ __device__ inline void score_window(const tc_novelty_args &args, const tc_pieces
     states[i] = TC_ROW_ABSENT;
   }
   rows.quantise_all(shared + l.kept * WINDOW, states);
-  sums<WINDOW> products(w.n);
-  multiply(rows, &products);
-  uint32_t *const words = reinterpret_cast<uint32_t *>(l.triangle ? scratch : shared);
+  window_sums<WINDOW> sums((int32_t)(threadIdx.x >> 5) / window_sums<WINDOW>::SIDES, w.n);
+  multiply<WINDOW>(rows, &sums);
+  uint32_t *const words =
+      reinterpret_cast<uint32_t *>(WINDOW == 256 && l.triangle ? scratch : shared);
   __syncthreads(); /* the bytes are done with */
-  products.each([&](int i, int j, int32_t sum) {
+  each_sum(sums, [&](int i, int j, int32_t sum) {
     if (i == j) roots[i] = __fsqrt_rn((float)sum);
     if (i != j && max(i, j) < w.n) {
       words[row_of((uint32_t)max(i, j)) + (uint32_t)min(i, j)] = (uint32_t)sum;

@@ -75,6 +75,9 @@ struct tc_row_quads {
   tc_eight<DTYPE> x[RUNS];
 
   __device__ inline uint32_t *quad(int q) { return x[q / PER_RUN].w + 4 * (q % PER_RUN); }
+  __device__ static inline uint32_t channel(int q) {
+    return ((uint32_t)q * 32 + (threadIdx.x & 31)) * UNIT;
+  }
 
   /* Quads past the row's end are read as its last, and cleared by `clear`. */
   __device__ inline void load(const char *row, uint32_t bytes) {
@@ -101,7 +104,7 @@ struct tc_row_quads {
   __device__ inline void take(const char *from, uint32_t left) {
 #pragma unroll
     for (int q = 0; q < QUADS; q++) {
-      const uint32_t e = ((uint32_t)q * 32 + (threadIdx.x & 31)) * UNIT;
+      const uint32_t e = channel(q);
       const char *at = from + e * tc_type<DTYPE>::size;
       if (ALIGNED) {
         tc_load_quad<16>(at, quad(q));
@@ -173,20 +176,54 @@ struct tc_row_quads {
       }
     }
   }
+};
 
-  /* The same, to shared memory, as row `number`; returns this lane's part of their product. */
-  __device__ inline int32_t store(uint32_t bytes, uint32_t number, uint32_t pitch, int quads,
-                                  int32_t shift) {
-    int32_t product = 0;
-    make_bytes(quads, shift, [&](int q, const uint32_t(&packed)[WORDS]) {
-      const uint32_t channel = ((uint32_t)q * 32 + (threadIdx.x & 31)) * UNIT;
+/* The sums of a warp's blocks of 16 x 16. Of each two sides of 16 rows one meets the other: a side
+ * those that are up to SIDES / 2 behind it, in a ring, of which its GROUP warps have every
+ * GROUP-th. All blocks of a warp share a side, which is loaded once for them. */
+template <int WINDOW, int GROUP>
+struct tc_sums {
+  static constexpr int SIDES = WINDOW / 16, EACH = (SIDES / 2 + GROUP) / GROUP;
+  int32_t c[EACH][2][4];
+  int32_t side, turn; /* sides of block t: this one, and turn + t GROUP behind it */
+  uint32_t there;     /* bit t: block t is this warp's, and neither side is all absent */
+
+  __device__ inline tc_sums(int32_t turn_, int32_t n)
+      : side((int32_t)(threadIdx.x >> 5) % SIDES), turn(turn_), there(0) {
 #pragma unroll
-      for (int h = 0; h < WORDS; h++) {
-        product = __dp4a((int32_t)packed[h], (int32_t)packed[h], product);
+    for (int t = 0; t < EACH; t++) {
+      const int32_t behind = turn + t * GROUP;
+      const bool own = behind < SIDES / 2 || (behind == SIDES / 2 && side < SIDES / 2);
+      if (own && max(side, other(t)) * 16 < n) there |= 1u << t;
+#pragma unroll
+      for (int e = 0; e < 8; e++) c[t][e >> 2][e & 3] = 0;
+    }
+  }
+
+  __device__ inline int32_t other(int t) const { return (side + turn + t * GROUP) % SIDES; }
+
+  /* Adds what channels 32 * from .. 32 * to - 1 say. */
+  template <int UNROLL = 1>
+  __device__ inline void add(uint32_t bytes, uint32_t pitch, uint32_t from, uint32_t to) {
+    const uint32_t lane = threadIdx.x & 31, swap = lane & 7, half = lane >> 4;
+    uint32_t block = 16 * pitch;
+    const uint32_t own = bytes + (swap + ((lane >> 3) & 1) * 8) * pitch;
+    if (there == 0) return;
+#pragma unroll UNROLL
+    for (uint32_t step = from; step < to; step++) {
+      const uint32_t at = own + (((step * 2 + half) ^ swap) << 4);
+      uint32_t f[4], g[4];
+      asm volatile("" : "+r"(block)); /* or there would be a register for each multiple of it */
+      tc_load_matrices(f, at + (uint32_t)side * block);
+#pragma unroll
+      for (int t = 0; t < EACH; t++) {
+        if ((there >> t & 1) == 0) continue;
+        const bool same = GROUP == 1 && t == 0;
+        if (!same) tc_load_matrices(g, at + (uint32_t)other(t) * block);
+        tc_mma_bytes(c[t][0], f, same ? f[0] : g[0], same ? f[2] : g[2]);
+        tc_mma_bytes(c[t][1], f, same ? f[1] : g[1], same ? f[3] : g[3]);
       }
-      tc_put_bytes(tc_byte_address(bytes, number, pitch, channel), packed);
-    });
-    return product;
+    }
   }
 };
 

@@ -6,15 +6,15 @@
  * are short) before the first use, sums the squares in the law's order, and makes bytes of what it
  * holds: a row is read once. The bytes' products are mma of 8-bit integers. Q Q^T is symmetric, and
  * the fragments of 16 rows as A are those of the same rows as B: 10 of 16 blocks of 16 x 16 and 10
- * ldmatrix per 32 channels. Four roles (blocks 00 01 11, 22 23 33, 02 03, 12 13) times two halves
- * of the channels make 8 warps; partial sums meet in shared memory, over bytes that nobody needs
- * any more. Then one warp walks from point to point, 8 dependent instructions a step: a key's own
+ * ldmatrix per 32 channels. Four sides of 16 rows (tc_sums) times two halves of the channels make 8
+ * warps; partial sums meet in shared memory, over bytes that nobody needs any more. Then one warp
+ * walks from point to point, 8 dependent instructions a step: a key's own
  * bits are where the next row's keys are. Another tells the group meanwhile.
  * Precision: exact. Limits: rows of up to 7,168 bytes at aligned places.
  *
  * Shared memory: bytes [64][channels], in units of 16, unit u of row r at u ^ (r & 7); over them
  * keys, the pair (2u, 2u + 1) of row r at u * 512 + ((u ^ r) << 3), and partial sums; behind them
- * the rows' own products (then their roots), states, and which window it is.
+ * the roots of the rows' own products, states, and which window it is.
  */
 #include "novelty/quads.cuh"
 
@@ -27,6 +27,11 @@ constexpr uint32_t KEYS = ROWS * ROWS * 4, SUMS = PARTS * PAIRS * 32 * 8;
 constexpr __host__ __device__ uint32_t channels_of_quad(int dtype) {
   return dtype == TAILCUT_F32 ? 128 : 256;
 }
+
+int64_t bytes_of(const tailcut_tokens &tokens) {
+  return tokens.dim * (int64_t)tc_dtype_size(tokens.dtype);
+}
+int quads_of(const tailcut_tokens &tokens) { return (int)((bytes_of(tokens) + 511) / 512); }
 
 uint32_t bytes_of(int32_t dtype, int quads) {
   const uint32_t bytes = ROWS * channels_of_quad(dtype) * (uint32_t)quads;
@@ -63,59 +68,54 @@ struct square_keys {
   }
 };
 
-/* Blocks of 16 rows by 16 columns of a role: pairs of sums from SLOT on, block h in 4 of them. */
-__device__ inline int slot_of(int role) { return role < 2 ? 12 * role : 24 + 8 * (role - 2); }
+typedef tc_sums<ROWS, 1> block_sums;
+
+/* Of block t of the side: its e-th pair of sums, which each lane has one of. */
+__device__ inline uint32_t pair_of(int part, int t, int side, int e) {
+  return (uint32_t)(part * PAIRS + (t * block_sums::SIDES + side) * 4 + e) * 256;
+}
 
 /* The products of this warp's blocks over its part of the channels, into the partial sums. */
-__device__ inline void multiply(uint32_t bytes, uint32_t pitch, uint32_t sums) {
-  const uint32_t lane = threadIdx.x & 31;
-  const int warp = (int)(threadIdx.x >> 5), role = warp & 3, part = warp >> 2;
-  const uint32_t turn = lane & 7, half = lane >> 4;
-  const uint32_t own = bytes + (turn + ((lane >> 3) & 1) * 8) * pitch, block = 16 * pitch;
+__device__ inline void multiply(uint32_t bytes, uint32_t pitch, uint32_t to, int32_t n) {
+  const int part = (int)(threadIdx.x >> 5) / block_sums::SIDES;
   const uint32_t steps = pitch / (32 * PARTS), from = (uint32_t)part * steps;
-  int32_t c[6][4] = {};
-  if (role < 2) {
-    const uint32_t a0 = own + (uint32_t)role * 2 * block, a1 = a0 + block;
-#pragma unroll 4
-    for (uint32_t step = from; step < from + steps; step++) {
-      const uint32_t at = ((step * 2 + half) ^ turn) << 4;
-      uint32_t f[4], g[4];
-      tc_load_matrices(f, a0 + at);
-      tc_load_matrices(g, a1 + at);
-      tc_mma_bytes(c[0], f, f[0], f[2]);
-      tc_mma_bytes(c[1], f, f[1], f[3]);
-      tc_mma_bytes(c[2], f, g[0], g[2]);
-      tc_mma_bytes(c[3], f, g[1], g[3]);
-      tc_mma_bytes(c[4], g, g[0], g[2]);
-      tc_mma_bytes(c[5], g, g[1], g[3]);
-    }
-  } else {
-    const uint32_t a0 = own + (uint32_t)(role - 2) * block, a1 = own + 2 * block, a2 = a1 + block;
-#pragma unroll 4
-    for (uint32_t step = from; step < from + steps; step++) {
-      const uint32_t at = ((step * 2 + half) ^ turn) << 4;
-      uint32_t f[4], g[4], h[4];
-      tc_load_matrices(f, a0 + at);
-      tc_load_matrices(g, a1 + at);
-      tc_load_matrices(h, a2 + at);
-      tc_mma_bytes(c[0], f, g[0], g[2]);
-      tc_mma_bytes(c[1], f, g[1], g[3]);
-      tc_mma_bytes(c[2], f, h[0], h[2]);
-      tc_mma_bytes(c[3], f, h[1], h[3]);
-    }
-  }
+  block_sums sums(0, n);
+  sums.add<4>(bytes, pitch, from, from + steps);
   __syncthreads(); /* no byte is needed any more */
-  const uint32_t to = sums + (uint32_t)((part * PAIRS + slot_of(role)) * 32) * 8 + lane * 8;
+  to += (threadIdx.x & 31) * 8;
 #pragma unroll
-  for (int h = 0; h < 6; h++) {
+  for (int t = 0; t < block_sums::EACH; t++) {
 #pragma unroll
-    for (int e = 0; e < 2; e++) {
-      if (h >= 4 && role >= 2) continue;
-      asm volatile("st.shared.v2.u32 [%0], {%1, %2};" ::"r"(to + (uint32_t)(h * 2 + e) * 256),
-                   "r"(c[h][e * 2]), "r"(c[h][e * 2 + 1])
+    for (int e = 0; e < 4; e++) {
+      if ((sums.there >> t & 1) == 0) continue;
+      const int32_t *c = sums.c[t][e >> 1] + (e & 1) * 2;
+      asm volatile("st.shared.v2.u32 [%0], {%1, %2};" ::"r"(to + pair_of(part, t, sums.side, e)),
+                   "r"(c[0]), "r"(c[1])
                    : "memory");
     }
   }
+}
+
+/* A lane's pair of sums, of all parts. */
+__device__ inline int2 sum_of(uint32_t sums, int pair, uint32_t lane) {
+  int2 g = {0, 0};
+#pragma unroll
+  for (int part = 0; part < PARTS; part++) {
+    int32_t v[2];
+    asm volatile("ld.shared.v2.u32 {%0, %1}, [%2];"
+                 : "=r"(v[0]), "=r"(v[1])
+                 : "r"(sums + (uint32_t)(part * PAIRS + pair) * 256 + lane * 8));
+    g.x += v[0];
+    g.y += v[1];
+  }
+  return g;
+}
+
+/* The root of row i's product with itself. */
+__device__ inline float root_of(uint32_t sums, uint32_t i) {
+  const uint32_t half = i >> 3 & 1, row = i & 7;
+  const int2 g = sum_of(sums, (int)(i / 16 * 4 + half * 3), row * 4 + row / 2);
+  return __fsqrt_rn((float)(i & 1 ? g.y : g.x));
 }
 
 /* Partial sums to keys: a warp takes every eighth pair of sums. */
@@ -124,27 +124,15 @@ __device__ inline void make_keys(uint32_t keys, uint32_t sums, const float *root
   const int lane = (int)(threadIdx.x & 31), warp = (int)(threadIdx.x >> 5);
 #pragma unroll 1
   for (int pair = warp; pair < PAIRS; pair += WARPS) {
-    const int role = pair < 12 ? 0 : pair < 24 ? 1 : pair < 32 ? 2 : 3, own = pair - slot_of(role);
-    const int h = own >> 2;
-    const int a = role < 2 ? role * 2 + (h == 2) : role - 2;
-    const int b = role < 2 ? role * 2 + (h > 0) : 2 + h;
-    const int i = a * 16 + (lane >> 2) + (own & 1) * 8;
-    const int j = b * 16 + (own >> 1 & 1) * 8 + (lane & 3) * 2;
-    int32_t g[2] = {0, 0};
-#pragma unroll
-    for (int part = 0; part < PARTS; part++) {
-      int32_t v[2];
-      asm volatile("ld.shared.v2.u32 {%0, %1}, [%2];"
-                   : "=r"(v[0]), "=r"(v[1])
-                   : "r"(sums + (uint32_t)((part * PAIRS + pair) * 32 + lane) * 8));
-      g[0] += v[0];
-      g[1] += v[1];
-    }
+    const int a = pair / 4 % 4, b = (a + pair / 16) % 4;
+    const int i = a * 16 + (lane >> 2) + (pair & 1) * 8;
+    const int j = b * 16 + (lane & 3) * 2 + (pair >> 1 & 1) * 8;
+    const int2 g = sum_of(sums, pair, (uint32_t)lane);
     const float root = roots[i];
     uint32_t key[2];
 #pragma unroll
     for (int e = 0; e < 2; e++) {
-      const uint32_t p = tc_similarity(g[e], root, roots[j + e]) << TC_KEY_SHIFT;
+      const uint32_t p = tc_similarity(e == 0 ? g.x : g.y, root, roots[j + e]) << TC_KEY_SHIFT;
       const bool none = states[i] != TC_ROW_LIVE || states[j + e] != TC_ROW_LIVE || i == j + e;
       key[e] = none ? TC_NO_KEY : p | square_keys::key_of(j + e);
       if (a != b) {
@@ -169,23 +157,19 @@ __global__ void __launch_bounds__(THREADS, BLOCKS)
   const uint32_t lane = threadIdx.x & 31;
   const int32_t warp = (int32_t)(threadIdx.x >> 5), tid = (int32_t)threadIdx.x;
   const uint32_t bytes = tc_shared_address(shared);
-  int32_t *products = reinterpret_cast<int32_t *>(shared + bytes_end);
   float *roots = reinterpret_cast<float *>(shared + bytes_end);
   uint8_t *states = reinterpret_cast<uint8_t *>(shared + bytes_end + ROWS * 4);
   tc_wait_previous();
   const tc_window w = tc_window_of_block(
       args, blockIdx.x, reinterpret_cast<tc_window *>(shared + bytes_end + ROWS * 5));
   if (w.b < 0) return;
-  const uint32_t dim = (uint32_t)args.tokens.dim, row_bytes = dim * (DTYPE == TAILCUT_F32 ? 4 : 2);
+  const uint32_t dim = (uint32_t)args.tokens.dim, row_bytes = dim * tc_type<DTYPE>::size;
   const int quads = (int)((row_bytes + 511) / 512);
   const uint32_t pitch = (uint32_t)quads * channels_of_quad(DTYPE);
-  const int64_t stride = args.tokens.row_stride * (DTYPE == TAILCUT_F32 ? 4 : 2);
+  const int64_t stride = args.tokens.row_stride * tc_type<DTYPE>::size;
   const char *rows =
       (const char *)args.tokens.data + tc_token_offset(args.s, args.tokens, w.b, w.start, w.first);
-  if (tid >= w.n && tid < ROWS) {
-    states[tid] = TC_ROW_ABSENT;
-    products[tid] = 1;
-  }
+  if (tid >= w.n && tid < ROWS) states[tid] = TC_ROW_ABSENT;
 #pragma unroll 1
   for (int32_t i = warp * TOGETHER; i < w.n; i += WARPS * TOGETHER) {
     tc_row_quads<DTYPE, QUADS> x[TOGETHER];
@@ -207,17 +191,16 @@ __global__ void __launch_bounds__(THREADS, BLOCKS)
       if (i + k >= w.n) break;
       const float r = tc_mean_square(square[k], dim);
       const uint32_t number = (uint32_t)(i + k);
-      int32_t product = x[k].store(bytes, number, pitch, quads, tc_shift_of(r));
-      product = __reduce_add_sync(TC_FULL, product);
-      if (lane == 0) {
-        products[number] = product;
-        states[number] = tc_state_of(r);
-      }
+      x[k].make_bytes(quads, tc_shift_of(r), [&](int q, const auto &packed) {
+        tc_put_bytes(tc_byte_address(bytes, number, pitch, x[k].channel(q)), packed);
+      });
+      if (lane == 0) states[number] = tc_state_of(r);
     }
   }
   __syncthreads();
-  multiply(bytes, pitch, bytes + KEYS);
-  if (tid < ROWS) roots[tid] = __fsqrt_rn((float)products[tid]);
+  multiply(bytes, pitch, bytes + KEYS, w.n);
+  __syncthreads();
+  if (tid < ROWS) roots[tid] = root_of(bytes + KEYS, (uint32_t)tid);
   __syncthreads();
   make_keys(bytes, bytes + KEYS, roots, states);
   __syncthreads();
@@ -235,17 +218,15 @@ const whole_kernel KERNELS[3][LENGTHS] = {OF(TAILCUT_F16), OF(TAILCUT_BF16), OF(
 }  // namespace
 
 bool tc_novelty_whole_takes(const tc_cuda *device, const tc_novelty_args &args) {
-  const int64_t bytes = args.tokens.dim * (int64_t)tc_dtype_size(args.tokens.dtype);
-  const int quads = (int)((bytes + 511) / 512);
-  return args.window == ROWS && args.width == 16 && bytes % 16 == 0 &&
+  const int quads = quads_of(args.tokens);
+  return args.window == ROWS && args.width == 16 && bytes_of(args.tokens) % 16 == 0 &&
          quads <= QUADS_OF[LENGTHS - 1] &&
          shared_of(args.tokens.dtype, quads) <= (size_t)device->smem_block;
 }
 
 cudaError_t tc_novelty_whole(const tc_novelty_args &args, unsigned windows, const tc_chain *chain) {
-  const int64_t bytes = args.tokens.dim * (int64_t)tc_dtype_size(args.tokens.dtype);
   const int32_t dtype = args.tokens.dtype;
-  const int quads = (int)((bytes + 511) / 512);
+  const int quads = quads_of(args.tokens);
   int length = 0;
   while (QUADS_OF[length] < quads) length++;
   return tc_launch(KERNELS[dtype - 1][length], windows, THREADS, shared_of(dtype, quads), chain,

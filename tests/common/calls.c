@@ -14,10 +14,11 @@
 
 /* Launches: a part is itself, prune_visual score, cut, compact; before them resolve, unless a
  * kernel can tell where each segment is (uniform batches; few segments), and the mean direction,
- * which relevance begins with; behind a cut of groups in more than 1,024 segments their lists are
- * joined; PACKED kept are compacted; arrays that turn, that long segments have, or beyond the 128th
- * in launches of their own. Merging is novelty, unless that has scored, the plan and the rows,
- * before which lists from outside are tidied; all other arrays are compacted behind. */
+ * which relevance begins with, of 1,024 segments at most; behind a cut of groups in more than 1,024
+ * segments their lists are joined; PACKED kept are compacted; arrays that turn, that long segments
+ * have, or beyond the 128th in launches of their own. Merging is novelty, unless that has scored,
+ * the plan and the rows, before which lists from outside are tidied; all other arrays are compacted
+ * behind. */
 #define NOVELTY .source = TAILCUT_REFERENCE_NOVELTY, .window = 64
 
 const tt_call_row tt_call_rows[] = {
@@ -98,6 +99,7 @@ const tt_call_row tt_call_rows[] = {
     {"relevance ragged bf16", RELEVANCE, TT_RAGGED, 40, 70, 264, 2, .dtype = TAILCUT_BF16},
     {"relevance of any rows", RELEVANCE, TT_RAGGED, 6, 40, 27, 2, .replays = 50},
     {"relevance bare", RELEVANCE, TT_RAGGED, 5, 70, 48, 2, .bare = 1},
+    {"relevance 1100 segments", RELEVANCE, TT_RAGGED, 1100, 4, 8, 5, .replays = 1},
     {"sequence", SEQUENCE, TT_UNIFORM, 1, 150, 48, 4, .bare = 1, .rows = TT_CALL_TOKENS,
      .layers = 2, .texts = 40},
     {"sequence ragged", SEQUENCE, TT_RAGGED, 5, 130, 48, 4, .rows = TT_CALL_TOKENS | TT_CALL_PLANES,

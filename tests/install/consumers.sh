@@ -82,6 +82,11 @@ if [ -n "$cxx" ]; then
   its_own add_subdirectory_cxx
 fi
 
+echo "-- a choice that there is not"
+"$cmake" -S "$source" -B "$scratch/typo" -DCMAKE_C_COMPILER="$cc" -DTAILCUT_CUDA=maybe >"$scratch/typo.log" 2>&1 &&
+  fail "TAILCUT_CUDA=maybe is taken"
+grep -q 'TAILCUT_CUDA is maybe; expected one of AUTO, ON, OFF' "$scratch/typo.log"
+
 echo "-- versions"
 version() { sed -n "s/^#define TAILCUT_VERSION_$1 \([0-9]*\)$/\1/p" "$source/include/tailcut.h"; }
 major=$(version MAJOR) minor=$(version MINOR)

@@ -100,7 +100,7 @@ fi
 cat "$scratch/said"
 rows=$((576 * 64))
 expect "launches" "$(total kernel_launches)" 3
-most "instructions of a warp, novelty_whole" "$(per_warp novelty_whole)" 3900
+most "instructions of a warp, novelty_whole" "$(per_warp novelty_whole)" 3800
 most "novelty_whole: load sectors" "$(of novelty_whole load_sectors)" $((rows * 1005 / 1000))
 expect "novelty_whole: sectors of rows, news" "$(of novelty_whole footprint_read_sectors)" $((rows + 4))
 
