@@ -47,8 +47,7 @@ __device__ inline void tc_window_cut(const Args &args, int32_t first, int32_t n,
 /* Window `number` where finding it takes a look at lengths, offsets or resolve's results; by a
  * whole warp. In a function of its own every load of it would be a generic one. */
 template <class Args>
-__device__ inline void tc_window_search(const Args &args, int64_t number,
-                                                     tc_window *found) {
+__device__ inline void tc_window_search(const Args &args, int64_t number, tc_window *found) {
   tc_window w = {-1, 0, 0, 0, -1, 0, 0};
   if (args.g.groups > 0) {
     const tc_group_numbers numbers = {args.g.offsets, args.window};
