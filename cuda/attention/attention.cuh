@@ -97,7 +97,7 @@ struct tc_at_sums {
 template <bool PRECISE>
 using tc_logit = std::conditional_t<PRECISE, double, float>;
 
-/* The log-sum-exp of a pair: m unscaled, l to base 2. Those of float take as much room in memory. */
+/* The log-sum-exp of a pair: m unscaled, l to base 2. Those of float take as much room. */
 template <class T>
 struct tc_at_lse {
   T m;

@@ -8,9 +8,9 @@
  * heads: logits are computed once more, p is reduced over the heads in the registers where it came
  * to be, and over the tile's rows at its end; no map is stored, and a key's score is written once.
  * The query heads of one key head come one after the other, so that its keys are fetched once for
- * all where the ring holds them beside the next's (fp16: 128 channels). Where there are too few tiles
- * of keys for the device, several blocks share one: each takes a part of the query rows, or (where
- * heads and rows are reduced alike) of the key heads, and the last to arrive puts the parts
+ * all where the ring holds them beside the next's (fp16: 128 channels). Where there are too few
+ * tiles of keys for the device, several blocks share one: each takes a part of the query rows, or
+ * (where heads and rows are reduced alike) of the key heads, and the last to arrive puts the parts
  * together in order: which block that is depends on timing, what it adds does not.
  * Precision: as lse.cu; p, over heads and over a tile's rows in fp32, over tiles in double.
  * Limits: q is fetched by every block; from L2, but for 33 tiles of keys 33 times.

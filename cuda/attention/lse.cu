@@ -12,8 +12,8 @@
  * which block that is depends on timing, what it adds does not.
  * Precision: products of fp16 and bf16 are summed in fp32 by mma.sync where tc_is_precise says that
  * it does, and else, as those of fp32 always, in double, as are then their powers' sums over tiles.
- * The greatest x is taken off before the scale is put on, so that huge logits lose nothing. A NaN among the logits makes the sum NaN, as
- * infinity does; so does a row of which all are -infinity.
+ * The greatest x is taken off before the scale is put on, so that huge logits lose nothing. A NaN
+ * among the logits makes the sum NaN, as infinity does; so does a row of which all are -infinity.
  * Limits: q of more than TC_RING pieces (fp16: 192 channels) is fetched again with each tile of
  * keys.
  */

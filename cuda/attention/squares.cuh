@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* attention, squares: whether fp32 sums of 16-bit products are within the tolerance, by Cauchy and
- * Schwarz: from the greatest squares of the query rows that ask and of the keys, by head and runs of
- * TC_AT_RUN tiles of TC_BLOCK rows. */
+ * Schwarz: from the greatest squares of the query rows that ask and of the keys, by head and runs
+ * of TC_AT_RUN tiles of TC_BLOCK rows. */
 #ifndef TAILCUT_ATTENTION_SQUARES_CUH_
 #define TAILCUT_ATTENTION_SQUARES_CUH_
 

@@ -15,9 +15,9 @@ __device__ inline void tc_copy_16(uint32_t to, const void *from) {
   asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(to), "l"(from) : "memory");
 }
 
-/* The first `bytes` of 16 bytes, elements of SIZE, to shared memory, zeros behind them; below 1: only
- * zeros. WIDE: `from` is a multiple of 16, bytes is 16 or more where it is not below 1, and they are
- * on their way. */
+/* The first `bytes` of 16 bytes, elements of SIZE, to shared memory, zeros behind them; below 1:
+ * only zeros. WIDE: `from` is a multiple of 16, bytes is 16 or more where it is not below 1, and
+ * they are on their way. */
 template <int SIZE, bool WIDE>
 __device__ inline void tc_copy_quad(uint32_t to, const char *from, int32_t bytes) {
   if constexpr (WIDE) {

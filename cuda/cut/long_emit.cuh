@@ -27,8 +27,8 @@ struct tc_emit_space<TC_LONG_OTSU> {
   tc_otsu_space otsu;
 };
 
-/* OTSU's cut: its key is an offset, rows with a smaller one stay. decided: of the stage that decides
- * on flat curves. */
+/* OTSU's cut: its key is an offset, rows with a smaller one stay. decided: of the stage that
+ * decides on flat curves. */
 __device__ inline tc_long_cut tc_choose_otsu(tc_otsu_space &s, const tc_long &a,
                                              const tc_long_tile &tile, const uint32_t *decided) {
   const tc_long_state &state = a.states[tile.slot];

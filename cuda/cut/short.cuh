@@ -8,9 +8,10 @@
  * thresholds: the answer is a value of the curve, not a rank, and nothing is sorted. k (TOPK,
  * RATIO, IQR's quartiles, any k that a clamp has moved) is the k-th key by radix select; rows of
  * that very key are ties, the first ones stay (cut/short_space.cuh).
- * A group in which too many rows can win, or whose order itself is asked for, is sorted: rows by key
- * (block radix sort, stable: ties by row), rows that are no candidates behind all others; the curve
- * as integers in shared memory; one detector (detect.cuh); a byte per row says whether it stays.
+ * A group in which too many rows can win, or whose order itself is asked for, is sorted: rows by
+ * key (block radix sort, stable: ties by row), rows that are no candidates behind all others; the
+ * curve as integers in shared memory; one detector (detect.cuh); a byte per row says whether it
+ * stays.
  * Precision: exact, the same bits as src/cpu/cut.c.
  */
 #ifndef TAILCUT_CUT_SHORT_CUH_

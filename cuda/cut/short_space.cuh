@@ -107,8 +107,8 @@ __device__ __forceinline__ uint64_t tc_short_total(uint64_t v) { /* of values be
          ((uint64_t)__reduce_add_sync(TC_FULL, (uint32_t)(v >> 21)) << 21);
 }
 
-/* Sum of the values of the warps before this one, and of all. v is the same in a whole warp; sum adds
- * a warp's values up, in every lane: by reductions, in fewer instructions than block.before. */
+/* Sum of the values of the warps before this one, and of all. v is the same in a whole warp; sum
+ * adds a warp's values up, in every lane: by reductions, fewer instructions than block.before. */
 template <class Block, class T, class Sum>
 __device__ __forceinline__ T tc_short_before(Block &block, const T &v, T *total, Sum sum) {
   bool gathered = false;

@@ -9,7 +9,6 @@ import pickle
 import shutil
 import subprocess
 import sys
-import threading
 import weakref
 from pathlib import Path
 
@@ -18,6 +17,7 @@ import pytest
 
 import tailcut
 from tailcut import _load, _reuse
+from threads import all_at_once
 
 PACKAGE = Path(tailcut.__file__).parent
 X = np.random.default_rng(2).normal(size=(4, 60, 32)).astype(np.float32)
@@ -83,22 +83,18 @@ def test_versions_agree():
 def test_threads():
     """Many Python threads, one handle: every call has the same bits."""
     want = tailcut.prune(X, X[:, 0])
-    wrong = []
 
     def work(handle):
+        right = True
         for i in range(200):
             got = tailcut.prune(X, X[:, 0], handle=handle, want=("scores",) if i % 2
                                 else ("scores", "mask"))
-            if not ((got.kept == want.kept).all() and (got.scores == want.scores).all()):
-                wrong.append(i)
+            right &= (got.kept == want.kept).all() and (got.scores == want.scores).all()
+        return right
 
     handles = [None, tailcut.handle(threads=2)]
-    workers = [threading.Thread(target=work, args=(handles[i % 2],)) for i in range(6)]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join()
-    assert not wrong and tailcut.handle(threads=2) is handles[1]
+    assert all_at_once(work, handles * 3)
+    assert tailcut.handle(threads=2) is handles[1]
 
 
 def _child(queue):

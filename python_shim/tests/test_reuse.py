@@ -2,7 +2,6 @@
 """Calls that take an earlier one's arguments give what calls give that are prepared anew, whatever
 changed between the two."""
 import gc
-import threading
 from dataclasses import fields, is_dataclass
 
 import numpy as np
@@ -11,6 +10,7 @@ import pytest
 import tailcut
 from tailcut import (Batch, Merge, Placement, Reference, RelevanceOptions, Rotation, Rows, RowsFlag,
                      Rule, _reuse)
+from threads import all_at_once
 
 RULE = Rule(tau=0.0, max_keep=9)
 CU = np.array([0, 12, 12, 40], np.int32)
@@ -107,19 +107,12 @@ def test_others(name, ragged):
 @pytest.mark.parametrize("name", CALLS)
 def test_threads(name):
     """Two threads in one function at once."""
-    want, wrong = {seed: arrays(anew(name, data(seed))) for seed in range(2)}, []
+    want = {seed: arrays(anew(name, data(seed))) for seed in range(2)}
 
     def work(seed):
-        for _ in range(100):
-            if not same(call(name, data(seed)), want[seed]):
-                wrong.append(seed)
+        return all(same(call(name, data(seed)), want[seed]) for _ in range(100))
 
-    workers = [threading.Thread(target=work, args=(i % 2,)) for i in range(4)]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join()
-    assert not wrong
+    assert all_at_once(work, [0, 1, 0, 1])
 
 
 def variations():

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Operators that take an earlier call's arguments: what test_reuse.py is for the package's
 calls."""
-import threading
-
 import pytest
 import torch
 from torch.utils._pytree import tree_leaves
@@ -10,6 +8,7 @@ from torch.utils._pytree import tree_leaves
 import tailcut
 import tailcut.torch as tt
 from tailcut import Merge, RelevanceOptions, Rule, _making, _reuse
+from threads import all_at_once
 
 EXACT, PADDED = Rule(ratio=0.25), Rule(tau=0.0, max_keep=9)
 
@@ -122,19 +121,11 @@ def test_others(name, ragged, by_numpy, monkeypatch):
 @pytest.mark.parametrize("name", CALLS)
 def test_threads(name):
     want = {seed: anew(name, data(seed, False)) for seed in range(2)}
-    wrong = []
 
     def work(seed):
-        for _ in range(50):
-            if not same(result(name, data(seed, False)), want[seed]):
-                wrong.append(seed)
+        return all(same(result(name, data(seed, False)), want[seed]) for _ in range(50))
 
-    workers = [threading.Thread(target=work, args=(i % 2,)) for i in range(4)]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join()
-    assert not wrong
+    assert all_at_once(work, [0, 1, 0, 1])
 
 
 @pytest.mark.parametrize("name", CALLS)
