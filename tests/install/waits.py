@@ -25,7 +25,7 @@ ACTIONS = [(r"ld(u|\.)", "reads"), (r"st\.", "writes"), (r"(atom|red)\.", "adds"
 def functions_of(text):
     """{name: (is a kernel, [(label or None, instruction)])}"""
     found, name, body, kernel = {}, None, None, False
-    text = re.sub(r"//[^\n]*", "", text)
+    text = re.sub(r"//[^\n]*|^\s*\.(loc|file)\b[^\n]*", "", text, flags=re.M)
     for part in re.finditer(r"\.(entry|func)\b[^;{]*?([A-Za-z_$][\w$]*)\s*\([^{;]*?\{|"
                             r"\$\w+:|[^;:{}]+;|\{[^;{}]*\}|[{}]", text):
         piece = part.group(0).strip()
