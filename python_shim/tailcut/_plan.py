@@ -52,7 +52,7 @@ class Prepared(Generic[R]):
 
     __slots__ = ("setup", "function", "arguments", "size", "block", "words", "names", "fills",
                  "targets", "has_tokens", "packed", "ends", "inputs", "marks", "first", "keep",
-                 "on_host", "memory", "workspace_at", "full", "give")
+                 "on_host", "memory", "workspace_at", "full", "give", "busy")
 
     def __init__(self, setup: Setup, call: int, function: str, arguments: tuple[Any, ...],
                  kind: type | None, dim: int = 0, q_heads: int = 0, head_dim: int = 0,
@@ -70,6 +70,7 @@ class Prepared(Generic[R]):
                       if of.behind is not None]
         self.on_host, self.memory, self.workspace_at = setup.on_host, setup.handle._memory, -1
         self.full: tuple[Any, ...] = ()
+        self.busy = False  # _reuse.take
         # Where the host finds how many are kept, in calls that say so.
         self.ends = (self.names["cu_seqlens"], setup.segments) if kind is Selection else None
         self.give: Any = self._GIVES[kind]
@@ -83,12 +84,12 @@ class Prepared(Generic[R]):
         """Puts the caller's arrays in this order, and keeps none of them. Whether the call may be
         made again with others: not if an array's contents were copied while it was prepared."""
         s, number = self.setup, {id(array): i for i, array in enumerate(arrays)}
-        self.inputs: list[list[Any]] = [[] for _array in arrays]
+        self.inputs: list[tuple[int, Any]] = []  # the number of an array, a word
         self.keep, again = [], True
         for of, word in s.slots:
             at = number.get(id(of.array))
             if at is not None:
-                self.inputs[at].append(word)
+                self.inputs.append((at, word))
             else:
                 self.keep.append(of)
                 again = again and of.keep is OF_LIST
@@ -107,36 +108,33 @@ class Prepared(Generic[R]):
 
     def point(self, addresses: Sequence[int]) -> None:
         """Other arrays: their addresses, in the order of `bind`."""
-        for words, address in zip(self.inputs, addresses):
-            for word in words:
-                word.value = address
+        for at, word in self.inputs:
+            word.value = addresses[at]
 
     # ------------------------------------------------------------------------------------ the call
     def run(self, arrays: Sequence[Any]) -> R:
         """The call, with the caller's arrays, whose addresses are in place."""
         for number, name in self.marks:
             writes_tensor(arrays[number], name)
-        memory = self.place()
-        targets = [self._target(target, arrays) for target in self.targets]
+        memory, targets = self.place(arrays)
         self.call(0 if self.on_host else self.stream(arrays[self.first]))
         result: R = self.give(self, memory, targets, self.total(memory) if self.on_host else None)
         return result
 
-    def place(self) -> Any:
-        """New memory for the results."""
-        block = self.block
+    def place(self, arrays: Sequence[Any]) -> tuple[Any, list[Any]]:
+        """(new memory for the results; the destinations: the caller's arrays, or memory for new
+        ones)."""
+        block, targets = self.block, []
         memory = block.place(self.words)
         for number, value in self.fills:
             block.fill(memory, number, value)
-        return memory
-
-    @staticmethod
-    def _target(target: Target, arrays: Sequence[Any]) -> Any:
-        """The caller's array, or memory for a new one."""
-        if target.number is not None:
-            return arrays[target.number]
-        memory, target.word.value = target.new()
-        return memory
+        for target in self.targets:
+            if target.number is None:
+                made, target.word.value = target.new()
+            else:
+                made = arrays[target.number]
+            targets.append(made)
+        return memory, targets
 
     def stream(self, first: Any) -> int:
         given = self.setup.given_stream
@@ -167,8 +165,7 @@ class Prepared(Generic[R]):
         slots, stream = s.slots, s.stream
         self.bind(arrays)
         workspace, holder = s.handle.fresh_workspace(self.size, s.making, stream)
-        memory = self.place()
-        targets = [self._target(target, arrays) for target in self.targets]
+        memory, targets = self.place(arrays)
         return Plan(self.function, self._with(workspace, stream), (
             self, holder, memory, targets, slots), self.give(self, memory, targets, None),
             [(arrays[number], name) for number, name in self.marks])
@@ -183,12 +180,10 @@ class Prepared(Generic[R]):
             (c_int32 * self.setup.segments).from_address(counts.value))
 
     def _selection(self, memory: Any, targets: list[Any], total: int | None) -> Any:
-        tokens, moved = None, ()
-        if targets:
-            moved = self._arrays(memory, targets, total)
-            if self.has_tokens:
-                tokens, moved = moved[0], moved[1:]
-        return late((self.block, memory, self.names, total if self.packed else None), tokens, moved)
+        moved = [_finished(target, array, total) for target, array in zip(self.targets, targets)]
+        tokens = moved.pop(0) if self.has_tokens else None
+        return late((self.block, memory, self.names, total if self.packed else None), tokens,
+                    tuple(moved))
 
     def _scores(self, memory: Any, _targets: list[Any], _total: int | None) -> Any:
         return Scores(self.block.one(memory, 0), self.block.one(memory, 1))

@@ -8,8 +8,8 @@ contents, of options their values, and which arrays are one and the same object.
 is of a kind that is not known here, the call is prepared anew. numpy's arrays and PyTorch's tensors
 are told apart by their own attributes, which takes a microsecond; others by a View.
 
-A thread has prepared calls of its own. One is taken out while it is in use, so that a signal
-handler that prunes too uses none of them half changed, and one that failed does not come back.
+A thread has prepared calls of its own. One is `busy` while it is in use, so that a signal handler
+that prunes too uses none of them half changed, and one that failed is forgotten.
 Nothing in them keeps a caller's array alive.
 """
 from __future__ import annotations
@@ -44,10 +44,21 @@ _calls = _Calls()
 
 def take(key: Hashable) -> Any:
     """What is known of that key, or None; `give` brings it back."""
-    return _calls.known.pop(key, None)
+    found = _calls.known.get(key)
+    if found is None or found.busy:
+        return None
+    found.busy = True
+    return found
+
+
+def forget(key: Hashable) -> None:
+    _calls.known.pop(key, None)
 
 
 def give(key: Hashable, made: Any) -> None:
+    if made.busy:  # it was taken
+        made.busy = False
+        return
     known = _calls.known
     if len(known) >= _MOST:
         known.clear()
@@ -71,6 +82,10 @@ class Found:
         arrays = self.arrays
         if len(arrays) < 3:
             return _TWICE if len(arrays) == 2 and arrays[0] is arrays[1] else None
+        if len(arrays) == 3:
+            a, b, c = arrays
+            if a is not b and a is not c and b is not c:
+                return None
         ids = list(map(id, arrays))
         return None if len(set(ids)) == len(ids) else tuple([ids.index(one) for one in ids])
 
@@ -98,7 +113,9 @@ def of_torch(array: Any, found: Found) -> Hashable:
 def _of_tensor(array: Any, found: Found) -> Hashable:
     if array.is_neg():  # its memory holds the values with the other sign
         raise TypeError
-    return of_torch(array, found)
+    found.arrays.append(array)  # of_torch(), in line
+    found.addresses.append(torch_address(array))
+    return array.shape, array.stride(), array.dtype, array.device
 
 
 def _of_any(array: Any, found: Found) -> Hashable:
@@ -177,7 +194,11 @@ def again(prepare: Callable[P, Prepared[R]]) -> Callable[P, R]:
         else:
             arrays = found.arrays
             call.point(found.addresses)
-        result = call.run(arrays)
+        try:
+            result = call.run(arrays)
+        except BaseException:
+            forget(key)
+            raise
         if key is not None:
             give(key, call)
         return result

@@ -14,7 +14,7 @@ from ._abi import Detector, Placement, Policy, Power, Reduction
 from ._calls import compact, cut, merge, prune, score
 from ._options import Merge, RelevanceOptions
 from ._plan import Prepared
-from ._reuse import Found, give, of_torch, take
+from ._reuse import Found, forget, give, of_torch, take
 from ._sequence import prune_sequence
 from ._torch_forms import (Form, axes_of, check_room, gathered, offsets_of, reference_of,
                            rule_of_word)
@@ -34,7 +34,11 @@ def _again(build: Callable[..., Operator], tensors: Sequence[Tensor | None],
     made = take(key)
     if made is None:
         made = build(*tensors, *how)
-    result = made.run(found.arrays, found.addresses)
+    try:
+        result = made.run(found.arrays, found.addresses)
+    except BaseException:
+        forget(key)
+        raise
     give(key, made)
     return result  # type: ignore[no-any-return]
 

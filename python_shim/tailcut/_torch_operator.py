@@ -91,7 +91,7 @@ class Operator:
                  exact: bool = False, checked: bool = False) -> None:
         arrays = [one for one in given if one is not None]
         ids = [id(one) for one in arrays]
-        self.form, self.room, self.checked = form, room, checked
+        self.form, self.room, self.checked, self.busy = form, room, checked, False
         self.new = [_Target(ids.index(id(like)), like, axis, room) for like, axis in new]
         self.marks = [(ids.index(id(one)), name) for one, name in marks]
         self.call = call = prepare([arrays[of.at].new_empty(of.shape) for of in self.new])
